@@ -1,0 +1,1 @@
+"""From a trained model to a bundle that the runtime can trust: merge, ONNX, parity."""

@@ -1,0 +1,1 @@
+"""From camera bytes to predictions; imports no torch, anywhere."""

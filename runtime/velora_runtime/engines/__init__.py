@@ -1,0 +1,1 @@
+"""Where tokens and logits are computed."""

@@ -1,0 +1,1 @@
+"""Where pictures and events come from."""

@@ -1,0 +1,26 @@
+"""VELoRA-edge: recognition from an RGB camera and an event camera, live."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "open_bundle", "open_events"]
+
+if TYPE_CHECKING:
+    from velora_edge.bundle import open_bundle
+    from velora_edge.events.registry import open_events
+
+_HOMES = {
+    "open_events": "velora_edge.events.registry",
+    "open_bundle": "velora_edge.bundle",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public functions, imported when first asked for: `import velora_edge` alone loads nothing heavy."""
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

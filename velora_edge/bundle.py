@@ -1,0 +1,280 @@
+"""The model bundle: a folder `NAME.velora/` with a manifest and the files it names; all that runtime reads.
+
+A bundle is written once, whole, by export (`BundleWriter`) and checked whole when it is opened
+(`open_bundle`): every file's SHA-256 against the manifest, before anything in it is parsed or run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from velora_edge.errors import BundleError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+GRAPHS = ("rgb", "event", "diff", "head", "clip")
+
+RGB = tuple[int, int, int]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Palette(_Strict):
+    """Colours of the polarity image, RGB, 0 to 255."""
+
+    background: RGB = (255, 255, 255)
+    off: RGB = (0, 0, 255)
+    on: RGB = (255, 0, 0)
+
+
+class EventInput(_Strict):
+    """How events become the image that the event tower sees.
+
+    Attributes:
+        representation: its name in the registry of `velora_edge.events.representations`.
+        palette: colours of the polarity image; the other representations ignore it.
+        window_us: the window's longest length, which is also the one that the model was trained with.
+        fit: how the sensor's picture is brought to the model's size.
+    """
+
+    representation: str = "polarity"
+    palette: Palette = Palette()
+    window_us: int = Field(33_333, gt=0)
+    fit: Literal["crop", "letterbox", "stretch"] = "crop"
+
+
+class RGBInput(_Strict):
+    """How the camera's picture becomes the image that the RGB tower sees."""
+
+    fit: Literal["crop", "letterbox", "stretch"] = "crop"
+
+
+class Weights(_Strict):
+    """Where the weights come from.
+
+    Attributes:
+        trained: False for random weights: then every run says so.
+        architecture: the backbone's timm name and the fusion's form, for the reader.
+        sha256: digest of the merged state dict.
+        run: the training run's identity: its name, date, data and configuration's digest.
+    """
+
+    trained: bool
+    architecture: str
+    sha256: str
+    run: dict[str, Any] = Field(default_factory=dict)
+
+
+class Manifest(_Strict):
+    """What the runtime must know of a model; `manifest.json`.
+
+    Attributes:
+        schema_version: of this file's form.
+        name: the model's name.
+        version: velora-edge's version that wrote it.
+        labels: class names, in the order of the logits.
+        clip_length: pairs in a clip, T.
+        stride: pairs from one of a clip's pairs to the next, s.
+        image_size: height and width of the model's images, pixels.
+        tokens: tokens a tower gives for an image, N.
+        token_size: size of a token, P.
+        mean: subtracted from an image scaled to 0..1, by channel; inside the graphs, here for the reader.
+        std: divides it afterwards.
+        precision: of the graphs.
+        files: SHA-256 by file name, for every file but the manifest.
+        parity: largest differences measured at export, by comparison.
+        accuracy: figures of the training run's evaluation.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    version: str
+    labels: tuple[str, ...] = Field(min_length=1)
+    clip_length: int = Field(ge=2)
+    stride: int = Field(1, ge=1)
+    image_size: tuple[int, int]
+    tokens: int = Field(gt=0)
+    token_size: int = Field(gt=0)
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    event: EventInput = EventInput()
+    rgb: RGBInput = RGBInput()
+    weights: Weights
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
+    opset: int
+    files: dict[str, str] = Field(default_factory=dict)
+    parity: dict[str, Any] = Field(default_factory=dict)
+    accuracy: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names_are_plain(self) -> Self:
+        for name in self.files:
+            parts = Path(name).parts
+            if Path(name).is_absolute() or ".." in parts or "\\" in name or not parts:
+                raise ValueError(f"file name {name!r} leaves the bundle")
+        missing = [f"{graph}.onnx" for graph in GRAPHS if f"{graph}.onnx" not in self.files]
+        if self.files and missing:
+            raise ValueError(f"files lack {', '.join(missing)}")
+        return self
+
+
+class Bundle:
+    """A bundle on disk whose files have been checked against its manifest.
+
+    Attributes:
+        path: the folder.
+        manifest: what it says.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path, self.manifest = path, manifest
+
+    def file(self, name: str) -> Path:
+        """Path of one of the bundle's files.
+
+        Raises:
+            BundleError: if the manifest does not list it: what is not listed was not checked.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(
+                f"the manifest does not list {name}", path=self.path, remedy="export the model again"
+            )
+        return self.path / name
+
+    def graph(self, name: str) -> Path:
+        """Path of one of the ONNX graphs: rgb, event, diff, head or clip."""
+        return self.file(f"{name}.onnx")
+
+
+def find_model(model: str | os.PathLike[str]) -> Path:
+    """The folder that a MODEL on the command line stands for: `demo`, or a path."""
+    if os.fspath(model) == "demo":
+        return Path(__file__).parent / "assets" / "demo.velora"
+    return Path(model)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the bundle at `path`, validated; the files that it names are not looked at.
+
+    Raises:
+        BundleError: if there is no bundle, or its manifest is not one that this version reads.
+    """
+    if not path.exists():
+        raise BundleError("no such model", path=path, remedy="give a bundle's folder (NAME.velora), or demo")
+    if not (path / MANIFEST).is_file():
+        raise BundleError(
+            f"not a model bundle: it holds no {MANIFEST}",
+            path=path,
+            remedy="give the folder that velora export wrote, or demo",
+        )
+    try:
+        raw = json.loads((path / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"cannot be read: {error}", path=path, place=MANIFEST, remedy="export the model again"
+        ) from error
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise BundleError(
+            f"schema version {version} is newer than this velora-edge reads (up to {SCHEMA_VERSION})",
+            path=path,
+            place=MANIFEST,
+            remedy="pip install -U velora-edge",
+        )
+    try:
+        return Manifest.model_validate_json((path / MANIFEST).read_bytes())
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}"
+            for e in error.errors(include_url=False)
+        )
+        raise BundleError(problems, path=path, place=MANIFEST, remedy="export the model again") from error
+
+
+def open_bundle(model: str | os.PathLike[str]) -> Bundle:
+    """The bundle that MODEL names, after every file's digest was checked.
+
+    Raises:
+        BundleError: if there is none, or if a file is missing or differs from its SHA-256.
+    """
+    path = find_model(model)
+    manifest = read_manifest(path)
+    for name, expected in manifest.files.items():
+        file = path / name
+        if not file.is_file():
+            raise BundleError("the file is missing", path=path, place=name, remedy="export the model again")
+        found = file_sha256(file)
+        if found != expected:
+            raise BundleError(
+                f"expected SHA-256 {expected[:16]}..., got {found[:16]}...: the file was changed or damaged",
+                path=path,
+                place=name,
+                remedy="copy or export the model again",
+            )
+    return Bundle(path, manifest)
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+class BundleWriter:
+    """Writes a bundle beside its place and moves it there whole; a failure leaves what was there before.
+
+    Use as a context manager: write files into `folder`, then call `finish`.
+
+    Args:
+        path: where the bundle goes; an existing bundle there is replaced, anything else is refused.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if self.path.exists() and not (self.path / MANIFEST).is_file() and any(self.path.iterdir()):
+            raise BundleError(
+                "exists and is not a model bundle", path=self.path, remedy="choose another name"
+            )
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Self:
+        self.folder = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
+        return self
+
+    def finish(self, manifest: Manifest) -> Bundle:
+        """Complete the manifest with the digests of what lies in `folder`, and move the bundle to its place."""
+        files = {
+            file.relative_to(self.folder).as_posix(): file_sha256(file)
+            for file in sorted(self.folder.rglob("*"))
+            if file.is_file() and file.name != MANIFEST
+        }
+        complete = Manifest.model_validate({**manifest.model_dump(), "files": files})
+        (self.folder / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n")
+        self.folder.chmod(0o755)
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        self.folder.rename(self.path)
+        return Bundle(self.path, complete)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,58 @@
+"""The front door: `velora <command>`. A command's module is imported when the command is called, not before."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from velora_edge import __version__
+from velora_edge.console import run
+
+# name: (module, attribute, one line for --help)
+COMMANDS = {
+    "live": ("velora_runtime.live", "command", "recognise what two cameras, or two recordings, show"),
+    "demo": ("velora_runtime.demo", "command", "replay the packaged recording through the packaged model"),
+    "info": ("velora_edge.commands.info", "command", "tell what a recording, a bundle or an engine is"),
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Examples:  velora demo  |  velora info recording.raw  |  "
+    "velora live demo --events recording.raw --rgb video.mp4",
+)
+@click.version_option(__version__, prog_name="velora")
+def velora() -> None:
+    """Recognise what happens in front of an RGB camera and an event camera, live."""
+
+
+def main() -> None:
+    """Entry point of `velora`."""
+    sys.exit(run(velora, name="velora"))
+
+
+def live() -> None:
+    """Entry point of `velora-live`."""
+    from velora_runtime.live import command
+
+    sys.exit(run(command, name="velora-live"))

@@ -1,0 +1,38 @@
+"""What every command shares at its edge with the shell: exit codes, one-line errors, progress."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from velora_edge.errors import VeloraError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def run(command: click.Command, args: Sequence[str] | None = None, name: str | None = None) -> int:
+    """Run a command to its end and return its exit code.
+
+    Our own errors become one line on standard error; Ctrl-C becomes exit code 130. Any other exception
+    is a bug of ours and keeps its traceback.
+    """
+    try:
+        result = command.main(
+            args=None if args is None else list(args), prog_name=name, standalone_mode=False
+        )
+    except VeloraError as error:
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except click.exceptions.Abort:
+        click.echo("stopped", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    return result if isinstance(result, int) else 0

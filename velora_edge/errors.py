@@ -1,0 +1,95 @@
+"""Every error that VELoRA-edge raises on purpose.
+
+    VeloraError                     exit code 1
+    ├── InputError (ValueError)     exit code 2: what the user gave is wrong
+    │   ├── RecordingError          an event file, a video, an image folder
+    │   ├── SourceError             a source that does not exist or that nobody can open
+    │   ├── BundleError             a model bundle or a checkpoint
+    │   └── ConfigError             a configuration; lists every problem, each with its key
+    ├── EngineError (RuntimeError)  an inference backend that cannot be had, or that failed
+    ├── CameraError (OSError)       a device that was there and is gone
+    └── MissingExtraError (ImportError)  an optional library; names the extra to install
+
+A message is one line: what was found, where, and what to do about it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from os import PathLike
+
+
+class VeloraError(Exception):
+    """Anything that VELoRA-edge raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(VeloraError, ValueError):
+    """What the user gave is wrong: one line that names the file, the place in it and the remedy.
+
+    Args:
+        problem: what was expected and what came.
+        path: the file, folder or source string, as the user wrote it.
+        place: where in it: a byte offset, a line, a key, a dataset.
+        remedy: what to do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self, problem: str, *, path: str | PathLike[str] | None = None, place: str = "", remedy: str = ""
+    ) -> None:
+        self.problem, self.path, self.place, self.remedy = problem, path, place, remedy
+        where = ", ".join(part for part in ("" if path is None else str(path), place) if part)
+        text = f"{where}: {problem}" if where else problem
+        super().__init__(f"{text}; {remedy}" if remedy else text)
+
+
+class RecordingError(InputError):
+    """An event file, a video or an image folder that cannot be used."""
+
+
+class SourceError(InputError):
+    """A source that does not exist, or of a kind that nobody here can open."""
+
+
+class BundleError(InputError):
+    """A model bundle or a checkpoint that is missing, damaged or of another kind."""
+
+
+class ConfigError(InputError):
+    """A configuration with one or more problems, all of them listed.
+
+    Args:
+        problems: one sentence each, beginning with the key that it speaks of.
+        path: the file that was read.
+    """
+
+    def __init__(self, problems: Sequence[str], *, path: str | PathLike[str] | None = None) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems), path=path)
+
+
+class EngineError(VeloraError, RuntimeError):
+    """An inference backend that cannot be had on this machine, or that failed."""
+
+
+class CameraError(VeloraError, OSError):
+    """A device that was there and is gone."""
+
+
+class MissingExtraError(VeloraError, ImportError):
+    """An optional library is not installed.
+
+    Args:
+        module: the module that was wanted.
+        extra: the extra of velora-edge that brings it.
+        purpose: what it is wanted for.
+    """
+
+    def __init__(self, module: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {module}: pip install 'velora-edge[{extra}]'", name=module)

@@ -1,0 +1,1 @@
+"""Event files and streams: formats, kernels, and accumulation straight to model resolution."""

@@ -1,0 +1,111 @@
+"""What every event format offers: a reader of batches, and a stream that goes straight into frames."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Protocol
+
+from velora_edge.datatypes import EventBatch, TriggerBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class FrameAccumulator(Protocol):
+    """The state of one event frame under construction, in one representation, at model resolution."""
+
+    shape: tuple[int, int]
+    """Height and width of the frame, pixels."""
+    events: int
+    """Events that have fallen on the frame since the last `begin`."""
+
+    def begin(self, t0_us: int, t1_us: int) -> None:
+        """Empty the frame for the window [t0, t1)."""
+
+    def render_into(self, image: NDArray[np.uint8]) -> None:
+        """Write the frame, uint8[H, W, 3], to the caller's array."""
+
+
+class EventStream(ABC):
+    """Events of one sensor on their way into frames; each is walked over once.
+
+    Single-threaded: whoever packs frames from it.
+    """
+
+    width: int
+    height: int
+
+    @property
+    @abstractmethod
+    def t_next_us(self) -> int | None:
+        """Time of the next event, or None at the end of the stream."""
+
+    @abstractmethod
+    def skip_until(self, t_us: int) -> int:
+        """Pass over the events before `t_us`; return how many they were."""
+
+    @abstractmethod
+    def accumulate_until(self, t1_us: int, frame: FrameAccumulator) -> int:
+        """Add the events before `t1_us` to the frame; return how many were walked over."""
+
+    @abstractmethod
+    def take_triggers(self) -> TriggerBatch:
+        """The trigger edges walked over since the last call."""
+
+    def close(self) -> None:  # noqa: B027  (most streams hold nothing)
+        """Let go of files and devices."""
+
+    def __enter__(self) -> EventStream:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class EventReader(ABC):
+    """One recording of events.
+
+    Each iteration starts at the beginning and needs a bounded amount of memory, whatever the file's size.
+
+    Attributes:
+        path: the file.
+        format: name of its format, such as "EVT3".
+        width: of the sensor, pixels.
+        height: of the sensor, pixels.
+        warnings: what was wrong with the file, one sentence each; complete once it was read to its end.
+    """
+
+    path: Path
+    format: str
+    width: int
+    height: int
+    warnings: list[str]
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[EventBatch]:
+        """Batches of events in file order; none is empty."""
+
+    @abstractmethod
+    def stream(self) -> EventStream:
+        """A new stream over the whole recording."""
+
+    @abstractmethod
+    def triggers(self) -> TriggerBatch:
+        """All external trigger edges of the recording; reads the file where it must."""
+
+    def read(self) -> EventBatch:
+        """All events in one batch."""
+        return EventBatch.concatenate(list(self))
+
+    def close(self) -> None:  # noqa: B027  (most readers hold nothing between iterations)
+        """Let go of the file."""
+
+    def __enter__(self) -> EventReader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""Towers, LoRA, fusion head: the VELoRA network in torch."""

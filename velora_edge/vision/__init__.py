@@ -1,0 +1,1 @@
+"""Resize, crop and colour: one home, used by training and runtime."""
