@@ -260,7 +260,7 @@ class BundleWriter:
         return self
 
     def finish(self, manifest: Manifest) -> Bundle:
-        """Complete the manifest with the digests of what lies in `folder`, and move the bundle to its place."""
+        """Complete the manifest with the digests of what lies in `folder`; move the bundle to its place."""
         files = {
             file.relative_to(self.folder).as_posix(): file_sha256(file)
             for file in sorted(self.folder.rglob("*"))

@@ -1,4 +1,4 @@
-"""The front door: `velora <command>`. A command's module is imported when the command is called, not before."""
+"""The front door: `velora <command>`. A command's module is imported when it is called, not before."""
 
 from __future__ import annotations
 
