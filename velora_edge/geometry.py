@@ -22,13 +22,13 @@ class Fit:
 
 
 def fit(source_hw: tuple[int, int], target_hw: tuple[int, int], mode: FitMode) -> Fit:
-    """The map that lays a picture of `source_hw` onto an image of `target_hw`, both (height, width) in pixels.
+    """The map that lays a picture of `source_hw` onto an image of `target_hw`: (height, width), pixels.
 
     Args:
         source_hw: of the sensor.
         target_hw: of the model's image.
-        mode: `crop` fills the image and cuts off what stands over, evenly on both sides; `letterbox` shows the
-            whole picture and leaves margins; `stretch` fills the image and keeps no aspect ratio.
+        mode: `crop` fills the image and cuts off what stands over, evenly on both sides; `letterbox` shows
+            the whole picture and leaves margins; `stretch` fills the image and keeps no aspect ratio.
     """
     (source_h, source_w), (target_h, target_w) = source_hw, target_hw
     scale_x, scale_y = target_w / source_w, target_h / source_h
