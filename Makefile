@@ -1,12 +1,19 @@
-# make demo   set up what a device needs, replay the packaged recording
-# make test   set up what development needs, run the tests
-# make check  formatting, lint, types, layers
+# make demo         set up what a device needs; replay the packaged recording through the packaged model
+# make test         set up what development needs; run every test
+# make test-fast    the tests that a developer runs all day
+# make test-device  the runtime's tests as on a device: no torch, oldest and newest Python that is installed
+# make check        formatting, lint, types, layers
+# make setup        .venv with everything that development needs
+# make clean        remove what these made
 PYTHON ?= python3
 VENV   := .venv
 DEMO   := .venv-demo
 PIP    := -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PYTEST := -m pytest -n auto --dist worksteal
+DEVICE_PYTHONS := 3.10 3.13
+DEVICE_TESTS   := tests/events tests/vision tests/runtime tests/test_*.py
 
-.PHONY: setup demo test test-fast check clean help
+.PHONY: help setup demo test test-fast test-device check clean
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -26,10 +33,20 @@ demo: $(DEMO)/.ready
 	$(DEMO)/bin/velora demo
 
 test: setup
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal
+	$(VENV)/bin/python $(PYTEST)
 
 test-fast: setup
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m 'not slow'
+	$(VENV)/bin/python $(PYTEST) -m 'not slow'
+
+test-device: $(DEVICE_PYTHONS:%=test-device-%)
+
+test-device-%: pyproject.toml constraints.txt
+	@for python in python$* "$$(pyenv root 2>/dev/null)"/versions/$*.*/bin/python; do \
+	  $$python -c '' 2>/dev/null || continue; \
+	  test -x .venv-$*/bin/python || $$python -m venv .venv-$* || exit 1; \
+	  .venv-$*/bin/python $(PIP) -e '.[cpu,test]' || exit 1; \
+	  exec .venv-$*/bin/python $(PYTEST) -m 'not slow' $(DEVICE_TESTS); \
+	done; echo "Python $* is not installed: its tests were left out"
 
 check: setup
 	$(VENV)/bin/ruff format --check .
@@ -38,4 +55,4 @@ check: setup
 	$(VENV)/bin/lint-imports
 
 clean:
-	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -56,3 +56,7 @@ def live() -> None:
     from velora_runtime.live import command
 
     sys.exit(run(command, name="velora-live"))
+
+
+if __name__ == "__main__":
+    main()
