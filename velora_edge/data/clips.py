@@ -1,0 +1,156 @@
+"""Clips: what a model sees of a recording, and what every data set offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from velora_edge.bundle import EventInput, RGBInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+Modality = Literal["rgb", "event"]
+CAMERAS: tuple[Modality, Modality] = ("rgb", "event")
+"""The two cameras, in the order of every presence mask."""
+
+Sampling = Literal["spread", "stride"]
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, Split, Split] = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSpec:
+    """The form that a model wants its clips in; read from its checkpoint or its bundle.
+
+    Attributes:
+        length: pairs in a clip, T.
+        image_size: height and width, pixels.
+        sampling: `spread` takes T pairs evenly from the whole recording; `stride` takes T pairs that lie
+            `stride` apart, as a live stream does.
+        stride: pairs from one of the clip's pairs to the next, where sampling is `stride`.
+        event: how events become images.
+        rgb: how pictures become images.
+    """
+
+    length: int
+    image_size: tuple[int, int]
+    sampling: Sampling = "spread"
+    stride: int = 1
+    event: EventInput = field(default_factory=EventInput)
+    rgb: RGBInput = field(default_factory=RGBInput)
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Images of both cameras in step; one of them may be absent.
+
+    Attributes:
+        rgb: uint8[T, H, W, 3], RGB order, or None.
+        event: uint8[T, H, W, 3] in the spec's representation, or None.
+    """
+
+    rgb: NDArray[np.uint8] | None
+    event: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One labelled recording of a data set.
+
+    Attributes:
+        name: its name within the set, unique.
+        label: its class, an index into the set's labels.
+        split: the one that the set's publishers put it in, or None where they did not say.
+    """
+
+    name: str
+    label: int
+    split: Split | None = None
+
+
+class ClipSource(ABC):
+    """A data set: labelled recordings, each read as pairs of images in the form that a spec asks for.
+
+    Readable from several threads at a time, and from forked or spawned workers.
+
+    Attributes:
+        kind: name of its layout, such as "pokerevent".
+        path: where it lies.
+        spec: the form of its images.
+        labels: class names; an item's label is an index into them.
+        items: its recordings, in an order that depends on nothing but the data.
+        cameras: those that recorded it.
+    """
+
+    kind: str
+    path: Path
+    spec: ClipSpec
+    labels: tuple[str, ...]
+    items: Sequence[Item]
+    cameras: tuple[Modality, ...]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @abstractmethod
+    def pairs(self, index: int) -> int:
+        """How many pairs a recording has; at least 1.
+
+        Raises:
+            DatasetError: if it has none, or if its files cannot be read.
+        """
+
+    @abstractmethod
+    def read(self, index: int, which: NDArray[np.int64]) -> Pairs:
+        """The chosen pairs of a recording.
+
+        Args:
+            index: of the recording.
+            which: int64[T], numbers of pairs, not decreasing; repeats are allowed.
+
+        Raises:
+            DatasetError: if a file is missing or damaged.
+        """
+
+    @abstractmethod
+    def problems(self, index: int, *, deep: bool) -> list[str]:
+        """What is wrong with a recording, one sentence each that begins with the file's place in the set.
+
+        Args:
+            index: of the recording.
+            deep: decode every image and every event; otherwise look at names, sizes, heads and tails.
+        """
+
+    def set_problems(self) -> list[str]:
+        """What is wrong with the set as a whole, such as a line of a list that names no recording."""
+        return []
+
+    def clip(self, index: int, rng: np.random.Generator | None = None) -> Pairs:
+        """T pairs of a recording in their order: drawn by `rng` in training, the same each time without."""
+        return self.read(index, choose_pairs(self.pairs(index), self.spec, rng))
+
+    def close(self) -> None:  # noqa: B027  (most sets hold nothing)
+        """Let go of files."""
+
+
+def choose_pairs(pairs: int, spec: ClipSpec, rng: np.random.Generator | None = None) -> NDArray[np.int64]:
+    """Numbers of the pairs that make a clip, int64[T], not decreasing.
+
+    `spread` cuts the recording into T equal parts and takes one pair of each: the middle one, or one that
+    `rng` draws. `stride` takes T pairs `stride` apart: from the middle of the recording, or from where `rng`
+    says. A recording that is too short repeats pairs (`spread`) or its last pair (`stride`).
+    """
+    step = np.arange(spec.length, dtype=np.int64)
+    if spec.sampling == "stride":
+        spare = pairs - ((spec.length - 1) * spec.stride + 1)
+        start = 0 if spare <= 0 else spare // 2 if rng is None else int(rng.integers(spare + 1))
+        return np.minimum(start + step * spec.stride, pairs - 1)
+    inside = 0.5 if rng is None else rng.random(spec.length)
+    return np.minimum(((step + inside) * pairs / spec.length).astype(np.int64), pairs - 1)
