@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 
@@ -16,12 +16,19 @@ if TYPE_CHECKING:
 
 
 class FrameAccumulator(Protocol):
-    """The state of one event frame under construction, in one representation, at model resolution."""
+    """The state of one event frame under construction, in one representation, at model resolution.
+
+    Made by `velora_edge.events.representations.make_accumulator`. Single-threaded: whoever packs frames.
+    """
 
     shape: tuple[int, int]
     """Height and width of the frame, pixels."""
     events: int
     """Events that have fallen on the frame since the last `begin`."""
+    table: Any
+    """What kernels take of the registration map; see `velora_edge.events.registration`."""
+    state: Any
+    """What kernels take of the representation: a named tuple of arrays."""
 
     def begin(self, t0_us: int, t1_us: int) -> None:
         """Empty the frame for the window [t0, t1)."""

@@ -1,0 +1,43 @@
+"""Two-channel counts: how many events of each polarity fell on each pixel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from velora_edge.events._frame_kernels import ADD_EVENT
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from velora_edge.bundle import EventInput
+
+
+class CountState(NamedTuple):
+    """counts: uint8[pixels * 2], OFF and ON beside each other; stays at 255."""
+
+    counts: Any
+
+
+@ADD_EVENT.when(CountState)
+def _add(state: Any, cell: Any, t_us: Any, p: Any) -> None:
+    place = np.uint64(2) * np.uint64(cell) + np.uint64(p)
+    count = state.counts[place]
+    state.counts[place] = count + np.uint8(count != np.uint8(255))
+
+
+class TwoChannelCounts:
+    """Channel 0 counts OFF events, channel 1 ON events, both saturating at 255; channel 2 is 0."""
+
+    def __init__(self, pixels: int, event_input: EventInput) -> None:
+        self.state = CountState(np.zeros(pixels * 2, np.uint8))
+
+    def begin(self, t0_us: int, t1_us: int) -> None:
+        """Empty the state."""
+        self.state.counts[:] = 0
+
+    def render_into(self, pixels: NDArray[np.uint8]) -> None:
+        """Write the picture, uint8[H * W, 3]."""
+        pixels[:, :2] = self.state.counts.reshape(-1, 2)
+        pixels[:, 2] = 0
