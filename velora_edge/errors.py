@@ -5,6 +5,7 @@
     │   ├── RecordingError          an event file, a video, an image folder
     │   ├── SourceError             a source that does not exist or that nobody can open
     │   ├── BundleError             a model bundle or a checkpoint
+    │   ├── DatasetError            a data set; lists every problem, each with its place
     │   └── ConfigError             a configuration; lists every problem, each with its key
     ├── EngineError (RuntimeError)  an inference backend that cannot be had, or that failed
     ├── CameraError (OSError)       a device that was there and is gone
@@ -72,6 +73,26 @@ class ConfigError(InputError):
     def __init__(self, problems: Sequence[str], *, path: str | PathLike[str] | None = None) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(self.problems), path=path)
+
+
+class DatasetError(InputError):
+    """A data set with one or more problems, all of them listed; the message names the first ones.
+
+    Args:
+        problems: one sentence each, beginning with the place in the set.
+        path: the set's folder or file.
+        remedy: what to do about it.
+    """
+
+    SHOWN = 20
+
+    def __init__(
+        self, problems: Sequence[str], *, path: str | PathLike[str] | None = None, remedy: str = ""
+    ) -> None:
+        self.problems = tuple(problems)
+        hidden = len(self.problems) - self.SHOWN
+        shown = [*self.problems[: self.SHOWN], *([f"and {hidden} more problems"] if hidden > 0 else [])]
+        super().__init__("; ".join(shown), path=path, remedy=remedy)
 
 
 class EngineError(VeloraError, RuntimeError):
