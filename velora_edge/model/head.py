@@ -1,0 +1,209 @@
+"""From three towers' tokens, averaged over the clip, to logits: embedding, fusion, classifier."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from velora_edge.errors import ConfigError
+from velora_edge.model.lora import MergedLinear, add_lora, lora_branch
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import Block
+
+    from velora_edge.model.config import ModelConfig
+    from velora_edge.model.tower import Tower
+
+
+class Streams(NamedTuple):
+    """One value for each modality, in the order of `velora_edge.datatypes.MODALITIES`."""
+
+    rgb: torch.Tensor
+    event: torch.Tensor
+    diff: torch.Tensor
+
+
+class Embedding(nn.Module):
+    """E: tokens of all towers to the fusion's width, with a learned vector for each modality.
+
+    E is linear, so it commutes with the mean over time and is applied to the mean. A modality that is absent
+    from the whole clip is replaced by a learned embedding, the same for all its tokens.
+
+    Args:
+        token_size: P.
+        width: D.
+    """
+
+    def __init__(self, token_size: int, width: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(token_size, width)
+        self.modality = nn.Parameter(torch.zeros(3, 1, width))
+        self.absent = nn.Parameter(torch.zeros(3, 1, width))
+        nn.init.trunc_normal_(self.modality, std=0.02)
+        nn.init.trunc_normal_(self.absent, std=0.02)
+        nn.init.zeros_(self.project.bias)
+        if token_size == width:
+            nn.init.eye_(self.project.weight)  # the blocks behind it know tokens of the backbone's own basis
+        else:
+            nn.init.orthogonal_(self.project.weight)
+
+    def forward(self, means: Streams, present: Streams) -> Streams:
+        """Embed means [B, N, P] of the modalities that `present`, bool [B], says are there: [B, N, D] each."""
+        embedded = [
+            torch.where(there[:, None, None], self.project(mean), absent) + modality
+            for mean, there, absent, modality in zip(means, present, self.absent, self.modality, strict=True)
+        ]
+        return Streams(*embedded)
+
+
+class TokenAttention(nn.Module):
+    """Single-head self-attention with biases and without an output layer, scaled by the root of the width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Attend over [B, N, D]."""
+        return functional.scaled_dot_product_attention(self.query(x), self.key(x), self.value(x))
+
+
+def fed_block(block: Block, x: torch.Tensor, feedback: torch.Tensor) -> torch.Tensor:
+    """A tower's block on `x`, with the fused tokens fed into its FFN through the FFN's own LoRA branch.
+
+    The branch of the FFN's first layer reads norm(x') + norm(feedback) where the frozen weight reads norm(x')
+    alone; x' is x after attention. The fused tokens are also added to the result, so that they are heard
+    before the branch has learned anything (its B starts at zero).
+
+    Args:
+        block: the tower's last block; its `mlp.fc1` carries LoRA, or has it merged.
+        x: the modality's own tokens, [B, N, D].
+        feedback: its tokens out of the shared block, [B, N, D].
+    """
+    x = x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))
+    mlp = block.mlp
+    hidden = mlp.fc1(block.norm2(x)) + lora_branch(mlp.fc1, block.norm2(feedback))
+    hidden = mlp.norm(mlp.drop1(mlp.act(hidden)))
+    return x + feedback + block.drop_path2(block.ls2(mlp.drop2(mlp.fc2(hidden))))
+
+
+class VeloraHead(nn.Module):
+    """The fusion as the paper draws it, with the choices that the published code leaves to be mended.
+
+    1. Embed the three means (rgb R, event V, diff F).
+    2. `shared`: a copy of the backbone's last block, frozen, with LoRA of its own (modality-shared tuning), on
+       the tokens of F, R and V together; its outputs for R and V are fed back into the last block of each tower.
+    3. Self-attention over both modalities' tokens, with norm and residual.
+    4. Classifier on the class token and the mean of the patch tokens of both.
+
+    Args:
+        config: the network's form.
+        tower: one of the towers, already with its weights and without LoRA: its last block is copied.
+    """
+
+    def __init__(self, config: ModelConfig, tower: Tower) -> None:
+        super().__init__()
+        self.prefix = int(tower.vit.num_prefix_tokens)
+        self.has_class_token = tower.has_class_token
+        self.embedding = Embedding(tower.token_size, tower.width)
+        self.shared = _copy_with_lora(tower.last_block, config)
+        self.reconstruct = _copy_with_lora(tower.last_block, config)
+        self.reconstruct_norm = nn.LayerNorm(tower.width)
+        self.attention_norm = nn.LayerNorm(tower.width)
+        self.attention = TokenAttention(tower.width)
+        self.norm = nn.LayerNorm(tower.width)
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.classifier = nn.Linear(4 * tower.width, len(config.labels))
+        nn.init.trunc_normal_(self.classifier.weight, std=0.02)
+        nn.init.zeros_(self.classifier.bias)
+
+    def fuse(self, embedded: Streams) -> torch.Tensor:
+        """The shared block over all tokens, [B, 3 N, D], in the order diff, rgb, event."""
+        fused: torch.Tensor = self.shared(torch.cat([embedded.diff, embedded.rgb, embedded.event], dim=1))
+        return fused
+
+    def forward(self, embedded: Streams, rgb_block: Block, event_block: Block) -> torch.Tensor:
+        """Logits [B, K] of embedded means [B, N, D]; the blocks are the last ones of the two towers."""
+        _, rgb_fused, event_fused = self.fuse(embedded).chunk(3, dim=1)
+        rgb = fed_block(rgb_block, embedded.rgb, rgb_fused)
+        event = fed_block(event_block, embedded.event, event_fused)
+        tokens = torch.cat([rgb, event], dim=1)
+        tokens = self.norm(tokens + self.attention(self.attention_norm(tokens)))
+        rgb, event = tokens.chunk(2, dim=1)
+        features = torch.cat([self._pool(rgb), self._pool(event)], dim=1)
+        logits: torch.Tensor = self.classifier(self.dropout(features))
+        return logits
+
+    def _pool(self, tokens: torch.Tensor) -> torch.Tensor:
+        mean = tokens[:, self.prefix :].mean(dim=1)
+        return torch.cat([tokens[:, 0] if self.has_class_token else mean, mean], dim=1)
+
+    def reconstruction(self, embedded: Streams, present: Streams) -> torch.Tensor:
+        """How badly each modality is told from the other: mean square errors, summed; a scalar, for training.
+
+        Clips that lack a modality do not count.
+        """
+        both = (present.rgb & present.event).to(embedded.rgb.dtype)
+        from_event = self.reconstruct_norm(self.reconstruct(embedded.event)) - embedded.rgb
+        from_rgb = self.reconstruct_norm(self.reconstruct(embedded.rgb)) - embedded.event
+        error = (from_event.square() + from_rgb.square()).mean(dim=(1, 2))
+        return (error * both).sum() / both.sum().clamp(min=1)
+
+
+def _copy_with_lora(block: Block, config: ModelConfig) -> Block:
+    copied = copy.deepcopy(block)
+    add_lora(copied, config.lora, config.lora.shared_targets, key="lora.shared_targets")
+    return copied
+
+
+def check_feedback(tower: Tower) -> None:
+    """Make sure that the fusion can be fed back.
+
+    Raises:
+        ConfigError: if the last block's first FFN layer carries no LoRA.
+    """
+    layer = tower.last_block.mlp.fc1
+    if not hasattr(layer, "lora_A") and not isinstance(layer, MergedLinear):
+        last = len(tower.vit.blocks) - 1
+        raise ConfigError(
+            [f"lora.targets: must match blocks.{last}.mlp.fc1, through which the fusion is fed back"]
+        )
+
+
+class ProbeHead(nn.Module):
+    """The linear probe: one linear layer on class and mean tokens of the three frozen towers, no fusion."""
+
+    def __init__(self, config: ModelConfig, tower: Tower) -> None:
+        super().__init__()
+        self.prefix = int(tower.vit.num_prefix_tokens)
+        self.has_class_token = tower.has_class_token
+        size = 2 * tower.token_size
+        self.norm = nn.LayerNorm(size, elementwise_affine=False)
+        self.absent = nn.Parameter(torch.zeros(3, size))
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.classifier = nn.Linear(3 * size, len(config.labels))
+        nn.init.zeros_(self.classifier.bias)
+
+    def embedding(self, means: Streams, present: Streams) -> Streams:
+        """Class and mean tokens of each modality's mean [B, N, P], normed; the absent embedding where it lacks."""
+        pooled = []
+        for tokens, there, absent in zip(means, present, self.absent, strict=True):
+            mean = tokens[:, self.prefix :].mean(dim=1)
+            features = torch.cat([tokens[:, 0] if self.has_class_token else mean, mean], dim=1)
+            pooled.append(torch.where(there[:, None], self.norm(features), absent))
+        return Streams(*pooled)
+
+    def forward(self, embedded: Streams, rgb_block: Block, event_block: Block) -> torch.Tensor:  # noqa: ARG002
+        """Logits [B, K]; the towers' last blocks are not used."""
+        logits: torch.Tensor = self.classifier(self.dropout(torch.cat(embedded, dim=1)))
+        return logits
+
+    def reconstruction(self, embedded: Streams, present: Streams) -> torch.Tensor:  # noqa: ARG002
+        """Zero: there is nothing to reconstruct."""
+        return embedded.rgb.new_zeros(())

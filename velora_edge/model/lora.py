@@ -1,0 +1,113 @@
+"""LoRA by peft: put in, read as a branch of its own, merged away in fp32."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import Linear as LoraLinear
+from torch import nn
+from torch.nn import functional
+
+from velora_edge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from velora_edge.model.config import LoRA
+
+ADAPTER = "default"
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class MergedLinear(nn.Linear):
+    """A linear layer with its LoRA merged in, which still knows the branch: the fusion is fed back through it.
+
+    Attributes:
+        down: A, [r, in].
+        up: B, [out, r], unscaled.
+        scaling: alpha / r.
+    """
+
+    down: torch.Tensor
+    up: torch.Tensor
+
+    def __init__(self, layer: LoraLinear) -> None:
+        base = layer.get_base_layer()
+        super().__init__(base.in_features, base.out_features, bias=base.bias is not None)
+        self.load_state_dict(_merged_weights(layer))
+        self.register_buffer("down", layer.lora_A[ADAPTER].weight.detach().clone())
+        self.register_buffer("up", layer.lora_B[ADAPTER].weight.detach().clone())
+        self.scaling = float(layer.scaling[ADAPTER])
+
+
+def add_lora(module: nn.Module, lora: LoRA, targets: str, *, key: str) -> None:
+    """Put a LoRA branch on every layer whose whole name matches `targets`; freezes all the rest.
+
+    Raises:
+        ConfigError: if no linear layer matches.
+    """
+    pattern = re.compile(targets)
+    layers = {name for name, child in module.named_modules() if isinstance(child, nn.Linear)}
+    if not any(pattern.fullmatch(name) for name in layers):
+        example = next((name for name in sorted(layers, reverse=True) if "mlp" in name), "")
+        raise ConfigError([f"{key}: {targets!r} matches no linear layer (there is {example})"])
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, bias="none", target_modules=targets
+    )
+    inject_adapter_in_model(config, module, adapter_name=ADAPTER)
+
+
+def lora_branch(layer: nn.Module, x: torch.Tensor, *, scaled: bool = True) -> torch.Tensor:
+    """The low-rank branch alone, B A x, of a layer that carries LoRA or has it merged.
+
+    Args:
+        layer: a peft LoRA layer, or a MergedLinear.
+        x: [..., in].
+        scaled: times alpha / r, as in the layer itself; the published fusion leaves that out.
+    """
+    if isinstance(layer, MergedLinear):
+        out = functional.linear(functional.linear(x, layer.down), layer.up)
+        return out * layer.scaling if scaled else out
+    lora = cast("LoraLinear", layer)
+    out = lora.lora_B[ADAPTER](lora.lora_A[ADAPTER](lora.lora_dropout[ADAPTER](x)))
+    return cast("torch.Tensor", out * lora.scaling[ADAPTER] if scaled else out)
+
+
+def merge(model: Module) -> Module:
+    """A copy of the model with every LoRA branch added to its layer's weight, in fp32, then cast back.
+
+    Layers become plain `torch.nn.Linear`, but for those whose branch the fusion reads: the towers' last
+    blocks keep it beside the merged weight, as a MergedLinear. The model given is not changed.
+    """
+    merged = copy.deepcopy(model)
+    for name, layer in list(merged.named_modules()):
+        if isinstance(layer, LoraLinear):
+            parent, _, child = name.rpartition(".")
+            setattr(merged.get_submodule(parent), child, _merge_layer(layer, keep_branch=_is_last(merged, name)))
+    return merged.eval().requires_grad_(False)
+
+
+def _is_last(model: nn.Module, name: str) -> bool:
+    found = re.fullmatch(r"(towers\.\w+\.vit\.blocks)\.(\d+)\..*", name)
+    return bool(found) and int(found[2]) == len(cast("nn.Sequential", model.get_submodule(found[1]))) - 1
+
+
+def _merge_layer(layer: LoraLinear, *, keep_branch: bool) -> nn.Linear:
+    if keep_branch:
+        return MergedLinear(layer).to(layer.get_base_layer().weight)
+    base = layer.get_base_layer()
+    plain = nn.Linear(base.in_features, base.out_features, bias=base.bias is not None)
+    plain.load_state_dict(_merged_weights(layer))
+    return plain.to(base.weight)
+
+
+def _merged_weights(layer: LoraLinear) -> dict[str, torch.Tensor]:
+    base = layer.get_base_layer()
+    up, down = layer.lora_B[ADAPTER].weight.float(), layer.lora_A[ADAPTER].weight.float()
+    weight = base.weight.float() + layer.scaling[ADAPTER] * (up @ down)
+    weights = {"weight": weight.detach()}
+    if base.bias is not None:
+        weights["bias"] = base.bias.detach()
+    return weights

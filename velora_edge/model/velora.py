@@ -1,0 +1,215 @@
+"""The network: three towers, one head; whole clips for training, tokens and decisions apart for streaming."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Literal, overload
+
+import torch
+from torch import nn
+
+from velora_edge.datatypes import MODALITIES
+from velora_edge.errors import InputError
+from velora_edge.model.head import ProbeHead, Streams, VeloraHead, check_feedback
+from velora_edge.model.lora import add_lora
+from velora_edge.model.reference import HEAD_TOKENS, ReferenceHead
+from velora_edge.model.tower import Tower, create_tower
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from velora_edge.model.config import ModelConfig
+
+
+class VELoRA(nn.Module):
+    """Recognises a clip of T pairs of RGB and event images.
+
+    Attributes:
+        config: the network's form.
+        towers: rgb, event and diff.
+        head: fusion and classifier.
+    """
+
+    def __init__(self, config: ModelConfig, towers: Mapping[str, Tower], head: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.towers = nn.ModuleDict(towers)
+        self.head = head
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that a tower gives for an image, N."""
+        return self.tower("rgb").tokens
+
+    @property
+    def token_size(self) -> int:
+        """Size of a token, P."""
+        return self.tower("rgb").token_size
+
+    def tower(self, modality: str) -> Tower:
+        """One of the towers: rgb, event or diff."""
+        tower = self.towers[modality]
+        assert isinstance(tower, Tower)
+        return tower
+
+    def encode(self, modality: str, images: torch.Tensor) -> torch.Tensor:
+        """Tokens [..., N, P] of normalised images [..., 3, H, W], in one batch."""
+        tokens: torch.Tensor = self.towers[modality](images.flatten(0, -4))
+        return tokens.unflatten(0, images.shape[:-3])
+
+    def decide(self, tokens: Streams, present: Streams) -> torch.Tensor:
+        """Logits of a clip's tokens, whatever the order of its slots.
+
+        Args:
+            tokens: rgb and event [B, T, N, P], diff [B, T-1, N, P]; absent slots may hold anything.
+            present: which slots count, bool, rgb and event [B, T], diff [B, T-1].
+
+        Returns:
+            float [B, K].
+        """
+        return self._classify(self.embed(tokens, present))
+
+    def embed(self, tokens: Streams, present: Streams) -> Streams:
+        """Means over the present slots, embedded: [B, N, D] for each modality."""
+        means = Streams(*(_mean_over_slots(t, p) for t, p in zip(tokens, present, strict=True)))
+        embedded: Streams = self.head.embedding(means, _anywhere(present))
+        return embedded
+
+    def _classify(self, embedded: Streams) -> torch.Tensor:
+        logits: torch.Tensor = self.head(
+            embedded, self.tower("rgb").last_block, self.tower("event").last_block
+        )
+        return logits
+
+    @overload
+    def forward(
+        self,
+        rgb: torch.Tensor,
+        event: torch.Tensor,
+        rgb_present: torch.Tensor | None = ...,
+        event_present: torch.Tensor | None = ...,
+        *,
+        with_reconstruction: Literal[False] = ...,
+    ) -> torch.Tensor: ...
+
+    @overload
+    def forward(
+        self,
+        rgb: torch.Tensor,
+        event: torch.Tensor,
+        rgb_present: torch.Tensor | None = ...,
+        event_present: torch.Tensor | None = ...,
+        *,
+        with_reconstruction: Literal[True],
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    def forward(
+        self,
+        rgb: torch.Tensor,
+        event: torch.Tensor,
+        rgb_present: torch.Tensor | None = None,
+        event_present: torch.Tensor | None = None,
+        *,
+        with_reconstruction: bool = False,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Logits of whole clips.
+
+        Args:
+            rgb: normalised images, float [B, T, 3, H, W].
+            event: the same, of the events.
+            rgb_present: which of the RGB images are there, bool or 0/1, [B, T]; None: all.
+            event_present: the same, of the events.
+            with_reconstruction: also give the reconstruction loss, a scalar (training).
+
+        Returns:
+            Logits, float [B, K]; with the loss where it is asked for.
+        """
+        present = self._presence(rgb, rgb_present, event_present)
+        diff = frame_differences(rgb, event, present.rgb, present.event)
+        tokens = Streams(self.encode("rgb", rgb), self.encode("event", event), self.encode("diff", diff))
+        embedded = self.embed(tokens, present)
+        logits = self._classify(embedded)
+        if not with_reconstruction:
+            return logits
+        return logits, self.head.reconstruction(embedded, _anywhere(present))
+
+    @staticmethod
+    def _presence(
+        rgb: torch.Tensor, rgb_present: torch.Tensor | None, event_present: torch.Tensor | None
+    ) -> Streams:
+        everywhere = torch.ones(rgb.shape[:2], dtype=torch.bool, device=rgb.device)
+        in_rgb = everywhere if rgb_present is None else rgb_present > 0
+        in_event = everywhere if event_present is None else event_present > 0
+        return Streams(in_rgb, in_event, (_in_both_frames(in_rgb) | _in_both_frames(in_event)))
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the towers' blocks in the backward pass in place of keeping their activations."""
+        for modality in MODALITIES:
+            self.tower(modality).vit.set_grad_checkpointing(enable)
+
+
+def _in_both_frames(present: torch.Tensor) -> torch.Tensor:
+    return present[:, 1:] & present[:, :-1]
+
+
+def _anywhere(present: Streams) -> Streams:
+    return Streams(*(slots.any(dim=1) for slots in present))
+
+
+def _mean_over_slots(tokens: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Mean of tokens [B, S, N, P] over the slots that are present; zero where none is.
+
+    An absent slot is left out by choice, not by a product with zero: it may hold NaN.
+    """
+    counted = torch.where(present[:, :, None, None], tokens, torch.zeros((), dtype=tokens.dtype))
+    slots = present.to(tokens.dtype).sum(dim=1).clamp(min=1)
+    return counted.sum(dim=1) / slots[:, None, None]
+
+
+def frame_differences(
+    rgb: torch.Tensor, event: torch.Tensor, rgb_present: torch.Tensor, event_present: torch.Tensor
+) -> torch.Tensor:
+    """|rgb_j-1 - rgb_j| + |event_j-1 - event_j|, [B, T-1, 3, H, W], of images [B, T, 3, H, W].
+
+    A modality counts only where it is present, bool [B, T], in both frames.
+    """
+    differences = []
+    for images, present in ((rgb, rgb_present), (event, event_present)):
+        difference = (images[:, :-1] - images[:, 1:]).abs()
+        both = _in_both_frames(present)[:, :, None, None, None]
+        differences.append(torch.where(both, difference, torch.zeros((), dtype=images.dtype)))
+    return differences[0] + differences[1]
+
+
+def create_model(config: ModelConfig) -> VELoRA:
+    """A new network in the form that `config` gives, ready for training: its `tuning` is set.
+
+    Random parts are drawn from torch's global generator: seed it (`torch.manual_seed`) to reproduce them.
+
+    Raises:
+        InputError: if the backbone cannot be had, or the configuration does not fit it.
+    """
+    from velora_edge.model.tuning import set_tuning
+
+    first = create_tower(config)
+    if config.compat == "reference" and first.tokens < HEAD_TOKENS:
+        raise InputError(
+            f"the published head reads {HEAD_TOKENS} tokens, this backbone gives {first.tokens}",
+            place="image_size",
+            remedy="use larger images or smaller patches",
+        )
+    head = _create_head(config, first)
+    towers = {modality: copy.deepcopy(first) for modality in MODALITIES}
+    for tower in towers.values():
+        if config.tuning != "linear":
+            add_lora(tower.vit, config.lora, config.lora.targets, key="lora.targets")
+            check_feedback(tower)
+    model = VELoRA(config, towers, head)
+    set_tuning(model, config.tuning)
+    return model
+
+
+def _create_head(config: ModelConfig, tower: Tower) -> nn.Module:
+    if config.compat == "reference":
+        return ReferenceHead(config, tower)
+    return ProbeHead(config, tower) if config.tuning == "linear" else VeloraHead(config, tower)
