@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from velora_edge.errors import InputError, RecordingError
+from velora_edge.events import sniffing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,26 +35,34 @@ class Format:
         factory: name of the class or function in it, called as `factory(path, sensor=...)`,
             where sensor is (width, height) or None.
         sniff: tells from a file's first bytes (at most `HEAD_BYTES`) and its path whether it is of this
-            format.
+            format; a folder has no bytes.
+        has_parts: whether a file may hold several sensors or recordings; then the factory also takes
+            `part=...`, a string or None.
     """
 
     name: str
     module: str
     factory: str
     sniff: Sniff
+    has_parts: bool = False
 
-    def open(self, path: Path, sensor: tuple[int, int] | None) -> EventReader:
+    def open(self, path: Path, sensor: tuple[int, int] | None, part: str | None = None) -> EventReader:
         """A reader of the file, which is of this format."""
+        if part is not None and not self.has_parts:
+            raise RecordingError(
+                f"a file of format {self.name} has no parts, so there is no {part!r} in it", path=path
+            )
         factory = getattr(importlib.import_module(self.module), self.factory)
-        return cast("EventReader", factory(path, sensor=sensor))
+        options = {"part": part} if self.has_parts else {}
+        return cast("EventReader", factory(path, sensor=sensor, **options))
 
 
 FORMATS: dict[str, Format] = {}
 
 
-def register(name: str, module: str, factory: str, sniff: Sniff) -> None:
+def register(name: str, module: str, factory: str, sniff: Sniff, *, has_parts: bool = False) -> None:
     """Add a format; those registered first are asked first."""
-    FORMATS[name.upper()] = Format(name, module, factory, sniff)
+    FORMATS[name.upper()] = Format(name, module, factory, sniff, has_parts)
 
 
 def open_events(
@@ -61,29 +70,33 @@ def open_events(
     *,
     format: str | None = None,  # noqa: A002
     sensor: tuple[int, int] | None = None,
+    part: str | int | None = None,
 ) -> EventReader:
     """A reader of the recording at `path`, whatever its format; the name's ending does not matter.
 
     Args:
-        path: the file.
+        path: the file; "FILE#PART" names a part of it.
         format: name of the format, where the content is not to decide (a stream without its header).
         sensor: width and height in pixels; for files that do not tell, and before what files tell.
+        part: which sensor or recording, where a file holds several: "right", a topic, a recording's number.
 
     Raises:
         RecordingError: if there is no such file, or it is empty, or of no format that is known, or
             unusable from its start. Later damage is survived and told in the reader's `warnings`.
     """
-    path = Path(path)
+    path, part = _split_part(Path(path), part)
     head = _read_head(path)
     if sensor is not None and not all(0 < side <= 65536 for side in sensor):
         raise InputError(f"expected a sensor of 1 to 65536 pixels a side, got {sensor[0]}x{sensor[1]}")
     if format is not None:
         if format.upper() not in FORMATS:
             raise InputError(f"no event format is called {format!r}; there are {_names()}")
-        return FORMATS[format.upper()].open(path, sensor)
+        return FORMATS[format.upper()].open(path, sensor, part)
     for known in FORMATS.values():
         if known.sniff(head, path):
-            return known.open(path, sensor)
+            return known.open(path, sensor, part)
+    if path.is_dir():
+        raise RecordingError("is a folder, expected an event file", path=path, remedy="give a file in it")
     raise RecordingError(
         f"not a recording of any known format ({_names()}): it begins with {_describe(head)}",
         path=path,
@@ -91,9 +104,16 @@ def open_events(
     )
 
 
+def _split_part(path: Path, part: str | int | None) -> tuple[Path, str | None]:
+    name, hash_sign, named_part = path.name.rpartition("#")
+    if part is None and hash_sign and name and not path.exists():
+        return path.with_name(name), named_part
+    return path, None if part is None else str(part)
+
+
 def _read_head(path: Path) -> bytes:
     if path.is_dir():
-        raise RecordingError("is a folder, expected an event file", path=path, remedy="give a file in it")
+        return b""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
@@ -130,3 +150,4 @@ register("RAW", "velora_edge.events.raw", "open_raw", _is_raw)
 register("EVT2", "velora_edge.events.raw", "open_evt2", _never)
 register("EVT2.1", "velora_edge.events.raw", "open_evt21", _never)
 register("EVT3", "velora_edge.events.raw", "open_evt3", _never)
+register("HDF5", "velora_edge.events.hdf5", "open_hdf5", sniffing.is_hdf5, has_parts=True)
