@@ -159,7 +159,7 @@ def test_a_file_of_many_recordings_warns_and_gives_each_by_its_number(make):
     assert together.warnings[0] == (
         "holds 2 recordings one after another, and time restarts at each; recording.h5#0 is the first of them"
     )
-    with pytest.raises(RecordingError, match="choose one, from recording.h5#0 to recording.h5#1"):
+    with pytest.raises(RecordingError, match=r"choose one, from recording\.h5#0 to recording\.h5#1"):
         together.stream()
     assert second.read().t_us.tolist() == [5, 35]
     assert second.warnings == []
