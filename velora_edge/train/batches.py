@@ -1,0 +1,223 @@
+"""Batches whose content follows from the seed, the epoch and the step alone.
+
+Not from the number of workers or processes, nor from where a run was interrupted: which clips make up a step
+is a function of (seed, epoch), and each clip's variation one of (seed, epoch, clip). So a resumed run sees
+what it would have seen, and two processes together see what one with twice the batch sees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from velora_edge.data.augment import apply, draw
+from velora_edge.data.clips import Pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from velora_edge.data.augment import AugmentConfig
+    from velora_edge.data.clips import ClipSource
+    from velora_edge.train.settings import TrainSection
+
+_ORDER, _CLIP = 0, 1  # first words of the seeds of the two kinds of generators
+
+
+@dataclass
+class Batch:
+    """Clips of one step.
+
+    Attributes:
+        rgb: uint8 [B, T, H, W, 3]; None where no clip has it. A clip that lacks it holds zeros.
+        event: likewise.
+        present: bool [B, 2], which cameras each clip has: rgb, event.
+        label: int64 [B].
+        index: int64 [B], the clips' numbers in the data set.
+    """
+
+    rgb: torch.Tensor | None
+    event: torch.Tensor | None
+    present: torch.Tensor
+    label: torch.Tensor
+    index: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        moved = (None if part is None else part.to(device, non_blocking=True) for part in self.tensors())
+        return Batch(*moved)  # type: ignore[arg-type]
+
+    def tensors(self) -> tuple[torch.Tensor | None, ...]:
+        """The parts in their order."""
+        return self.rgb, self.event, self.present, self.label, self.index
+
+    def __getitem__(self, which: slice) -> Batch:
+        """Some of the clips."""
+        parts = (None if part is None else part[which] for part in self.tensors())
+        return Batch(*parts)  # type: ignore[arg-type]
+
+    def pin_memory(self) -> Batch:
+        """The same in memory that a GPU copies from; torch's loader calls it."""
+        return Batch(*(None if part is None else part.pin_memory() for part in self.tensors()))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Variety:
+    """What varies training clips.
+
+    Attributes:
+        augment: geometry and light.
+        drop_rgb: share of clips whose RGB stream is left out.
+        drop_event: share of clips whose event stream is left out.
+        seed: of all draws.
+    """
+
+    augment: AugmentConfig
+    drop_rgb: float
+    drop_event: float
+    seed: int
+
+
+class ClipDataset(Dataset[tuple[Pairs, int, int]]):
+    """Clips of a source by (epoch, number): as they are, or varied.
+
+    Args:
+        source: the data set.
+        variety: how training clips are varied; None for evaluation: then every epoch gives the same.
+        blank: colour of an event image without events.
+    """
+
+    def __init__(
+        self,
+        source: ClipSource,
+        variety: Variety | None = None,
+        blank: tuple[int, int, int] = (255, 255, 255),
+    ) -> None:
+        self.source, self.variety, self.blank = source, variety, blank
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Pairs, int, int]:
+        epoch, index = key
+        label = self.source.items[index].label
+        if self.variety is None:
+            return self.source.clip(index), label, index
+        rng = np.random.default_rng((_CLIP, self.variety.seed, epoch, index))
+        pairs = self.source.clip(index, rng)
+        variation = draw(self.variety.augment, self.source.spec.image_size, rng)
+        dropped = rng.random()
+        pairs = apply(pairs, variation, self.blank)
+        return _drop(pairs, dropped, self.variety), label, index
+
+
+def _drop(pairs: Pairs, drawn: float, variety: Variety) -> Pairs:
+    """Leave out one camera where the draw says so; never the only one."""
+    if pairs.rgb is None or pairs.event is None:
+        return pairs
+    if drawn < variety.drop_rgb:
+        return Pairs(None, pairs.event)
+    if drawn >= 1 - variety.drop_event:
+        return Pairs(pairs.rgb, None)
+    return pairs
+
+
+def collate(clips: Sequence[tuple[Pairs, int, int]]) -> Batch:
+    """Clips as one batch."""
+    present = torch.tensor([[p.rgb is not None, p.event is not None] for p, _, _ in clips])
+    label = torch.tensor([label for _, label, _ in clips])
+    index = torch.tensor([index for _, _, index in clips])
+    rgb = _stack([pairs.rgb for pairs, _, _ in clips])
+    event = _stack([pairs.event for pairs, _, _ in clips])
+    return Batch(rgb, event, present, label, index)
+
+
+def _stack(images: Sequence[NDArray[np.uint8] | None]) -> torch.Tensor | None:
+    shape = next((part.shape for part in images if part is not None), None)
+    if shape is None:
+        return None
+    stacked = np.zeros((len(images), *shape), np.uint8)
+    for row, part in zip(stacked, images, strict=True):
+        if part is not None:
+            row[:] = part
+    return torch.from_numpy(stacked)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of every batch this process takes.
+
+    Attributes:
+        rank: this process's number.
+        processes: how many there are.
+    """
+
+    rank: int = 0
+    processes: int = 1
+
+
+class TrainSampler:
+    """The clips of each step of one epoch, as this process's share of them; whole batches only.
+
+    Args:
+        members: int64[N], numbers of the training clips.
+        batch_size: clips of a step, for each process.
+        seed: of the order.
+        share: this process's part.
+    """
+
+    def __init__(self, members: NDArray[np.int64], batch_size: int, seed: int, share: Share) -> None:
+        self.members, self.batch_size, self.seed, self.share = members, batch_size, seed, share
+        self.steps = len(members) // (batch_size * share.processes)
+        """Steps in an epoch."""
+
+    def batches(self, epoch: int, first: int = 0) -> list[list[tuple[int, int]]]:
+        """Keys of the clips of each step of an epoch, from step `first` on."""
+        order = np.random.default_rng((_ORDER, self.seed, epoch)).permutation(self.members)
+        whole = self.batch_size * self.share.processes
+        start = self.batch_size * self.share.rank
+        return [
+            [(epoch, int(i)) for i in order[step * whole + start :][: self.batch_size]]
+            for step in range(first, self.steps)
+        ]
+
+
+def load(
+    dataset: ClipDataset, batches: list[list[tuple[int, int]]], workers: int, *, pin: bool = False
+) -> Iterator[Batch]:
+    """The batches, read ahead by `workers` processes."""
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=_begin_worker if workers else None,
+        pin_memory=pin,
+        generator=torch.Generator(),  # or making an iterator would draw from the global one
+    )
+    return iter(loader)
+
+
+def evaluation_batches(
+    members: NDArray[np.int64], batch_size: int, share: Share | None = None
+) -> list[list[tuple[int, int]]]:
+    """Keys of clips in their order, as this process's share of them; the last batch may be smaller."""
+    share = share or Share()
+    mine = members[share.rank :: share.processes]
+    return [[(0, int(i)) for i in mine[k : k + batch_size]] for k in range(0, len(mine), batch_size)]
+
+
+def training_variety(config: TrainSection, augment: AugmentConfig) -> Variety:
+    """What a run's configuration says of varying clips."""
+    return Variety(augment, config.drop_rgb, config.drop_event, config.seed)
+
+
+def _begin_worker(worker: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

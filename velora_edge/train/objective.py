@@ -1,0 +1,123 @@
+"""From a batch of uint8 clips to logits and losses: the module that is trained, whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from velora_edge.model.head import Streams
+from velora_edge.model.velora import frame_differences
+
+if TYPE_CHECKING:
+    from velora_edge.model.velora import VELoRA
+    from velora_edge.train.batches import Batch
+
+
+class Losses(NamedTuple):
+    """What a batch gives.
+
+    Attributes:
+        total: what is minimised, a scalar.
+        classification: cross-entropy, a scalar.
+        reconstruction: mean over the clips that have both cameras, a scalar; 0 where none has.
+        logits: [B, K].
+    """
+
+    total: torch.Tensor
+    classification: torch.Tensor
+    reconstruction: torch.Tensor
+    logits: torch.Tensor
+
+
+class Objective(nn.Module):
+    """The network with all that stands between a batch and its loss; DDP wraps this, so nothing escapes it.
+
+    A clip that lacks a camera does not go through that camera's tower, its difference has no part of it, and
+    the head takes the absent embedding.
+
+    Args:
+        model: the network.
+        label_smoothing: share of the target spread over all classes.
+        reconstruction: weight of the reconstruction loss.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, model: VELoRA, label_smoothing: float = 0.0, reconstruction: float = 0.0) -> None:
+        super().__init__()
+        self.model = model
+        self.label_smoothing, self.reconstruction = label_smoothing, reconstruction
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(model.config, name)).view(3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(self, batch: Batch, reconstruction_share: float = 1.0) -> Losses:
+        """Losses of a batch on the module's device.
+
+        Args:
+            batch: the clips.
+            reconstruction_share: factor on the reconstruction loss; see `fair_share`.
+        """
+        tokens, present = self.encode(batch)
+        logits = self.model.decide(tokens, present).float()
+        classification = functional.cross_entropy(logits, batch.label, label_smoothing=self.label_smoothing)
+        reconstruction = self._reconstruct(tokens, present) if self.reconstruction else logits.new_zeros(())
+        total = classification + self.reconstruction * reconstruction_share * reconstruction
+        return Losses(total, classification, reconstruction, logits)
+
+    def encode(self, batch: Batch) -> tuple[Streams, Streams]:
+        """Tokens of every slot, zero where absent, and which slots are present."""
+        clips, length = len(batch), self.model.config.clip_length
+        slots = batch.present[:, :, None].expand(clips, 2, length)
+        rgb, event = self._normalised(batch.rgb, batch), self._normalised(batch.event, batch)
+        diff = frame_differences(rgb, event, slots[:, 0], slots[:, 1])
+        has_diff = slots.any(dim=1)[:, 1:]
+        tokens = Streams(
+            self._tokens("rgb", rgb, batch.present[:, 0]),
+            self._tokens("event", event, batch.present[:, 1]),
+            self.model.encode("diff", diff),
+        )
+        return tokens, Streams(slots[:, 0], slots[:, 1], has_diff)
+
+    def _tokens(self, modality: str, images: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+        """Tokens [B, T, N, P]; clips that lack the camera cost nothing and hold zeros."""
+        rows = there.nonzero().squeeze(1)
+        if len(rows) == len(there):
+            return self.model.encode(modality, images)
+        shape = (*images.shape[:2], self.model.tokens, self.model.token_size)
+        if len(rows) == 0:
+            return images.new_zeros(1).expand(shape)
+        encoded = self.model.encode(modality, images[rows])
+        return encoded.new_zeros(shape).index_copy(0, rows, encoded)
+
+    def _normalised(self, images: torch.Tensor | None, batch: Batch) -> torch.Tensor:
+        """Float [B, T, 3, H, W] of uint8 [B, T, H, W, 3]; zeros for a camera that no clip has."""
+        if images is None:
+            height, width = self.model.config.image_size
+            zero = torch.zeros(1, device=batch.label.device)
+            return zero.expand(len(batch), self.model.config.clip_length, 3, height, width)
+        return (images.movedim(-1, -3).to(self.mean.dtype) / 255 - self.mean) / self.std
+
+    def _reconstruct(self, tokens: Streams, present: Streams) -> torch.Tensor:
+        there = Streams(*(slots.any(dim=1) for slots in present))
+        head: Any = self.model.head
+        loss: torch.Tensor = head.reconstruction(self.model.embed(tokens, present), there)
+        return loss.float()
+
+
+def fair_share(present: torch.Tensor, clips_with_both: float, processes: int) -> float:
+    """Factor that makes the mean over processes of the reconstruction loss the mean over all their clips.
+
+    A process averages over its own clips that have both cameras; dropping cameras makes their number differ.
+
+    Args:
+        present: bool [B, 2] of this process's clips.
+        clips_with_both: over all processes.
+        processes: how many there are.
+    """
+    mine = float(present.all(dim=1).sum())
+    return mine * processes / clips_with_both if clips_with_both else 0.0

@@ -1,0 +1,136 @@
+"""The configuration of a training run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from velora_edge.config import Section
+from velora_edge.data.settings import ClipConfig, DataConfig
+from velora_edge.model.config import ModelConfig
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class ModelSection(ModelConfig):
+    """The network's form; its labels are the data set's unless they are given."""
+
+    labels: tuple[str, ...] = ()
+
+
+class RunConfig(Section):
+    """Where a run leaves its results.
+
+    Attributes:
+        name: the run's name; its folder is `folder/name`.
+        folder: that holds all runs.
+    """
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    folder: str = "runs"
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return Path(self.folder) / self.name
+
+
+class TrainSection(Section):
+    """How the network is trained.
+
+    Attributes:
+        epochs: passes over the training part.
+        batch_size: clips in a step, for each process.
+        accumulate: a step's clips go through the network in so many parts, to save memory.
+        lr: peak learning rate of AdamW.
+        head_lr: the same for the head outside its LoRA branches; None: `lr`.
+        weight_decay: of matrices; vectors (biases, norms, embeddings of one row) have none.
+        warmup: share of all steps in which the rate rises linearly from 0; it then falls as a cosine.
+        final_lr: share of the peak rate at the end.
+        clip_norm: the gradient's norm is cut to this; 0 for never.
+        label_smoothing: share of the target that is spread over all classes.
+        reconstruction: weight of the loss of telling each camera's tokens from the other's.
+        drop_rgb: share of the training clips whose RGB stream is left out, where the other one is there.
+        drop_event: the same for the event stream.
+        ema: decay of the moving average of the weights, which is what is evaluated and saved; 0 for none.
+        precision: bf16 and fp16 compute in mixed precision, weights stay fp32.
+        gradient_checkpointing: recompute the towers' blocks in the backward pass, to save memory.
+        seed: of the weights, the order of clips, their variation and dropout.
+        save_every: steps from one saved state to the next, besides the one after each epoch.
+        deterministic: use only algorithms of torch that give the same result each time (slower on a GPU).
+    """
+
+    epochs: int = Field(50, ge=1)
+    batch_size: int = Field(8, ge=1)
+    accumulate: int = Field(1, ge=1)
+    lr: float = Field(3e-4, gt=0)
+    head_lr: float | None = Field(None, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    warmup: float = Field(0.05, ge=0, lt=1)
+    final_lr: float = Field(0.01, ge=0, le=1)
+    clip_norm: float = Field(1.0, ge=0)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    reconstruction: float = Field(1.0, ge=0)
+    drop_rgb: float = Field(0.1, ge=0, le=1)
+    drop_event: float = Field(0.1, ge=0, le=1)
+    ema: float = Field(0.999, ge=0, lt=1)
+    precision: Precision = "fp32"
+    gradient_checkpointing: bool = False
+    seed: int = Field(0, ge=0)
+    save_every: int = Field(200, ge=1)
+    deterministic: bool = False
+
+    def problems(self) -> list[str]:
+        """See `Section.problems`."""
+        found = []
+        if self.drop_rgb + self.drop_event > 1:
+            found.append("drop_rgb: together with drop_event must not exceed 1")
+        if self.batch_size % self.accumulate:
+            found.append(f"accumulate: must divide batch_size ({self.batch_size}), got {self.accumulate}")
+        return found
+
+
+class TrainConfig(Section):
+    """All that a training run follows from, but for the data itself.
+
+    Attributes:
+        run: where results go.
+        data: what is trained on.
+        clip: how recordings become clips.
+        model: the network's form; `model.tuning` chooses lora, full or linear.
+        train: how it is trained.
+    """
+
+    run: RunConfig
+    data: DataConfig
+    clip: ClipConfig = ClipConfig()
+    model: ModelSection = ModelSection()
+    train: TrainSection = TrainSection()
+
+    def problems(self) -> list[str]:
+        """See `Section.problems`."""
+        weights = self.model.backbone.weights
+        if weights is not None and not os.path.isfile(weights):  # noqa: PTH113
+            return [f"model.backbone.weights: no such file: {weights}; velora pretrain makes one"]
+        return []
+
+
+def same_run(first: TrainConfig, second: TrainConfig) -> list[str]:
+    """Keys that differ and lead to different weights; where there are none, one run can resume the other."""
+    ignored = ("run.", "data.workers", "data.path", "train.save_every")
+    trees = [_flat(config.model_dump(mode="json")) for config in (first, second)]
+    keys = sorted(set(trees[0]) | set(trees[1]))
+    return [key for key in keys if not key.startswith(ignored) and trees[0].get(key) != trees[1].get(key)]
+
+
+def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
