@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from velora_edge.errors import ConfigError
 from velora_edge.model.lora import MergedLinear, add_lora, lora_branch
@@ -71,7 +70,9 @@ class TokenAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Attend over [B, N, D]."""
-        return functional.scaled_dot_product_attention(self.query(x), self.key(x), self.value(x))
+        root = x.shape[-1] ** -0.25
+        weights = (self.query(x) * root) @ (self.key(x) * root).transpose(1, 2)
+        return cast("torch.Tensor", weights.softmax(dim=-1) @ self.value(x))
 
 
 def fed_block(block: Block, x: torch.Tensor, feedback: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,62 @@
+"""Self-attention in the form that inference engines fuse: Q and K scaled before their product, static shapes.
+
+torch's `scaled_dot_product_attention` is exported with shape arithmetic around every product, and timm's own
+form splits a five-dimensional transpose. Here the scale's square root is folded into the weights of Q and of K
+(in fp32, before any cast), so that it costs nothing, and neither product leaves the range of fp16.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from timm.layers.attention import Attention
+from torch import nn
+
+if TYPE_CHECKING:
+    from velora_edge.model.velora import VELoRA
+
+
+class PlainAttention(nn.Module):
+    """What a timm Attention computes in eval mode, with two MatMuls and a Softmax and nothing around them.
+
+    Args:
+        attention: taken over with its weights, which are changed: give a copy.
+    """
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.heads = int(attention.num_heads)
+        self.qkv, self.proj = attention.qkv, attention.proj
+        self.q_norm, self.k_norm = attention.q_norm, attention.k_norm
+        self.norm = attention.norm
+        self.root = float(attention.scale) ** 0.5
+        self.is_folded = isinstance(self.q_norm, nn.Identity) and isinstance(self.k_norm, nn.Identity)
+        if self.is_folded:
+            rows = 2 * self.qkv.out_features // 3
+            with torch.no_grad():
+                self.qkv.weight[:rows] *= self.root
+                if self.qkv.bias is not None:
+                    self.qkv.bias[:rows] *= self.root
+
+    def forward(self, x: torch.Tensor, attn_mask: None = None, is_causal: bool = False) -> torch.Tensor:  # noqa: ARG002
+        """Attend over [B, N, D]; timm's blocks pass no mask here."""
+        B, N, _ = x.shape
+        q, k, v = (part.reshape(B, N, self.heads, -1) for part in self.qkv(x).chunk(3, dim=-1))
+        if not self.is_folded:
+            q, k = self.q_norm(q) * self.root, self.k_norm(k) * self.root
+        weights = (q.permute(0, 2, 1, 3) @ k.permute(0, 2, 3, 1)).softmax(dim=-1)
+        out = (weights @ v.permute(0, 2, 1, 3)).transpose(1, 2).reshape(B, N, -1)
+        projected: torch.Tensor = self.proj(self.norm(out))
+        return projected
+
+
+def simplify_attention(merged: VELoRA) -> None:
+    """Replace every plain timm Attention in a merged model by a PlainAttention, in place.
+
+    One with a gate or of a kind of its own stays as it is: it is exported as timm writes it.
+    """
+    for name, layer in list(merged.named_modules()):
+        if type(layer) is Attention and getattr(layer, "gate", None) is None:
+            parent, _, child = name.rpartition(".")
+            setattr(merged.get_submodule(parent), child, PlainAttention(layer))

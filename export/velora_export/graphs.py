@@ -1,0 +1,161 @@
+"""The five graphs of a bundle as torch modules: the runtime's inputs and outputs, by name, shape and dtype."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from velora_edge.datatypes import MODALITIES
+from velora_edge.model.head import Streams
+
+if TYPE_CHECKING:
+    from velora_edge.model.tower import Tower
+    from velora_edge.model.velora import VELoRA
+
+
+class _Pixels(nn.Module):
+    """uint8 images [..., H, W, 3] to normalised float32 [..., 3, H, W]."""
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("scale", 1 / (255 * torch.tensor(std)))
+        self.register_buffer("shift", -torch.tensor(mean) / torch.tensor(std))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return _channels_first(images.to(torch.float32) * self.scale + self.shift)
+
+
+def _channels_first(images: torch.Tensor) -> torch.Tensor:
+    return images.movedim(-1, -3)
+
+
+class TowerGraph(nn.Module):
+    """`image` uint8[B, H, W, 3] -> `tokens` float32[B, N, P]."""
+
+    def __init__(self, tower: Tower, pixels: _Pixels) -> None:
+        super().__init__()
+        self.tower, self.pixels = tower, pixels
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Tokens of each image."""
+        tokens: torch.Tensor = self.tower(self.pixels(image))
+        return tokens
+
+
+class DiffGraph(nn.Module):
+    """`rgb`, `rgb_before`, `event`, `event_before` uint8[B, H, W, 3] -> `tokens` float32[B, N, P].
+
+    An absent modality is given as the same picture twice: its difference is then zero.
+    """
+
+    def __init__(self, tower: Tower, pixels: _Pixels) -> None:
+        super().__init__()
+        self.tower, self.pixels = tower, pixels
+
+    def forward(
+        self, rgb: torch.Tensor, rgb_before: torch.Tensor, event: torch.Tensor, event_before: torch.Tensor
+    ) -> torch.Tensor:
+        """Tokens of the differences |rgb - rgb_before| + |event - event_before|; the mean cancels."""
+        pairs = ((rgb, rgb_before), (event, event_before))
+        first, second = ((new.to(torch.float32) - old.to(torch.float32)).abs() for new, old in pairs)
+        tokens: torch.Tensor = self.tower(_channels_first((first + second) * self.pixels.scale))
+        return tokens
+
+
+class HeadGraph(nn.Module):
+    """The three rings and a flag for each slot -> `logits` float32[B, K].
+
+    Inputs: `rgb`, `event` float32[B, T, N, P], `diff` float32[B, T-1, N, P]; `rgb_present`, `event_present`
+    float32[B, T], `diff_present` float32[B, T-1], 0 or 1. The order of the slots does not matter, and an absent
+    slot may hold anything.
+    """
+
+    def __init__(self, model: VELoRA) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        rgb: torch.Tensor,
+        event: torch.Tensor,
+        diff: torch.Tensor,
+        rgb_present: torch.Tensor,
+        event_present: torch.Tensor,
+        diff_present: torch.Tensor,
+    ) -> torch.Tensor:
+        """Logits of the tokens in the slots that are present."""
+        present = Streams(rgb_present > 0.5, event_present > 0.5, diff_present > 0.5)
+        return self.model.decide(Streams(rgb, event, diff), present)
+
+
+class ClipGraph(nn.Module):
+    """Whole clips -> `logits` float32[B, K], for evaluation and parity.
+
+    Inputs: `rgb`, `event` uint8[B, T, H, W, 3]; `rgb_present`, `event_present` float32[B, T], 0 or 1. A
+    modality's difference counts only where it is present in both frames.
+    """
+
+    def __init__(self, model: VELoRA, pixels: _Pixels) -> None:
+        super().__init__()
+        self.model, self.pixels = model, pixels
+
+    def forward(
+        self,
+        rgb: torch.Tensor,
+        event: torch.Tensor,
+        rgb_present: torch.Tensor,
+        event_present: torch.Tensor,
+    ) -> torch.Tensor:
+        """Logits of whole clips."""
+        logits: torch.Tensor = self.model(
+            self.pixels(rgb), self.pixels(event), rgb_present > 0.5, event_present > 0.5
+        )
+        return logits
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph, ready to be traced.
+
+    Attributes:
+        module: what it computes.
+        inputs: example inputs by name, batch 2; the first axis is the dynamic one.
+        output: name of its output.
+    """
+
+    module: nn.Module
+    inputs: dict[str, torch.Tensor]
+    output: str
+
+
+def make_graphs(merged: VELoRA) -> dict[str, Graph]:
+    """The bundle's graphs of a merged model, by name: rgb, event, diff, head, clip."""
+    config = merged.config
+    height, width = config.image_size
+    T, batch = config.clip_length, 2
+    pixels = _Pixels(config.mean, config.std)
+    image = torch.zeros(batch, height, width, 3, dtype=torch.uint8)
+    clip = torch.zeros(batch, T, height, width, 3, dtype=torch.uint8)
+    slots = {"rgb": T, "event": T, "diff": T - 1}
+    flags = {f"{m}_present": torch.ones(batch, slots[m]) for m in MODALITIES}
+    rings = {m: torch.zeros(batch, slots[m], merged.tokens, merged.token_size) for m in MODALITIES}
+    clip_inputs = {
+        "rgb": clip,
+        "event": clip.clone(),
+        "rgb_present": flags["rgb_present"],
+        "event_present": flags["event_present"],
+    }
+    pairs = {name: image.clone() for name in ("rgb", "rgb_before", "event", "event_before")}
+    return {
+        "rgb": Graph(TowerGraph(merged.tower("rgb"), pixels), {"image": image}, "tokens"),
+        "event": Graph(TowerGraph(merged.tower("event"), pixels), {"image": image}, "tokens"),
+        "diff": Graph(DiffGraph(merged.tower("diff"), pixels), pairs, "tokens"),
+        "head": Graph(HeadGraph(merged), {**rings, **flags}, "logits"),
+        "clip": Graph(ClipGraph(merged, pixels), clip_inputs, "logits"),
+    }
