@@ -146,8 +146,10 @@ def _never(head: bytes, path: Path) -> bool:
     return False
 
 
+register("DAT", "velora_edge.events.dat", "DatReader", sniffing.is_dat)
 register("RAW", "velora_edge.events.raw", "open_raw", _is_raw)
 register("EVT2", "velora_edge.events.raw", "open_evt2", _never)
 register("EVT2.1", "velora_edge.events.raw", "open_evt21", _never)
 register("EVT3", "velora_edge.events.raw", "open_evt3", _never)
 register("HDF5", "velora_edge.events.hdf5", "open_hdf5", sniffing.is_hdf5, has_parts=True)
+register("N-MNIST", "velora_edge.events.nmnist", "NMnistReader", sniffing.is_nmnist)

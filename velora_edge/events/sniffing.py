@@ -18,3 +18,45 @@ def is_hdf5(head: bytes, path: Path) -> bool:
 def is_mat(head: bytes, path: Path) -> bool:
     """MATLAB's files from version 5 on; those of version 7.3 are HDF5 behind 512 bytes of text."""
     return head.startswith((b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file"))
+
+
+def is_dat(head: bytes, path: Path) -> bool:
+    """DAT: a header of `%` lines, then the type and the size of an event.
+
+    RAW has such a header too. DAT's says so in its first line, or has a version and no key of RAW's.
+    """
+    if not head.startswith(b"%"):
+        return False
+    if b"Data file containing" in head.partition(b"\n")[0]:
+        return True
+    at, keys = 0, set()
+    while head[at : at + 1] == b"%" and (end := head.find(b"\n", at)) >= 0:
+        keys.add(head[at + 1 : end].split()[0].lower() if head[at + 1 : end].split() else b"")
+        at = end + 1
+    is_raw = keys & {b"evt", b"format", b"geometry", b"end", b"plugin_name", b"system_id"}
+    return (
+        b"version" in keys
+        and not is_raw
+        and head[at : at + 1] in b"\x00\x0c\x0e"
+        and head[at + 1 : at + 2] == b"\x08"
+    )
+
+
+def is_nmnist(head: bytes, path: Path) -> bool:
+    """N-MNIST's `.bin`, by its times: they never fall, between y = 240 overflows too.
+
+    There is no other mark, so a few events are only taken from a file that is called `.bin`.
+    """
+    n = len(head) // 5
+    if n < (1 if path.suffix.lower() == ".bin" else 64):
+        return False
+    overflow_us = last_us = 0
+    for at in range(0, 5 * n, 5):
+        if head[at + 1] == 240:
+            overflow_us += 1 << 13
+            continue
+        t_us = overflow_us + ((head[at + 2] & 127) << 16 | head[at + 3] << 8 | head[at + 4])
+        if not last_us <= t_us < last_us + 10_000_000:
+            return False
+        last_us = t_us
+    return True
