@@ -69,6 +69,10 @@ class Objective(nn.Module):
         total = classification + self.reconstruction * reconstruction_share * reconstruction
         return Losses(total, classification, reconstruction, logits)
 
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Logits float32 [B, K] of a batch on the module's device."""
+        return self.model.decide(*self.encode(batch)).float()
+
     def encode(self, batch: Batch) -> tuple[Streams, Streams]:
         """Tokens of every slot, zero where absent, and which slots are present."""
         clips, length = len(batch), self.model.config.clip_length

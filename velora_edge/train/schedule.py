@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from velora_edge.train.settings import TrainSection
 
@@ -57,8 +57,8 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 class Ema:
     """A moving average of the trained weights, in fp32.
 
-    The first updates count more than the decay says (at most (1 + n) / (10 + n) of the average is kept after n
-    of them), so that the random start is soon forgotten.
+    The first updates count more than the decay says (at most (1 + n) / (10 + n) of the average is kept after
+    n of them), so that the random start is soon forgotten.
 
     Args:
         parameters: the trained parameters by name.
@@ -101,7 +101,7 @@ class swapped:  # noqa: N801  (used as a with-statement, reads as one)
 
     @torch.no_grad()
     def __enter__(self) -> None:
-        self._kept = {name: p.detach().clone() for name, p in self._parameters.items()}
+        self._kept = {name: self._parameters[name].detach().clone() for name in self._weights}
         self._copy(self._weights)
 
     @torch.no_grad()
@@ -109,10 +109,5 @@ class swapped:  # noqa: N801  (used as a with-statement, reads as one)
         self._copy(self._kept)
 
     def _copy(self, weights: Mapping[str, torch.Tensor]) -> None:
-        for name, parameter in self._parameters.items():
-            parameter.copy_(weights[name])
-
-
-def warm_and_cool(steps: int, config: TrainSection) -> Iterator[float]:
-    """The shares of the peak rate in a run of `steps`, one for each step."""
-    return (rate_factor(step, steps, config.warmup, config.final_lr) for step in range(steps))
+        for name, weight in weights.items():
+            self._parameters[name].copy_(weight)
