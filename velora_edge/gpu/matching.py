@@ -1,0 +1,174 @@
+"""Which of a bundle's engines run on which machine, and what to say where none does."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from velora_edge.errors import EngineError, MissingExtraError
+from velora_edge.gpu.cuda import Cuda, Device, why_no_cuda
+from velora_edge.gpu.origin import why_not_trusted
+from velora_edge.gpu.plan import is_same_version, plan_version, runs_version
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from velora_edge.bundle import Bundle, EngineFile, Manifest
+
+STREAMING = ("rgb", "event", "diff", "head")
+"""The graphs that a live stream needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What an engine must have been built for.
+
+    Attributes:
+        tensorrt: version of the TensorRT that is installed.
+        gpu: the GPU's name.
+        compute_capability: the GPU's.
+    """
+
+    tensorrt: str
+    gpu: str
+    compute_capability: str
+
+    def __str__(self) -> str:
+        return f"TensorRT {self.tensorrt} on {self.gpu} (compute capability {self.compute_capability})"
+
+
+def load_tensorrt() -> Any:
+    """The tensorrt module. Importing it needs no GPU; `tensorrt.Runtime` does, or the process dies.
+
+    Raises:
+        MissingExtraError: if TensorRT's Python package is not installed.
+        EngineError: if it is, and its libraries are not.
+    """
+    try:
+        return importlib.import_module("tensorrt")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("tensorrt", "tensorrt", "a TensorRT engine") from error
+    except (ImportError, OSError) as error:
+        raise EngineError(f"tensorrt cannot be loaded: {error}; velora doctor tells more") from error
+
+
+def why_no_tensorrt(device: int = 0) -> str | None:
+    """Why TensorRT cannot run here, for people; None if it can. CUDA is looked at first."""
+    reason = why_no_cuda(device)
+    if reason is not None:
+        return reason
+    try:
+        load_tensorrt()
+    except (MissingExtraError, EngineError) as error:
+        return str(error)
+    return None
+
+
+def this_machine(device: Device) -> Machine:
+    """What this machine is to an engine."""
+    return Machine(str(load_tensorrt().__version__), device.name, device.compute_capability)
+
+
+def find_machine(device: int = 0) -> Machine:
+    """The same of a CUDA device by its number.
+
+    Raises:
+        EngineError: if there is no such device, or no TensorRT.
+    """
+    cuda = Cuda(device)
+    try:
+        return this_machine(cuda.describe())
+    finally:
+        cuda.close()
+
+
+def model_digest(manifest: Manifest, graph: str) -> str:
+    """Digest of what an engine is built from: the graph, and whatever is no graph, such as the weights."""
+    name = f"{graph}.onnx"
+    used = sorted(
+        (file, digest)
+        for file, digest in manifest.files.items()
+        if file == name or not file.endswith(".onnx")
+    )
+    return hashlib.sha256(repr(used).encode()).hexdigest()
+
+
+def network_name(graph: str, precision: str, model: str) -> str:
+    """What a network is called when it is built, and its engine when it is loaded; at most 128 characters."""
+    return f"velora {graph} {precision} {model}"
+
+
+def why_not_here(entry: EngineFile, manifest: Manifest, machine: Machine) -> str | None:
+    """Why the engine is not one for this machine and this model, for people; None if it is."""
+    if entry.model != model_digest(manifest, entry.graph) or entry.precision != manifest.precision:
+        return "it was built from another export of the model"
+    same = is_same_version(entry.tensorrt, machine.tensorrt)
+    if not same and not (entry.version_compatible and runs_version(entry.tensorrt, machine.tensorrt)):
+        return _mismatch(entry, machine)
+    same = (entry.gpu, entry.compute_capability) == (machine.gpu, machine.compute_capability)
+    if not same and not (entry.hardware_compatible and _is_ampere(machine.compute_capability)):
+        return _mismatch(entry, machine)
+    return None
+
+
+def _mismatch(entry: EngineFile, machine: Machine) -> str:
+    built = Machine(entry.tensorrt, entry.gpu, entry.compute_capability)
+    return f"built for {built}; this machine has {machine}"
+
+
+def _is_ampere(compute_capability: str) -> bool:
+    return tuple(int(part) for part in compute_capability.split(".")) >= (8, 0)
+
+
+def choose_engines(
+    bundle: Bundle, machine: Machine, graphs: Sequence[str] = STREAMING
+) -> dict[str, EngineFile]:
+    """The bundle's engines for this machine, one a graph, the newest entry first.
+
+    Raises:
+        EngineError: naming both sides and the command that builds what is missing.
+    """
+    chosen: dict[str, EngineFile] = {}
+    reasons: dict[str, None] = {}
+    for entry in reversed(bundle.manifest.engines):
+        reason = why_not_here(entry, bundle.manifest, machine) or why_not_trusted(entry)
+        if reason is None:
+            chosen.setdefault(entry.graph, entry)
+        elif entry.graph in graphs:
+            reasons.setdefault(reason)
+    missing = [graph for graph in graphs if graph not in chosen]
+    if missing:
+        why = "; ".join(reasons) or f"none was built for {machine}"
+        raise EngineError(
+            f"no TensorRT engine for {', '.join(missing)}: {why}; run velora build {bundle.path}"
+        )
+    return {graph: chosen[graph] for graph in graphs}
+
+
+def read_engine(bundle_path: Path, entry: EngineFile) -> bytes:
+    """The engine's bytes, after its hash and the version in its header were compared with the manifest.
+
+    Raises:
+        EngineError: if they differ, or if the file is missing.
+        BundleError: if the file is not a TensorRT engine.
+    """
+    path = bundle_path / entry.file
+    rebuild = f"run velora build {bundle_path}"
+    if not path.is_file():
+        raise EngineError(f"{path}: the engine is missing; {rebuild}")
+    plan = path.read_bytes()
+    found = hashlib.sha256(plan).hexdigest()
+    if found != entry.sha256:
+        raise EngineError(
+            f"{path}: expected SHA-256 {entry.sha256[:16]}..., got {found[:16]}...: "
+            f"the engine was changed or damaged; {rebuild}"
+        )
+    version = plan_version(plan, path)
+    if not is_same_version(version, entry.tensorrt):
+        raise EngineError(
+            f"{path}: its header says TensorRT {version}, the manifest {entry.tensorrt}; {rebuild}"
+        )
+    return plan
