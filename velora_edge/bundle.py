@@ -80,6 +80,40 @@ class Weights(_Strict):
     run: dict[str, Any] = Field(default_factory=dict)
 
 
+class EngineFile(_Strict):
+    """A TensorRT engine in the bundle, and all that it depends on.
+
+    Attributes:
+        graph: which of the bundle's graphs it computes.
+        file: its name in the bundle.
+        sha256: of the file.
+        model: digest of the graph and the weights that it was built from.
+        precision: of the graph.
+        tensorrt: the TensorRT version that built it.
+        gpu: the GPU that it was built on and for.
+        compute_capability: that GPU's.
+        version_compatible: newer TensorRT versions of the same major version run it too.
+        hardware_compatible: other GPUs of compute capability 8.0 or more run it too.
+        origin: name of the machine that built it.
+        signature: the entry, signed with that machine's own key.
+        parity: differences to ONNX Runtime on the same clips, by output, and what they were computed on.
+    """
+
+    graph: Literal["rgb", "event", "diff", "head", "clip"]
+    file: str
+    sha256: str
+    model: str
+    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    tensorrt: str
+    gpu: str
+    compute_capability: str
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    origin: str = ""
+    signature: str = ""
+    parity: dict[str, Any] = Field(default_factory=dict)
+
+
 class Manifest(_Strict):
     """What the runtime must know of a model; `manifest.json`.
 
@@ -99,6 +133,7 @@ class Manifest(_Strict):
         files: SHA-256 by file name, for every file but the manifest.
         parity: largest differences measured at export, by comparison.
         accuracy: figures of the training run's evaluation.
+        engines: what `velora build` added; checked by the backend that loads one.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -120,10 +155,11 @@ class Manifest(_Strict):
     files: dict[str, str] = Field(default_factory=dict)
     parity: dict[str, Any] = Field(default_factory=dict)
     accuracy: dict[str, Any] = Field(default_factory=dict)
+    engines: tuple[EngineFile, ...] = ()
 
     @model_validator(mode="after")
     def _names_are_plain(self) -> Self:
-        for name in self.files:
+        for name in (*self.files, *(engine.file for engine in self.engines)):
             parts = Path(name).parts
             if Path(name).is_absolute() or ".." in parts or "\\" in name or not parts:
                 raise ValueError(f"file name {name!r} leaves the bundle")
@@ -206,6 +242,26 @@ def read_manifest(path: Path) -> Manifest:
         raise BundleError(problems, path=path, place=MANIFEST, remedy="export the model again") from error
 
 
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Replace the manifest of the bundle at `path`: a reader sees the old one or the new one, whole.
+
+    Raises:
+        BundleError: if the bundle cannot be written to.
+    """
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path, prefix=f".{MANIFEST}.", delete=False) as file:
+            file.write(manifest.model_dump_json(indent=2) + "\n")
+        Path(file.name).chmod(0o644)
+        Path(file.name).replace(path / MANIFEST)
+    except OSError as error:
+        raise BundleError(
+            f"cannot be written: {error.strerror}",
+            path=path,
+            place=MANIFEST,
+            remedy="copy the bundle to where you may write",
+        ) from error
+
+
 def open_bundle(model: str | os.PathLike[str]) -> Bundle:
     """The bundle that MODEL names, after every file's digest was checked.
 
@@ -238,6 +294,21 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def replace_folder(new: Path, target: Path) -> None:
+    """Move the finished folder `new` to `target`; what was there goes once the new one has its place.
+
+    Both must lie on one file system. Killed at any moment, one of the two is there whole: at `target`, or the
+    old one beside it, as `.TARGET.old`.
+    """
+    new.chmod(0o755)
+    old = target.with_name(f".{target.name}.old")
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 class BundleWriter:
     """Writes a bundle beside its place and moves it there whole; a failure leaves what was there before.
 
@@ -249,7 +320,8 @@ class BundleWriter:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        if self.path.exists() and not (self.path / MANIFEST).is_file() and any(self.path.iterdir()):
+        is_free = not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
+        if not is_free and not (self.path / MANIFEST).is_file():
             raise BundleError(
                 "exists and is not a model bundle", path=self.path, remedy="choose another name"
             )
@@ -268,10 +340,7 @@ class BundleWriter:
         }
         complete = Manifest.model_validate({**manifest.model_dump(), "files": files})
         (self.folder / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n")
-        self.folder.chmod(0o755)
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        self.folder.rename(self.path)
+        replace_folder(self.folder, self.path)
         return Bundle(self.path, complete)
 
     def __exit__(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import json
 from typing import TYPE_CHECKING, Any
 
 from velora_edge import __version__
 from velora_edge.bundle import GRAPHS, Bundle, BundleWriter, EventInput, Manifest, RGBInput, Weights
+from velora_edge.errors import InputError
+from velora_edge.model.checkpoint import state_sha256
 from velora_edge.model.lora import merge
-from velora_export.attention import simplify_attention
 from velora_export.graphs import make_graphs
 from velora_export.onnx_graph import OPSET, trace
 from velora_export.parity import TOLERANCE, Clips, check_parity, measure_parity, random_clips
+from velora_export.plain import simplify
 from velora_export.weights import SharedWeights, save_graph
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def export_bundle(
 
     Args:
         model: with or without LoRA; it is not changed.
-        path: the bundle's folder, `NAME.velora`; a bundle that is there is replaced, once the new one is whole.
+        path: the bundle's folder, `NAME.velora`; a bundle that is there is replaced once the new one is whole.
         name: the model's name.
         trained: False for random weights: then every run says so.
         labels: class names in the order of the logits; None: the model's own.
@@ -85,15 +87,15 @@ def export_bundle(
             weights=Weights(
                 trained=trained,
                 architecture=describe_architecture(model),
-                sha256=state_sha256(merged),
+                sha256=state_sha256(merged.state_dict()),
                 run=dict(run or {}),
             ),
             opset=OPSET,
             accuracy=dict(accuracy or {}),
         )
         _check_labels(manifest, model)
-        plain = merge(merged)
-        simplify_attention(plain)
+        plain = copy.deepcopy(merged)
+        simplify(plain)
         metadata = manifest_metadata(manifest)
         graphs = make_graphs(plain)
         with SharedWeights(writer.folder) as weights:
@@ -112,8 +114,6 @@ def export_bundle(
 
 
 def _check_labels(manifest: Manifest, model: VELoRA) -> None:
-    from velora_edge.errors import InputError
-
     if len(manifest.labels) != len(model.config.labels):
         raise InputError(
             f"the model has {len(model.config.labels)} classes, got {len(manifest.labels)} labels",
@@ -130,15 +130,6 @@ def describe_architecture(model: VELoRA) -> str:
     )  # fmt: skip
     height, width = config.image_size
     return f"{config.backbone.name}({args}), {width}x{height}, {form}"
-
-
-def state_sha256(model: VELoRA) -> str:
-    """Digest of a state dict: names, dtypes, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def manifest_metadata(manifest: Manifest) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The five graphs of a bundle as torch modules: the runtime's inputs and outputs, by name, shape and dtype."""
+"""The five graphs of a bundle as torch modules: inputs and outputs by name, shape and dtype."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class HeadGraph(nn.Module):
     """The three rings and a flag for each slot -> `logits` float32[B, K].
 
     Inputs: `rgb`, `event` float32[B, T, N, P], `diff` float32[B, T-1, N, P]; `rgb_present`, `event_present`
-    float32[B, T], `diff_present` float32[B, T-1], 0 or 1. The order of the slots does not matter, and an absent
-    slot may hold anything.
+    float32[B, T], `diff_present` float32[B, T-1], 0 or 1. The order of the slots does not matter, and an
+    absent slot may hold anything.
     """
 
     def __init__(self, model: VELoRA) -> None:

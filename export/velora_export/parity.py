@@ -1,4 +1,4 @@
-"""How far an exported model's logits are from the trained one's: measured at every export, kept in the manifest."""
+"""How far an exported model's logits are from the trained one's: measured at every export."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ def random_clips(config: ModelConfig, count: int = 4, seed: int = 0) -> Clips:
     """Clips of smooth noise, different in every frame."""
     draw = np.random.default_rng(seed)
     height, width = config.image_size
-    coarse = draw.integers(0, 256, (2, count, config.clip_length, -(-height // 4), -(-width // 4), 3), np.uint8)
+    coarse = draw.integers(
+        0, 256, (2, count, config.clip_length, -(-height // 4), -(-width // 4), 3), np.uint8
+    )
     images = coarse.repeat(4, axis=3).repeat(4, axis=4)[:, :, :, :height, :width]
     return Clips(np.ascontiguousarray(images[0]), np.ascontiguousarray(images[1]), f"random, seed {seed}")
 
@@ -122,8 +124,8 @@ def check_parity(parity: Parity) -> None:
         difference = getattr(parity, name)
         if not difference <= parity.tolerance:  # a NaN is refused too
             raise EngineError(
-                f"the export is not the model: {name} logits are {difference:.2g} away on {parity.clips} clips "
-                f"({parity.source}), allowed {parity.tolerance:.0e}; report it with the model's configuration"
+                f"the export is not the model: {name} logits are {difference:.2g} away on {parity.clips} "
+                f"clips ({parity.source}), allowed {parity.tolerance:.0e}; report it with the model's configuration"
             )
 
 

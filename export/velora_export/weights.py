@@ -53,7 +53,7 @@ class SharedWeights:
                 offset=self._place(data),
                 length=len(data),
                 dtype=tensor.dtype,
-                shape=onnx_ir.Shape(tensor.shape),
+                shape=onnx_ir.Shape(tensor.shape.numpy()),
                 name=value.name or "",
                 base_dir=self.folder,
             )
@@ -77,7 +77,9 @@ def save_graph(model: onnx_ir.Model, path: Path, metadata: dict[str, str]) -> No
     model.metadata_props.update(metadata)
     proto = onnx_ir.serde.serialize_model(model)
     for node in proto.graph.node:
-        del node.metadata_props[:]  # where in torch's source each node came from: half of a small graph's bytes
+        del node.metadata_props[
+            :
+        ]  # where in torch's source each node came from: half of a small graph's bytes
         node.doc_string = ""
     for value in [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]:
         del value.metadata_props[:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -12,8 +12,6 @@ from velora_edge.errors import ConfigError
 from velora_edge.model.lora import MergedLinear, add_lora, lora_branch
 
 if TYPE_CHECKING:
-    from timm.models.vision_transformer import Block
-
     from velora_edge.model.config import ModelConfig
     from velora_edge.model.tower import Tower
 
@@ -51,7 +49,7 @@ class Embedding(nn.Module):
             nn.init.orthogonal_(self.project.weight)
 
     def forward(self, means: Streams, present: Streams) -> Streams:
-        """Embed means [B, N, P] of the modalities that `present`, bool [B], says are there: [B, N, D] each."""
+        """Embed means [B, N, P] where `present`, bool [B], says that there is one: [B, N, D] each."""
         embedded = [
             torch.where(there[:, None, None], self.project(mean), absent) + modality
             for mean, there, absent, modality in zip(means, present, self.absent, self.modality, strict=True)
@@ -75,7 +73,7 @@ class TokenAttention(nn.Module):
         return cast("torch.Tensor", weights.softmax(dim=-1) @ self.value(x))
 
 
-def fed_block(block: Block, x: torch.Tensor, feedback: torch.Tensor) -> torch.Tensor:
+def fed_block(block: Any, x: torch.Tensor, feedback: torch.Tensor) -> torch.Tensor:
     """A tower's block on `x`, with the fused tokens fed into its FFN through the FFN's own LoRA branch.
 
     The branch of the FFN's first layer reads norm(x') + norm(feedback) where the frozen weight reads norm(x')
@@ -91,15 +89,16 @@ def fed_block(block: Block, x: torch.Tensor, feedback: torch.Tensor) -> torch.Te
     mlp = block.mlp
     hidden = mlp.fc1(block.norm2(x)) + lora_branch(mlp.fc1, block.norm2(feedback))
     hidden = mlp.norm(mlp.drop1(mlp.act(hidden)))
-    return x + feedback + block.drop_path2(block.ls2(mlp.drop2(mlp.fc2(hidden))))
+    out: torch.Tensor = x + feedback + block.drop_path2(block.ls2(mlp.drop2(mlp.fc2(hidden))))
+    return out
 
 
 class VeloraHead(nn.Module):
     """The fusion as the paper draws it, with the choices that the published code leaves to be mended.
 
     1. Embed the three means (rgb R, event V, diff F).
-    2. `shared`: a copy of the backbone's last block, frozen, with LoRA of its own (modality-shared tuning), on
-       the tokens of F, R and V together; its outputs for R and V are fed back into the last block of each tower.
+    2. `shared`: a copy of the backbone's last block, frozen, with LoRA of its own (modality-shared tuning),
+       on the tokens of F, R and V together; its outputs for R and V are fed back into each tower's last block.
     3. Self-attention over both modalities' tokens, with norm and residual.
     4. Classifier on the class token and the mean of the patch tokens of both.
 
@@ -129,7 +128,7 @@ class VeloraHead(nn.Module):
         fused: torch.Tensor = self.shared(torch.cat([embedded.diff, embedded.rgb, embedded.event], dim=1))
         return fused
 
-    def forward(self, embedded: Streams, rgb_block: Block, event_block: Block) -> torch.Tensor:
+    def forward(self, embedded: Streams, rgb_block: nn.Module, event_block: nn.Module) -> torch.Tensor:
         """Logits [B, K] of embedded means [B, N, D]; the blocks are the last ones of the two towers."""
         _, rgb_fused, event_fused = self.fuse(embedded).chunk(3, dim=1)
         rgb = fed_block(rgb_block, embedded.rgb, rgb_fused)
@@ -157,7 +156,7 @@ class VeloraHead(nn.Module):
         return (error * both).sum() / both.sum().clamp(min=1)
 
 
-def _copy_with_lora(block: Block, config: ModelConfig) -> Block:
+def _copy_with_lora(block: nn.Module, config: ModelConfig) -> nn.Module:
     copied = copy.deepcopy(block)
     add_lora(copied, config.lora, config.lora.shared_targets, key="lora.shared_targets")
     return copied
@@ -192,7 +191,7 @@ class ProbeHead(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     def embedding(self, means: Streams, present: Streams) -> Streams:
-        """Class and mean tokens of each modality's mean [B, N, P], normed; the absent embedding where it lacks."""
+        """Class and mean tokens of each mean [B, N, P], normed; the absent embedding where there is none."""
         pooled = []
         for tokens, there, absent in zip(means, present, self.absent, strict=True):
             mean = tokens[:, self.prefix :].mean(dim=1)
@@ -200,11 +199,11 @@ class ProbeHead(nn.Module):
             pooled.append(torch.where(there[:, None], self.norm(features), absent))
         return Streams(*pooled)
 
-    def forward(self, embedded: Streams, rgb_block: Block, event_block: Block) -> torch.Tensor:  # noqa: ARG002
+    def forward(self, embedded: Streams, rgb_block: nn.Module, event_block: nn.Module) -> torch.Tensor:
         """Logits [B, K]; the towers' last blocks are not used."""
         logits: torch.Tensor = self.classifier(self.dropout(torch.cat(embedded, dim=1)))
         return logits
 
-    def reconstruction(self, embedded: Streams, present: Streams) -> torch.Tensor:  # noqa: ARG002
+    def reconstruction(self, embedded: Streams, present: Streams) -> torch.Tensor:
         """Zero: there is nothing to reconstruct."""
         return embedded.rgb.new_zeros(())

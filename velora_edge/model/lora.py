@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -22,7 +22,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class MergedLinear(nn.Linear):
-    """A linear layer with its LoRA merged in, which still knows the branch: the fusion is fed back through it.
+    """A linear layer with its LoRA merged in, which still knows the branch: the fusion uses it again.
 
     Attributes:
         down: A, [r, in].
@@ -33,7 +33,7 @@ class MergedLinear(nn.Linear):
     down: torch.Tensor
     up: torch.Tensor
 
-    def __init__(self, layer: LoraLinear) -> None:
+    def __init__(self, layer: Any) -> None:
         base = layer.get_base_layer()
         super().__init__(base.in_features, base.out_features, bias=base.bias is not None)
         self.load_state_dict(_merged_weights(layer))
@@ -54,7 +54,11 @@ def add_lora(module: nn.Module, lora: LoRA, targets: str, *, key: str) -> None:
         example = next((name for name in sorted(layers, reverse=True) if "mlp" in name), "")
         raise ConfigError([f"{key}: {targets!r} matches no linear layer (there is {example})"])
     config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, bias="none", target_modules=targets
+        r=lora.rank,
+        lora_alpha=cast("int", lora.alpha),
+        lora_dropout=lora.dropout,
+        bias="none",
+        target_modules=targets,
     )
     inject_adapter_in_model(config, module, adapter_name=ADAPTER)
 
@@ -70,9 +74,9 @@ def lora_branch(layer: nn.Module, x: torch.Tensor, *, scaled: bool = True) -> to
     if isinstance(layer, MergedLinear):
         out = functional.linear(functional.linear(x, layer.down), layer.up)
         return out * layer.scaling if scaled else out
-    lora = cast("LoraLinear", layer)
-    out = lora.lora_B[ADAPTER](lora.lora_A[ADAPTER](lora.lora_dropout[ADAPTER](x)))
-    return cast("torch.Tensor", out * lora.scaling[ADAPTER] if scaled else out)
+    lora: Any = layer
+    out: torch.Tensor = lora.lora_B[ADAPTER](lora.lora_A[ADAPTER](lora.lora_dropout[ADAPTER](x)))
+    return out * float(lora.scaling[ADAPTER]) if scaled else out
 
 
 def merge(model: Module) -> Module:
@@ -85,16 +89,20 @@ def merge(model: Module) -> Module:
     for name, layer in list(merged.named_modules()):
         if isinstance(layer, LoraLinear):
             parent, _, child = name.rpartition(".")
-            setattr(merged.get_submodule(parent), child, _merge_layer(layer, keep_branch=_is_last(merged, name)))
+            setattr(
+                merged.get_submodule(parent), child, _merge_layer(layer, keep_branch=_is_last(merged, name))
+            )
     return merged.eval().requires_grad_(False)
 
 
 def _is_last(model: nn.Module, name: str) -> bool:
     found = re.fullmatch(r"(towers\.\w+\.vit\.blocks)\.(\d+)\..*", name)
-    return bool(found) and int(found[2]) == len(cast("nn.Sequential", model.get_submodule(found[1]))) - 1
+    return (
+        found is not None and int(found[2]) == len(cast("nn.Sequential", model.get_submodule(found[1]))) - 1
+    )
 
 
-def _merge_layer(layer: LoraLinear, *, keep_branch: bool) -> nn.Linear:
+def _merge_layer(layer: Any, *, keep_branch: bool) -> nn.Linear:
     if keep_branch:
         return MergedLinear(layer).to(layer.get_base_layer().weight)
     base = layer.get_base_layer()
@@ -103,7 +111,7 @@ def _merge_layer(layer: LoraLinear, *, keep_branch: bool) -> nn.Linear:
     return plain.to(base.weight)
 
 
-def _merged_weights(layer: LoraLinear) -> dict[str, torch.Tensor]:
+def _merged_weights(layer: Any) -> dict[str, torch.Tensor]:
     base = layer.get_base_layer()
     up, down = layer.lora_B[ADAPTER].weight.float(), layer.lora_A[ADAPTER].weight.float()
     weight = base.weight.float() + layer.scaling[ADAPTER] * (up @ down)

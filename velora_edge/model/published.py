@@ -185,7 +185,9 @@ def _config(
     _require(file, state, [*(tower + name for name in needed), "head.classifier.weight"])
     width, _, patch, _ = state[tower + "patch_embed.proj.weight"].shape
     grid = math.isqrt(state[tower + "pos_embed"].shape[0] - 1)
-    depth = len({name for name in state if re.fullmatch(r"towers\.rgb\.vit\.blocks\.\d+\.norm1\.weight", name)})
+    depth = len(
+        {name for name in state if re.fullmatch(r"towers\.rgb\.vit\.blocks\.\d+\.norm1\.weight", name)}
+    )
     rank = state[tower + "blocks.0.mlp.fc1.lora_A.default.weight"].shape[0]
     classes = state["head.classifier.weight"].shape[0]
     if labels is not None and len(labels) != classes:

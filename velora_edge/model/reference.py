@@ -7,7 +7,7 @@ outside the block and unscaled, classifier on the last ten tokens.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from timm.models.vision_transformer import Block
@@ -25,18 +25,26 @@ if TYPE_CHECKING:
 HEAD_TOKENS = 10
 
 
-def value_only_block(block: Block, x: torch.Tensor) -> torch.Tensor:
+class _Norm(nn.LayerNorm):
+    """LayerNorm with the published fusion's epsilon."""
+
+    def __init__(self, width: int, **options: Any) -> None:
+        super().__init__(width, eps=1e-6, **options)
+
+
+def value_only_block(block: Any, x: torch.Tensor) -> torch.Tensor:
     """The block with attention over a batch of one: its softmax is 1, so each token gets its own value."""
     size = x.shape[-1]
     qkv = block.attn.qkv
     bias = None if qkv.bias is None else qkv.bias[2 * size :]
     value = functional.linear(block.norm1(x), qkv.weight[2 * size :], bias)
     x = x + block.attn.proj(value)
-    return cast("torch.Tensor", x + block.mlp(block.norm2(x)))
+    out: torch.Tensor = x + block.mlp(block.norm2(x))
+    return out
 
 
-def outer_branch(block: Block, x: torch.Tensor) -> torch.Tensor:
-    """x + B_proj A_proj act(B_fc A_fc x): the FFN's LoRA matrices alone, unscaled."""
+def outer_branch(block: Any, x: torch.Tensor) -> torch.Tensor:
+    """The FFN's LoRA matrices alone, unscaled: x + B_proj A_proj act(B_fc A_fc x)."""
     hidden = block.mlp.act(lora_branch(block.mlp.fc1, x, scaled=False))
     return x + lora_branch(block.mlp.fc2, hidden, scaled=False)
 
@@ -53,9 +61,9 @@ class ReferenceHead(nn.Module):
         super().__init__()
         width, heads = tower.width, config.fusion_heads or default_heads(tower.width)
         self.embedding = Embedding(tower.token_size, width)
-        self.shared = Block(width, heads, qkv_bias=True, norm_layer=_norm)
-        self.reconstruct = Block(width, heads, qkv_bias=True, norm_layer=_norm)
-        self.reconstruct_norm = _norm(width)
+        self.shared = Block(width, heads, qkv_bias=True, norm_layer=_Norm)
+        self.reconstruct = Block(width, heads, qkv_bias=True, norm_layer=_Norm)
+        self.reconstruct_norm = _Norm(width)
         self.attention = TokenAttention(width)
         self.classifier = nn.Linear(HEAD_TOKENS * width, len(config.labels))
 
@@ -65,7 +73,7 @@ class ReferenceHead(nn.Module):
             "torch.Tensor", self.shared(torch.cat([embedded.diff, embedded.rgb, embedded.event], dim=1))
         )
 
-    def forward(self, embedded: Streams, rgb_block: Block, event_block: Block) -> torch.Tensor:
+    def forward(self, embedded: Streams, rgb_block: nn.Module, event_block: nn.Module) -> torch.Tensor:
         """Logits [B, K] (the published output is their log-softmax) of embedded means [B, N, D]."""
         _, rgb_fused, event_fused = self.fuse(embedded).chunk(3, dim=1)
         rgb = outer_branch(rgb_block, rgb_fused) + value_only_block(rgb_block, embedded.rgb)
@@ -81,7 +89,3 @@ class ReferenceHead(nn.Module):
         from_rgb = self.reconstruct_norm(self.reconstruct(embedded.rgb)) - embedded.event
         error = (from_event.square() + from_rgb.square()).mean(dim=(1, 2))
         return (error * both).sum() / both.sum().clamp(min=1)
-
-
-def _norm(width: int, **options: object) -> nn.LayerNorm:
-    return nn.LayerNorm(width, eps=1e-6, **options)  # type: ignore[arg-type]

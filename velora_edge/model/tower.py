@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import timm
 import torch
-from timm.layers import Mlp
+from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
 from torch import nn
 
@@ -42,9 +42,9 @@ class Tower(nn.Module):
         return cast("torch.Tensor", self.vit.head(tokens))
 
     @property
-    def last_block(self) -> Block:
-        """The block that the fusion is fed back into."""
-        return cast("Block", self.vit.blocks[-1])
+    def last_block(self) -> Any:
+        """The timm Block that the fusion is fed back into."""
+        return self.vit.blocks[-1]
 
 
 def create_tower(config: ModelConfig) -> Tower:
@@ -58,7 +58,9 @@ def create_tower(config: ModelConfig) -> Tower:
     vit = _create_vit(backbone, config.image_size)
     if backbone.weights is not None:
         load_tower_weights(vit, backbone.weights)
-    vit.attn_pool = None  # pools tokens into one; all are kept here, and it would never get a gradient
+    vit.register_module(
+        "attn_pool", None
+    )  # pools tokens into one; all are kept here, and it would never get a gradient
     return Tower(vit)
 
 
@@ -70,7 +72,11 @@ def _create_vit(backbone: Backbone, image_size: tuple[int, int]) -> VisionTransf
             place="backbone.name",
             remedy=f"try one of: {close}" if close else "list them with timm.list_models('vit*')",
         )
-    arguments: dict[str, Any] = {"num_classes": _projection(backbone), "img_size": image_size, **backbone.args}
+    arguments: dict[str, Any] = {
+        "num_classes": _projection(backbone),
+        "img_size": image_size,
+        **backbone.args,
+    }
     try:
         vit = timm.create_model(backbone.name, pretrained=backbone.pretrained, **arguments)
     except (TypeError, AssertionError, ValueError, RuntimeError, OSError) as error:

@@ -39,7 +39,7 @@ def is_lora(name: str) -> bool:
 
 
 def is_base(name: str) -> bool:
-    """Whether a parameter of that name comes with the backbone: a tower's, or the head's copies of its last block.
+    """Whether a parameter of that name comes with the backbone: a tower's, or a head's copy of its last block.
 
     The head of `compat="reference"` has blocks of its own under the same names; see `base_names`.
     """
@@ -60,7 +60,7 @@ def set_tuning(model: VELoRA, tuning: Tuning) -> None:
     lora: LoRA branches and the head but for its frozen blocks; full: everything; linear: the probe's head.
 
     Raises:
-        InputError: if the model was made without LoRA for the linear probe and is asked for more, or the reverse.
+        InputError: if the model was made for the linear probe and is asked for more, or the reverse.
     """
     if (tuning == "linear") != (model.config.tuning == "linear"):
         raise InputError(

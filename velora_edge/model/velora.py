@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import nn
@@ -30,6 +30,8 @@ class VELoRA(nn.Module):
         head: fusion and classifier.
     """
 
+    head: Any
+
     def __init__(self, config: ModelConfig, towers: Mapping[str, Tower], head: nn.Module) -> None:
         super().__init__()
         self.config = config
@@ -55,7 +57,7 @@ class VELoRA(nn.Module):
     def encode(self, modality: str, images: torch.Tensor) -> torch.Tensor:
         """Tokens [..., N, P] of normalised images [..., 3, H, W], in one batch."""
         tokens: torch.Tensor = self.towers[modality](images.flatten(0, -4))
-        return tokens.unflatten(0, images.shape[:-3])
+        return tokens.reshape(*images.shape[:-3], *tokens.shape[1:])
 
     def decide(self, tokens: Streams, present: Streams) -> torch.Tensor:
         """Logits of a clip's tokens, whatever the order of its slots.

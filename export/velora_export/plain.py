@@ -1,12 +1,16 @@
-"""Self-attention in the form that inference engines fuse: Q and K scaled before their product, static shapes.
+"""Layers in the form that inference engines fuse; exchanged for timm's own before a model is traced.
 
-torch's `scaled_dot_product_attention` is exported with shape arithmetic around every product, and timm's own
-form splits a five-dimensional transpose. Here the scale's square root is folded into the weights of Q and of K
-(in fp32, before any cast), so that it costs nothing, and neither product leaves the range of fp16.
+Attention: torch's `scaled_dot_product_attention` is exported with shape arithmetic around every product, and
+timm's own form splits a five-dimensional transpose. Here the scale's square root is folded into the weights
+of Q and of K (in fp32, before any cast), so that it costs nothing, and no product leaves the range of fp16.
+
+GELU: the exporter writes x * (0.5 * (1 + erf)), which ONNX Runtime does not take for a GELU;
+(x * (1 + erf)) * 0.5 it does.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,7 +43,7 @@ class PlainAttention(nn.Module):
                 if self.qkv.bias is not None:
                     self.qkv.bias[:rows] *= self.root
 
-    def forward(self, x: torch.Tensor, attn_mask: None = None, is_causal: bool = False) -> torch.Tensor:  # noqa: ARG002
+    def forward(self, x: torch.Tensor, attn_mask: None = None, is_causal: bool = False) -> torch.Tensor:
         """Attend over [B, N, D]; timm's blocks pass no mask here."""
         B, N, _ = x.shape
         q, k, v = (part.reshape(B, N, self.heads, -1) for part in self.qkv(x).chunk(3, dim=-1))
@@ -51,12 +55,26 @@ class PlainAttention(nn.Module):
         return projected
 
 
-def simplify_attention(merged: VELoRA) -> None:
-    """Replace every plain timm Attention in a merged model by a PlainAttention, in place.
+class PlainGelu(nn.Module):
+    """The exact GELU, its factors in the order that is recognised."""
 
-    One with a gate or of a kind of its own stays as it is: it is exported as timm writes it.
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """GELU of each value."""
+        return (x * (1 + torch.erf(x / math.sqrt(2)))) * 0.5
+
+
+def simplify(merged: VELoRA) -> None:
+    """Exchange attention and GELU of a merged model, in place.
+
+    Attention with a gate or of a kind of its own stays as it is: it is exported as timm writes it.
     """
     for name, layer in list(merged.named_modules()):
+        plain: nn.Module
         if type(layer) is Attention and getattr(layer, "gate", None) is None:
-            parent, _, child = name.rpartition(".")
-            setattr(merged.get_submodule(parent), child, PlainAttention(layer))
+            plain = PlainAttention(layer)
+        elif isinstance(layer, nn.GELU) and layer.approximate == "none":
+            plain = PlainGelu()
+        else:
+            continue
+        parent, _, child = name.rpartition(".")
+        setattr(merged.get_submodule(parent), child, plain)
