@@ -30,17 +30,17 @@ class FullMap(NamedTuple):
 _FIND_ROW, _FIND_CELL, ADD_EVENT = Switch(), Switch(), Switch()
 
 
-def find_row(table: Any, y: int) -> int:
+def find_row(table: Any, y: Any) -> Any:
     """What `find_cell` needs to know of the sensor's row `y`, which is inside the sensor."""
     return int(_FIND_ROW.of(table)(table, y))
 
 
-def find_cell(table: Any, row: int, x: int) -> int:
+def find_cell(table: Any, row: Any, x: Any) -> Any:
     """Flat index of the model's pixel for column `x`, inside the sensor, of that row; negative for none."""
     return int(_FIND_CELL.of(table)(table, row, x))
 
 
-def add_event(state: Any, cell: int, t_us: int, p: int) -> None:
+def add_event(state: Any, cell: Any, t_us: Any, p: Any) -> None:
     """Add an event, of polarity 0 or 1, to the frame's state at a flat index inside the frame."""
     ADD_EVENT.of(state)(state, cell, t_us, p)
 

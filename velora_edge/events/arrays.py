@@ -147,6 +147,7 @@ class ArrayStream(EventStream):
 
     def accumulate_until(self, t1_us: int, frame: FrameAccumulator) -> int:
         """Add the events before `t1_us` to the frame; return how many were walked over."""
+        self._check_sensor(frame)
         walked = 0
         self._counts[0] = 0
         self._reached_us = max(self._reached_us, t1_us)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from typing_extensions import Self
 
 
 class FrameAccumulator(Protocol):
@@ -23,6 +24,8 @@ class FrameAccumulator(Protocol):
 
     shape: tuple[int, int]
     """Height and width of the frame, pixels."""
+    source_hw: tuple[int, int]
+    """Height and width of the sensor that its registration map is for, pixels."""
     events: int
     """Events that have fallen on the frame since the last `begin`."""
     table: Any
@@ -57,7 +60,20 @@ class EventStream(ABC):
 
     @abstractmethod
     def accumulate_until(self, t1_us: int, frame: FrameAccumulator) -> int:
-        """Add the events before `t1_us` to the frame; return how many were walked over."""
+        """Add the events before `t1_us` to the frame; return how many were walked over.
+
+        Raises:
+            ValueError: if the frame's registration map is for a sensor of another size.
+        """
+
+    def _check_sensor(self, frame: FrameAccumulator) -> None:
+        """Kernels look addresses up in the map unchecked, so it must be this sensor's."""
+        if frame.source_hw != (self.height, self.width):
+            height, width = frame.source_hw
+            raise ValueError(
+                f"expected a registration map for the sensor of {self.width}x{self.height}, "
+                f"got one for {width}x{height}"
+            )
 
     @abstractmethod
     def take_triggers(self) -> TriggerBatch:
@@ -66,7 +82,7 @@ class EventStream(ABC):
     def close(self) -> None:  # noqa: B027  (most streams hold nothing)
         """Let go of files and devices."""
 
-    def __enter__(self) -> EventStream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -111,7 +127,7 @@ class EventReader(ABC):
     def close(self) -> None:  # noqa: B027  (most readers hold nothing between iterations)
         """Let go of the file."""
 
-    def __enter__(self) -> EventReader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

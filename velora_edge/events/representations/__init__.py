@@ -51,6 +51,7 @@ class Accumulator:
     def __init__(self, representation: Representation, registration: RegistrationMap) -> None:
         self.representation = representation
         self.shape = registration.target_hw
+        self.source_hw = registration.source_hw
         self.table = registration.table
         self.state = representation.state
         self.events = 0

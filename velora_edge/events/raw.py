@@ -1,0 +1,213 @@
+"""Prophesee `.raw` recordings: EVT2, EVT2.1 and EVT3."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from velora_edge.errors import RecordingError
+from velora_edge.events import _raw_state as s
+from velora_edge.events._sink_kernels import CountSink, FrameSink
+from velora_edge.events.base import EventReader, EventStream
+from velora_edge.events.raw_decoder import BATCH_EVENTS, new_arrays, take_batch
+from velora_edge.events.raw_header import LONGEST_HEADER, parse_header
+from velora_edge.events.raw_walker import NEVER, RawWalker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from velora_edge.datatypes import EventBatch, TriggerBatch
+    from velora_edge.events._sink_kernels import ArraySink
+    from velora_edge.events.base import FrameAccumulator
+    from velora_edge.events.raw_header import Encoding
+
+_WORDS_TO_JUDGE = 1 << 16
+
+
+class RawReader(EventReader):
+    """One `.raw` file; each pass reads it from the start, a chunk at a time.
+
+    Args:
+        path: the file.
+        encoding: of its words.
+        sensor: width and height, pixels.
+        payload_at: byte at which the words begin.
+        is_legacy: EVT2.1's order of halves.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        encoding: Encoding,
+        sensor: tuple[int, int],
+        payload_at: int = 0,
+        is_legacy: bool = True,
+    ) -> None:
+        self.path, self.encoding = path, encoding
+        self.format: str = encoding
+        self.width, self.height = sensor
+        self.warnings: list[str] = []
+        self.payload_at, self.is_legacy = payload_at, is_legacy
+
+    def stream(self) -> RawStream:
+        """A new stream over the whole recording."""
+        return RawStream(self)
+
+    def __iter__(self) -> Iterator[EventBatch]:
+        with self.stream() as stream:
+            while len(batch := stream.read_batch(BATCH_EVENTS)):
+                yield batch
+
+    def triggers(self) -> TriggerBatch:
+        """All external trigger edges, in the order of the file; reads the whole of it."""
+        with self.stream() as stream:
+            stream.skip_until(NEVER)
+            return stream.take_triggers()
+
+
+class RawStream(EventStream):
+    """One pass over a `.raw` file, straight from words to frames.
+
+    Single-threaded: whoever packs frames from it.
+    """
+
+    def __init__(self, reader: RawReader) -> None:
+        self.width, self.height = reader.width, reader.height
+        self._reader = reader
+        self._walker = RawWalker(reader.encoding, (reader.width, reader.height), reader.is_legacy)
+        self._file = reader.path.open("rb", buffering=0)
+        self._file.seek(reader.payload_at)
+
+    @property
+    def t_next_us(self) -> int | None:
+        """Time of the next event, or None at the end of the stream."""
+        while (t_us := self._walker.find_next_us()) is None:
+            if not self._fill():
+                return None
+        return t_us
+
+    def skip_until(self, t_us: int) -> int:
+        """Pass over the events before `t_us`; return how many they were."""
+        return self._walk(t_us, CountSink())
+
+    def accumulate_until(self, t1_us: int, frame: FrameAccumulator) -> int:
+        """Add the events before `t1_us` to the frame; return how many were walked over."""
+        self._check_sensor(frame)
+        walked = self._walk(t1_us, FrameSink(frame.table, frame.state))
+        frame.events += int(self._walker.state[s.PLACED])
+        return walked
+
+    def read_batch(self, most: int, t1_us: int = NEVER) -> EventBatch:
+        """The next events before `t1_us`: about `most` of them, fewer only where there are no more."""
+        arrays = new_arrays(most)
+        self._walk(t1_us, arrays)
+        return take_batch(arrays, int(self._walker.state[s.PLACED]))
+
+    def take_triggers(self) -> TriggerBatch:
+        """The trigger edges walked over since the last call."""
+        return self._walker.take_triggers()
+
+    def _walk(self, t1_us: int, sink: ArraySink | FrameSink | CountSink) -> int:
+        walker, walked = self._walker, 0
+        walker.state[s.PLACED] = 0
+        while True:
+            is_stopped = walker.walk(t1_us, sink)
+            walked += walker.walked
+            if is_stopped or not self._fill():
+                return walked
+
+    def _fill(self) -> bool:
+        if self._file.closed:
+            return False
+        try:
+            more = self._walker.fill(self._file.readinto)
+        except OSError as error:
+            raise RecordingError(
+                f"cannot be read: {error.strerror}",
+                path=self._reader.path,
+                place=f"byte {self._file.tell()}",
+                remedy="copy the file again",
+            ) from error
+        if not more:
+            self._file.close()
+            self._note_losses()
+        return more
+
+    def _note_losses(self) -> None:
+        known = self._reader.warnings
+        known.extend(sentence for sentence in self._walker.warnings() if sentence not in known)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+
+def open_raw(
+    path: Path, *, sensor: tuple[int, int] | None = None, encoding: Encoding | None = None
+) -> RawReader:
+    """A reader of a `.raw` file by what its header says.
+
+    Args:
+        path: the file.
+        sensor: width and height; comes before what the header says.
+        encoding: of the words; comes before what the header says.
+
+    Raises:
+        RecordingError: if neither header nor arguments tell the encoding or the sensor's size.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(LONGEST_HEADER)
+    except OSError as error:
+        raise RecordingError(
+            f"cannot be read: {error.strerror}", path=path, remedy="check the path"
+        ) from error
+    header = parse_header(head, path, sensor)
+    encoding = encoding or header.encoding
+    if encoding is None:
+        raise RecordingError(
+            "the header does not tell the encoding",
+            path=path,
+            place="header",
+            remedy="pass --format EVT2, EVT2.1 or EVT3",
+        )
+    if header.sensor is None:
+        raise RecordingError(
+            "the header does not tell the sensor's size",
+            path=path,
+            place="header",
+            remedy="pass --sensor WxH",
+        )
+    is_legacy = header.is_legacy
+    if encoding == "EVT2.1" and is_legacy is None:
+        is_legacy = _looks_legacy(path, header.payload_at)
+    return RawReader(path, encoding, header.sensor, header.payload_at, bool(is_legacy))
+
+
+def open_evt2(path: Path, *, sensor: tuple[int, int] | None = None) -> RawReader:
+    """A reader of EVT2 words, whatever the header says."""
+    return open_raw(path, sensor=sensor, encoding="EVT2")
+
+
+def open_evt21(path: Path, *, sensor: tuple[int, int] | None = None) -> RawReader:
+    """A reader of EVT2.1 words, whatever the header says."""
+    return open_raw(path, sensor=sensor, encoding="EVT2.1")
+
+
+def open_evt3(path: Path, *, sensor: tuple[int, int] | None = None) -> RawReader:
+    """A reader of EVT3 words, whatever the header says."""
+    return open_raw(path, sensor=sensor, encoding="EVT3")
+
+
+def _looks_legacy(path: Path, payload_at: int) -> bool:
+    """Which half of EVT2.1's words holds the type, by which half holds more types that there are."""
+    with path.open("rb") as file:
+        file.seek(payload_at)
+        data = file.read(8 * _WORDS_TO_JUDGE)
+    halves = np.frombuffer(data[: len(data) // 8 * 8], "<u4").reshape(-1, 2)
+    known: Callable[[int], int] = lambda half: int(  # noqa: E731
+        np.isin(halves[:, half] >> 28, (0, 1, 8, 10, 14, 15)).sum()
+    )
+    return known(0) > known(1)

@@ -1,0 +1,135 @@
+"""One pass over raw words, chunk by chunk: what files and live streams have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from velora_edge.datatypes import TriggerBatch
+from velora_edge.events import _raw_state as s
+from velora_edge.events._evt2_kernels import walk_evt2, walk_evt21
+from velora_edge.events._evt3_kernels import walk_evt3
+from velora_edge.events._sink_kernels import CountSink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from velora_edge.events._sink_kernels import ArraySink, FrameSink
+    from velora_edge.events.raw_header import Encoding
+
+CHUNK_BYTES = 1 << 18
+"""Small enough for the second cache, large enough that a call per chunk does not matter."""
+_WORD_BYTES = {"EVT2": 4, "EVT2.1": 8, "EVT3": 2}
+_ELEMENT = {"EVT2": "<u4", "EVT2.1": "<u4", "EVT3": "<u2"}
+_EDGES = 1024
+LONG_AGO = int(np.iinfo(np.int64).min)
+NEVER = int(np.iinfo(np.int64).max)
+
+
+class RawWalker:
+    """The decoder's memory and the chunk that it stands in.
+
+    Single-threaded: whoever pulls events through it.
+
+    Args:
+        encoding: of the words.
+        sensor: width and height, pixels.
+        is_legacy: EVT2.1's order of halves.
+    """
+
+    def __init__(self, encoding: Encoding, sensor: tuple[int, int], is_legacy: bool = True) -> None:
+        self.encoding, self.sensor = encoding, sensor
+        self.state: NDArray[np.int64] = s.new_state(*sensor)
+        self._head = 0 if is_legacy else 1
+        self._word_bytes = _WORD_BYTES[encoding]
+        self._buffer = np.empty(CHUNK_BYTES + 8, np.uint8)
+        self._words: NDArray[Any] = self._buffer[:0].view(_ELEMENT[encoding])
+        self._position = 0
+        self._rest = slice(0, 0)
+        self._edges = s.EdgeBuffer(
+            np.empty(_EDGES, np.int64), np.empty(_EDGES, np.uint8), np.empty(_EDGES, np.uint8)
+        )
+        self._taken: list[TriggerBatch] = []
+
+    def fill(self, read_into: Callable[[memoryview], int | None]) -> bool:
+        """Take the next chunk, once this one is used up; whether there was any.
+
+        Args:
+            read_into: writes bytes to the memory that it is given and returns how many; 0 at the end.
+        """
+        left = self._rest.stop - self._rest.start
+        self._buffer[:left] = self._buffer[self._rest]
+        got = read_into(self._buffer.data[left : left + CHUNK_BYTES]) or 0
+        usable = (left + got) // self._word_bytes * self._word_bytes
+        self._words = self._buffer[:usable].view(_ELEMENT[self.encoding])
+        self._rest = slice(usable, left + got)
+        self._position = 0
+        return got > 0
+
+    def walk(self, t1_us: int, sink: ArraySink | FrameSink | CountSink) -> bool:
+        """Put the chunk's events before `t1_us` into the sink; whether an event was left for later.
+
+        `state[PLACED]` is the place in the sink, before and after. `walked` is then what was walked over.
+        """
+        self.walked = 0
+        while self._position < len(self._words):
+            if self.encoding == "EVT3":
+                end = walk_evt3(self._words, self._position, t1_us, self.state, self._edges, sink)
+            elif self.encoding == "EVT2":
+                end = walk_evt2(self._words, self._position, t1_us, self.state, self._edges, sink)
+            else:
+                end = walk_evt21(
+                    self._words, self._position, t1_us, self.state, self._edges, sink, self._head
+                )
+            self._position = int(end)
+            self.walked += int(self.state[s.WALKED])
+            if self.state[s.EDGES] < _EDGES:
+                break
+            self._drain_edges()
+        return self._position < len(self._words)
+
+    def find_next_us(self) -> int | None:
+        """Time of the chunk's next event, None if there is none in it."""
+        if not self.walk(LONG_AGO, CountSink()):
+            return None
+        if self.encoding == "EVT3":
+            return int(self.state[s.T_US])
+        word = int(self._words[self._position + (self._head if self.encoding == "EVT2.1" else 0)])
+        return int(self.state[s.T_US]) + ((word >> 22) & 63)
+
+    def take_triggers(self) -> TriggerBatch:
+        """The trigger edges walked over since the last call."""
+        self._drain_edges()
+        taken = TriggerBatch.concatenate(self._taken)
+        self._taken.clear()
+        return taken
+
+    def _drain_edges(self) -> None:
+        n = int(self.state[s.EDGES])
+        if n:
+            edges = self._edges
+            self._taken.append(TriggerBatch(edges.t_us[:n].copy(), edges.id[:n].copy(), edges.p[:n].copy()))
+            self.state[s.EDGES] = 0
+
+    def warnings(self) -> list[str]:
+        """What was lost or odd so far, one sentence each."""
+        width, height = self.sensor
+        sentences = (
+            (s.EARLY, "{} events come before the first time word; they have no time and were dropped"),
+            (s.EARLY_EDGES, "{} trigger edges come before the first time word and were dropped"),
+            (s.HOMELESS, "{} events come before the first address that they refer to and were dropped"),
+            (s.OUTSIDE, f"{{}} events lie outside the sensor of {width}x{height} and were dropped"),
+            (s.BACKWARDS, "the time steps back {} times; the events keep the camera's times"),
+            (s.UNKNOWN, "{} words are of no type that " + self.encoding + " has and were passed over"),
+            (s.PADDING, "{} padding words (0x9999) were passed over"),
+        )
+        found = [text.format(f"{int(self.state[at]):,}") for at, text in sentences if self.state[at]]
+        if self._rest.stop > self._rest.start:
+            found.append(
+                f"the last {self._rest.stop - self._rest.start} bytes are not a whole word of "
+                f"{self._word_bytes} bytes and were dropped: the recording was cut off"
+            )
+        return found
