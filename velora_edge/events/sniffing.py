@@ -60,3 +60,8 @@ def is_nmnist(head: bytes, path: Path) -> bool:
             return False
         last_us = t_us
     return True
+
+
+def is_aedat4(head: bytes, path: Path) -> bool:
+    """AEDAT version 4."""
+    return head.startswith(b"#!AER-DAT4.")
