@@ -1,0 +1,82 @@
+"""A bounded queue between two threads, with a named policy for when it is full."""
+
+from __future__ import annotations
+
+from collections import deque
+from threading import Condition
+from typing import Generic, Literal, TypeVar
+
+T = TypeVar("T")
+FullPolicy = Literal["wait", "newest"]
+"""`wait`: who puts waits for room, nothing is lost. `newest`: the oldest item makes room and comes back."""
+
+
+class ClosedError(Exception):
+    """The channel was aborted: nothing more goes in or comes out. Ends a thread; never reaches a user."""
+
+
+class Channel(Generic[T]):
+    """First in, first out, with room for a fixed number of items.
+
+    Callable from any thread; made for one that puts and one that takes.
+
+    Args:
+        room: items that fit.
+        when_full: what `put` does without room.
+    """
+
+    def __init__(self, room: int, when_full: FullPolicy) -> None:
+        if room < 1:
+            raise ValueError(f"expected room for at least 1 item, got {room}")
+        self._room, self._when_full = room, when_full
+        self._items: deque[T] = deque()
+        self._is_finished = self._is_aborted = False
+        self._changed = Condition()
+
+    def put(self, item: T) -> T | None:
+        """Add an item; blocks for room under `wait`.
+
+        Returns:
+            The item that was dropped for it, or None.
+
+        Raises:
+            ClosedError: if the channel was aborted.
+        """
+        with self._changed:
+            if self._when_full == "wait":
+                self._changed.wait_for(lambda: len(self._items) < self._room or self._is_aborted)
+            if self._is_aborted:
+                raise ClosedError
+            dropped = self._items.popleft() if len(self._items) >= self._room else None
+            self._items.append(item)
+            self._changed.notify_all()
+            return dropped
+
+    def get(self) -> T | None:
+        """Take the oldest item; blocks until there is one. None: finished, and nothing is left.
+
+        Raises:
+            ClosedError: if the channel was aborted.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._is_finished or self._is_aborted)
+            if self._is_aborted:
+                raise ClosedError
+            if not self._items:
+                return None
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    def finish(self) -> None:
+        """Say that nothing more will be put; what is in it can still be taken."""
+        with self._changed:
+            self._is_finished = True
+            self._changed.notify_all()
+
+    def abort(self) -> None:
+        """Throw away what is in it and wake whoever waits, with ClosedError."""
+        with self._changed:
+            self._is_aborted = True
+            self._items.clear()
+            self._changed.notify_all()

@@ -1,0 +1,57 @@
+"""Every backend by name, best first, and the choice among them.
+
+A backend is one module with `why_not` and `open_engine` (see `Backend`) and one line in `BACKENDS`. It is
+imported when it is considered, so it may need an optional library.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from velora_edge.errors import EngineError
+
+if TYPE_CHECKING:
+    from velora_edge.bundle import Bundle
+    from velora_runtime.engines.base import Backend, Engine, EngineOptions
+
+BACKENDS = {
+    "onnxruntime": "velora_runtime.engines.ort",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An engine, and why it is this one.
+
+    Attributes:
+        engine: ready for `warm_up`.
+        passed_over: the better backends that this machine cannot run, each with the reason.
+    """
+
+    engine: Engine
+    passed_over: tuple[str, ...]
+
+
+def open_engine(bundle: Bundle, backend: str, options: EngineOptions) -> Choice:
+    """The best engine that this machine runs the bundle on.
+
+    Args:
+        bundle: the model.
+        backend: a name in `BACKENDS`, or auto.
+        options: what it is to run on. A device that was asked for is never replaced by another.
+
+    Raises:
+        EngineError: if none can be had; tells why of each.
+    """
+    if backend != "auto" and backend not in BACKENDS:
+        raise EngineError(f"no backend is called {backend!r}; there are {', '.join(BACKENDS)}")
+    passed_over: list[str] = []
+    for name in BACKENDS if backend == "auto" else [backend]:
+        module = cast("Backend", importlib.import_module(BACKENDS[name]))
+        reason = module.why_not(options)
+        if reason is None:
+            return Choice(module.open_engine(bundle, options), tuple(passed_over))
+        passed_over.append(f"{name}: {reason}")
+    raise EngineError(f"no engine for device {options.device}: {'; '.join(passed_over)}")

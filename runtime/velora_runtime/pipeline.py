@@ -1,0 +1,278 @@
+"""The threads: one for each camera, one for inference, one for each sink, with bounded queues between them.
+
+    RGB source --frames--> packing (the event camera's thread) --pairs--> inference --items--> sinks
+
+At pace `max` whoever is fast waits: nothing is dropped, and the predictions are the same every time. At pace
+`realtime` the cameras wait for nobody: the newest pair wins, and every drop is counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from velora_runtime.channel import Channel, ClosedError, FullPolicy
+from velora_runtime.free_list import FreeList
+from velora_runtime.packer import Packed
+from velora_runtime.run_report import RunReport
+from velora_runtime.sinks.base import Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from velora_edge.bundle import Manifest
+    from velora_runtime.clock import Clock
+    from velora_runtime.packer import Packer
+    from velora_runtime.recogniser import Recogniser
+    from velora_runtime.sinks.base import Sink
+    from velora_runtime.sources.base import RGBSource
+    from velora_runtime.sync import Placed, Sync
+
+Pace = Literal["realtime", "max"]
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """When a pair is to be made.
+
+    Attributes:
+        t_us: the pair's time, event clock.
+        placed: its RGB frame, or None.
+        ready_us: when its data was there, on the pipeline's clock.
+    """
+
+    t_us: int
+    placed: Placed | None
+    ready_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """What tells when pairs are made: an RGB camera with its synchronisation, or instants at a fixed rate.
+
+    Attributes:
+        rgb: the RGB camera, or None.
+        sync: its way onto the event clock, where there is a camera.
+        edges_us: ends of windows for events alone, where there is none.
+        duration_us: the run ends once this much of the recording has passed; None: at its end.
+    """
+
+    rgb: RGBSource | None = None
+    sync: Sync | None = None
+    edges_us: Iterator[int] | None = None
+    duration_us: int | None = None
+
+
+class Pipeline:
+    """One run. Built and run by the main thread; `stop` may be called from any thread or signal handler.
+
+    Args:
+        manifest: the model's.
+        feed: when pairs are made.
+        packer: makes them.
+        recogniser: sees them.
+        sinks: get what it says; closed at the end, also after an error.
+        pace: `max` or `realtime`.
+        clock: of all times and waits.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        feed: Feed,
+        packer: Packer,
+        recogniser: Recogniser,
+        sinks: Sequence[Sink],
+        pace: Pace,
+        clock: Clock,
+    ) -> None:
+        self.report = RunReport(sink_drops={sink.name: 0 for sink in sinks})
+        self._feed, self._packer, self._recogniser, self._sinks = feed, packer, recogniser, sinks
+        self._pace, self._clock = pace, clock
+        when_full: FullPolicy = "wait" if pace == "max" else "newest"
+        room = 4 if pace == "max" else 1
+        self._frames: Channel[Instant] = Channel(room, when_full)
+        self._pairs: Channel[Packed] = Channel(room, when_full)
+        self._items: list[Channel[Any]] = [Channel(sink.room, when_full) for sink in sinks]
+        self._free = FreeList(lambda: Packed.empty(manifest.image_size))
+        self._stop = threading.Event()
+        self._errors: list[BaseException] = []
+
+    def stop(self) -> None:
+        """End the run soon: the cameras give no more, what is under way is finished."""
+        self.report.was_stopped = True
+        self._stop.set()
+
+    def run(self) -> RunReport:
+        """Run to the end of the sources, or until `stop`.
+
+        Raises:
+            VeloraError: whatever a thread raised first, after all have ended and the sinks are closed.
+        """
+        start_us = self._clock.now_us()
+        threads = [
+            threading.Thread(target=self._guarded, args=(work,), name=name, daemon=True)
+            for name, work in self._work()
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(0.2)  # returns to the interpreter, so that signals are handled
+        try:
+            self._close_sinks()
+        except Exception as error:
+            self._errors.append(error)
+        self.report.wall_us = self._clock.now_us() - start_us
+        if self._errors:
+            raise self._errors[0]
+        return self.report
+
+    def _work(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        if self._feed.rgb is not None:
+            yield "rgb", self._read_rgb
+        yield "pack", self._pack
+        yield "inference", self._infer
+        for sink, items in zip(self._sinks, self._items, strict=True):
+            yield f"sink-{sink.name}", functools.partial(_drain, sink, items)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Run a thread's work; the first error of any thread ends them all."""
+        try:
+            work()
+        except ClosedError:
+            pass
+        except BaseException as error:  # a thread must not die alone: it is raised again by `run`
+            self._errors.append(error)
+            self._stop.set()
+            channels: tuple[Channel[Any], ...] = (self._frames, self._pairs, *self._items)
+            for channel in channels:
+                channel.abort()
+
+    def _read_rgb(self) -> None:
+        rgb, sync, counts = self._feed.rgb, self._feed.sync, self.report.frames
+        assert rgb is not None
+        assert sync is not None
+        pacer = Pacer(self._pace, self._clock, self._stop)
+        for frame in rgb:
+            counts.read += 1
+            placed = sync.place(frame)
+            if placed is None:
+                counts.unplaced += 1
+                continue
+            pacer.wait_for(placed.t_us)
+            if self._stop.is_set():
+                break
+            dropped = self._frames.put(Instant(placed.t_us, placed, self._clock.now_us()))
+            counts.dropped += dropped is not None
+        self._frames.finish()
+
+    def _pack(self) -> None:
+        first_us: int | None = None
+        for instant in self._instants():
+            if not self._packer.accepts(instant.t_us):
+                self.report.frames.late += 1
+                continue
+            first_us = instant.t_us if first_us is None else first_us
+            duration_us = self._feed.duration_us
+            if duration_us is not None and instant.t_us - first_us >= duration_us:
+                self._stop.set()
+                break
+            self._pack_one(instant)
+        else:
+            if self._feed.rgb is None and not self._stop.is_set():
+                self._packer.skip_rest()
+        self.report.pairs.skipped_events = self._packer.skipped
+        self._pairs.finish()
+        self._frames.abort()
+
+    def _instants(self) -> Iterator[Instant]:
+        if self._feed.edges_us is None:
+            while (instant := self._frames.get()) is not None:
+                yield instant
+            return
+        pacer = Pacer(self._pace, self._clock, self._stop)
+        for t_us in self._feed.edges_us:
+            pacer.wait_for(t_us)
+            if self._stop.is_set() or self._packer.is_exhausted:
+                return
+            yield Instant(t_us, None, self._clock.now_us())
+
+    def _pack_one(self, instant: Instant) -> None:
+        packed, counts = self._free.take(), self.report.pairs
+        self._packer.pack_into(packed, instant.t_us, instant.placed, instant.ready_us)
+        if instant.placed is None and self._packer.is_exhausted:
+            self._packer.withdraw(packed)  # the recording ends within this window
+            self._free.give(packed)
+            return
+        counts.packed += 1
+        counts.without_rgb += packed.pair.rgb is None
+        counts.without_events += packed.pair.event is None
+        counts.events += packed.events
+        dropped = self._pairs.put(packed)
+        if dropped is not None:
+            counts.dropped += 1
+            counts.dropped_events += dropped.events
+            counts.dropped_rgb += dropped.pair.rgb is not None
+            self._free.give(dropped)
+
+    def _infer(self) -> None:
+        while (packed := self._pairs.get()) is not None:
+            seen = self._see(packed)
+            for sink, items in zip(self._sinks, self._items, strict=True):
+                item = sink.take(seen)
+                dropped = None if item is None else items.put(item)
+                if dropped is not None:
+                    self.report.sink_drops[sink.name] += 1
+                    sink.discard(dropped)
+            self._free.give(packed)
+        for items in self._items:
+            items.finish()
+
+    def _see(self, packed: Packed) -> Seen:
+        report, recogniser, pair = self.report, self._recogniser, packed.pair
+        report.first_us = pair.t_us if report.first_us is None else report.first_us
+        report.last_us = pair.t_us
+        logits = recogniser.see(packed)
+        stages = {"pack": packed.pack_us, "encode": recogniser.encode_us, "head": recogniser.head_us}
+        # At pace max pairs wait in the queues on purpose: only the work counts there.
+        waited = self._clock.now_us() - packed.ready_us
+        stages["total"] = waited if self._pace == "realtime" else sum(stages.values())
+        if pair.skew_us is not None:
+            report.skew_us.add(abs(pair.skew_us))
+        if logits is None:
+            return Seen(pair, None, recogniser.missing)
+        for stage, value_us in stages.items():
+            report.latency_us[stage].add(value_us)
+        report.predictions += 1
+        latency_ms = {stage: value_us / 1000 for stage, value_us in stages.items()}
+        return Seen(pair, recogniser.predict(packed, logits, latency_ms, report.dropped()))
+
+    def _close_sinks(self) -> None:
+        with contextlib.ExitStack() as closing:
+            for sink in self._sinks:
+                closing.callback(sink.close)
+
+
+class Pacer:
+    """Holds a recording back to the speed at which it was recorded. Single-threaded."""
+
+    def __init__(self, pace: Pace, clock: Clock, stop: threading.Event) -> None:
+        self._pace, self._clock, self._stop = pace, clock, stop
+        self._offset_us: int | None = None
+
+    def wait_for(self, t_us: int) -> None:
+        """Return when the recording's instant `t_us` has come; the first one is now."""
+        if self._pace == "max":
+            return
+        if self._offset_us is None:
+            self._offset_us = self._clock.now_us() - t_us
+        self._clock.wait_until(t_us + self._offset_us, self._stop)
+
+
+def _drain(sink: Sink, items: Channel[Any]) -> None:
+    while (item := items.get()) is not None:
+        sink.write(item)

@@ -1,0 +1,252 @@
+"""One run, from what a user gave to its report: opens model, sources and sinks, and closes them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from velora_edge.bundle import open_bundle
+from velora_edge.errors import InputError, RecordingError
+from velora_runtime.clock import SystemClock
+from velora_runtime.engines.base import EngineOptions
+from velora_runtime.engines.registry import open_engine
+from velora_runtime.sinks.base import SinkContext
+from velora_runtime.sinks.registry import open_sink
+from velora_runtime.sources.registry import NONE, open_event_source, open_rgb_source
+from velora_runtime.sync import SyncOptions, choose_sync
+from velora_runtime.windows import WindowRule, edges_us
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from velora_edge.bundle import Bundle, Manifest
+    from velora_edge.events.base import EventReader, EventStream
+    from velora_runtime.clock import Clock
+    from velora_runtime.engines.base import Engine
+    from velora_runtime.pipeline import Feed, Pace, Pipeline
+    from velora_runtime.run_report import RunReport
+    from velora_runtime.sinks.base import Sink
+    from velora_runtime.sources.base import RGBSource
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What a user asked for; `velora-live --help` explains each.
+
+    Attributes:
+        model: a bundle's folder, or demo.
+        events: the event source.
+        rgb: the RGB source.
+        sync: how the two are brought together.
+        pace: realtime or max.
+        backend: the engine's, or auto.
+        engine: what it runs on.
+        outputs: sink and target, in order.
+        duration_s: of the recording; None: all.
+        rate_hz: windows a second for events alone; None: the model's own.
+        sensor: width and height, for event files that do not tell.
+        summary: where the report goes as JSON, or None.
+    """
+
+    model: str
+    events: str = NONE
+    rgb: str = NONE
+    sync: SyncOptions = field(default_factory=SyncOptions)
+    pace: Pace = "realtime"
+    backend: str = "auto"
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    outputs: tuple[tuple[str, str], ...] = (("terminal", ""),)
+    duration_s: float | None = None
+    rate_hz: Fraction | None = None
+    sensor: tuple[int, int] | None = None
+    summary: str | None = None
+
+
+def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock | None = None) -> RunReport:
+    """Run to the end of the sources, or until SIGINT or SIGTERM.
+
+    Args:
+        options: what was asked for.
+        note: gets a line for people: choices that were made, and what was odd.
+        clock: of all times; the system's own by default.
+
+    Raises:
+        InputError: if the model, a source or an output cannot be used.
+        EngineError: if no engine can be had, or if it fails.
+    """
+    _check(options)
+    clock = clock or SystemClock()
+    with contextlib.ExitStack() as closing:
+        bundle = open_bundle(options.model)
+        _note_weights(bundle, note)
+        reader, stream, rgb = _open_sources(options, closing)
+        feed = _make_feed(options, bundle.manifest, reader, stream, rgb, note)
+        engine = _open_engine(options, bundle, note)
+        closing.callback(engine.close)
+        pipeline = _make_pipeline(options, bundle.manifest, feed, stream, engine, clock)
+        with _stopped_by_signals(pipeline.stop):
+            report = pipeline.run()
+        report.warnings += [*(reader.warnings if reader else ()), *(rgb.warnings if rgb else ())]
+    for warning in report.warnings:
+        note(warning)
+    if not report.predictions:
+        note(_why_silent(bundle.manifest, report))
+    if options.summary is not None:
+        write_summary(
+            options.summary, {"model": bundle.manifest.name, "engine": engine.name, **report.as_dict()}
+        )
+    return report
+
+
+def _check(options: RunOptions) -> None:
+    if options.events == NONE and options.rgb == NONE:
+        raise InputError("no camera was given", remedy="give --events, --rgb, or both")
+    if options.rate_hz is not None and options.rgb != NONE:
+        raise InputError("--rate is for events alone: with --rgb, frames tell when", remedy="leave one out")
+    if options.rgb == NONE and options.sync.mode not in ("auto", "timestamps"):
+        raise InputError(f"--sync {options.sync.mode} needs an RGB camera", remedy="give --rgb")
+
+
+def _note_weights(bundle: Bundle, note: Callable[[str], None]) -> None:
+    if not bundle.manifest.weights.trained:
+        note(f"the weights of {bundle.manifest.name} are random: its labels mean nothing")
+
+
+def _open_sources(
+    options: RunOptions, closing: contextlib.ExitStack
+) -> tuple[EventReader | None, EventStream | None, RGBSource | None]:
+    reader = open_event_source(options.events, options.sensor)
+    stream = None
+    if reader is not None:
+        closing.callback(reader.close)
+        stream = closing.enter_context(reader.stream())
+    rgb = open_rgb_source(options.rgb)
+    if rgb is not None:
+        closing.callback(rgb.close)
+    elif stream is not None and stream.t_next_us is None:
+        raise RecordingError("holds no events", path=options.events, remedy="record it again")
+    return reader, stream, rgb
+
+
+def _make_feed(
+    options: RunOptions,
+    manifest: Manifest,
+    reader: EventReader | None,
+    stream: EventStream | None,
+    rgb: RGBSource | None,
+    note: Callable[[str], None],
+) -> Feed:
+    from velora_runtime.pipeline import Feed
+
+    duration_us = None if options.duration_s is None else round(options.duration_s * 1e6)
+    first_us = None if stream is None else stream.t_next_us
+    if rgb is not None:
+        sync = choose_sync(options.sync, rgb, reader, first_us)
+        if reader is not None:
+            note(f"synchronised {sync.line}")
+        return Feed(rgb, sync, None, duration_us)
+    rate_hz = options.rate_hz or Fraction(1_000_000, manifest.event.window_us)
+    return Feed(None, None, edges_us(first_us or 0, rate_hz), duration_us)
+
+
+def _open_engine(options: RunOptions, bundle: Bundle, note: Callable[[str], None]) -> Engine:
+    choice = open_engine(bundle, options.backend, options.engine)
+    note(f"{bundle.manifest.name} on {choice.engine.name}")
+    for reason in choice.passed_over:
+        note(f"passed over {reason}")
+    choice.engine.warm_up()
+    return choice.engine
+
+
+def _make_pipeline(
+    options: RunOptions,
+    manifest: Manifest,
+    feed: Feed,
+    stream: EventStream | None,
+    engine: Engine,
+    clock: Clock,
+) -> Pipeline:
+    from velora_runtime.packer import Packer
+    from velora_runtime.pipeline import Pipeline
+    from velora_runtime.recogniser import Recogniser
+
+    start_us = stream.t_next_us if stream is not None and feed.rgb is None else None
+    windows = WindowRule(manifest.event.window_us, start_us)
+    packer = Packer(manifest, stream, windows, clock)
+    recogniser = Recogniser(manifest, engine, clock)
+    sinks = _open_sinks(options, manifest, feed.rgb, stream)
+    return Pipeline(manifest, feed, packer, recogniser, sinks, options.pace, clock)
+
+
+def _open_sinks(
+    options: RunOptions, manifest: Manifest, rgb: RGBSource | None, stream: EventStream | None
+) -> list[Sink]:
+    context = SinkContext(
+        manifest,
+        None if rgb is None else (rgb.height, rgb.width),
+        None if stream is None else manifest.image_size,
+    )
+    sinks: list[Sink] = []
+    try:
+        for name, target in options.outputs:
+            sinks.append(open_sink(name, target, context))
+    except BaseException:
+        for sink in sinks:
+            sink.close()
+        raise
+    return sinks
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM call `stop`; a second one has its usual effect. Only in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
+
+    def handle(number: int, frame: object) -> None:
+        signal.signal(number, before[number])
+        stop()
+
+    for number in numbers:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])
+
+
+def _why_silent(manifest: Manifest, report: RunReport) -> str:
+    needed = (manifest.clip_length - 1) * manifest.stride + 1
+    stride = f" {manifest.stride} apart" if manifest.stride > 1 else ""
+    return (
+        f"no prediction: a clip is {manifest.clip_length} pairs{stride}, so the first needs {needed} pairs, "
+        f"and there were {report.pairs.packed}"
+    )
+
+
+def write_summary(path: str, content: dict[str, Any]) -> None:
+    """Write a report as JSON, whole or not at all.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    target = Path(path)
+    part = target.with_name(f".{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(content, indent=2) + "\n")
+        part.replace(target)
+    except OSError as error:
+        raise InputError(
+            f"cannot be written: {error.strerror}", path=path, remedy="choose another place with --summary"
+        ) from error

@@ -1,0 +1,71 @@
+"""What every sink offers: somewhere that predictions go."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from velora_edge.bundle import Manifest
+    from velora_edge.datatypes import FramePair, Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class SinkContext:
+    """What a sink may know of the run before it begins.
+
+    Attributes:
+        manifest: the model's.
+        rgb_hw: height and width of the RGB pictures, pixels; None where there is no RGB camera.
+        event_hw: height and width of the event frames; None where there is no event camera.
+    """
+
+    manifest: Manifest
+    rgb_hw: tuple[int, int] | None = None
+    event_hw: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A pair that the model has seen.
+
+    Attributes:
+        pair: the pair; its event frame's image is used again once `Sink.take` has returned.
+        prediction: None while the first clip is not full.
+        missing: pairs that lack until it is.
+    """
+
+    pair: FramePair
+    prediction: Prediction | None
+    missing: int = 0
+
+
+class Sink(ABC):
+    """Somewhere that predictions go. `take` is called by the inference thread, all else by the sink's own.
+
+    Attributes:
+        name: for people and for the count of what was dropped.
+        room: items that wait for its thread.
+    """
+
+    name: str
+    room = 256
+
+    @abstractmethod
+    def take(self, seen: Seen) -> Any:
+        """What `write` needs of it, or None if the sink does not want it. Quick; copies what is reused."""
+
+    @abstractmethod
+    def write(self, item: Any) -> None:
+        """Write an item that `take` gave.
+
+        Raises:
+            InputError: if it cannot be written.
+        """
+
+    def discard(self, item: Any) -> None:  # noqa: B027  (most items need no care)
+        """An item that `take` gave was dropped, because the sink is too slow."""
+
+    def close(self) -> None:  # noqa: B027  (most sinks hold nothing)
+        """Finish what was written, also after an error elsewhere; nothing is left half-written."""
