@@ -49,7 +49,7 @@ def export_bundle(
 
     Args:
         model: with or without LoRA; it is not changed.
-        path: the bundle's folder, `NAME.velora`; a bundle that is there is replaced once the new one is whole.
+        path: the bundle's folder, `NAME.velora`; one that is there is replaced once the new one is whole.
         name: the model's name.
         trained: False for random weights: then every run says so.
         labels: class names in the order of the logits; None: the model's own.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from velora_export.graphs import Graph
 
 # TensorRT 10.3's parser reads up to opset 20. LayerNormalization is one node from 17 on, which fp16 engines
-# need to keep their accuracy; from 23 on the exporter writes Attention nodes, which TensorRT 10.3 does not know.
+# need to keep their accuracy; from 23 on the exporter writes Attention nodes, which TensorRT 10.3 has not.
 # 18 is what torch's exporter writes without converting.
 OPSET = 18
 

@@ -125,7 +125,7 @@ def check_parity(parity: Parity) -> None:
         if not difference <= parity.tolerance:  # a NaN is refused too
             raise EngineError(
                 f"the export is not the model: {name} logits are {difference:.2g} away on {parity.clips} "
-                f"clips ({parity.source}), allowed {parity.tolerance:.0e}; report it with the model's configuration"
+                f"clips ({parity.source}), allowed {parity.tolerance:.0e}; report it with the model"
             )
 
 

@@ -98,7 +98,7 @@ class VeloraHead(nn.Module):
 
     1. Embed the three means (rgb R, event V, diff F).
     2. `shared`: a copy of the backbone's last block, frozen, with LoRA of its own (modality-shared tuning),
-       on the tokens of F, R and V together; its outputs for R and V are fed back into each tower's last block.
+       on the tokens of F, R and V together; what it gives for R and V is fed back into their last blocks.
     3. Self-attention over both modalities' tokens, with norm and residual.
     4. Classifier on the class token and the mean of the patch tokens of both.
 

@@ -72,8 +72,8 @@ def lora_branch(layer: nn.Module, x: torch.Tensor, *, scaled: bool = True) -> to
         scaled: times alpha / r, as in the layer itself; the published fusion leaves that out.
     """
     if isinstance(layer, MergedLinear):
-        out = functional.linear(functional.linear(x, layer.down), layer.up)
-        return out * layer.scaling if scaled else out
+        merged = functional.linear(functional.linear(x, layer.down), layer.up)
+        return merged * layer.scaling if scaled else merged
     lora: Any = layer
     out: torch.Tensor = lora.lora_B[ADAPTER](lora.lora_A[ADAPTER](lora.lora_dropout[ADAPTER](x)))
     return out * float(lora.scaling[ADAPTER]) if scaled else out

@@ -58,9 +58,8 @@ def create_tower(config: ModelConfig) -> Tower:
     vit = _create_vit(backbone, config.image_size)
     if backbone.weights is not None:
         load_tower_weights(vit, backbone.weights)
-    vit.register_module(
-        "attn_pool", None
-    )  # pools tokens into one; all are kept here, and it would never get a gradient
+    # It pools tokens into one; all are kept here, and it would never get a gradient.
+    vit.attn_pool = cast("Any", None)
     return Tower(vit)
 
 

@@ -39,7 +39,7 @@ def is_lora(name: str) -> bool:
 
 
 def is_base(name: str) -> bool:
-    """Whether a parameter of that name comes with the backbone: a tower's, or a head's copy of its last block.
+    """Whether a parameter of that name comes with the backbone: a tower's, or a copy of its last block.
 
     The head of `compat="reference"` has blocks of its own under the same names; see `base_names`.
     """

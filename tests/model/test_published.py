@@ -1,0 +1,177 @@
+"""Import of the authors' checkpoints, held against tensors that their own code computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from velora_edge.errors import BundleError
+from velora_edge.model.published import Imported, import_published
+
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def imported(shared_golden: Path) -> Imported:
+    return import_published(shared_golden / "checkpoint.pth")
+
+
+@pytest.fixture(params=[0, 1])
+def item(request: pytest.FixtureRequest, shared_golden: Path) -> dict[str, torch.Tensor]:
+    return load_file(shared_golden / f"batch1_item{request.param}.safetensors")
+
+
+@torch.no_grad()
+def test_tokens_of_each_tower_are_the_published_ones(
+    imported: Imported, item: dict[str, torch.Tensor]
+) -> None:
+    model = imported.model
+    rgb, event = item["rgb_videos"], item["event_videos"]
+    diff = (rgb[:, :-1] - rgb[:, 1:]).abs() + (event[:, :-1] - event[:, 1:]).abs()
+    torch.testing.assert_close(diff[0], item["sum_frame"], atol=1e-6, rtol=0)
+    for modality, images, key in (("rgb", rgb, "rgb"), ("event", event, "event"), ("diff", diff, "diff")):
+        tokens = model.encode(modality, images)[0]
+        torch.testing.assert_close(tokens, item[f"{key}_frame_tokens"], atol=TOLERANCE, rtol=0)
+
+
+@torch.no_grad()
+def test_fused_tensor_logits_and_loss_are_the_published_ones(
+    imported: Imported, item: dict[str, torch.Tensor]
+) -> None:
+    model = imported.model
+    seen: list[torch.Tensor] = []
+    hook = model.head.shared.register_forward_hook(lambda module, args, out: seen.append(out))
+    logits, loss = model(item["rgb_videos"], item["event_videos"], with_reconstruction=True)
+    hook.remove()
+    torch.testing.assert_close(seen[0], item["fused_x"], atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(logits, item["head_logits"], atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(logits.log_softmax(1), item["log_probs"], atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(loss, item["loss_fn"][0], atol=TOLERANCE, rtol=0)
+
+
+@torch.no_grad()
+def test_a_batch_gives_each_clip_what_it_gets_alone(imported: Imported, shared_golden: Path) -> None:
+    items = [load_file(shared_golden / f"batch1_item{i}.safetensors") for i in (0, 1)]
+    rgb, event = (torch.cat([item[key] for item in items]) for key in ("rgb_videos", "event_videos"))
+    wanted = torch.cat([item["head_logits"] for item in items])
+    torch.testing.assert_close(imported.model(rgb, event), wanted, atol=TOLERANCE, rtol=0)
+
+
+def test_names_without_effect_are_listed_and_sizes_are_read_from_shapes(imported: Imported) -> None:
+    config = imported.model.config
+    assert (config.image_size, config.lora.rank, config.compat) == ((32, 32), 4, "reference")
+    assert config.labels == ("class-0", "class-1", "class-2", "class-3", "class-4")
+    assert (imported.used, imported.epoch) == (159, 1)
+    assert {part: len(names) for part, names in imported.unused.items()} == {
+        "model_state_dict": 56,
+        "ViT_model_state_dict": 22,
+        "Event_ViT_model_state_dict": 22,
+        "frame_ViT_model_state_dict": 22,
+    }
+    assert "module.cross_model.query.weight" in imported.unused["model_state_dict"]
+
+
+def _changed(shared_golden: Path, tmp_path: Path, change: Any) -> Path:
+    raw = torch.load(shared_golden / "checkpoint.pth", weights_only=True)
+    change(raw)
+    torch.save(raw, tmp_path / "changed.pth")
+    return tmp_path / "changed.pth"
+
+
+def test_a_missing_name_is_told(shared_golden: Path, tmp_path: Path) -> None:
+    path = _changed(
+        shared_golden,
+        tmp_path,
+        lambda raw: raw["Event_ViT_model_state_dict"].pop("base_model.model.visual.ln_post.weight"),
+    )
+    with pytest.raises(BundleError, match=r"changed\.pth.*missing towers\.event\.vit\.norm\.weight"):
+        import_published(path)
+
+
+def test_an_unknown_name_is_told(shared_golden: Path, tmp_path: Path) -> None:
+    path = _changed(
+        shared_golden,
+        tmp_path,
+        lambda raw: raw["model_state_dict"].update({"module.fuse_blocks.1.norm1.weight": torch.zeros(64)}),
+    )
+    with pytest.raises(BundleError, match=r"unknown model_state_dict: module\.fuse_blocks\.1\.norm1\.weight"):
+        import_published(path)
+
+
+def test_a_name_of_another_shape_is_told(shared_golden: Path, tmp_path: Path) -> None:
+    path = _changed(
+        shared_golden,
+        tmp_path,
+        lambda raw: raw["model_state_dict"].update({"module.fc1.bias": torch.zeros(7)}),
+    )
+    with pytest.raises(BundleError, match=r"head\.classifier\.bias is \(7,\), not \(5,\)"):
+        import_published(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("ViT_model_state_dict", "base_model.model.visual.conv1.weight"),
+        ("ViT_model_state_dict", "base_model.model.visual.transformer.resblocks.0.mlp.c_fc.lora_A.default.weight"),
+        ("model_state_dict", "module.fc1.weight"),
+        ("model_state_dict", "module.frame_embed"),
+    ],
+)  # fmt: skip
+def test_a_missing_name_that_tells_a_size_is_told(
+    shared_golden: Path, tmp_path: Path, part: str, name: str
+) -> None:
+    path = _changed(shared_golden, tmp_path, lambda raw: raw[part].pop(name))
+    with pytest.raises(BundleError, match="missing "):
+        import_published(path)
+
+
+def test_labels_must_fit(shared_golden: Path) -> None:
+    with pytest.raises(BundleError, match="expected 5 labels, got 2"):
+        import_published(shared_golden / "checkpoint.pth", labels=["a", "b"])
+
+
+def test_a_checkpoint_of_another_model_lists_the_parts_that_it_lacks(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"fc.weight": torch.zeros(2)}}, tmp_path / "resnet.pth")
+    with pytest.raises(BundleError, match=r"resnet\.pth.*lacks model_state_dict, ViT_model_state_dict"):
+        import_published(tmp_path / "resnet.pth")
+
+
+def test_parts_must_be_tensors_by_name(tmp_path: Path) -> None:
+    parts = (
+        "model_state_dict",
+        "ViT_model_state_dict",
+        "Event_ViT_model_state_dict",
+        "frame_ViT_model_state_dict",
+    )
+    torch.save(dict.fromkeys(parts, 3), tmp_path / "odd.pth")
+    with pytest.raises(BundleError, match=r"odd\.pth, model_state_dict: expected tensors by name"):
+        import_published(tmp_path / "odd.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"hello", "not a torch checkpoint"), (b"", "not a torch checkpoint"), (None, "no such checkpoint")],
+)
+def test_a_file_that_is_no_checkpoint_gives_one_line(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    path = tmp_path / "weights.pth"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BundleError, match=message) as caught:
+        import_published(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return (print, ("executed",))
+
+    torch.save({"model_state_dict": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(BundleError, match="not a torch checkpoint of tensors"):
+        import_published(tmp_path / "evil.pth")
