@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from velora_edge.events._compile import kernel
 from velora_edge.events._frame_kernels import add_event, find_cell, find_row
 
 # Places in the `seen` array, int64[4].
 LAST_US, OUTSIDE, LATE, LATEST_US = range(4)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def inspect_events(t_us: Any, x: Any, y: Any, width: Any, height: Any, seen: Any) -> Any:
     """Count the events that lie outside the sensor or are earlier than one before; return the former."""
     last = seen[LAST_US]
@@ -32,7 +32,7 @@ def inspect_events(t_us: Any, x: Any, y: Any, width: Any, height: Any, seen: Any
     return outside
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def find_end(t_us: Any, start: Any, t1_us: Any) -> Any:
     """Position of the first event, from `start`, that is not before `t1_us`; times may be in any order."""
     i = np.int64(start)
@@ -42,7 +42,7 @@ def find_end(t_us: Any, start: Any, t1_us: Any) -> Any:
     return i
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def accumulate_arrays(
     t_us: Any, x: Any, y: Any, p: Any, start: Any, t1_us: Any, table: Any, state: Any, counts: Any
 ) -> Any:

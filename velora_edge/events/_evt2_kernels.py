@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from velora_edge.events import _raw_state as s
 from velora_edge.events._bits import count_ones
+from velora_edge.events._compile import kernel
 from velora_edge.events._raw_state import count_turn, put_edge
 from velora_edge.events._sink_kernels import find_room, put_block, put_event, put_vector
 
@@ -25,9 +25,9 @@ FIRST_OTHER = 2 << 28
 """Words below this are events."""
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _is_plain(words: Any, start: Any, width: Any, height: Any) -> Any:
-    """Whether the next `BLOCK` words are events inside the sensor; so written that the compiler vectorises it."""
+    """Whether the next `BLOCK` words are events inside the sensor; written to be vectorised."""
     odd = np.uint32(0)
     for k in range(BLOCK):
         word = np.uint32(words[np.uint64(start + k)])
@@ -36,7 +36,7 @@ def _is_plain(words: Any, start: Any, width: Any, height: Any) -> Any:
     return odd == 0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _take_time(state: Any, high: Any) -> None:
     """A TIME_HIGH word."""
     if state[s.SYNCED] == 0:
@@ -49,7 +49,7 @@ def _take_time(state: Any, high: Any) -> None:
     state[s.T_US] = now
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def walk_evt2(words: Any, start: Any, t1_us: Any, state: Any, edges: Any, sink: Any) -> Any:
     """Put the events before `t1_us` into the sink; stop at the first that is not, or where the sink is full.
 
@@ -115,7 +115,7 @@ def walk_evt2(words: Any, start: Any, t1_us: Any, state: Any, edges: Any, sink: 
     return i
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _take_other(word: Any, state: Any, edges: Any) -> Any:
     """A trigger edge, or a word that says nothing here; False if the edge found no room."""
     kind = word >> 28
@@ -129,7 +129,7 @@ def _take_other(word: Any, state: Any, edges: Any) -> Any:
     return True
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def walk_evt21(words: Any, start: Any, t1_us: Any, state: Any, edges: Any, sink: Any, head: Any) -> Any:
     """As `walk_evt2`, for EVT2.1.
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from velora_edge.events import _raw_state as s
 from velora_edge.events._bits import count_ones
+from velora_edge.events._compile import kernel
 from velora_edge.events._raw_state import count_turn, put_edge
 from velora_edge.events._sink_kernels import find_room, put_event, put_vector
 
@@ -25,7 +25,7 @@ MOST_EVENTS = 12
 """Events in one word."""
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def join_evt3(words: Any, start: Any, state: Any) -> Any:
     """Position of the first TIME_HIGH from `start`; what comes before has no time and is counted."""
     for i in range(start, len(words)):
@@ -54,7 +54,7 @@ def join_evt3(words: Any, start: Any, state: Any) -> Any:
     return len(words)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def walk_evt3(words: Any, start: Any, t1_us: Any, state: Any, edges: Any, sink: Any) -> Any:
     """Put the events before `t1_us` into the sink; stop at the first that is not, or where the sink is full.
 

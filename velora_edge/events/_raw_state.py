@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+
+from velora_edge.events._compile import kernel
 
 (
     WIDTH,  # of the sensor, at most 2048: addresses have 11 bits
@@ -45,7 +46,7 @@ class EdgeBuffer(NamedTuple):
     p: Any
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def count_turn(high: Any, new: Any, turn: Any, wraps: Any) -> Any:
     """How often TIME_HIGH has come round, now that `new` follows `high`; it counts to `turn` and begins anew.
 
@@ -60,7 +61,7 @@ def count_turn(high: Any, new: Any, turn: Any, wraps: Any) -> Any:
     return wraps
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def put_edge(edges: Any, state: Any, t_us: Any, channel: Any, p: Any) -> Any:
     """Keep a trigger edge, if there is room for it; whether there was."""
     at = state[EDGES]

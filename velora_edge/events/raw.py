@@ -49,6 +49,7 @@ class RawReader(EventReader):
         self.format: str = encoding
         self.width, self.height = sensor
         self.warnings: list[str] = []
+        self._triggers: TriggerBatch | None = None
         self.payload_at, self.is_legacy = payload_at, is_legacy
 
     def stream(self) -> RawStream:
@@ -59,12 +60,15 @@ class RawReader(EventReader):
         with self.stream() as stream:
             while len(batch := stream.read_batch(BATCH_EVENTS)):
                 yield batch
+            self._triggers = stream.take_triggers()
 
     def triggers(self) -> TriggerBatch:
-        """All external trigger edges, in the order of the file; reads the whole of it."""
-        with self.stream() as stream:
-            stream.skip_until(NEVER)
-            return stream.take_triggers()
+        """All external trigger edges, in file order; reads the whole file if nobody did before."""
+        if self._triggers is None:
+            with self.stream() as stream:
+                stream.skip_until(NEVER)
+                self._triggers = stream.take_triggers()
+        return self._triggers
 
 
 class RawStream(EventStream):

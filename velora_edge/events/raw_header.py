@@ -26,7 +26,7 @@ _BY_NAME: dict[str, Encoding] = {
     "3.0": "EVT3",
     "EVT3": "EVT3",
 }
-# What gives the sensor away where its size is not written. (Names of Metavision's plugins; ids seen in files.)
+# What gives the sensor away where its size is not written. (Metavision's plugins; ids seen in files.)
 _SENSOR_BY_HINT = {
     "plugin_name": (
         ("genx320", (320, 320)),

@@ -129,7 +129,7 @@ class RawWalker:
         found = [text.format(f"{int(self.state[at]):,}") for at, text in sentences if self.state[at]]
         if self._rest.stop > self._rest.start:
             found.append(
-                f"the last {self._rest.stop - self._rest.start} bytes are not a whole word of "
-                f"{self._word_bytes} bytes and were dropped: the recording was cut off"
+                f"the recording was cut off within a word: dropped {self._rest.stop - self._rest.start} "
+                f"of the {self._word_bytes} bytes of its last one"
             )
         return found

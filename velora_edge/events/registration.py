@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from velora_edge.geometry import FitMode
 
 _OFF = -(1 << 30)
-# Kernels that read an address before they know whether it is a row or a column may look a row's number up as a
-# column, so the tables go on to the larger of the two.
+# Kernels that read an address before they know whether it is a row or a column may look a row's number up
+# as a column, so the tables go on to the larger of the two.
 
 
 class RegistrationMap:

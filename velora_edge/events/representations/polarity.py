@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from velora_edge.events._compile import kernel
 from velora_edge.events._frame_kernels import ADD_EVENT
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def _add(state: Any, cell: Any, t_us: Any, p: Any) -> None:
     state.last[np.uint64(cell)] = np.uint8(1) + np.uint8(p)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def render_polarity(last: Any, palette: Any, pixels: Any) -> None:
     """Colour each pixel by its state."""
     for i in range(len(last)):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from velora_edge.events._compile import kernel
 from velora_edge.events._frame_kernels import ADD_EVENT
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def _add(state: Any, cell: Any, t_us: Any, p: Any) -> None:
     state.last[np.uint64(2) * np.uint64(cell) + np.uint64(p)] = t_us
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def render_time_surface(last: Any, t0_us: Any, t1_us: Any, pixels: Any) -> None:
     """1 at the window's start to 255 at its end, linear, rounded down; 0 where no event fell."""
     scale = 255.0 / (t1_us - t0_us)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from velora_edge.events._compile import kernel
 from velora_edge.events._frame_kernels import ADD_EVENT
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _add(state: Any, cell: Any, t_us: Any, p: Any) -> None:
     state.grid[place + np.uint64(1)] = min(max(high, -FULL), FULL)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def render_voxels(grid: Any, values: Any) -> None:
     """128 for nothing, 16 levels an event; 0 and 255 are the ends."""
     for i in range(len(grid)):
