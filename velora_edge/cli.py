@@ -15,6 +15,12 @@ COMMANDS = {
     "live": ("velora_runtime.live", "command", "recognise what two cameras, or two recordings, show"),
     "demo": ("velora_runtime.demo", "command", "replay the packaged recording through the packaged model"),
     "info": ("velora_edge.commands.info", "command", "tell what a recording, a bundle or an engine is"),
+    "export": ("velora_edge.commands.export", "command", "turn a checkpoint into a bundle"),
+    "import-checkpoint": (
+        "velora_edge.commands.import_checkpoint",
+        "command",
+        "turn a checkpoint that VELoRA's authors published into one of ours",
+    ),
 }
 
 

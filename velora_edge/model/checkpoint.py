@@ -10,6 +10,7 @@ A tensor of the base that equals the rgb tower's, or that is a copy of its last 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 import tempfile
@@ -140,6 +141,8 @@ def save_checkpoint(
         if include_base:
             save_file(_without_copies(base, _depth(model)), new / BASE)
         (new / CHECKPOINT).write_text(description.model_dump_json(indent=2) + "\n")
+        for file in new.iterdir():
+            file.chmod(0o644)  # safetensors keeps its files from everybody else
         replace_folder(new, target)
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -159,7 +162,10 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
         raise BundleError(f"not a checkpoint: {_what_else(path)}", path=path, remedy=_remedy(path))
     try:
         text = (path / CHECKPOINT).read_text()
+        _refuse_newer(text, path)
         return Checkpoint.model_validate_json(text)
+    except BundleError:
+        raise
     except (OSError, ValueError) as error:
         problems = str(error).splitlines()[0]
         if isinstance(error, ValidationError):
@@ -167,6 +173,18 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
                 f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()
             )
         raise BundleError(problems, path=path, place=CHECKPOINT, remedy="train or import it again") from error
+
+
+def _refuse_newer(text: str, path: Path) -> None:
+    raw = json.loads(text)
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise BundleError(
+            f"schema version {version} is newer than this velora-edge reads (up to {SCHEMA_VERSION})",
+            path=path,
+            place=CHECKPOINT,
+            remedy="pip install -U velora-edge",
+        )
 
 
 def load_model(folder: str | Path) -> VELoRA:

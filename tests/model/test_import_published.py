@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -12,6 +11,10 @@ from safetensors.torch import load_file
 from velora_edge.errors import BundleError
 from velora_edge.model.published import Imported, import_published
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+torch.set_num_threads(2)
 TOLERANCE = 1e-4
 
 
@@ -115,16 +118,17 @@ def test_a_name_of_another_shape_is_told(shared_golden: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("part", "name"),
     [
-        ("ViT_model_state_dict", "base_model.model.visual.conv1.weight"),
-        ("ViT_model_state_dict", "base_model.model.visual.transformer.resblocks.0.mlp.c_fc.lora_A.default.weight"),
-        ("model_state_dict", "module.fc1.weight"),
-        ("model_state_dict", "module.frame_embed"),
+        ("ViT_model_state_dict", "visual.conv1.weight"),
+        ("ViT_model_state_dict", "visual.transformer.resblocks.0.mlp.c_fc.lora_A.default.weight"),
+        ("model_state_dict", "fc1.weight"),
+        ("model_state_dict", "frame_embed"),
     ],
-)  # fmt: skip
+)
 def test_a_missing_name_that_tells_a_size_is_told(
     shared_golden: Path, tmp_path: Path, part: str, name: str
 ) -> None:
-    path = _changed(shared_golden, tmp_path, lambda raw: raw[part].pop(name))
+    prefix = {"ViT_model_state_dict": "base_model.model.", "model_state_dict": "module."}
+    path = _changed(shared_golden, tmp_path, lambda raw: raw[part].pop(prefix[part] + name))
     with pytest.raises(BundleError, match="missing "):
         import_published(path)
 
