@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import importlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MODULES = ("cuda.bindings.runtime", "cuda.cudart")
+GPU_FILES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvmap", "/dev/dxg")
+"""Device files of a GPU's driver: on a PC, on a Jetson (two), under WSL."""
 
 
 def load_cuda() -> Any:
@@ -36,6 +39,11 @@ def load_cuda() -> Any:
     raise MissingExtraError("cuda-python", "tensorrt", "inference on an NVIDIA GPU")
 
 
+def has_gpu() -> bool:
+    """Whether the kernel shows an NVIDIA GPU; needs no library."""
+    return any(Path(file).exists() for file in GPU_FILES)
+
+
 def why_no_cuda(device: int = 0) -> str | None:
     """Why there is no CUDA device of that number here, for people; None if there is one."""
     try:
@@ -44,7 +52,7 @@ def why_no_cuda(device: int = 0) -> str | None:
         if int(error) != 0:
             return f"CUDA finds no GPU: {_describe(cuda, error)}"
     except MissingExtraError as missing:
-        return str(missing)
+        return str(missing) if has_gpu() else "there is no NVIDIA GPU"
     except RuntimeError as failure:  # older cuda-python raises where libcuda.so.1 is not installed
         return f"CUDA finds no GPU: {failure}"
     return None if device < count else f"there is no CUDA device {device}, only {count}"
@@ -144,6 +152,11 @@ class Cuda:
         """Queue a copy from the device into page-locked memory."""
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", target.ctypes.data, address, target.nbytes, kind, stream)
+
+    def copy_within(self, target: int, source: int, size_bytes: int, stream: int) -> None:
+        """Queue a copy from one place on the device to another."""
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self._call("cudaMemcpyAsync", target, source, size_bytes, kind, stream)
 
     def fill(self, address: int, value: int, size_bytes: int, stream: int) -> None:
         """Queue setting every byte to `value`."""

@@ -81,13 +81,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0].partition("post")[0]))
 
 
-def plan_name(
-    graph: str, tensorrt: str, gpu: str, compute_capability: str, precision: str, model: str
-) -> str:
-    """File name of an engine, from all that it depends on.
-
-    Such as `rgb-trt10.3.0-orin-sm87-fp16-1a2b3c4d5e6f.engine`; `model` is the model's digest.
-    """
+def target_name(tensorrt: str, gpu: str, compute_capability: str) -> str:
+    """What an engine is built for, as a part of a file name: `trt10.3.0-orin-sm87`."""
     device = re.sub(r"[^a-z0-9]+", "-", gpu.lower().replace("nvidia", "")).strip("-") or "gpu"
-    capability = compute_capability.replace(".", "")
-    return f"{graph}-trt{tensorrt}-{device}-sm{capability}-{precision}-{model[:12]}.engine"
+    return f"trt{tensorrt}-{device}-sm{compute_capability.replace('.', '')}"

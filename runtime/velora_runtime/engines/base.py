@@ -22,10 +22,12 @@ class EngineOptions:
     Attributes:
         device: where it computes; auto: the best that the backend finds.
         threads: for the arithmetic on the CPU; 0: the backend chooses.
+        cuda_graph: let a GPU replay what was recorded at warm-up, where the backend can.
     """
 
     device: Device = "auto"
     threads: int = 0
+    cuda_graph: bool = True
 
 
 class Engine(Protocol):
@@ -74,8 +76,8 @@ class Engine(Protocol):
 class Backend(Protocol):
     """One module under `velora_runtime.engines`; its functions, as the registry calls them."""
 
-    def why_not(self, options: EngineOptions) -> str | None:
-        """Why this machine cannot run the backend as asked, for people; None if it can."""
+    def why_not(self, bundle: Bundle, options: EngineOptions) -> str | None:
+        """Why this machine cannot run the bundle on the backend as asked, for people; None if it can."""
 
     def open_engine(self, bundle: Bundle, options: EngineOptions) -> Any:
         """An engine on the bundle's files.

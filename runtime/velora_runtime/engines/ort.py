@@ -26,7 +26,7 @@ INPUTS = {
 """The graphs' inputs by name; the bundle's exporter keeps to the same."""
 
 
-def why_not(options: EngineOptions) -> str | None:
+def why_not(bundle: Bundle, options: EngineOptions) -> str | None:
     """Why it cannot run here as asked, or None."""
     if importlib.util.find_spec("onnxruntime") is None:
         return "onnxruntime is not installed (pip install 'velora-edge[cpu]')"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from velora_runtime.engines.base import Backend, Engine, EngineOptions
 
 BACKENDS = {
+    "tensorrt": "velora_runtime.engines.tensorrt",
     "onnxruntime": "velora_runtime.engines.ort",
 }
 
@@ -50,7 +51,7 @@ def open_engine(bundle: Bundle, backend: str, options: EngineOptions) -> Choice:
     passed_over: list[str] = []
     for name in BACKENDS if backend == "auto" else [backend]:
         module = cast("Backend", importlib.import_module(BACKENDS[name]))
-        reason = module.why_not(options)
+        reason = module.why_not(bundle, options)
         if reason is None:
             return Choice(module.open_engine(bundle, options), tuple(passed_over))
         passed_over.append(f"{name}: {reason}")
