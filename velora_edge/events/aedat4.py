@@ -190,3 +190,18 @@ def _image(frame: Table) -> NDArray[np.uint8]:
     if channels == 1:
         return np.repeat(image, 3, axis=2)
     return np.ascontiguousarray(image[:, :, 2::-1])
+
+
+def refuse_older_aedat(path: Path, *, sensor: tuple[int, int] | None = None) -> ArrayReader:
+    """No reader: AEDAT 1 to 3 is not read here.
+
+    Raises:
+        RecordingError: always.
+    """
+    with path.open("rb") as file:
+        version = file.read(14)[9:12].decode("ascii", "replace")
+    raise RecordingError(
+        f"AEDAT {version} is not read; AEDAT 4 is",
+        path=path,
+        remedy="convert it to AEDAT 4, as iniVation's DV does",
+    )

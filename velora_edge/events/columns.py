@@ -29,8 +29,8 @@ def guess_time_unit(t: Column) -> str:
     """The unit of a column of times of which nothing is known: "s", "us" or "ns".
 
     Integers are microseconds, and nanoseconds where microseconds would lie thousands of years ahead.
-    Fractions are seconds. Floats without any fraction are microseconds, if they get past 1000 (a recording of
-    whole seconds is none).
+    Floats are seconds if any has a fraction; without that they are as integers: events do not come in whole
+    seconds.
 
     Args:
         t: the first times of the recording, any number type.
@@ -39,7 +39,7 @@ def guess_time_unit(t: Column) -> str:
         return "ns" if len(t) and int(np.abs(t[:1].astype(np.float64))[0]) >= _FIRST_NS else "us"
     finite = t[np.isfinite(t)]
     is_whole = len(finite) > 0 and bool(np.all(finite == np.floor(finite)))
-    if not is_whole or np.abs(finite).max() <= 1000:
+    if not is_whole:
         return "s"
     return "ns" if np.abs(finite).max() >= _FIRST_NS else "us"
 

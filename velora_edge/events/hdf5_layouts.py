@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from velora_edge.events.column_names import UNIT_NAMES, match_names
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -14,25 +16,7 @@ if TYPE_CHECKING:
 
     from velora_edge.events.column_reader import Columns
 
-# Names in use: DSEC, RVT, M3ED, TUM-VIE, N-MNIST subsets (t x y p), event_utils (ts xs ys ps), and spelt out.
-NAMES = {
-    "t": ("t", "ts", "timestamp", "timestamps", "time"),
-    "x": ("x", "xs"),
-    "y": ("y", "ys"),
-    "p": ("p", "ps", "pol", "polarity", "polarities"),
-}
-_UNITS = {
-    "s": "s", "sec": "s", "seconds": "s", "ms": "ms", "us": "us", "µs": "us", "microseconds": "us",
-    "ns": "ns", "nanoseconds": "ns",
-}  # fmt: skip
 _MAX_OBJECTS = 100_000
-
-
-def match_names(present: list[str]) -> dict[str, str] | None:
-    """Which of the names that are present stand for t, x, y and p; None unless all four are there."""
-    lower = {name.lower().strip(): name for name in reversed(present)}
-    found = {role: lower[name] for role, names in NAMES.items() for name in reversed(names) if name in lower}
-    return found if len(found) == 4 else None
 
 
 @dataclass(frozen=True)
@@ -157,8 +141,8 @@ def find_time_unit(file: Any, events: Hdf5Events) -> str | None:
         for key in ("time_unit", "units", "unit"):
             value = node.attrs.get(key)
             text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-            if isinstance(text, str) and text.lower() in _UNITS:
-                return _UNITS[text.lower()]
+            if isinstance(text, str) and text.lower() in UNIT_NAMES:
+                return UNIT_NAMES[text.lower()]
     return None
 
 

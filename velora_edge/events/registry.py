@@ -147,6 +147,7 @@ def _never(head: bytes, path: Path) -> bool:
 
 
 register("DAT", "velora_edge.events.dat", "DatReader", sniffing.is_dat)
+register("CSV", "velora_edge.events.csv_text", "CsvReader", sniffing.is_table_of_text)
 register("RAW", "velora_edge.events.raw", "open_raw", _is_raw)
 register("EVT2", "velora_edge.events.raw", "open_evt2", _never)
 register("EVT2.1", "velora_edge.events.raw", "open_evt21", _never)
@@ -155,3 +156,5 @@ register("HDF5", "velora_edge.events.hdf5", "open_hdf5", sniffing.is_hdf5, has_p
 register("N-MNIST", "velora_edge.events.nmnist", "NMnistReader", sniffing.is_nmnist)
 register("AEDAT4", "velora_edge.events.aedat4", "Aedat4Reader", sniffing.is_aedat4, has_parts=True)
 register("AEDAT 1-3", "velora_edge.events.aedat4", "refuse_older_aedat", sniffing.is_older_aedat)
+register("MAT", "velora_edge.events.matlab", "MatReader", sniffing.is_mat)
+register("NumPy", "velora_edge.events.numpy_files", "NumpyReader", sniffing.is_numpy)

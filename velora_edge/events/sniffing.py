@@ -65,3 +65,38 @@ def is_nmnist(head: bytes, path: Path) -> bool:
 def is_aedat4(head: bytes, path: Path) -> bool:
     """AEDAT version 4."""
     return head.startswith(b"#!AER-DAT4.")
+
+
+def is_older_aedat(head: bytes, path: Path) -> bool:
+    """AEDAT before version 4."""
+    return head.startswith(b"#!AER-DAT") and not is_aedat4(head, path)
+
+
+def is_numpy(head: bytes, path: Path) -> bool:
+    """An array of NumPy's, or a zip archive, which is what .npz is."""
+    return head.startswith((b"\x93NUMPY", b"PK\x03\x04"))
+
+
+def is_table_of_text(head: bytes, path: Path) -> bool:
+    """Lines of four numbers or more, between commas or blanks, after a line of names or comments."""
+    if any(byte < 32 and byte not in b"\t\r\n" for byte in head):
+        return False
+    lines = head.split(b"\n")
+    complete = lines[:-1] if len(lines) > 1 else lines
+    rows = [line for line in complete if line.strip() and not line.lstrip().startswith((b"#", b"%", b"//"))]
+    return any(_is_row_of_numbers(line) for line in rows[:2])
+
+
+def _is_row_of_numbers(line: bytes) -> bool:
+    words = line.replace(b",", b" ").replace(b";", b" ").split()
+    if not 4 <= len(words) <= 64:
+        return False
+    return sum(_is_number(word) for word in words) >= 3
+
+
+def _is_number(word: bytes) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
