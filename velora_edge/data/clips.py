@@ -87,8 +87,10 @@ class ClipSource(ABC):
         labels: class names; an item's label is an index into them.
         items: its recordings, in an order that depends on nothing but the data.
         cameras: those that recorded it.
+        is_sequential: read it in the order of its items and from one thread.
     """
 
+    is_sequential: bool = False
     kind: str
     path: Path
     spec: ClipSpec

@@ -57,6 +57,7 @@ class TrainSection(Section):
         drop_event: the same for the event stream.
         ema: decay of the moving average of the weights, which is what is evaluated and saved; 0 for none.
         precision: bf16 and fp16 compute in mixed precision, weights stay fp32.
+        device: `auto` takes the GPUs that there are; `cpu` leaves them alone.
         gradient_checkpointing: recompute the towers' blocks in the backward pass, to save memory.
         seed: of the weights, the order of clips, their variation and dropout.
         save_every: steps from one saved state to the next, besides the one after each epoch.
@@ -78,6 +79,7 @@ class TrainSection(Section):
     drop_event: float = Field(0.1, ge=0, le=1)
     ema: float = Field(0.999, ge=0, lt=1)
     precision: Precision = "fp32"
+    device: Literal["auto", "cpu"] = "auto"
     gradient_checkpointing: bool = False
     seed: int = Field(0, ge=0)
     save_every: int = Field(200, ge=1)

@@ -1,0 +1,121 @@
+"""Every layout of data by name, and `open_clips`, which tells them apart by what is there.
+
+A layout is one file with a `ClipSource`, and one line here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from velora_edge.data.settings import SYNTHETIC
+from velora_edge.errors import DatasetError
+
+if TYPE_CHECKING:
+    import os
+
+    from velora_edge.data.clips import ClipSource, ClipSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One line of the registry.
+
+    Attributes:
+        module: that reads it.
+        opener: name of the callable in it, called as `opener(path, spec)`.
+        what: what it looks like, for the user.
+    """
+
+    module: str
+    opener: str
+    what: str
+
+    def open(self, path: Path, spec: ClipSpec) -> ClipSource:
+        """The set at `path`, which has this layout."""
+        return cast("ClipSource", getattr(importlib.import_module(self.module), self.opener)(path, spec))
+
+
+LAYOUTS = {
+    "store": Layout("velora_edge.data.store", "ClipStore", "an HDF5 file that velora dataset build wrote"),
+    "nmnist": Layout("velora_edge.data.nmnist", "NmnistFile", "an HDF5 file of N-MNIST recordings"),
+    "hardvs": Layout(
+        "velora_edge.data.published", "open_hardvs", "HARDVS, frames (rawframes/action_001/...)"
+    ),
+    "pokerevent": Layout(
+        "velora_edge.data.published", "open_pokerevent", "PokerEvent, frames (<class>/<seq>/<seq>_aps, _dvs)"
+    ),
+    "recordings": Layout(
+        "velora_edge.data.recordings", "open_recordings", "event files by class, videos beside, segments.csv"
+    ),
+}
+
+
+def open_clips(
+    path: str | os.PathLike[str], spec: ClipSpec, *, kind: str = "auto", seed: int = 0
+) -> ClipSource:
+    """The data set at `path`, in the form that `spec` asks for.
+
+    Args:
+        path: folder or file, or `synthetic`.
+        spec: the form of its clips.
+        kind: name of its layout, or `auto`.
+        seed: of the synthetic set.
+
+    Raises:
+        DatasetError: if there is no such set, or its layout is not known or not as it should be.
+    """
+    if str(path) == SYNTHETIC:
+        from velora_edge.data.rendered import RenderedSet
+
+        return RenderedSet(spec, seed)
+    place = Path(path)
+    if not place.exists():
+        raise DatasetError(
+            ["no such file or folder"], path=place, remedy="check the path, or use the set called synthetic"
+        )
+    name = detect(place) if kind == "auto" else kind
+    if name not in LAYOUTS:
+        raise DatasetError([f"expected data.kind auto, {', '.join(LAYOUTS)}, got {kind!r}"], path=place)
+    return LAYOUTS[name].open(place, spec)
+
+
+def detect(path: Path) -> str:
+    """Name of the layout that a file or folder has.
+
+    Raises:
+        DatasetError: if it has none that is known.
+    """
+    name = _detect_file(path) if path.is_file() else _detect_folder(path)
+    if name is None:
+        known = "; ".join(f"{kind}: {layout.what}" for kind, layout in LAYOUTS.items())
+        raise DatasetError(
+            [f"no layout that is known ({known})"], path=path, remedy="see docs/guides/training.md"
+        )
+    return name
+
+
+def _detect_file(path: Path) -> str | None:
+    from velora_edge.data.hdf5_file import Hdf5File
+    from velora_edge.data.nmnist import is_nmnist
+    from velora_edge.data.store import is_store
+
+    if path.suffix.lower() == ".csv":
+        return "recordings"
+    opener = Hdf5File(path)
+    file: Any = opener()
+    found = "store" if is_store(file) else "nmnist" if is_nmnist(file) else None
+    opener.close()
+    return found
+
+
+def _detect_folder(path: Path) -> str | None:
+    from velora_edge.data.published import has_frames
+    from velora_edge.data.recording_index import has_recordings
+
+    if has_frames(path):
+        is_hardvs = (path / "rawframes").is_dir() or path.name == "rawframes"
+        return "hardvs" if is_hardvs or any(path.glob("action_[0-9]*")) else "pokerevent"
+    return "recordings" if has_recordings(path) else None

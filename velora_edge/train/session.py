@@ -1,0 +1,143 @@
+"""One call of `velora train`, from the configuration to the best checkpoint."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from velora_edge.data.check import require_sound
+from velora_edge.data.registry import open_clips
+from velora_edge.errors import ConfigError, MissingExtraError
+from velora_edge.model.config import ModelConfig
+from velora_edge.model.tuning import ParameterCounts, count_parameters
+from velora_edge.model.velora import create_model
+from velora_edge.train.loop import Trainer
+from velora_edge.train.record import RunRecord
+from velora_edge.train.run import RunFolder
+from velora_edge.train.state import STATE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from accelerate import Accelerator
+
+    from velora_edge.data.clips import ClipSource
+    from velora_edge.train.settings import TrainConfig, TrainSection
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        folder: the run's.
+        best: figures of the best checkpoint on validation.
+        parameters: how many the network has, by what training did with them.
+    """
+
+    folder: Path
+    best: dict[str, Any]
+    parameters: ParameterCounts
+
+
+def train(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """Train a model; every process of a run calls this with the same arguments.
+
+    Args:
+        config: all that the run follows from.
+        resume: go on with the run in the folder; a run that never saved a state starts from its beginning.
+        overwrite: remove a run that is in the folder.
+        say: called with lines for the user, in the main process alone.
+
+    Raises:
+        DatasetError: if the data is not sound.
+        ConfigError: if the configuration does not fit the data or the machine.
+        InputError: if the folder holds a run and neither `resume` nor `overwrite` is set.
+    """
+    accelerator = make_accelerator(config.train)
+    tell = say if accelerator.is_main_process else lambda line: None
+    source = open_data(config)
+    require_sound(source)
+    folder = RunFolder(config, source)
+    is_resumed = resume and (folder.path / STATE).exists()
+    if accelerator.is_main_process and not is_resumed:
+        if overwrite or resume:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        folder.begin()
+    accelerator.wait_for_everyone()
+
+    torch.manual_seed(config.train.seed)
+    model = create_model(model_config(config, source))
+    torch.manual_seed(config.train.seed * 1000 + accelerator.process_index + 1)
+    trainer = Trainer(config, source, model, accelerator, folder)
+    if is_resumed:
+        trainer.resume(folder.state())
+        tell(f"resumed at step {trainer.progress.step} of {trainer.steps}")
+    counts = count_parameters(model)
+    tell(
+        f"{len(trainer.members)} clips to train on, {len(trainer.val)} for validation, "
+        f"{len(source.labels)} classes; {counts.trained:,} parameters trained, {counts.frozen:,} frozen"
+    )
+    record = RunRecord(
+        folder.path, trainer.steps, trainer.progress.step, silent=not accelerator.is_main_process
+    )
+    best = trainer.run(record)
+    source.close()
+    accelerator.end_training()
+    return Outcome(folder.path, best, counts)
+
+
+def open_data(config: TrainConfig) -> ClipSource:
+    """The data set in the form that the configuration's model takes."""
+    spec = config.clip.spec(config.model.clip_length, config.model.image_size)
+    return open_clips(config.data.path, spec, kind=config.data.kind, seed=config.data.seed)
+
+
+def model_config(config: TrainConfig, source: ClipSource) -> ModelConfig:
+    """The network's form with the data set's labels.
+
+    Raises:
+        ConfigError: if the configuration names labels that are not the data set's.
+    """
+    labels = config.model.labels or source.labels
+    if labels != source.labels:
+        raise ConfigError(
+            [f"model.labels: the data set's are {', '.join(source.labels)}; leave the key out to take them"]
+        )
+    return ModelConfig(**{**config.model.model_dump(), "labels": labels})
+
+
+def make_accelerator(config: TrainSection) -> Accelerator:
+    """Device, precision and processes, as the launcher's environment says.
+
+    Raises:
+        ConfigError: if the machine cannot compute in the precision.
+    """
+    try:
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs
+    except ImportError as error:
+        raise MissingExtraError("accelerate", "train", "training") from error
+    on_cpu = config.device == "cpu" or not torch.cuda.is_available()
+    if config.precision == "fp16" and on_cpu:
+        raise ConfigError(["train.precision: fp16 needs a GPU; use bf16 or fp32 on a CPU"])
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    return Accelerator(
+        cpu=on_cpu,
+        mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
+        # A process whose clips all lack a camera has no gradient for that camera's tower.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
