@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+SHORT_US = 500_000
+"""A file whose last frame lies further than this before its announced end was cut short."""
+
+
 class VideoFile(RGBSource):
     """The first video stream of a file; times are its presentation times, from the file's zero.
 
@@ -58,6 +62,7 @@ class VideoFile(RGBSource):
                     continue
                 yield RGBFrame(frame.to_ndarray(format="rgb24"), t_us, seq)
                 seq, last_us = seq + 1, t_us
+            self._warn_if_short(container, last_us)
         if repeated:
             self._warn(f"{repeated} frames without a time of their own were left out")
 
@@ -107,6 +112,14 @@ class VideoFile(RGBSource):
                 damaged += 1
         if damaged:
             self._warn(f"{damaged} damaged packets were passed over")
+
+    def _warn_if_short(self, container: Any, last_us: int | None) -> None:
+        """Compare the last frame with the length that the file announces (that of its longest stream)."""
+        if last_us is None or container.duration is None or len(container.streams) > 1:
+            return
+        announced_us = container.duration + max(container.start_time or 0, 0)
+        if last_us + SHORT_US < announced_us:
+            self._warn(f"ends after {last_us / 1e6:.2f} s of {announced_us / 1e6:.2f} s: it was cut short")
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings:

@@ -1,0 +1,94 @@
+"""Bounded queues between threads, and objects that are used again."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from velora_runtime.channel import Channel, ClosedError
+from velora_runtime.free_list import FreeList
+
+
+def test_items_come_out_in_the_order_they_went_in() -> None:
+    channel: Channel[int] = Channel(3, "wait")
+    for item in (1, 2, 3):
+        channel.put(item)
+    assert [channel.get() for _ in range(3)] == [1, 2, 3]
+
+
+def test_newest_hands_back_the_oldest_when_full() -> None:
+    channel: Channel[int] = Channel(2, "newest")
+    assert [channel.put(item) for item in (1, 2, 3, 4)] == [None, None, 1, 2]
+    channel.finish()
+    assert [channel.get() for _ in range(3)] == [3, 4, None]
+
+
+def test_wait_loses_nothing_however_slow_the_taker() -> None:
+    channel: Channel[int] = Channel(1, "wait")
+
+    def put_all() -> None:
+        for item in range(100):
+            channel.put(item)
+        channel.finish()
+
+    putter = threading.Thread(target=put_all)
+    putter.start()
+    taken = list(iter(channel.get, None))
+    putter.join(10)
+    assert taken == list(range(100))
+
+
+def test_what_is_in_a_finished_channel_can_still_be_taken() -> None:
+    channel: Channel[int] = Channel(2, "wait")
+    channel.put(1)
+    channel.finish()
+    assert (channel.get(), channel.get(), channel.get()) == (1, None, None)
+
+
+def test_abort_wakes_who_waits_for_room_and_who_waits_for_an_item() -> None:
+    full: Channel[int] = Channel(1, "wait")
+    full.put(1)
+    empty: Channel[int] = Channel(1, "wait")
+    ended: list[str] = []
+
+    def expect_closed(name: str, act: object) -> None:
+        try:
+            act()  # type: ignore[operator]
+        except ClosedError:
+            ended.append(name)
+
+    threads = [
+        threading.Thread(target=expect_closed, args=("put", lambda: full.put(2))),
+        threading.Thread(target=expect_closed, args=("get", empty.get)),
+    ]
+    for thread in threads:
+        thread.start()
+    full.abort()
+    empty.abort()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(ended) == ["get", "put"]
+
+
+def test_an_aborted_channel_takes_nothing() -> None:
+    channel: Channel[int] = Channel(2, "newest")
+    channel.put(1)
+    channel.abort()
+    with pytest.raises(ClosedError):
+        channel.put(2)
+    with pytest.raises(ClosedError):
+        channel.get()
+
+
+def test_a_channel_without_room_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected room for at least 1 item, got 0"):
+        Channel(0, "wait")
+
+
+def test_what_was_given_back_is_used_again() -> None:
+    free: FreeList[list[int]] = FreeList(list)
+    first, second = free.take(), free.take()
+    assert first is not second
+    free.give(first)
+    assert free.take() is first
+    assert free.made == 2
