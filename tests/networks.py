@@ -32,7 +32,7 @@ def tiny_model(seed: int = 0, **changes: Any) -> VELoRA:
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(parameter, std=0.1)
-        elif name.endswith("absent") or "norm" in name:
+        elif parameter.requires_grad and (name.endswith("absent") or "norm" in name):
             nn.init.normal_(parameter, mean=0.5, std=0.5)
     return model.eval()
 

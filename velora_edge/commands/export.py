@@ -38,9 +38,10 @@ def command(checkpoint: Path, out: Path, name: str | None, labels: Path | None) 
     LoRA is merged, five ONNX graphs are written over one file of weights, and their logits are compared
     with the model's own before the bundle is moved to its place.
     """
+    from velora_export.bundle_export import export_bundle
+
     from velora_edge.model.checkpoint import load_model, read_checkpoint
     from velora_edge.model.labels import read_labels
-    from velora_export.bundle_export import export_bundle
 
     description = read_checkpoint(checkpoint)
     names = read_labels(labels) if labels is not None else None
