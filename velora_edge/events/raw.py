@@ -15,7 +15,7 @@ from velora_edge.events.raw_header import LONGEST_HEADER, parse_header
 from velora_edge.events.raw_walker import NEVER, RawWalker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from velora_edge.datatypes import EventBatch, TriggerBatch
@@ -186,7 +186,7 @@ def open_raw(
         )
     is_legacy = header.is_legacy
     if encoding == "EVT2.1" and is_legacy is None:
-        is_legacy = _looks_legacy(path, header.payload_at)
+        is_legacy = _looks_legacy(path, header.payload_at, header.sensor)
     return RawReader(path, encoding, header.sensor, header.payload_at, bool(is_legacy))
 
 
@@ -205,13 +205,13 @@ def open_evt3(path: Path, *, sensor: tuple[int, int] | None = None) -> RawReader
     return open_raw(path, sensor=sensor, encoding="EVT3")
 
 
-def _looks_legacy(path: Path, payload_at: int) -> bool:
-    """Which half of EVT2.1's words holds the type, by which half holds more types that there are."""
+def _looks_legacy(path: Path, payload_at: int, sensor: tuple[int, int]) -> bool:
+    """Whether EVT2.1's typed half comes first: the half that holds more plausible words is the typed one."""
     with path.open("rb") as file:
         file.seek(payload_at)
         data = file.read(8 * _WORDS_TO_JUDGE)
     halves = np.frombuffer(data[: len(data) // 8 * 8], "<u4").reshape(-1, 2)
-    known: Callable[[int], int] = lambda half: int(  # noqa: E731
-        np.isin(halves[:, half] >> 28, (0, 1, 8, 10, 14, 15)).sum()
-    )
-    return known(0) > known(1)
+    kind, x, y = halves >> 28, (halves >> 11) & 0x7FF, halves & 0x7FF
+    is_event = (kind < 2) & (halves != 0) & (x % 32 == 0) & (x < sensor[0]) & (y < sensor[1])
+    first, second = (is_event | np.isin(kind, (8, 10, 14, 15))).sum(axis=0)
+    return bool(first > second)

@@ -25,6 +25,43 @@ CHUNK_BYTES = 1 << 18
 _WORD_BYTES = {"EVT2": 4, "EVT2.1": 8, "EVT3": 2}
 _ELEMENT = {"EVT2": "<u4", "EVT2.1": "<u4", "EVT3": "<u2"}
 _EDGES = 1024
+_SENTENCES = (
+    (
+        s.EARLY,
+        "1 event comes before the first time word; it has no time and was dropped",
+        "{n:,} events come before the first time word; they have no time and were dropped",
+    ),
+    (
+        s.EARLY_EDGES,
+        "1 trigger edge comes before the first time word and was dropped",
+        "{n:,} trigger edges come before the first time word and were dropped",
+    ),
+    (
+        s.HOMELESS,
+        "1 event comes before the first address that it refers to and was dropped",
+        "{n:,} events come before the first address that they refer to and were dropped",
+    ),
+    (
+        s.OUTSIDE,
+        "1 event lies outside the sensor of {sensor} and was dropped",
+        "{n:,} events lie outside the sensor of {sensor} and were dropped",
+    ),
+    (
+        s.BACKWARDS,
+        "the time steps back once; the events keep the camera's times",
+        "the time steps back {n:,} times; the events keep the camera's times",
+    ),
+    (
+        s.UNKNOWN,
+        "1 word is of no type that {encoding} has and was passed over",
+        "{n:,} words are of no type that {encoding} has and were passed over",
+    ),
+    (
+        s.PADDING,
+        "1 padding word (0x9999) was passed over",
+        "{n:,} padding words (0x9999) were passed over",
+    ),
+)
 LONG_AGO = int(np.iinfo(np.int64).min)
 NEVER = int(np.iinfo(np.int64).max)
 
@@ -116,17 +153,12 @@ class RawWalker:
 
     def warnings(self) -> list[str]:
         """What was lost or odd so far, one sentence each."""
-        width, height = self.sensor
-        sentences = (
-            (s.EARLY, "{} events come before the first time word; they have no time and were dropped"),
-            (s.EARLY_EDGES, "{} trigger edges come before the first time word and were dropped"),
-            (s.HOMELESS, "{} events come before the first address that they refer to and were dropped"),
-            (s.OUTSIDE, f"{{}} events lie outside the sensor of {width}x{height} and were dropped"),
-            (s.BACKWARDS, "the time steps back {} times; the events keep the camera's times"),
-            (s.UNKNOWN, "{} words are of no type that " + self.encoding + " has and were passed over"),
-            (s.PADDING, "{} padding words (0x9999) were passed over"),
-        )
-        found = [text.format(f"{int(self.state[at]):,}") for at, text in sentences if self.state[at]]
+        found = []
+        for place, one, many in _SENTENCES:
+            n = int(self.state[place])
+            if n:
+                text = one if n == 1 else many
+                found.append(text.format(n=n, sensor="x".join(map(str, self.sensor)), encoding=self.encoding))
         if self._rest.stop > self._rest.start:
             found.append(
                 f"the recording was cut off within a word: dropped {self._rest.stop - self._rest.start} "
