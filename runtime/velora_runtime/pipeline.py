@@ -196,8 +196,10 @@ class Pipeline:
             return
         pacer = Pacer(self._pace, self._clock, self._stop)
         for t_us in self._feed.edges_us:
+            if self._packer.is_exhausted:
+                return
             pacer.wait_for(t_us)
-            if self._stop.is_set() or self._packer.is_exhausted:
+            if self._stop.is_set():
                 return
             yield Instant(t_us, None, self._clock.now_us())
 
