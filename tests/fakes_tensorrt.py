@@ -1,0 +1,440 @@
+"""TensorRT's Python API as far as we use it, computing through ONNX Runtime on a `FakeGPU`.
+
+It refuses what the real one refuses: addresses that are not aligned, an engine of another version, recording
+a run that never ran. What would kill the process, or be undefined, is an AssertionError here. Every class and
+method is compared with the real packages by test_tensorrt_names.py.
+"""
+# ruff: noqa: A002
+
+from __future__ import annotations
+
+import functools
+import json
+import struct
+import sys
+import types
+import weakref
+from enum import Enum, IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+from fakes_cuda import FakeGPU
+
+if TYPE_CHECKING:
+    import pytest
+
+
+class NetworkDefinitionCreationFlag(IntEnum):
+    STRONGLY_TYPED = 1
+
+
+class BuilderFlag(Enum):
+    TF32 = 0
+    VERSION_COMPATIBLE = 1
+
+
+class MemoryPoolType(Enum):
+    WORKSPACE = 0
+    TACTIC_DRAM = 1
+
+
+class ProfilingVerbosity(Enum):
+    LAYER_NAMES_ONLY = 0
+
+
+class HardwareCompatibilityLevel(Enum):
+    NONE = 0
+    AMPERE_PLUS = 1
+
+
+class TensorIOMode(Enum):
+    INPUT = 0
+    OUTPUT = 1
+
+
+class DataType(Enum):
+    FLOAT = "tensor(float)"
+    HALF = "tensor(float16)"
+    UINT8 = "tensor(uint8)"
+
+
+class ILogger:
+    class Severity(IntEnum):
+        INTERNAL_ERROR = 0
+        ERROR = 1
+        WARNING = 2
+        INFO = 3
+
+    def __init__(self) -> None:
+        self.is_ready = True
+
+    def log(self, severity: Severity, msg: str) -> None:
+        raise NotImplementedError
+
+
+class IProgressMonitor:
+    def __init__(self) -> None:
+        self.is_ready = True
+
+    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+        raise NotImplementedError
+
+    def step_complete(self, phase_name: str, step: int) -> bool:
+        raise NotImplementedError
+
+    def phase_finish(self, phase_name: str) -> None:
+        raise NotImplementedError
+
+
+@functools.lru_cache(maxsize=64)
+def session(path: str, stamp: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+class ITensor:
+    __slots__ = ("dtype", "mode", "name", "shape")
+
+    def __init__(self, argument: Any, mode: TensorIOMode) -> None:
+        self.name, self.mode, self.dtype = argument.name, mode, DataType(argument.type)
+        self.shape = tuple(size if isinstance(size, int) else -1 for size in argument.shape)
+
+
+class ParserError:
+    def __init__(self, words: str) -> None:
+        self._words = words
+
+    def desc(self) -> str:
+        return self._words
+
+    def node_operator(self) -> str:
+        return "Fake"
+
+
+class ITimingCache:
+    def __init__(self, timed: list[str]) -> None:
+        self._timed = timed
+
+    def serialize(self) -> bytes:
+        return json.dumps(self._timed).encode()
+
+
+class IOptimizationProfile:
+    def __init__(self) -> None:
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    def set_shape(self, input: str, min: tuple[int, ...], opt: tuple[int, ...], max: tuple[int, ...]) -> None:
+        assert min == opt == max
+        self._shapes[input] = tuple(min)
+
+
+class INetworkDefinition:
+    __slots__ = ("__weakref__", "_parser", "_path", "_tensors", "name")
+
+    def __init__(self) -> None:
+        self.name, self._path, self._tensors = "", "", []
+        self._parser: Any = lambda: None
+
+    @property
+    def num_inputs(self) -> int:
+        return sum(tensor.mode is TensorIOMode.INPUT for tensor in self._tensors)
+
+    def get_input(self, index: int) -> ITensor:
+        return [tensor for tensor in self._tensors if tensor.mode is TensorIOMode.INPUT][index]
+
+
+class IBuilderConfig:
+    __slots__ = (
+        *("_cache", "_flags", "_pools", "_profiles", "builder_optimization_level"),
+        *("hardware_compatibility_level", "profiling_verbosity", "progress_monitor"),
+    )
+
+    def __init__(self) -> None:
+        self._flags, self._pools = {BuilderFlag.TF32}, {}
+        self._profiles: list[IOptimizationProfile] = []
+        self._cache: ITimingCache | None = None
+        self.builder_optimization_level = 3
+        self.hardware_compatibility_level = HardwareCompatibilityLevel.NONE
+        self.progress_monitor: IProgressMonitor | None = None
+
+    def set_flag(self, flag: BuilderFlag) -> None:
+        self._flags.add(flag)
+
+    def clear_flag(self, flag: BuilderFlag) -> None:
+        self._flags.discard(flag)
+
+    def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
+        assert isinstance(pool_size, int)
+        assert pool_size > 0
+        self._pools[pool] = pool_size
+
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None:
+        try:
+            return ITimingCache(json.loads(serialized_timing_cache or b"[]"))
+        except ValueError:
+            return None
+
+    def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
+        assert ignore_mismatch is False
+        self._cache = cache
+        return True
+
+    def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
+        self._profiles.append(profile)
+        return len(self._profiles) - 1
+
+
+PLAIN = (
+    *(NetworkDefinitionCreationFlag, BuilderFlag, MemoryPoolType, ProfilingVerbosity, TensorIOMode, DataType),
+    *(HardwareCompatibilityLevel, ILogger, IProgressMonitor, ITensor, ParserError, ITimingCache),
+    *(IOptimizationProfile, INetworkDefinition, IBuilderConfig),
+)
+"""What the module holds besides the classes that know their `FakeTensorRT`."""
+
+
+def make_plan(version: str, content: dict[str, Any]) -> bytes:
+    """An engine file with a true header, whose program is the name of an ONNX file."""
+    numbers = [*(int(part) for part in version.split(".")), 26][:4]
+    return struct.pack("<II16x4B", 0x74727466, 0, *numbers) + json.dumps(content).encode()
+
+
+class FakeTensorRT:
+    """The module, as `module`, and what it was asked.
+
+    Attributes:
+        builds: the configuration of each build: name, pools, flags, level, timed layers, threads.
+        fail_build: what the builder says instead of building.
+        refuse_runs: `execute_async_v3` returns False from now on.
+        refuse_recording: the same while a graph is recorded.
+        loads_also: versions whose engines it loads when host code is allowed.
+        spoil: added to every output, to play an engine that is not its graph.
+        on_step: called at every step of a build.
+    """
+
+    def __init__(self, gpu: FakeGPU, version: str = "10.3.0") -> None:
+        self.gpu, self.version = gpu, version
+        self.builds: list[dict[str, Any]] = []
+        self.fail_build = ""
+        self.refuse_runs = self.refuse_recording = False
+        self.loads_also: set[str] = set()
+        self.spoil = 0.0
+        self.on_step: Any = lambda: None
+        self.module = types.ModuleType("tensorrt")
+        self.module.__version__ = version
+        made = (_make_builder(self), _make_parser(self), *_make_runtime(self))
+        for kind in (*made, *PLAIN):
+            setattr(self.module, kind.__name__, kind)
+
+    @classmethod
+    def install(cls, monkeypatch: pytest.MonkeyPatch, home: Path, version: str = "10.3.0") -> FakeTensorRT:
+        """A GPU with TensorRT in place of this machine's; key and caches go to `home`."""
+        fake = cls(FakeGPU(), version)
+        monkeypatch.setitem(sys.modules, "tensorrt", fake.module)
+        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake.gpu.module)
+        monkeypatch.setattr("velora_edge.gpu.cuda.GPU_FILES", (str(home),))
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+        monkeypatch.delenv("VELORA_TRUST_ENGINES", raising=False)
+        return fake
+
+    def check_gpu(self, logger: ILogger) -> None:
+        assert self.gpu.devices, "the real one kills the process where there is no GPU"
+        assert getattr(logger, "is_ready", False), "ILogger.__init__ was not called"
+
+
+def _make_builder(fake: FakeTensorRT) -> type:
+    class Builder:
+        __slots__ = ("_logger", "max_threads")
+
+        def __init__(self, logger: ILogger) -> None:
+            fake.check_gpu(logger)
+            self._logger, self.max_threads = logger, 0
+
+        def create_network(self, flags: int) -> INetworkDefinition:
+            assert flags == 1 << NetworkDefinitionCreationFlag.STRONGLY_TYPED
+            return INetworkDefinition()
+
+        def create_builder_config(self) -> IBuilderConfig:
+            return IBuilderConfig()
+
+        def create_optimization_profile(self) -> IOptimizationProfile:
+            return IOptimizationProfile()
+
+        def build_serialized_network(
+            self, network: INetworkDefinition, config: IBuilderConfig
+        ) -> bytes | None:
+            assert network._parser() is not None, "the parser owns the weights and is gone"
+            assert len(network.name) <= 128
+            inputs = [tensor for tensor in network._tensors if tensor.mode is TensorIOMode.INPUT]
+            for tensor in inputs:
+                assert config._profiles[0]._shapes[tensor.name] == (1, *tensor.shape[1:])
+            if fake.fail_build:
+                self._logger.log(ILogger.Severity.ERROR, fake.fail_build)
+                return None
+            if not self._report(config.progress_monitor):
+                return None
+            timed = config._cache._timed if config._cache is not None else []
+            is_known = Path(network._path).name in timed
+            fake.builds.append(
+                {
+                    "name": network.name,
+                    "pools": {pool.name: size for pool, size in config._pools.items()},
+                    "flags": {flag.name for flag in config._flags},
+                    "level": config.builder_optimization_level,
+                    "compatibility": config.hardware_compatibility_level.name,
+                    "was_timed": is_known,
+                    "threads": self.max_threads,
+                }
+            )
+            timed.extend([] if is_known else [Path(network._path).name])
+            return make_plan(fake.version, {"name": network.name, "onnx": network._path})
+
+        def _report(self, monitor: IProgressMonitor | None) -> bool:
+            assert monitor is not None
+            assert getattr(monitor, "is_ready", False), "IProgressMonitor.__init__ was not called"
+            monitor.phase_start("Building", None, 1)
+            monitor.phase_start("Timing", "Building", 3)
+            for step in range(3):
+                fake.on_step()
+                if not monitor.step_complete("Timing", step):
+                    return False
+            monitor.phase_finish("Timing")
+            monitor.phase_finish("Building")
+            return True
+
+    return Builder
+
+
+def _make_parser(fake: FakeTensorRT) -> type:
+    class OnnxParser:
+        __slots__ = ("__weakref__", "_errors", "_network")
+
+        def __init__(self, network: INetworkDefinition, logger: ILogger) -> None:
+            fake.check_gpu(logger)
+            self._network, self._errors = network, []
+
+        def parse_from_file(self, model: str) -> bool:
+            try:
+                loaded = session(model, Path(model).stat().st_mtime_ns)
+            except Exception as error:
+                self._errors.append(ParserError(str(error).splitlines()[0]))
+                return False
+            tensors = [ITensor(argument, TensorIOMode.INPUT) for argument in loaded.get_inputs()]
+            tensors += [ITensor(argument, TensorIOMode.OUTPUT) for argument in loaded.get_outputs()]
+            self._network._tensors, self._network._path = tensors, model
+            self._network._parser = weakref.ref(self)
+            return True
+
+        @property
+        def num_errors(self) -> int:
+            return len(self._errors)
+
+        def get_error(self, index: int) -> ParserError:
+            return self._errors[index]
+
+    return OnnxParser
+
+
+def _make_runtime(fake: FakeTensorRT) -> tuple[type, ...]:
+    class Runtime:
+        __slots__ = ("_logger", "engine_host_code_allowed")
+
+        def __init__(self, logger: ILogger) -> None:
+            fake.check_gpu(logger)
+            self._logger, self.engine_host_code_allowed = logger, False
+
+        def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
+            known = {make_plan(version, {})[:28] for version in (fake.version, *fake.loads_also)}
+            if serialized_engine[:28] not in known:
+                self._logger.log(ILogger.Severity.ERROR, "Version tag does not match.")
+                return None
+            if serialized_engine[:28] != make_plan(fake.version, {})[:28]:
+                assert self.engine_host_code_allowed, "it brings code for the CPU along"
+            return ICudaEngine(json.loads(serialized_engine[28:]), self._logger)
+
+    class ICudaEngine:
+        def __init__(self, content: dict[str, Any], logger: ILogger) -> None:
+            self.name, self._logger = content["name"], logger
+            path = Path(content["onnx"])
+            self._session = session(str(path), path.stat().st_mtime_ns)
+            self._tensors = [ITensor(argument, TensorIOMode.INPUT) for argument in self._session.get_inputs()]
+            self._tensors += [ITensor(a, TensorIOMode.OUTPUT) for a in self._session.get_outputs()]
+
+        @property
+        def num_io_tensors(self) -> int:
+            return len(self._tensors)
+
+        def get_tensor_name(self, index: int) -> str:
+            return self._tensors[index].name
+
+        def get_tensor_mode(self, name: str) -> TensorIOMode:
+            return self._find(name).mode
+
+        def get_tensor_dtype(self, name: str) -> DataType:
+            return self._find(name).dtype
+
+        def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+            return self._find(name).shape
+
+        def create_execution_context(self) -> IExecutionContext:
+            return IExecutionContext(self)
+
+        def _find(self, name: str) -> ITensor:
+            return next(tensor for tensor in self._tensors if tensor.name == name)
+
+    class IExecutionContext:
+        def __init__(self, engine: ICudaEngine) -> None:
+            self._engine, self._logger = engine, engine._logger
+            self._shapes: dict[str, tuple[int, ...]] = {}
+            self._addresses: dict[str, int] = {}
+            self._ran: set[tuple[int, ...]] = set()
+
+        def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+            self._shapes[name] = tuple(shape)
+            return tuple(shape) == (1, *self._engine._find(name).shape[1:])
+
+        def infer_shapes(self) -> list[str]:
+            inputs = [t.name for t in self._engine._tensors if t.mode is TensorIOMode.INPUT]
+            return [name for name in inputs if name not in self._shapes]
+
+        def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+            shape = self._engine._find(name).shape
+            return (1, *shape[1:]) if not self.infer_shapes() else shape
+
+        def set_tensor_address(self, name: str, memory: int) -> bool:
+            if memory % 256:
+                self._logger.log(ILogger.Severity.ERROR, f"address of {name} is not aligned")
+                return False
+            self._addresses[name] = memory
+            return True
+
+        def execute_async_v3(self, stream_handle: int) -> bool:
+            assert stream_handle != 0, "on the default stream"
+            places = tuple(self._addresses[tensor.name] for tensor in self._engine._tensors)
+            is_recording = fake.gpu.is_capturing(stream_handle)
+            if fake.refuse_runs or (is_recording and (fake.refuse_recording or places not in self._ran)):
+                self._logger.log(ILogger.Severity.ERROR, "enqueue was refused")
+                return False
+            self._ran.add(places)
+            fake.gpu.submit(stream_handle, lambda: self._compute(places))
+            return True
+
+        def _compute(self, places: tuple[int, ...]) -> None:
+            inputs, output = {}, None
+            for tensor, address in zip(self._engine._tensors, places, strict=True):
+                shape = (1, *tensor.shape[1:])
+                dtype = {DataType.FLOAT: np.float32, DataType.HALF: np.float16, DataType.UINT8: np.uint8}
+                size = int(np.prod(shape)) * np.dtype(dtype[tensor.dtype]).itemsize
+                values = fake.gpu.view(address, size).view(dtype[tensor.dtype]).reshape(shape)
+                if tensor.mode is TensorIOMode.INPUT:
+                    inputs[tensor.name] = values.copy()
+                else:
+                    output = values
+            (result,) = self._engine._session.run(None, inputs)
+            assert output is not None
+            output[:] = result + np.asarray(fake.spoil, result.dtype)
+
+    return Runtime, ICudaEngine, IExecutionContext
