@@ -105,9 +105,9 @@ def open_events(
 
 
 def _split_part(path: Path, part: str | int | None) -> tuple[Path, str | None]:
-    name, hash_sign, named_part = path.name.rpartition("#")
-    if part is None and hash_sign and name and not path.exists():
-        return path.with_name(name), named_part
+    name, _, named_part = str(path).rpartition("#")
+    if part is None and name and not path.exists() and Path(name).exists():
+        return Path(name), named_part
     return path, None if part is None else str(part)
 
 
@@ -158,3 +158,4 @@ register("AEDAT4", "velora_edge.events.aedat4", "Aedat4Reader", sniffing.is_aeda
 register("AEDAT 1-3", "velora_edge.events.aedat4", "refuse_older_aedat", sniffing.is_older_aedat)
 register("MAT", "velora_edge.events.matlab", "MatReader", sniffing.is_mat)
 register("NumPy", "velora_edge.events.numpy_files", "NumpyReader", sniffing.is_numpy)
+register("ROS", "velora_edge.events.ros_bag", "RosBagReader", sniffing.is_ros_bag, has_parts=True)

@@ -100,3 +100,10 @@ def _is_number(word: bytes) -> bool:
     except ValueError:
         return False
     return True
+
+
+def is_ros_bag(head: bytes, path: Path) -> bool:
+    """A ROS 1 bag, an MCAP or SQLite file, or a folder with a ROS 2 bag's metadata."""
+    if not head:
+        return (path / "metadata.yaml").is_file()
+    return head.startswith((b"#ROSBAG V2.0", b"\x89MCAP0\r\n", b"SQLite format 3\0"))
