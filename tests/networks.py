@@ -11,6 +11,8 @@ from velora_edge.model.config import Backbone, ModelConfig
 from velora_edge.model.velora import VELoRA, create_model
 
 ARGS = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
+SHALLOW = Backbone(name="vit_tiny_patch16_224", args={**ARGS, "depth": 1})
+"""One block a tower: quicker to export."""
 T, SIZE, N, D = 4, 32, 17, 48
 
 

@@ -8,6 +8,7 @@ import logging
 import warnings
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from velora_edge.errors import EngineError
@@ -53,7 +54,33 @@ def trace(graph: Graph, name: str, *, opset: int = OPSET) -> onnx_ir.Model:
     assert program is not None
     model = program.model
     model.graph.name = name
+    _fold_transposes(model)
     return model
+
+
+def _fold_transposes(model: onnx_ir.Model) -> None:
+    """Transpose weights now: the exporter leaves it to the engine where several layers share one.
+
+    The result has the same bytes as where it was folded already, so that graphs share it.
+    """
+    import onnx_ir
+
+    graph = model.graph
+    for node in [n for n in graph if n.op_type == "Transpose"]:
+        weight, result = node.inputs[0], node.outputs[0]
+        name = None if weight is None else weight.name
+        if weight is None or name is None or name not in graph.initializers or weight.const_value is None:
+            continue
+        order = node.attributes["perm"].as_ints()
+        array = np.ascontiguousarray(weight.const_value.numpy().transpose(order))
+        tensor = onnx_ir.tensor(array, name=f"{name}.transposed")
+        kind, shape = onnx_ir.TensorType(tensor.dtype), onnx_ir.Shape(array.shape)
+        folded = onnx_ir.Value(name=tensor.name, shape=shape, type=kind, const_value=tensor)
+        graph.register_initializer(folded)
+        result.replace_all_uses_with(folded)
+        graph.remove(node, safe=True)
+        if not weight.uses():
+            graph.initializers.pop(name)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,106 @@
+"""`velora export` and `velora import-checkpoint`, as they are typed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from networks import SHALLOW, tiny_model
+from safetensors.torch import load_file
+from velora_export.sessions import Sessions
+
+from velora_edge.bundle import open_bundle
+from velora_edge.cli import velora
+from velora_edge.console import run
+from velora_edge.model.checkpoint import save_checkpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+torch.set_num_threads(2)
+
+
+def test_export_tells_steps_parity_and_the_next_command(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    save_checkpoint(
+        tiny_model(tuning="linear", backbone=SHALLOW), tmp_path / "best", include_base=True, trained=False
+    )
+    (tmp_path / "names.txt").write_text("sit\nstand\n\nwalk\n")
+    out = tmp_path / "poses.velora"
+    arguments = ["export", str(tmp_path / "best"), str(out), "--labels", str(tmp_path / "names.txt")]
+    assert run(velora, arguments) == 0
+    printed, steps = capfd.readouterr()
+    lines = printed.splitlines()
+    assert lines[0].startswith(f"{out}: ")
+    assert lines[0].endswith("MB, 3 labels, clips of 4, random weights")
+    assert "ONNX Runtime" in lines[1]
+    assert lines[2:] == [f"next: velora-live {out} --events RECORDING --rgb VIDEO"]
+    assert steps.splitlines() == [
+        "[1/7] merge LoRA",
+        *(f"[{i}/7] graph {g}.onnx" for i, g in enumerate(("rgb", "event", "diff", "head", "clip"), start=2)),
+        "[7/7] parity with torch",
+    ]
+    manifest = open_bundle(out).manifest
+    assert (manifest.name, manifest.labels) == ("poses", ("sit", "stand", "walk"))
+    assert not manifest.weights.trained
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export", "nowhere", "x.velora"], "error: nowhere: no such checkpoint"),
+        (["export", "best", "taken"], "error: taken: exists and is not a model bundle"),
+        (["export", "best", "x.velora", "--labels", "two.txt"], "the model has 3 classes, got 2 labels"),
+        (["export", "best", "x.velora", "--labels", "twice.txt"], "error: twice.txt: names 'a' twice"),
+        (["export", "best", "x.velora", "--labels", "none.txt"], "error: none.txt: cannot be read as text"),
+        (["import-checkpoint", "two.txt", "out"], "error: two.txt: not a torch checkpoint"),
+        (["import-checkpoint", "none.pth", "out"], "error: none.pth: no such checkpoint"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_exit_code_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(tiny_model(tuning="linear", backbone=SHALLOW), tmp_path / "best", include_base=True)
+    (tmp_path / "two.txt").write_text("a\nb\n")
+    (tmp_path / "twice.txt").write_text("a\na\nb\n")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "letter.txt").write_text("dear")
+    before = sorted(tmp_path.rglob("*"))
+    assert run(velora, arguments) == 2
+    printed, errors = capfd.readouterr()
+    assert printed == ""
+    complaints = [line for line in errors.splitlines() if not line.startswith("[")]
+    assert len(complaints) == 1
+    assert message in complaints[0]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_a_published_checkpoint_runs_as_a_bundle_and_gives_the_published_log_probabilities(
+    shared_golden: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    imported, bundle = tmp_path / "published", tmp_path / "published.velora"
+    assert run(velora, ["import-checkpoint", str(shared_golden / "checkpoint.pth"), str(imported)]) == 0
+    assert capfd.readouterr().out.splitlines() == [
+        f"{imported}: 159 tensors taken over, 122 without effect on a prediction; 32x32 images, 5 classes, "
+        "LoRA rank 4",
+        f"next: velora export {imported} published.velora",
+    ]
+    assert run(velora, ["export", str(imported), str(bundle)]) == 0
+    sessions = Sessions(bundle, threads=2)
+    T = open_bundle(bundle).manifest.clip_length
+    present = {f"{m}_present": np.ones((1, n), np.float32) for m, n in zip(
+        ("rgb", "event", "diff"), (T, T, T - 1), strict=True)}  # fmt: skip
+    for i in (0, 1):
+        item = load_file(shared_golden / f"batch1_item{i}.safetensors")
+        rings = {m: item[f"{m}_frame_tokens"].numpy()[None] for m in ("rgb", "event", "diff")}
+        logits = torch.from_numpy(sessions.run("head", {**rings, **present}))
+        torch.testing.assert_close(logits.log_softmax(1), item["log_probs"], atol=1e-4, rtol=0)

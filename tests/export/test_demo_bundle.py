@@ -1,0 +1,43 @@
+"""The bundle that comes with the package."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from velora_export.demo_bundle import CONFIG, LABELS, random_demo_model
+from velora_export.parity import TOLERANCE, random_clips, stream_clip
+from velora_export.sessions import Sessions
+
+from velora_edge.bundle import find_model, open_bundle
+
+torch.set_num_threads(2)
+
+
+def test_the_packaged_bundle_is_whole_small_and_of_the_demo_s_labels() -> None:
+    bundle = open_bundle("demo")
+    size = sum(file.stat().st_size for file in bundle.path.rglob("*") if file.is_file())
+    assert size < 12_000_000
+    assert bundle.manifest.labels == LABELS
+    assert LABELS[:3] == ("red-left", "red-right", "red-up")
+    assert len(set(LABELS)) == 12
+    parity = bundle.manifest.parity["fp32"]
+    assert max(parity["merged"], parity["onnx"], parity["streaming"]) < TOLERANCE["fp32"]
+
+
+def test_its_graphs_run_and_streaming_equals_the_clip() -> None:
+    import numpy as np
+
+    bundle = open_bundle("demo")
+    sessions = Sessions(find_model("demo"), threads=2)
+    clips = random_clips(CONFIG, count=1)
+    flags = {f"{m}_present": np.ones((1, bundle.manifest.clip_length), np.float32) for m in ("rgb", "event")}
+    whole = sessions.run("clip", {"rgb": clips.rgb, "event": clips.event, **flags})
+    streamed = stream_clip(sessions, clips.rgb[0], clips.event[0], flags)
+    np.testing.assert_allclose(streamed, whole, atol=TOLERANCE["fp32"], rtol=0)
+
+
+def test_random_weights_follow_from_the_seed() -> None:
+    first, again, other = (random_demo_model(seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    with pytest.raises(AssertionError):
+        assert all(torch.equal(first[name], other[name]) for name in first)
