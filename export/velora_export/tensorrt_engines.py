@@ -56,6 +56,15 @@ class BuiltEngine:
     size_bytes: int
     is_new: bool
 
+    def describe(self) -> str:
+        """A line for people."""
+        entry, parity = self.entry, self.entry.parity
+        took = f"built in {self.seconds:.0f} s" if self.is_new else "already there"
+        apart = f"{parity.get('relative', 0):.1e} from ONNX Runtime's output"
+        agreement = parity.get("top1_agreement")
+        same = "" if agreement is None else f", same label in {agreement:.0%}"
+        return f"{entry.graph:5} {took}, {self.size_bytes / 1e6:.1f} MB, {apart}{same}: {entry.file}"
+
 
 class BundleBuilder:
     """Builds a bundle's engines on this machine's GPU.

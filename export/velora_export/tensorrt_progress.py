@@ -5,18 +5,20 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rich.progress import TaskID
+    from rich.console import Console
+from rich.progress import TaskID
 
 Result = TypeVar("Result")
 
 
 class BuildProgress:
-    """The phases that TensorRT is in, one bar each on a terminal; nothing is drawn elsewhere.
+    """The phases that TensorRT is in, one bar each on standard error; drawn on a terminal only.
 
     Callable from any thread: TensorRT reports from several. Use as a context manager.
 
@@ -29,7 +31,7 @@ class BuildProgress:
         self._lock = threading.Lock()
         self._bars: dict[str, TaskID] = {}
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, transient=True)
+        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
 
     def __enter__(self) -> BuildProgress:
         if self._progress.console.is_terminal:
@@ -37,7 +39,8 @@ class BuildProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._progress.console.is_terminal:
+            self._progress.stop()
 
     def start(self, phase: str, parent: str | None, steps: int) -> None:
         """A phase begins."""
@@ -93,27 +96,30 @@ def run_cancellable(work: Callable[[], Result], progress: BuildProgress) -> Resu
     """
     results: list[Result] = []
     errors: list[BaseException] = []
+    is_over = threading.Event()
 
     def target() -> None:
         try:
             results.append(work())
         except BaseException as error:  # handed to the caller below
             errors.append(error)
+        finally:
+            is_over.set()
 
-    thread = threading.Thread(target=target, name="tensorrt-build", daemon=True)
-    thread.start()
     try:
-        _join(thread)
+        threading.Thread(target=target, name="tensorrt-build", daemon=True).start()
+        _wait(is_over)
     except KeyboardInterrupt:
         progress.is_cancelled = True
         progress.say("stopping at the end of this step ...")
-        _join(thread)
+        _wait(is_over)
         raise
     if errors:
         raise errors[0]
     return results[0]
 
 
-def _join(thread: threading.Thread) -> None:
-    while thread.is_alive():
-        thread.join(0.1)
+def _wait(is_over: threading.Event) -> None:
+    # Not Thread.join: up to Python 3.12 one that Ctrl-C interrupts takes the thread for finished.
+    while not is_over.wait(0.1):
+        pass

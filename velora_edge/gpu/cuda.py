@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MODULES = ("cuda.bindings.runtime", "cuda.cudart")
-GPU_FILES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvmap", "/dev/dxg")
-"""Device files of a GPU's driver: on a PC, on a Jetson (two), under WSL."""
+GPU_FILES = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/nvmap", "/dev/nvhost-gpu", "/dev/dxg")
+"""What a GPU's driver shows: on a PC (two), on a Jetson (two), under WSL."""
 
 
 def load_cuda() -> Any:
@@ -40,19 +40,21 @@ def load_cuda() -> Any:
 
 
 def has_gpu() -> bool:
-    """Whether the kernel shows an NVIDIA GPU; needs no library."""
+    """Whether a driver shows an NVIDIA GPU. Needs no library, so that a machine without one loads none."""
     return any(Path(file).exists() for file in GPU_FILES)
 
 
 def why_no_cuda(device: int = 0) -> str | None:
     """Why there is no CUDA device of that number here, for people; None if there is one."""
+    if not has_gpu():
+        return "there is no NVIDIA GPU"
     try:
         cuda = load_cuda()
         error, count = cuda.cudaGetDeviceCount()
         if int(error) != 0:
             return f"CUDA finds no GPU: {_describe(cuda, error)}"
     except MissingExtraError as missing:
-        return str(missing) if has_gpu() else "there is no NVIDIA GPU"
+        return str(missing)
     except RuntimeError as failure:  # older cuda-python raises where libcuda.so.1 is not installed
         return f"CUDA finds no GPU: {failure}"
     return None if device < count else f"there is no CUDA device {device}, only {count}"
