@@ -11,8 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rich.console import Console
-from rich.progress import TaskID
+    from rich.progress import TaskID
 
 Result = TypeVar("Result")
 
