@@ -15,12 +15,23 @@ COMMANDS = {
     "live": ("velora_runtime.live", "command", "recognise what two cameras, or two recordings, show"),
     "demo": ("velora_runtime.demo", "command", "replay the packaged recording through the packaged model"),
     "info": ("velora_edge.commands.info", "command", "tell what a recording, a bundle or an engine is"),
+    "convert": (
+        "velora_edge.commands.convert",
+        "command",
+        "write events in another format, or from a video",
+    ),
+    "dataset": ("velora_edge.commands.dataset", "command", "look at a data set, or pack it for training"),
+    "pretrain": ("velora_edge.commands.pretrain", "command", "train a tower of our own on single images"),
+    "train": ("velora_edge.commands.train", "command", "tune a model on recordings"),
+    "eval": ("velora_edge.commands.eval", "command", "tell how well a model knows a data set's labels"),
     "export": ("velora_edge.commands.export", "command", "turn a checkpoint into a bundle"),
     "import-checkpoint": (
         "velora_edge.commands.import_checkpoint",
         "command",
         "turn a checkpoint that VELoRA's authors published into one of ours",
     ),
+    "build": ("velora_edge.commands.build", "command", "build a bundle's TensorRT engines for this machine"),
+    "doctor": ("velora_edge.commands.doctor", "command", "tell what this machine has, and what is missing"),
 }
 
 

@@ -53,7 +53,7 @@ class EventWriter(ABC):
             )
         self.path, self.width, self.height = Path(path), width, height
         self.events_written = 0
-        self.triggers_dropped = 0
+        self.triggers_written = self.triggers_dropped = 0
         self._last_us = -(1 << 62)
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         self._is_open = True
@@ -88,6 +88,7 @@ class EventWriter(ABC):
             self.triggers_dropped += len(triggers)
         elif len(triggers):
             self._write_triggers(triggers)
+            self.triggers_written += len(triggers)
 
     def close(self) -> None:
         """Finish the file and put it in its place; does nothing the second time.

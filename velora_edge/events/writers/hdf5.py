@@ -21,9 +21,9 @@ _INDEX_BLOCK_MS = 1 << 20
 class HDF5Writer(EventWriter):
     """`events/{x,y,p,t}`, `t_offset`, `ms_to_idx`, compressed (Blosc: zstd, shuffled).
 
-    `t` counts from `t_offset`, the first event's time, as DSEC's files do; it is uint32, and int64 in recordings
-    of more than 71 minutes. `ms_to_idx[k]` is the first event that is not before millisecond k. The sensor,
-    for which DSEC has no place, is in `events/width` and `events/height`, as in RVT's files.
+    `t` counts from `t_offset`, the first event's time, as DSEC's files do; it is uint32, and int64 in
+    recordings of more than 71 minutes. `ms_to_idx[k]` is the first event that is not before millisecond k.
+    The sensor, for which DSEC has no place, is in `events/width` and `events/height`, as in RVT's files.
     """
 
     format = "HDF5"

@@ -1,0 +1,264 @@
+"""`velora convert IN OUT`: between event formats, and from a video to events."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from velora_edge.datatypes import EventBatch, TriggerBatch
+from velora_edge.errors import InputError
+from velora_edge.events.writers import WRITERS, format_of, open_writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from velora_edge.events.simulator import SensorModel
+    from velora_edge.events.writers.base import EventWriter
+
+VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+"""Endings of files that are shown to the simulated sensor; and so is a folder of images."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventSource:
+    """Something that events come from.
+
+    Attributes:
+        width: of the sensor, pixels.
+        height: likewise.
+        batches: called once, gives the events.
+        triggers: called at most once, before that; gives all trigger edges.
+        warnings: what was wrong with it, complete after the last batch.
+        steps: how many batches there will be, where that is known.
+    """
+
+    width: int
+    height: int
+    batches: Callable[[], Iterator[EventBatch]]
+    triggers: Callable[[], TriggerBatch]
+    warnings: list[str]
+    steps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What is kept of a source.
+
+    Attributes:
+        start_us: counted from the first event.
+        duration_us: from there on; None for all.
+        rebases: let times begin at 0.
+    """
+
+    start_us: int = 0
+    duration_us: int | None = None
+    rebases: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is left out."""
+        return self.start_us == 0 and self.duration_us is None
+
+
+def from_recording(path: str, sensor: tuple[int, int] | None, format_name: str | None) -> EventSource:
+    """The events of a file of any format that can be read."""
+    from velora_edge.events.registry import open_events
+
+    reader = open_events(path, format=format_name, sensor=sensor)
+    return EventSource(reader.width, reader.height, reader.__iter__, reader.triggers, reader.warnings)
+
+
+def from_pictures(path: str, sensor: tuple[int, int] | None, model: SensorModel, seed: int) -> EventSource:
+    """The events that a simulated sensor gives when it is shown a video or a folder of images.
+
+    Args:
+        path: of the video or the folder.
+        sensor: its width and height; the pictures are cropped to its shape and resized. By default it is of
+            the pictures' size.
+        model: what the sensor is like.
+        seed: of its mismatch and noise.
+    """
+    from velora_runtime.sources.registry import open_rgb_source
+
+    from velora_edge.events.simulator import EventSimulator
+    from velora_edge.vision.resize import Resizer
+
+    pictures = open_rgb_source(path)
+    if pictures is None:
+        raise InputError("expected a recording, a video or a folder of images", path=path)
+    source = pictures
+    width, height = sensor or (source.width, source.height)
+    simulator = EventSimulator(width, height, model, seed)
+    resizer = Resizer((source.height, source.width), (height, width), "crop")
+    image = np.empty((height, width, 3), np.uint8)
+
+    def batches() -> Iterator[EventBatch]:
+        for frame in source:
+            resizer.resize_into(frame.image, image)
+            yield simulator.push(image, frame.t_us)
+
+    steps = len(source.times_us())
+    return EventSource(width, height, batches, TriggerBatch.empty, source.warnings, steps)
+
+
+def convert(
+    source: EventSource, writer: EventWriter, cut: Cut, advance: Callable[[EventBatch], None]
+) -> None:
+    """Write what `cut` keeps of the source; the writer is left open.
+
+    Args:
+        source: walked over once.
+        writer: of a file of the source's sensor.
+        cut: what is kept.
+        advance: called after each batch of the source with what was kept of it.
+    """
+    triggers = source.triggers()
+    triggers = _select(triggers, np.argsort(triggers.t_us, kind="stable"))
+    begun, shift_us, end_us = False, 0, None
+    for batch in source.batches():
+        if len(batch) and not begun:
+            begun = True
+            start_us = int(batch.t_us[0]) + cut.start_us
+            end_us = None if cut.duration_us is None else start_us + cut.duration_us
+            if not cut.is_whole:
+                triggers = _select(triggers, _inside(triggers.t_us, start_us, end_us))
+            shift_us = _first_us(start_us, batch, triggers, cut) if cut.rebases else 0
+            writer.write_triggers(replace(triggers, t_us=triggers.t_us - shift_us))
+        if len(batch):
+            if end_us is not None and int(batch.t_us.min()) >= end_us:
+                break
+            if not cut.is_whole:
+                batch = batch[_inside(batch.t_us, start_us, end_us)]
+            if shift_us:
+                batch = replace(batch, t_us=batch.t_us - shift_us)
+            writer.write(batch)
+        advance(batch)
+    if not begun:
+        writer.write_triggers(triggers)
+
+
+def _inside(t_us: NDArray[Any], start_us: int, end_us: int | None) -> NDArray[Any]:
+    inside: NDArray[Any] = t_us >= start_us
+    return inside if end_us is None else inside & (t_us < end_us)
+
+
+def _first_us(start_us: int, batch: EventBatch, triggers: TriggerBatch, cut: Cut) -> int:
+    if not cut.is_whole or not len(triggers):
+        return start_us
+    return min(start_us, int(triggers.t_us[0]))
+
+
+def _select(triggers: TriggerBatch, which: NDArray[Any]) -> TriggerBatch:
+    return TriggerBatch(triggers.t_us[which], triggers.id[which], triggers.p[which])
+
+
+@contextlib.contextmanager
+def _progress(steps: int | None, quiet: bool) -> Iterator[Callable[[EventBatch], None]]:
+    """A bar on standard error that tells events and seconds; it only swings where `steps` are not known."""
+    if quiet:
+        yield lambda batch: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("0 events", total=steps)
+        events = 0
+
+        def advance(batch: EventBatch) -> None:
+            nonlocal events
+            events += len(batch)
+            bar.update(task, advance=1, description=f"{events:,} events")
+
+        yield advance
+
+
+def _report(writer: EventWriter, source: EventSource) -> None:
+    click.echo(
+        f"{writer.path}: {writer.format}, {writer.width}x{writer.height}, {writer.events_written:,} events"
+        + (f", {writer.triggers_written:,} trigger edges" if writer.triggers_written else "")
+    )
+    if writer.triggers_dropped:
+        text = f"{writer.triggers_dropped:,} trigger edges left out: {writer.format} has no place for them"
+        click.echo(f"warning: {text}", err=True)
+    for text in source.warnings:
+        click.echo(f"warning: {text}", err=True)
+
+
+def is_pictures(path: str) -> bool:
+    """Whether the simulated sensor is needed: the path is a folder, or ends like a video."""
+    return Path(path).is_dir() or Path(path).suffix.lower() in VIDEOS
+
+
+EXAMPLES = """\b
+Examples:
+  velora convert recording.dat recording.raw
+  velora convert recording.raw part.h5 --start 2.5 --duration 1
+  velora convert video.mp4 events.raw --sensor 640x480 --threshold 0.25
+"""
+
+
+@click.command("convert", epilog=EXAMPLES)
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
+@click.option(
+    "--format", "format_name", metavar="NAME", help=f"Of OUT: {', '.join(WRITERS)}.  [default: by its ending]"
+)
+@click.option("--input-format", metavar="NAME", help="Of IN, for a file without its header.")
+@click.option(
+    "--sensor", metavar="WxH", help="IN's sensor, where it does not tell; or the simulated one's size."
+)
+@click.option(
+    "--start", default=0.0, metavar="S", help="Leave out this many seconds from the first event on."
+)
+@click.option("--duration", type=float, metavar="S", help="Keep this many seconds.  [default: all]")
+@click.option("--rebase", is_flag=True, help="Let times begin at 0.  [default: they stay as they are]")
+@click.option("--force", is_flag=True, help="Replace OUT where it exists.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--threshold", default=0.2, show_default=True, help="Video: log-intensity step of an event.")
+@click.option(
+    "--refractory",
+    default=500,
+    show_default=True,
+    metavar="US",
+    help="Video: a pixel's silence after an event.",
+)
+@click.option(
+    "--noise", default=0.1, show_default=True, metavar="HZ", help="Video: background activity of a pixel."
+)
+@click.option("--seed", default=0, show_default=True, help="Video: of mismatch and noise.")
+def command(
+    source: str, target: str, format_name: str | None, input_format: str | None, sensor: str | None,
+    start: float, duration: float | None, rebase: bool, force: bool, quiet: bool, threshold: float,
+    refractory: int, noise: float, seed: int,
+) -> None:  # fmt: skip
+    """Write the events of IN, a recording of events, a video or a folder of images, to a new file OUT."""
+    from velora_edge.commands.info import parse_sensor
+    from velora_edge.events.simulator import SensorModel
+
+    if start < 0 or (duration is not None and duration <= 0):
+        raise InputError("--start: expected 0 or more seconds, and --duration: more than 0")
+    if Path(target).exists() and not force:
+        raise InputError("exists already", path=target, remedy="give another name, or --force to replace it")
+    name = format_name or format_of(target)
+    size = parse_sensor(sensor)
+    if is_pictures(source):
+        model = SensorModel(threshold, threshold, refractory_us=refractory, noise_rate_hz=noise)
+        events = from_pictures(source, size, model, seed)
+    else:
+        events = from_recording(source, size, input_format)
+    cut = Cut(round(start * 1e6), None if duration is None else round(duration * 1e6), rebase)
+    with (
+        open_writer(target, name, width=events.width, height=events.height) as writer,
+        _progress(events.steps, quiet) as advance,
+    ):
+        convert(events, writer, cut, advance)
+    _report(writer, events)
