@@ -79,6 +79,13 @@ class Packer:
             fits = RegistrationMap.from_fit(sensor_hw, manifest.image_size, manifest.event.fit)
             self._accumulator = make_accumulator(manifest.event, fits)
 
+    def warm_up(self) -> None:
+        """Load the kernels by walking over no events, so that the first real window is not slower."""
+        if self._events is not None and self._begins_us is not None:
+            self._accumulator.begin(self._begins_us - 1, self._begins_us)
+            self._events.skip_until(self._begins_us)
+            self._events.accumulate_until(self._begins_us, self._accumulator)
+
     @property
     def is_exhausted(self) -> bool:
         """There are no more events."""

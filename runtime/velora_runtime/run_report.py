@@ -137,6 +137,9 @@ class RunReport:
                 f"RGB frames {frames.read:,} read, {self.dropped()['rgb']:,} dropped, "
                 f"{frames.unplaced:,} without a trigger, {frames.late:,} not later than the one before"
             )
+        absent = (pairs.without_rgb, pairs.without_events)
+        if any(absent) and pairs.packed not in absent:
+            lines.append(f"absent: RGB in {absent[0]:,} pairs, events in {absent[1]:,}")
         if self.skew_us.count:
             skew = self.skew_us.summary()
             lines.append(f"skew  p50 {skew['p50']:.0f}  p95 {skew['p95']:.0f}  max {skew['max']:.0f} us")

@@ -95,6 +95,8 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
         report.warnings += [*(reader.warnings if reader else ()), *(rgb.warnings if rgb else ())]
     for warning in report.warnings:
         note(warning)
+    if reader is not None and rgb is not None and 0 < report.pairs.packed == report.pairs.without_events:
+        note("no frame falls into the event recording: all pairs are RGB alone; choose another --sync")
     if not report.predictions:
         note(_why_silent(bundle.manifest, report))
     if options.summary is not None:
@@ -179,6 +181,7 @@ def _make_pipeline(
     start_us = stream.t_next_us if stream is not None and feed.rgb is None else None
     windows = WindowRule(manifest.event.window_us, start_us)
     packer = Packer(manifest, stream, windows, clock)
+    packer.warm_up()
     recogniser = Recogniser(manifest, engine, clock)
     sinks = _open_sinks(options, manifest, feed.rgb, stream)
     return Pipeline(manifest, feed, packer, recogniser, sinks, options.pace, clock)

@@ -106,9 +106,7 @@ def test_a_graph_that_cannot_be_parsed_is_a_bundle_error(tmp_path: Path) -> None
 
 
 def test_cuda_is_refused_and_never_replaced_by_the_cpu(bundle: Bundle) -> None:
-    with pytest.raises(
-        EngineError, match="no engine for device cuda: onnxruntime: this backend computes"
-    ):
+    with pytest.raises(EngineError, match="no engine for device cuda: onnxruntime: this backend computes"):
         registry.open_engine(bundle, "onnxruntime", EngineOptions(device="cuda"))
 
 

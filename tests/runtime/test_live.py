@@ -197,6 +197,15 @@ def test_a_damaged_recording_is_used_as_far_as_it_goes_and_the_loss_is_told(
     assert f"velora: {warnings[0]}" in capsys.readouterr().err
 
 
+def test_frames_outside_the_event_recording_are_told(
+    model: Path, events: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "v.mp4", [PERIOD_US * k for k in range(5)])
+    args = ("--events", events, "--rgb", tmp_path / "v.mp4", "--sync", "offset=-9000000", "--pace", "max")
+    assert live(model, *args, "--quiet") == 0
+    assert "velora: no frame falls into the event recording" in capsys.readouterr().err
+
+
 def error_of(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str]:
     code = live(*args)
     printed = capsys.readouterr()

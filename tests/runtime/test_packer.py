@@ -54,6 +54,13 @@ def test_events_before_a_window_are_skipped_and_counted() -> None:
     assert (packer.skipped, packed.events) == (2, 1)
 
 
+def test_warming_up_takes_no_events() -> None:
+    packer = make_packer([(999, 0, 0, 1), (1000, 1, 0, 1), (5000, 0, 0, 1)])
+    packer.warm_up()
+    packed = pack(packer, 2000)
+    assert (packed.events, packer.skipped) == (1, 1)
+
+
 def test_a_quiet_camera_gives_an_empty_frame() -> None:
     packer = make_packer([(100, 0, 0, 1), (9000, 0, 0, 1)])
     pack(packer, 1000)

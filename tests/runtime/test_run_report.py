@@ -76,6 +76,7 @@ def test_report_for_people_is_a_few_lines() -> None:
         "14 pairs, 8 predictions; 2.00 s of recording in 0.50 s",
         "events 1,000 in windows, 30 skipped, 70 dropped",
         "RGB frames 20 read, 6 dropped, 1 without a trigger, 2 not later than the one before",
+        "absent: RGB in 1 pairs, events in 0",
         "skew  p50 40  p95 40  max 40 us",
         "pack   p50    2.00  p95    2.00  p99    2.00  max    2.00 ms",
         "encode p50    2.00  p95    2.00  p99    2.00  max    2.00 ms",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
 import pytest
 from velora_runtime.sinks.base import Seen, SinkContext
-from velora_runtime.sinks.jsonl import JsonlSink
+from velora_runtime.sinks.jsonl import JsonlSink, encode_line
 from velora_runtime.sinks.registry import open_sink
 from velora_runtime.sinks.terminal import TerminalSink
 from velora_runtime.sinks.video import VideoSink
@@ -83,6 +83,63 @@ def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path, name: str
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=rf"file/x: cannot be written: .*; choose .* with {option}"):
         open_sink(name, str(tmp_path / "file" / "x"), CONTEXT)
+
+
+class ShortOfSpace:
+    """A file that takes some bytes of a line and then no more."""
+
+    def __init__(self, room: int) -> None:
+        self.content, self._room = b"", room
+
+    def write(self, data: bytes) -> int:
+        if len(self.content) == self._room:
+            raise OSError(28, "No space left on device")
+        taken = data[: self._room - len(self.content)]
+        self.content += taken
+        return len(taken)
+
+    def tell(self) -> int:
+        return len(self.content)
+
+    def truncate(self, length: int) -> None:
+        self.content = self.content[:length]
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_line_that_does_not_fit_on_the_disk_leaves_the_ones_before_it_whole(tmp_path: Path) -> None:
+    sink = JsonlSink(str(tmp_path / "p.jsonl"), CONTEXT)
+    sink.close()
+    line = encode_line(PREDICTION)
+    sink._file = disk = ShortOfSpace(len(line) + 20)  # type: ignore[assignment]
+    sink.write(PREDICTION)
+    with pytest.raises(InputError, match=r"p\.jsonl: cannot be written: No space left on device"):
+        sink.write(PREDICTION)
+    assert disk.content == line
+
+
+class FullContainer:
+    """An MP4 file on a disk that is full."""
+
+    def __init__(self, container: Any) -> None:
+        self._container = container
+
+    def mux(self, packets: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def test_a_video_on_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    sink = VideoSink(str(tmp_path / "o.mp4"), CONTEXT)
+    sink._container = FullContainer(sink._container)  # type: ignore[assignment]
+    with pytest.raises(InputError, match=r"o\.mp4: cannot be written: No space left on device; choose"):
+        write_scenes(sink, [seen(40_000 * k) for k in range(60)])
+    with pytest.raises(InputError, match="No space left on device"):
+        sink.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def write_scenes(sink: VideoSink, scenes: list[Seen]) -> None:

@@ -44,6 +44,15 @@ def test_video_times_need_no_decoding_and_start_where_the_file_says(tmp_path: Pa
     assert [f.t_us for f in video] == [66_667, 100_000, 200_000]
 
 
+def test_frames_without_times_follow_each_other_at_the_nominal_rate(tmp_path: Path) -> None:
+    write_video(tmp_path / "v.h264", [0, 33_333, 66_667])
+    video = VideoFile(str(tmp_path / "v.h264"))
+    times = [f.t_us for f in video]
+    assert len(times) == 3
+    assert len(set(np.diff(times).tolist())) == 1
+    assert video.times_us().tolist() == times
+
+
 def test_video_can_be_read_twice(tmp_path: Path) -> None:
     write_video(tmp_path / "v.mp4", [0, 40_000])
     video = VideoFile(str(tmp_path / "v.mp4"))

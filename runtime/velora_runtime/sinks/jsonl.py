@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ class JsonlSink(Sink):
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("wb", buffering=0)
+            self._bytes = 0
         except OSError as error:
             raise _cannot_write(target, error) from error
 
@@ -42,11 +44,16 @@ class JsonlSink(Sink):
         return seen.prediction
 
     def write(self, item: Prediction) -> None:
-        """Append a line."""
+        """Append a line, whole or not at all."""
+        line = encode_line(item)
         try:
-            self._file.write(encode_line(item))
+            while line:
+                line = line[self._file.write(line) :]
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._bytes)
             raise _cannot_write(self._path, error) from error
+        self._bytes = self._file.tell()
 
     def close(self) -> None:
         """Close the file."""

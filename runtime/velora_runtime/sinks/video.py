@@ -58,11 +58,7 @@ class VideoSink(Sink):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._container = av.open(str(self._part), "w", format="mp4")
         except (OSError, av.error.FFmpegError) as error:
-            raise InputError(
-                f"cannot be written: {error.strerror}",
-                path=target,
-                remedy="choose another place with --video",
-            ) from error
+            raise _cannot_write(target, error) from error
         self._stream = self._add_stream()
 
     def take(self, seen: Seen) -> _Scene:
@@ -84,31 +80,46 @@ class VideoSink(Sink):
             (pair.t_us - self._first_us) * TICKS // 1_000_000, self._last_pts + 1
         )
         frame.time_base = Fraction(1, TICKS)
-        self._container.mux(self._stream.encode(frame))
+        self._encode(frame)
 
     def discard(self, item: _Scene) -> None:
         """Give the copy back."""
         self._copies.give(item.event)
 
     def close(self) -> None:
-        """Finish the file and give it its name; a file without a picture is removed."""
-        if self._last_pts >= 0:
-            self._container.mux(self._stream.encode(None))
+        """Finish the file and give it its name; one without a picture, or unfinished, is removed."""
+        try:
+            if self._last_pts >= 0:
+                self._encode(None)
             self._container.close()
-            self._part.replace(self._path)
-        else:
-            self._container.close()
+            if self._last_pts >= 0:
+                self._part.replace(self._path)
+        except (OSError, av.error.FFmpegError) as error:
+            raise _cannot_write(self._path, error) from error
+        finally:
             self._part.unlink(missing_ok=True)
+
+    def _encode(self, frame: av.VideoFrame | None) -> None:
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except (OSError, av.error.FFmpegError) as error:
+            raise _cannot_write(self._path, error) from error
 
     def _add_stream(self) -> Any:
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        stream: Any = self._container.add_stream(codec, rate=30)
+        options = {"preset": "veryfast", "crf": "23", "bf": "0"} if codec == "libx264" else {}
+        stream: Any = self._container.add_stream(codec, rate=30, options=options)
         height, width = self._overlay.canvas.shape[:2]
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = Fraction(1, TICKS)
-        if codec == "libx264":
-            stream.options = {"preset": "veryfast", "crf": "23", "bf": "0"}
         return stream
+
+
+def _cannot_write(path: object, error: Exception) -> InputError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return InputError(
+        f"cannot be written: {reason}", path=str(path), remedy="choose another place with --video"
+    )
 
 
 def _words(seen: Seen) -> tuple[str, float | None, str]:

@@ -67,7 +67,7 @@ class VideoFile(RGBSource):
             self._warn(f"{repeated} frames without a time of their own were left out")
 
     def times_us(self) -> NDArray[np.int64]:
-        """Presentation times of all packets, int64[N], sorted; nothing is decoded."""
+        """Presentation times of all packets, int64[N], sorted; only a file without such times is decoded."""
         times = set()
         with self._open() as container:
             stream = container.streams.video[0]
@@ -77,7 +77,7 @@ class VideoFile(RGBSource):
                         times.add(_scale(packet.pts, packet.time_base))
             except av.error.FFmpegError as error:
                 self._warn(f"cannot be read to its end: {_reason(error)}")
-        return np.array(sorted(times), np.int64)
+        return np.array(sorted(times) or [frame.t_us for frame in self], np.int64)
 
     def _open(self) -> Any:
         try:
