@@ -6,6 +6,8 @@ import copy
 import json
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from velora_edge import __version__
 from velora_edge.bundle import GRAPHS, Bundle, BundleWriter, EventInput, Manifest, RGBInput, Weights
 from velora_edge.errors import InputError
@@ -69,8 +71,8 @@ def export_bundle(
     config = model.config
     with BundleWriter(path) as writer:
         say("merge LoRA")
-        training = model.training
-        merged = merge(model.eval())
+        model = _on_cpu(model)
+        merged = merge(model)
         manifest = Manifest(
             name=name,
             version=__version__,
@@ -94,10 +96,9 @@ def export_bundle(
             accuracy=dict(accuracy or {}),
         )
         _check_labels(manifest, model)
-        plain = copy.deepcopy(merged)
-        simplify(plain)
         metadata = manifest_metadata(manifest)
-        graphs = make_graphs(plain)
+        simplify(merged)
+        graphs = make_graphs(merged)
         with SharedWeights(writer.folder) as weights:
             for graph in GRAPHS:
                 say(f"graph {graph}.onnx")
@@ -108,9 +109,14 @@ def export_bundle(
         parity = measure_parity(
             model, merged, writer.folder, clips or random_clips(config), tolerance=TOLERANCE["fp32"]
         )
-        model.train(training)
         check_parity(parity)
         return writer.finish(manifest.model_copy(update={"parity": {"fp32": parity.as_dict()}}))
+
+
+def _on_cpu(model: VELoRA) -> VELoRA:
+    """The model in eval mode and in fp32 on the CPU: itself where it is so already, else a copy."""
+    plain = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters())
+    return model if plain and not model.training else copy.deepcopy(model).cpu().float().eval()
 
 
 def _check_labels(manifest: Manifest, model: VELoRA) -> None:

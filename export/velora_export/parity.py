@@ -48,8 +48,8 @@ class Parity:
     Attributes:
         source: of the clips.
         clips: how many there were.
-        merged: the merged model against the one with its LoRA apart, in torch.
-        onnx: the clip graph in ONNX Runtime against the model in torch, all modalities and each absent one.
+        merged: the merged model, as it was traced, against the one with its LoRA apart, both in torch.
+        onnx: the clip graph in ONNX Runtime against the model in torch, both cameras there and each alone.
         streaming: tokens by image, slots in another order, then the head graph, against the clip graph.
         top1_agreement: share of clips whose best label is the same in torch and in the clip graph.
         tolerance: what the export had to keep below.
@@ -94,15 +94,15 @@ def measure_parity(model: VELoRA, merged: VELoRA, folder: Path, clips: Clips, *,
 
     Args:
         model: with its LoRA apart, in eval mode.
-        merged: the same, merged.
+        merged: the same, merged, in the form that was traced.
         folder: where the graphs lie.
         clips: to run.
         tolerance: for the record; `check_parity` holds the result against it.
     """
     sessions = Sessions(folder)
     onnx, streaming, merging, agreements = 0.0, 0.0, 0.0, []
-    for which in ("both", "rgb", "event"):
-        for rgb, event in zip(clips.rgb, clips.event, strict=True):
+    for which, count in (("both", len(clips)), ("rgb", 1), ("event", 1)):
+        for rgb, event in zip(clips.rgb[:count], clips.event[:count], strict=True):
             flags = _flags(which, len(rgb))
             wanted = _torch_logits(model, rgb, event, flags)
             given = sessions.run("clip", {"rgb": rgb[None], "event": event[None], **flags})

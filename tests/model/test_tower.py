@@ -142,3 +142,17 @@ def test_a_file_that_does_not_fit_says_what_differs(tmp_path: Path, kind: str, m
         _tower(weights=str(path))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_published_weights_out_of_reach_say_how_to_give_them_as_a_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class HubError(Exception):
+        pass
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise HubError("cannot reach the hub\nfor several reasons")
+
+    monkeypatch.setattr("timm.create_model", unreachable)
+    with pytest.raises(InputError, match=r"cannot reach the hub; .* local file in backbone\.weights$"):
+        _tower(pretrained=True)

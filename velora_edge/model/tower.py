@@ -78,7 +78,7 @@ def _create_vit(backbone: Backbone, image_size: tuple[int, int]) -> VisionTransf
     }
     try:
         vit = timm.create_model(backbone.name, pretrained=backbone.pretrained, **arguments)
-    except (TypeError, AssertionError, ValueError, RuntimeError, OSError) as error:
+    except Exception as error:  # timm checks its arguments by assert; its hub raises types of its own
         reason = str(error).strip().splitlines()
         raise InputError(
             f"timm cannot make {backbone.name}: {reason[0] if reason else type(error).__name__}",
