@@ -180,6 +180,8 @@ class ArrayStream(EventStream):
             if batch is None:
                 return False
             self._batch, self._position = batch, 0
+            if self._tap is not None:
+                self._tap.take_batch(batch)
         return True
 
     def close(self) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+    from velora_edge.events.raw_walker import RawWalker
+
 
 class FrameAccumulator(Protocol):
     """The state of one event frame under construction, in one representation, at model resolution.
@@ -40,6 +42,21 @@ class FrameAccumulator(Protocol):
         """Write the frame, uint8[H, W, 3], to the caller's array."""
 
 
+class EventTap(Protocol):
+    """Listens to what a stream takes in, before it is walked over; called by the thread that walks it."""
+
+    def take_words(self, words: NDArray[Any], walker: RawWalker) -> None:
+        """Raw words as they came, whole ones.
+
+        Args:
+            words: of the sensor's encoding, valid until the call returns.
+            walker: stands before them.
+        """
+
+    def take_batch(self, batch: EventBatch) -> None:
+        """Events of a source that has no raw words."""
+
+
 class EventStream(ABC):
     """Events of one sensor on their way into frames; each is walked over once.
 
@@ -48,6 +65,11 @@ class EventStream(ABC):
 
     width: int
     height: int
+    _tap: EventTap | None = None
+
+    def listen(self, tap: EventTap) -> None:
+        """Let `tap` have what is taken in from now on: everything, if no event was asked for before."""
+        self._tap = tap
 
     @property
     @abstractmethod

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from velora_edge.datatypes import EventBatch, TriggerBatch
     from velora_edge.events._sink_kernels import ArraySink
-    from velora_edge.events.base import FrameAccumulator
+    from velora_edge.events.base import EventTap, FrameAccumulator
     from velora_edge.events.raw_header import Encoding
 
 _WORDS_TO_JUDGE = 1 << 16
@@ -82,7 +82,11 @@ class RawStream(EventStream):
         self._reader = reader
         self._walker = RawWalker(reader.encoding, (reader.width, reader.height), reader.is_legacy)
         self._file = reader.path.open("rb", buffering=0)
-        self._file.seek(reader.payload_at)
+        self._walker.header = self._file.read(reader.payload_at)
+
+    def listen(self, tap: EventTap) -> None:
+        """Let `tap` have the words from now on."""
+        self._walker.tap = tap
 
     @property
     def t_next_us(self) -> int | None:

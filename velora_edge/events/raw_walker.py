@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.events._sink_kernels import ArraySink, FrameSink
+    from velora_edge.events.base import EventTap
     from velora_edge.events.raw_header import Encoding
 
 CHUNK_BYTES = 1 << 18
@@ -75,10 +76,16 @@ class RawWalker:
         encoding: of the words.
         sensor: width and height, pixels.
         is_legacy: EVT2.1's order of halves.
+
+    Attributes:
+        header: what stood before the words where they come from, empty where nothing did.
+        tap: gets each chunk when it is filled, before it is walked.
     """
 
     def __init__(self, encoding: Encoding, sensor: tuple[int, int], is_legacy: bool = True) -> None:
-        self.encoding, self.sensor = encoding, sensor
+        self.encoding, self.sensor, self.is_legacy = encoding, sensor, is_legacy
+        self.header = b""
+        self.tap: EventTap | None = None
         self.state: NDArray[np.int64] = s.new_state(*sensor)
         self._head = 0 if is_legacy else 1
         self._word_bytes = _WORD_BYTES[encoding]
@@ -104,6 +111,8 @@ class RawWalker:
         self._words = self._buffer[:usable].view(_ELEMENT[self.encoding])
         self._rest = slice(usable, left + got)
         self._position = 0
+        if self.tap is not None and usable:
+            self.tap.take_words(self._words, self)
         return got > 0
 
     def walk(self, t1_us: int, sink: ArraySink | FrameSink | CountSink) -> bool:
