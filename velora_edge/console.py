@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import click
 from velora_edge.errors import VeloraError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 
 def run(command: click.Command, args: Sequence[str] | None = None, name: str | None = None) -> int:
@@ -36,3 +37,18 @@ def run(command: click.Command, args: Sequence[str] | None = None, name: str | N
         sys.stderr.close()
         return 0
     return result if isinstance(result, int) else 0
+
+
+@contextlib.contextmanager
+def progress(total: int, what: str, *, quiet: bool = False) -> Iterator[Callable[[], None]]:
+    """A progress bar on standard error; gives a function to be called once for each of `total` things."""
+    if quiet:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from velora_edge.data.settings import SYNTHETIC
+from velora_edge.data.settings import DIGITS, SYNTHETIC
 from velora_edge.errors import DatasetError
 
 if TYPE_CHECKING:
     import os
 
     from velora_edge.data.clips import ClipSource, ClipSpec
+    from velora_edge.data.recordings import RecordingPacker
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +55,21 @@ LAYOUTS = {
 
 
 def open_clips(
-    path: str | os.PathLike[str], spec: ClipSpec, *, kind: str = "auto", seed: int = 0
+    path: str | os.PathLike[str],
+    spec: ClipSpec,
+    *,
+    kind: str = "auto",
+    seed: int = 0,
+    packer: RecordingPacker | None = None,
 ) -> ClipSource:
     """The data set at `path`, in the form that `spec` asks for.
 
     Args:
-        path: folder or file, or `synthetic`.
+        path: folder or file, or `synthetic`, or `digits`.
         spec: the form of its clips.
         kind: name of its layout, or `auto`.
-        seed: of the synthetic set.
+        seed: of the sets that are made here.
+        packer: makes pairs of our own recordings; without one they are listed but not read.
 
     Raises:
         DatasetError: if there is no such set, or its layout is not known or not as it should be.
@@ -71,6 +78,10 @@ def open_clips(
         from velora_edge.data.rendered import RenderedSet
 
         return RenderedSet(spec, seed)
+    if str(path) == DIGITS:
+        from velora_edge.data.digits import DigitsSet
+
+        return DigitsSet(spec, seed)
     place = Path(path)
     if not place.exists():
         raise DatasetError(
@@ -79,6 +90,10 @@ def open_clips(
     name = detect(place) if kind == "auto" else kind
     if name not in LAYOUTS:
         raise DatasetError([f"expected data.kind auto, {', '.join(LAYOUTS)}, got {kind!r}"], path=place)
+    if name == "recordings":
+        from velora_edge.data.recordings import open_recordings
+
+        return open_recordings(place, spec, packer)
     return LAYOUTS[name].open(place, spec)
 
 

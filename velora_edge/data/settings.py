@@ -12,7 +12,8 @@ from velora_edge.data.augment import AugmentConfig
 from velora_edge.data.clips import ClipSpec, Sampling
 from velora_edge.data.splits import SplitConfig
 
-SYNTHETIC = "synthetic"
+SYNTHETIC, DIGITS = "synthetic", "digits"
+"""The sets that are made here: the first is both cameras', the second N-MNIST's likeness, to pre-train on."""
 
 
 class ClipConfig(Section):
@@ -39,11 +40,11 @@ class DataConfig(Section):
     """What is trained on.
 
     Attributes:
-        path: folder or file of the data set, or `synthetic`.
+        path: folder or file of the data set, or `synthetic`, or `digits`.
         kind: its layout, or `auto` to tell it by what is there; `velora dataset check` shows the result.
         split: how it is divided where its publishers did not.
         augment: how training clips are varied.
-        seed: of the synthetic set.
+        seed: of the sets that are made here.
         workers: processes that read clips, for each training process; 0 reads in the training process.
     """
 
@@ -56,6 +57,6 @@ class DataConfig(Section):
 
     def problems(self) -> list[str]:
         """See `Section.problems`."""
-        if self.path != SYNTHETIC and not Path(self.path).exists():
+        if self.path not in (SYNTHETIC, DIGITS) and not Path(self.path).exists():
             return [f"path: no such file or folder: {self.path}; set data.path=..., or data.path=synthetic"]
         return []

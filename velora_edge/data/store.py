@@ -152,8 +152,8 @@ class ClipStoreWriter:
             )
         return self
 
-    def add(self, item: Item, pairs: Pairs) -> None:
-        """Append a recording: all of its pairs."""
+    def add(self, item: Item, pairs: Pairs) -> int:
+        """Append a recording with the pairs that are to be kept; returns how many they are."""
         count = 0
         for camera in self.cameras:
             images = pairs.rgb if camera == "rgb" else pairs.event
@@ -164,6 +164,7 @@ class ClipStoreWriter:
             data[self._offsets[-1] :] = images
         self._offsets.append(self._offsets[-1] + count)
         self._items.append(item)
+        return count
 
     def finish(self) -> None:
         """Complete the file and move it to its place."""

@@ -92,7 +92,9 @@ class Trainer:
         objective = Objective(model, settings.label_smoothing, settings.reconstruction)
         names = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.parameters: dict[str, torch.nn.Parameter] = names
-        self.objective, self.optimizer = accelerator.prepare(objective, make_optimizer(names, settings))
+        self.objective, self.optimizer = accelerator.prepare(
+            objective, make_optimizer(names, settings, settings.head_lr)
+        )
         self.ema = Ema(names, settings.ema) if settings.ema else None
         self.steps = self.sampler.steps * settings.epochs
         self.progress = Progress()

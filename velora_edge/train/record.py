@@ -55,9 +55,8 @@ class RunRecord:
         if self.silent:
             return
         self._write({"step": step, "epoch": epoch, "part": "val", **figures})
-        self._bar.console.print(
-            f"epoch {epoch + 1}: validation top-1 {figures['top1']:.2%}, loss {figures['loss']:.3f}"
-        )
+        told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+        self._bar.console.print(f"epoch {epoch + 1}: validation {told}", highlight=False)
 
     def close(self) -> None:
         """End the progress bar and the files."""

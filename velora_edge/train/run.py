@@ -16,7 +16,6 @@ from velora_edge.train.settings import TrainConfig, same_run
 from velora_edge.train.state import STATE, RunState, load_state, save_state
 
 if TYPE_CHECKING:
-
     from velora_edge.data.clips import ClipSource
     from velora_edge.model.velora import VELoRA
 

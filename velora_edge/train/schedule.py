@@ -10,7 +10,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from velora_edge.train.settings import TrainSection
+    from velora_edge.train.settings import OptimSection
 
 
 def rate_factor(step: int, steps: int, warmup: float, final: float) -> float:
@@ -29,12 +29,19 @@ def rate_factor(step: int, steps: int, warmup: float, final: float) -> float:
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def make_optimizer(parameters: Mapping[str, torch.nn.Parameter], config: TrainSection) -> torch.optim.AdamW:
+def make_optimizer(
+    parameters: Mapping[str, torch.nn.Parameter], config: OptimSection, head_lr: float | None = None
+) -> torch.optim.AdamW:
     """AdamW over the trained parameters, in groups by rate and weight decay.
 
     Each group keeps its peak rate as `peak_lr`; `set_rate` follows the schedule from there.
+
+    Args:
+        parameters: by name.
+        config: rate and weight decay.
+        head_lr: rate of what is called `head.` outside LoRA branches; None: as the rest.
     """
-    head_lr = config.lr if config.head_lr is None else config.head_lr
+    head_lr = config.lr if head_lr is None else head_lr
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in parameters.items():
         lr = head_lr if name.startswith("head.") and ".lora_" not in name else config.lr

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from velora_edge.data.clips import ClipSource
-    from velora_edge.train.settings import TrainConfig, TrainSection
+    from velora_edge.train.settings import OptimSection, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,13 @@ class Outcome:
         folder: the run's.
         best: figures of the best checkpoint on validation.
         parameters: how many the network has, by what training did with them.
+        is_main: whether this is the process that speaks for all.
     """
 
     folder: Path
     best: dict[str, Any]
     parameters: ParameterCounts
+    is_main: bool = True
 
 
 def train(
@@ -85,6 +87,7 @@ def train(
         trainer.resume(folder.state())
         tell(f"resumed at step {trainer.progress.step} of {trainer.steps}")
     counts = count_parameters(model)
+    folder.identity["parameters"] = {"trained": counts.trained, "frozen": counts.frozen}
     tell(
         f"{len(trainer.members)} clips to train on, {len(trainer.val)} for validation, "
         f"{len(source.labels)} classes; {counts.trained:,} parameters trained, {counts.frozen:,} frozen"
@@ -95,7 +98,7 @@ def train(
     best = trainer.run(record)
     source.close()
     accelerator.end_training()
-    return Outcome(folder.path, best, counts)
+    return Outcome(folder.path, best, counts, accelerator.is_main_process)
 
 
 def open_data(config: TrainConfig) -> ClipSource:
@@ -118,7 +121,7 @@ def model_config(config: TrainConfig, source: ClipSource) -> ModelConfig:
     return ModelConfig(**{**config.model.model_dump(), "labels": labels})
 
 
-def make_accelerator(config: TrainSection) -> Accelerator:
+def make_accelerator(config: OptimSection) -> Accelerator:
     """Device, precision and processes, as the launcher's environment says.
 
     Raises:

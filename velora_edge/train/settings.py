@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -38,52 +38,60 @@ class RunConfig(Section):
         return Path(self.folder) / self.name
 
 
-class TrainSection(Section):
-    """How the network is trained.
+class OptimSection(Section):
+    """How weights are learned, whatever they are of.
 
     Attributes:
         epochs: passes over the training part.
         batch_size: clips in a step, for each process.
-        accumulate: a step's clips go through the network in so many parts, to save memory.
         lr: peak learning rate of AdamW.
-        head_lr: the same for the head outside its LoRA branches; None: `lr`.
         weight_decay: of matrices; vectors (biases, norms, embeddings of one row) have none.
         warmup: share of all steps in which the rate rises linearly from 0; it then falls as a cosine.
         final_lr: share of the peak rate at the end.
         clip_norm: the gradient's norm is cut to this; 0 for never.
         label_smoothing: share of the target that is spread over all classes.
-        reconstruction: weight of the loss of telling each camera's tokens from the other's.
-        drop_rgb: share of the training clips whose RGB stream is left out, where the other one is there.
-        drop_event: the same for the event stream.
         ema: decay of the moving average of the weights, which is what is evaluated and saved; 0 for none.
         precision: bf16 and fp16 compute in mixed precision, weights stay fp32.
         device: `auto` takes the GPUs that there are; `cpu` leaves them alone.
-        gradient_checkpointing: recompute the towers' blocks in the backward pass, to save memory.
         seed: of the weights, the order of clips, their variation and dropout.
-        save_every: steps from one saved state to the next, besides the one after each epoch.
         deterministic: use only algorithms of torch that give the same result each time (slower on a GPU).
     """
 
     epochs: int = Field(50, ge=1)
     batch_size: int = Field(8, ge=1)
-    accumulate: int = Field(1, ge=1)
     lr: float = Field(3e-4, gt=0)
-    head_lr: float | None = Field(None, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1)
     final_lr: float = Field(0.01, ge=0, le=1)
     clip_norm: float = Field(1.0, ge=0)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
-    reconstruction: float = Field(1.0, ge=0)
-    drop_rgb: float = Field(0.1, ge=0, le=1)
-    drop_event: float = Field(0.1, ge=0, le=1)
     ema: float = Field(0.999, ge=0, lt=1)
     precision: Precision = "fp32"
     device: Literal["auto", "cpu"] = "auto"
-    gradient_checkpointing: bool = False
     seed: int = Field(0, ge=0)
-    save_every: int = Field(200, ge=1)
     deterministic: bool = False
+
+
+class TrainSection(OptimSection):
+    """How the network is trained.
+
+    Attributes:
+        accumulate: a step's clips go through the network in so many parts, to save memory.
+        head_lr: `lr` for the head outside its LoRA branches; None: the same.
+        reconstruction: weight of the loss of telling each camera's tokens from the other's.
+        drop_rgb: share of the training clips whose RGB stream is left out, where the other one is there.
+        drop_event: the same for the event stream.
+        gradient_checkpointing: recompute the towers' blocks in the backward pass, to save memory.
+        save_every: steps from one saved state to the next, besides the one after each epoch.
+    """
+
+    accumulate: int = Field(1, ge=1)
+    head_lr: float | None = Field(None, gt=0)
+    reconstruction: float = Field(1.0, ge=0)
+    drop_rgb: float = Field(0.1, ge=0, le=1)
+    drop_event: float = Field(0.1, ge=0, le=1)
+    gradient_checkpointing: bool = False
+    save_every: int = Field(200, ge=1)
 
     def problems(self) -> list[str]:
         """See `Section.problems`."""
@@ -118,6 +126,44 @@ class TrainConfig(Section):
         if weights is not None and not os.path.isfile(weights):  # noqa: PTH113
             return [f"model.backbone.weights: no such file: {weights}; velora pretrain makes one"]
         return []
+
+
+class TowerSection(Section):
+    """The tower that is pre-trained.
+
+    Attributes:
+        name: timm's name of a ViT.
+        args: passed on to `timm.create_model`; a model that uses the tower takes the same.
+        image_size: height and width of its images, pixels.
+        mean: subtracted from an image scaled to 0..1, by channel.
+        std: divides it afterwards.
+        images: taken of each camera's images of a recording in each epoch.
+    """
+
+    name: str
+    args: dict[str, Any] = Field(default_factory=dict)
+    image_size: tuple[int, int]
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    images: int = Field(2, ge=1)
+
+
+class PretrainConfig(Section):
+    """All that pre-training follows from, but for the data itself.
+
+    Attributes:
+        run: where results go.
+        data: whose images are told.
+        clip: how recordings become images.
+        tower: what is pre-trained.
+        train: how.
+    """
+
+    run: RunConfig
+    data: DataConfig
+    clip: ClipConfig = ClipConfig()
+    tower: TowerSection
+    train: OptimSection = OptimSection()
 
 
 def same_run(first: TrainConfig, second: TrainConfig) -> list[str]:
