@@ -1,6 +1,7 @@
-"""Makes the packaged demo bundle: `python -m velora_export.demo_bundle [--from CHECKPOINT] [OUT]`.
+"""Makes the demo bundle with random weights, from a seed: `python -m velora_export.demo_bundle [OUT]`.
 
-Without a checkpoint the weights are random, from a seed, and the manifest says so.
+Its manifest says that they are random. A trained one of the same form takes its place by
+`velora export CHECKPOINT velora_edge/assets/demo.velora --name demo`.
 """
 
 from __future__ import annotations

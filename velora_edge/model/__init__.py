@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import importlib.util
 
 from velora_edge.errors import MissingExtraError
 
 for _library in ("torch", "timm", "peft", "safetensors"):
-    if find_spec(_library) is None:
+    if importlib.util.find_spec(_library) is None:
         raise MissingExtraError(_library, "train", "the model in torch")
