@@ -106,11 +106,10 @@ def test_streaming_equals_whole_clips_of_the_demo(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 3])
-@pytest.mark.parametrize("kinds_of", CAMERAS.values(), ids=CAMERAS)
 def test_streaming_equals_every_whole_clip_of_the_demo(
-    bundle: Bundle, pairs: tuple[np.ndarray, np.ndarray], kinds_of: object, stride: int
+    bundle: Bundle, pairs: tuple[np.ndarray, np.ndarray], stride: int
 ) -> None:
-    assert_streaming_equals_clips(bundle, stride, *pairs, kinds_of(len(pairs[0])), every=1)  # type: ignore[operator]
+    assert_streaming_equals_clips(bundle, stride, *pairs, "b" * len(pairs[0]), every=1)
 
 
 def assert_streaming_equals_clips(
