@@ -159,6 +159,12 @@ class FakeGPU:
     def cudaGetDeviceCount(self) -> tuple[Any, ...]:
         return (OK, self.devices) if self.devices else (cudaError_t.cudaErrorNoDevice, None)
 
+    def cudaDriverGetVersion(self) -> tuple[Any, ...]:
+        return OK, 12060
+
+    def cudaRuntimeGetVersion(self) -> tuple[Any, ...]:
+        return OK, 12060
+
     def cudaSetDevice(self, device: int) -> tuple[Any, ...]:
         assert 0 <= device < self.devices
         return (OK,)

@@ -60,6 +60,19 @@ def why_no_cuda(device: int = 0) -> str | None:
     return None if device < count else f"there is no CUDA device {device}, only {count}"
 
 
+def cuda_versions() -> tuple[str, str]:
+    """The newest CUDA that the driver knows, and the one that cuda-python was built for, such as "12.6".
+
+    Raises:
+        MissingExtraError: if cuda-python is not installed.
+        RuntimeError: from older cuda-python, where there is no driver.
+    """
+    cuda = load_cuda()
+    numbers = (cuda.cudaDriverGetVersion()[1], cuda.cudaRuntimeGetVersion()[1])
+    driver, runtime = (f"{number // 1000}.{number % 1000 // 10}" for number in numbers)
+    return driver, runtime
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """What a GPU says of itself.

@@ -1,0 +1,473 @@
+"""velora doctor: probes on machines that a test lays out as files, and what is advised."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fakes_tensorrt import FakeTensorRT
+from toy_bundle import write_toy_bundle
+from velora_export.tensorrt_builder import BuildOptions
+from velora_export.tensorrt_engines import BundleBuilder
+from velora_export.tensorrt_parity import noise_clips
+from velora_export.tensorrt_progress import BuildProgress
+
+from velora_edge.cli import velora
+from velora_edge.console import run
+from velora_edge.doctor import cameras, host, jetson, nvidia, providers
+from velora_edge.doctor.advice import Advice, advise
+from velora_edge.doctor.probes import PROBES, Finding, run_probe
+from velora_edge.doctor.report import as_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def program(folder: Path, name: str, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a program on the path."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+ORIN = {
+    "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64\n",
+    "proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\0",
+    "sys/devices/system/cpu/cpufreq/policy0/scaling_min_freq": "729600\n",
+    "sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq": "1113600\n",
+    "sys/devices/system/cpu/cpufreq/policy0/scaling_max_freq": "1728000\n",
+    "sys/class/devfreq/17000000.gpu/min_freq": "306000000\n",
+    "sys/class/devfreq/17000000.gpu/cur_freq": "306000000\n",
+    "sys/class/devfreq/17000000.gpu/max_freq": "1020000000\n",
+    "sys/class/devfreq/154c0000.nvenc/min_freq": "1\n",
+    "sys/class/thermal/thermal_zone0/temp": "48500\n",
+    "sys/class/thermal/thermal_zone1/temp": "51125\n",
+}
+LOCKED = {
+    "sys/devices/system/cpu/cpufreq/policy0/scaling_min_freq": "1728000\n",
+    "sys/class/devfreq/17000000.gpu/min_freq": "1020000000\n",
+}
+
+
+def test_a_jetson_tells_its_release_mode_clocks_and_temperature(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path / "bin", "nvpmodel", "echo 'NV Power Mode: 15W'; echo 0", monkeypatch)
+    assert jetson.jetson(write(tmp_path / "root", ORIN)) == {
+        "is_jetson": True,
+        "model": "NVIDIA Jetson Orin Nano Developer Kit",
+        "l4t": "36.4.3",
+        "jetpack": "6",
+        "power_mode": "15W",
+        "clocks_locked": False,
+        "cpu_clocks": [{"name": "policy0", "min_mhz": 729, "now_mhz": 1113, "max_mhz": 1728}],
+        "gpu_clocks": [{"name": "17000000.gpu", "min_mhz": 306, "now_mhz": 306, "max_mhz": 1020}],
+        "hottest_c": 51.125,
+    }
+
+
+def test_clocks_are_locked_when_lowest_and_highest_are_one(tmp_path: Path) -> None:
+    assert jetson.jetson(write(tmp_path, {**ORIN, **LOCKED}))["clocks_locked"] is True
+
+
+def test_a_jetson_whose_clocks_cannot_be_read_is_not_called_unlocked(tmp_path: Path) -> None:
+    facts = jetson.jetson(write(tmp_path, {"etc/nv_tegra_release": ORIN["etc/nv_tegra_release"]}))
+    assert (facts["clocks_locked"], facts["hottest_c"], facts["model"]) == (None, None, None)
+
+
+def test_another_machine_is_no_jetson(tmp_path: Path) -> None:
+    assert jetson.jetson(tmp_path) == {"is_jetson": False}
+
+
+def test_nvidia_smis_answer_becomes_facts_without_what_it_does_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = "NVIDIA RTX 4090, 560.35.03, 8.9, 24564, 512, 41, 210, 3105, 25.10, [N/A]"
+    program(tmp_path, "nvidia-smi", f"echo '{line}'", monkeypatch)
+    facts = nvidia.gpu()
+    assert (facts["nvidia_smi"], facts["gpus"]) == (
+        "ok",
+        [
+            {
+                "name": "NVIDIA RTX 4090",
+                "driver": "560.35.03",
+                "compute_capability": "8.9",
+                "memory_mb": "24564",
+                "memory_used_mb": "512",
+                "temperature_c": "41",
+                "clock_mhz": "210",
+                "clock_max_mhz": "3105",
+                "power_w": "25.10",
+            }
+        ],
+    )
+
+
+def test_nvidia_smi_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(
+        tmp_path,
+        "nvidia-smi",
+        "echo 'Failed to initialize NVML: Driver/library mismatch'; exit 18",
+        monkeypatch,
+    )
+    assert nvidia.gpu()["nvidia_smi"] == "Failed to initialize NVML: Driver/library mismatch"
+
+
+CAMERAS = {
+    "sys/class/video4linux/video0/name": "HD Webcam\n",
+    "dev/video0": "",
+    "sys/class/video4linux/video1/name": "HD Webcam metadata\n",
+    "sys/bus/usb/devices/2-1/idVendor": "04b4\n",
+    "sys/bus/usb/devices/2-1/idProduct": "00f5\n",
+    "sys/bus/usb/devices/2-1/product": "EVK4\n",
+    "sys/bus/usb/devices/2-1/serial": "00051234\n",
+    "sys/bus/usb/devices/2-1/speed": "5000\n",
+    "sys/bus/usb/devices/2-1/busnum": "2\n",
+    "sys/bus/usb/devices/2-1/devnum": "7\n",
+    "dev/bus/usb/002/007": "",
+    "sys/bus/usb/devices/1-4/idVendor": "152a\n",
+    "sys/bus/usb/devices/1-4/idProduct": "841d\n",
+    "sys/bus/usb/devices/1-5/idVendor": "046d\n",
+    "sys/bus/usb/devices/1-5/idProduct": "0825\n",
+}
+
+
+def test_cameras_are_found_by_what_the_kernel_shows(tmp_path: Path) -> None:
+    assert cameras.cameras(write(tmp_path, CAMERAS)) == {
+        "video": [
+            {"device": "/dev/video0", "name": "HD Webcam", "allowed": True, "captures": None},
+            {"device": "/dev/video1", "name": "HD Webcam metadata", "allowed": False, "captures": None},
+        ],
+        "event": [
+            {
+                "maker": "iniVation",
+                "name": "DAVIS or DVXplorer",
+                "usb": "152a:841d",
+                "serial": None,
+                "speed_mbit": None,
+                "allowed": False,
+            },
+            {
+                "maker": "Prophesee",
+                "name": "EVK4",
+                "usb": "04b4:00f5",
+                "serial": "00051234",
+                "speed_mbit": "5000",
+                "allowed": True,
+            },
+        ],
+        "argus": False,
+    }
+
+
+def test_the_machine_tells_processor_memory_and_model(tmp_path: Path) -> None:
+    files = {
+        "proc/cpuinfo": "processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\n",
+        "proc/meminfo": "MemTotal: 8000000 kB\nMemAvailable: 4194304 kB\n",
+        ".dockerenv": "",
+    }
+    facts = host.system(write(tmp_path, files))
+    asked = {key: facts[key] for key in ("cpu", "memory_gb", "memory_free_gb", "model", "container")}
+    assert asked == {
+        "cpu": "Some CPU @ 3 GHz",
+        "memory_gb": 7.6,
+        "memory_free_gb": 4.0,
+        "model": None,
+        "container": True,
+    }
+
+
+def test_the_model_that_tries_providers_adds_its_input_to_itself() -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_model_from_string(providers.DOUBLE)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(node.op_type, list(node.input)) for node in model.graph.node] == [("Add", ["x", "x"])]
+
+
+def test_a_provider_is_usable_only_when_a_session_computes_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    assert providers.provider("CPUExecutionProvider") == {"provider": "CPUExecutionProvider", "usable": True}
+    asked = "CUDAExecutionProvider"
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [asked, "CPUExecutionProvider"])
+    plain = onnxruntime.InferenceSession(providers.DOUBLE, providers=["CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda model, providers: plain)
+    assert providers.provider(asked) == {
+        "provider": asked,
+        "usable": False,
+        "reason": "onnxruntime fell back to CPUExecutionProvider",
+    }
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeTensorRT:
+    return FakeTensorRT.install(monkeypatch, tmp_path)
+
+
+def test_cuda_and_tensorrt_are_usable_where_they_start(fake: FakeTensorRT) -> None:
+    assert nvidia.cuda() == {
+        "usable": True,
+        "name": "NVIDIA Fake GPU",
+        "compute_capability": "8.7",
+        "memory_gb": 8.0,
+        "free_gb": 4.0,
+        "is_integrated": True,
+        "driver_cuda": "12.6",
+        "runtime_cuda": "12.6",
+    }
+    assert nvidia.tensorrt() == {"usable": True, "version": "10.3.0"}
+
+
+def test_tensorrts_runtime_is_not_touched_without_a_gpu(fake: FakeTensorRT) -> None:
+    fake.gpu.devices = 0
+    reason = "CUDA finds no GPU: fake cudaErrorNoDevice (cudaErrorNoDevice)"
+    assert nvidia.tensorrt() == {"usable": False, "version": "10.3.0", "reason": reason}
+    assert nvidia.cuda()["reason"] == reason
+
+
+def test_engines_are_told_apart_by_whether_they_fit(fake: FakeTensorRT, tmp_path: Path) -> None:
+    bundle = write_toy_bundle(tmp_path / "toy.velora")
+    with BundleBuilder(bundle, BuildOptions(), noise_clips(bundle.manifest)) as builder:
+        list(builder.build(("rgb", "event"), BuildProgress(), force=False))
+    rgb, event = nvidia.engines(str(bundle.path))["engines"]
+    assert (rgb["fits"], rgb["reason"]) == (True, None)
+    (bundle.path / event["file"]).unlink()
+    fits = [(one["graph"], one["reason"]) for one in nvidia.engines(str(bundle.path))["engines"]]
+    assert fits == [("rgb", None), ("event", "the file is missing")]
+    fake.gpu.properties.name = b"NVIDIA Other GPU"
+    reason = nvidia.engines(str(bundle.path))["engines"][0]["reason"]
+    assert reason == (
+        "built for TensorRT 10.3.0.26 on NVIDIA Fake GPU (compute capability 8.7); this machine has "
+        "TensorRT 10.3.0 on NVIDIA Other GPU (compute capability 8.7)"
+    )
+
+
+BROKEN = """
+import os, signal, subprocess, sys, time
+def fine(word):
+    print("some library talks")
+    return {"word": word}
+def raises():
+    raise OSError("no such bus\\nsecond line")
+def crashes():
+    print("native code says farewell", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGSEGV)
+def hangs():
+    child = subprocess.Popen(["sleep", "60"])
+    open(os.environ["PID_FILE"], "w").write(str(child.pid))
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "broken_probes.py").write_text(BROKEN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PID_FILE", str(tmp_path / "pid"))
+    for name in ("raises", "crashes", "hangs"):
+        monkeypatch.setitem(PROBES, name, ("broken_probes", name, ()))
+    monkeypatch.setitem(PROBES, "fine", ("broken_probes", "fine", ("hello",)))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "facts", "problem"),
+    [
+        ("fine", {"word": "hello"}, None),
+        ("raises", {}, "OSError: no such bus"),
+        ("crashes", {}, "was killed by signal 11: native code says farewell"),
+    ],
+)
+def test_a_probe_that_fails_is_a_finding(
+    broken: Path, name: str, facts: dict[str, Any], problem: str | None
+) -> None:
+    finding = run_probe(name, "", limit_s=30)
+    assert (dict(finding.facts), finding.problem) == (facts, problem)
+
+
+def test_a_probe_that_hangs_is_ended_with_its_children(broken: Path) -> None:
+    finding = run_probe("hangs", "", limit_s=3)
+    assert (dict(finding.facts), finding.problem) == ({}, "gave no answer within 3 s")
+    child = int((broken / "pid").read_text())
+    deadline = time.monotonic() + 5
+    while is_running(child) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not is_running(child)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def found(**probes: dict[str, Any]) -> dict[str, Finding]:
+    return {name: Finding(facts) for name, facts in probes.items()}
+
+
+CPU = {"version": "1.20", "built_with": ["CPUExecutionProvider"]}
+CAMERA = {"name": "EVK4", "maker": "Prophesee", "allowed": True}
+
+
+@pytest.mark.parametrize(
+    ("probes", "advice"),
+    [
+        (found(onnxruntime=CPU), []),
+        (found(), [("error", "nothing here can run a model", "pip install 'velora-edge[cpu]'")]),
+        (
+            found(onnxruntime=CPU, python={"packages": {"onnxruntime": "1", "onnxruntime-gpu": "1"}}),
+            [
+                (
+                    "warning",
+                    "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files",
+                    "pip uninstall -y onnxruntime onnxruntime-gpu onnxruntime-openvino; "
+                    "pip install the one you want",
+                )
+            ],
+        ),
+        (
+            found(
+                onnxruntime=CPU,
+                python={"packages": {}},
+                gpu={"has_gpu": True},
+                jetson={"is_jetson": True, "jetpack": "6"},
+            ),
+            [
+                ("hint", "the GPU needs cuda-python", "pip install 'cuda-python>=12.6,<13'"),
+                (
+                    "hint",
+                    "TensorRT's Python package is JetPack's own, which an ordinary virtual environment does not see",
+                    "sudo apt install python3-libnvinfer; python3 -m venv --system-site-packages .venv",
+                ),
+            ],
+        ),
+        (
+            found(
+                onnxruntime=CPU,
+                python={"packages": {"cuda-bindings": "13.5.0"}},
+                gpu={"has_gpu": True},
+                cuda={"usable": False, "driver_cuda": "12.6", "runtime_cuda": "13.5"},
+                tensorrt={"usable": False, "version": "10.3.0"},
+            ),
+            [
+                (
+                    "error",
+                    "cuda-python is made for CUDA 13.5, the driver knows CUDA 12.6",
+                    "pip install 'cuda-python<13', or a newer driver",
+                )
+            ],
+        ),
+        (
+            found(
+                gpu={"has_gpu": True},
+                cuda={"usable": True},
+                tensorrt={"usable": True},
+                engines={"model": "m.velora", "engines": [{"graph": "rgb", "fits": True}]},
+            ),
+            [
+                (
+                    "hint",
+                    "m.velora has no TensorRT engine for this machine for event, diff, head",
+                    "velora build m.velora",
+                )
+            ],
+        ),
+        (
+            found(onnxruntime=CPU, jetson={"power_mode": "15W", "clocks_locked": False}),
+            [
+                (
+                    "warning",
+                    "the clocks are not locked: latencies will vary, and benchmarks cannot be compared",
+                    "sudo jetson_clocks",
+                ),
+                ("hint", "the power mode is 15W, not the fastest", "sudo nvpmodel -m 0"),
+            ],
+        ),
+        (found(onnxruntime=CPU, jetson={"power_mode": "MAXN_SUPER", "clocks_locked": True}), []),
+        (
+            found(
+                onnxruntime=CPU,
+                cameras={
+                    "video": [{"device": "/dev/video0", "name": "Cam", "allowed": False}],
+                    "event": [CAMERA],
+                },
+                prophesee={"usable": False, "reason": "metavision_hal is not installed"},
+            ),
+            [
+                (
+                    "warning",
+                    "no permission to use /dev/video0 (Cam)",
+                    "sudo usermod -aG video $USER, then log in again",
+                ),
+                (
+                    "warning",
+                    "EVK4 is attached, but metavision_hal is not installed",
+                    "install Metavision SDK or OpenEB, which bring metavision_hal",
+                ),
+            ],
+        ),
+        (
+            {"onnxruntime": Finding(CPU), "cuda": Finding(problem="gave no answer within 30 s")},
+            [("warning", "the cuda probe gave no answer within 30 s", "velora doctor --time-limit 60")],
+        ),
+    ],
+)
+def test_advice_follows_from_facts(probes: dict[str, Finding], advice: list[tuple[Any, str, str]]) -> None:
+    assert advise(probes) == [Advice(*one) for one in advice]
+
+
+def test_text_shows_facts_failures_and_what_to_do() -> None:
+    findings = {
+        "python": Finding({"python": "3.11", "packages": {"numpy": "2.0"}, "empty": None, "is_venv": True}),
+        "gpu": Finding(problem="was killed by signal 11"),
+        "cameras": Finding({"video": [{"device": "/dev/video0", "allowed": False}], "event": []}),
+    }
+    text = as_text(findings, [Advice("hint", "something", "do it")])
+    assert text.splitlines()[1:] == [
+        "",
+        "python",
+        "  python: 3.11",
+        "  packages: numpy 2.0",
+        "  is_venv: yes",
+        "",
+        "gpu",
+        "  probe failed: was killed by signal 11",
+        "",
+        "cameras",
+        "  video:",
+        "    device /dev/video0, allowed no",
+        "  event: none",
+        "",
+        "what to do",
+        "  hint: something",
+        "    do it",
+    ]
+
+
+def test_the_command_gives_json_for_every_probe_and_never_fails(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(velora, ["doctor", str(tmp_path / "absent.velora"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert list(said["probes"]) == list(PROBES)
+    assert said["probes"]["python"]["facts"]["executable"] == sys.executable
+    assert said["probes"]["provider_cpu"]["facts"]["usable"] is True
+    assert said["probes"]["engines"]["problem"].startswith(
+        f"BundleError: {tmp_path}/absent.velora: no such model"
+    )
+    failed = [name for name, probe in said["probes"].items() if probe["problem"] is not None]
+    assert failed == ["engines"]

@@ -1,0 +1,1 @@
+"""What `velora doctor` finds out: probes that run in processes of their own, and advice drawn from them."""

@@ -1,0 +1,177 @@
+"""What to do about what the probes found: one rule, one function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from velora_edge.doctor.probes import Finding
+
+Level = Literal["error", "warning", "hint"]
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One thing to do.
+
+    Attributes:
+        level: error: something cannot work; warning: it will not work well; hint: it could work better.
+        text: what was found.
+        command: what mends it.
+    """
+
+    level: Level
+    text: str
+    command: str
+
+
+class Facts:
+    """The probes' facts; what a failed probe did not find is None."""
+
+    def __init__(self, findings: Mapping[str, Finding]) -> None:
+        self._findings = findings
+
+    def get(self, probe: str, key: str) -> Any:
+        """One fact, or None."""
+        finding = self._findings.get(probe)
+        return None if finding is None else finding.facts.get(key)
+
+    def package(self, name: str) -> str | None:
+        """An installed package's version, or None."""
+        version = (self.get("python", "packages") or {}).get(name)
+        return None if version is None else str(version)
+
+
+def advise(findings: Mapping[str, Finding]) -> list[Advice]:
+    """What to do, the most urgent first."""
+    facts = Facts(findings)
+    found = [advice for rule in RULES for advice in rule(facts)]
+    found += [
+        Advice("warning", f"the {name} probe {finding.problem}", "velora doctor --time-limit 60")
+        for name, finding in findings.items()
+        if finding.problem is not None and "no answer" in finding.problem
+    ]
+    order = ("error", "warning", "hint")
+    return sorted(found, key=lambda advice: order.index(advice.level))
+
+
+def _no_backend(facts: Facts) -> Iterator[Advice]:
+    if facts.get("onnxruntime", "version") is None and not facts.get("tensorrt", "usable"):
+        yield Advice("error", "nothing here can run a model", "pip install 'velora-edge[cpu]'")
+
+
+def _two_runtimes(facts: Facts) -> Iterator[Advice]:
+    kinds = [
+        name for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino") if facts.package(name)
+    ]
+    if len(kinds) > 1:
+        text = f"{' and '.join(kinds)} are both installed and overwrite each other's files"
+        again = (
+            "pip uninstall -y onnxruntime onnxruntime-gpu onnxruntime-openvino; pip install the one you want"
+        )
+        yield Advice("warning", text, again)
+
+
+def _cuda_python(facts: Facts) -> Iterator[Advice]:
+    if not facts.get("gpu", "has_gpu") or facts.get("cuda", "usable"):
+        return
+    if facts.package("cuda-bindings") is None and facts.package("cuda-python") is None:
+        yield Advice("hint", "the GPU needs cuda-python", f"pip install '{_cuda_requirement(facts)}'")
+        return
+    driver, runtime = facts.get("cuda", "driver_cuda"), facts.get("cuda", "runtime_cuda")
+    if driver and runtime and _major(driver) < _major(runtime):
+        text = f"cuda-python is made for CUDA {runtime}, the driver knows CUDA {driver}"
+        yield Advice("error", text, f"pip install 'cuda-python<{_major(driver) + 1}', or a newer driver")
+    else:
+        yield Advice("error", f"the GPU cannot be used: {facts.get('cuda', 'reason')}", "nvidia-smi")
+
+
+def _cuda_requirement(facts: Facts) -> str:
+    return "cuda-python>=12.6,<13" if facts.get("jetson", "jetpack") == "6" else "cuda-python"
+
+
+def _major(version: str) -> int:
+    return int(version.partition(".")[0])
+
+
+def _tensorrt(facts: Facts) -> Iterator[Advice]:
+    if not facts.get("gpu", "has_gpu") or facts.get("tensorrt", "usable"):
+        return
+    if facts.get("tensorrt", "version") is not None:
+        return  # it waits for CUDA, of which the rule above speaks
+    if facts.get("jetson", "is_jetson"):
+        text = (
+            "TensorRT's Python package is JetPack's own, which an ordinary virtual environment does not see"
+        )
+        again = "sudo apt install python3-libnvinfer; python3 -m venv --system-site-packages .venv"
+        yield Advice("hint", text, again)
+    else:
+        yield Advice("hint", "the GPU is fastest with TensorRT", "pip install 'velora-edge[tensorrt]'")
+
+
+def _engines(facts: Facts) -> Iterator[Advice]:
+    model, listed = facts.get("engines", "model"), facts.get("engines", "engines") or []
+    if model is None or not facts.get("tensorrt", "usable"):
+        return
+    fitting = {entry["graph"] for entry in listed if entry["fits"]}
+    missing = [graph for graph in ("rgb", "event", "diff", "head") if graph not in fitting]
+    if missing:
+        text = f"{model} has no TensorRT engine for this machine for {', '.join(missing)}"
+        yield Advice("hint", text, f"velora build {model}")
+
+
+def _providers(facts: Facts) -> Iterator[Advice]:
+    built_with = facts.get("onnxruntime", "built_with") or []
+    for probe in ("provider_cuda", "provider_tensorrt", "provider_openvino"):
+        name, reason = facts.get(probe, "provider"), facts.get(probe, "reason")
+        if name in built_with and reason and facts.get("gpu", "has_gpu"):
+            text = f"onnxruntime has the {name}, but {reason}"
+            yield Advice(
+                "warning", text, "install the CUDA and cuDNN versions that this onnxruntime was built for"
+            )
+
+
+def _jetson(facts: Facts) -> Iterator[Advice]:
+    mode = facts.get("jetson", "power_mode")
+    if mode is not None and not str(mode).startswith("MAXN"):
+        yield Advice("hint", f"the power mode is {mode}, not the fastest", "sudo nvpmodel -m 0")
+    if facts.get("jetson", "clocks_locked") is False:
+        text = "the clocks are not locked: latencies will vary, and benchmarks cannot be compared"
+        yield Advice("warning", text, "sudo jetson_clocks")
+
+
+def _cameras(facts: Facts) -> Iterator[Advice]:
+    for camera in facts.get("cameras", "video") or []:
+        if not camera["allowed"]:
+            text = f"no permission to use {camera['device']} ({camera['name']})"
+            yield Advice("warning", text, "sudo usermod -aG video $USER, then log in again")
+    libraries = {
+        "Prophesee": ("prophesee", "install Metavision SDK or OpenEB, which bring metavision_hal"),
+        "iniVation": ("inivation", "pip install 'velora-edge[inivation]'"),
+    }
+    for camera in facts.get("cameras", "event") or []:
+        probe, command = libraries[camera["maker"]]
+        if not facts.get(probe, "usable"):
+            yield Advice(
+                "warning", f"{camera['name']} is attached, but {facts.get(probe, 'reason')}", command
+            )
+        if not camera["allowed"]:
+            text = f"no permission to use {camera['name']} on USB"
+            yield Advice("warning", text, "install the maker's udev rules, then plug it in again")
+
+
+def _opencv(facts: Facts) -> Iterator[Advice]:
+    if facts.get("jetson", "is_jetson") and facts.get("video", "gstreamer") is False:
+        text = "this OpenCV has no GStreamer, which csi:// cameras need; JetPack's own has it"
+        yield Advice(
+            "hint", text, "pip uninstall opencv-python-headless, in an environment that sees JetPack's"
+        )
+
+
+RULES: tuple[Callable[[Facts], Iterator[Advice]], ...] = (
+    *(_no_backend, _two_runtimes, _cuda_python, _tensorrt, _engines, _providers),
+    *(_jetson, _cameras, _opencv),
+)

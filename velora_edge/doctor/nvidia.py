@@ -1,0 +1,132 @@
+"""Probes of NVIDIA's side: the driver, CUDA, TensorRT, and which of a bundle's engines fit."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+from velora_edge.bundle import find_model, read_manifest
+from velora_edge.errors import EngineError, MissingExtraError
+from velora_edge.gpu.cuda import Cuda, cuda_versions, has_gpu, why_no_cuda
+from velora_edge.gpu.engine import EngineLoader
+from velora_edge.gpu.matching import find_machine, load_tensorrt, why_no_tensorrt, why_not_here
+from velora_edge.gpu.origin import why_not_trusted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+QUERY = {
+    "name": "name",
+    "driver": "driver_version",
+    "compute_capability": "compute_cap",
+    "memory_mb": "memory.total",
+    "memory_used_mb": "memory.used",
+    "temperature_c": "temperature.gpu",
+    "clock_mhz": "clocks.sm",
+    "clock_max_mhz": "clocks.max.sm",
+    "power_w": "power.draw",
+    "power_limit_w": "power.limit",
+}
+
+
+def gpu() -> dict[str, Any]:
+    """What nvidia-smi says of each GPU; a Jetson's says little."""
+    facts: dict[str, Any] = {"has_gpu": has_gpu(), "gpus": []}
+    command = ["nvidia-smi", f"--query-gpu={','.join(QUERY.values())}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return {**facts, "nvidia_smi": "not installed"}
+    if done.returncode != 0:
+        said = (done.stdout + done.stderr).strip().splitlines()
+        return {**facts, "nvidia_smi": said[0] if said else f"exit code {done.returncode}"}
+    return {
+        **facts,
+        "nvidia_smi": "ok",
+        "gpus": [parse_gpu(line) for line in done.stdout.splitlines() if line],
+    }
+
+
+def parse_gpu(line: str) -> dict[str, str]:
+    """One line of nvidia-smi's answer, without what it does not know."""
+    values = zip(QUERY, (value.strip() for value in line.split(",")), strict=False)
+    return {
+        key: value for key, value in values if value and "N/A" not in value and "Not Supported" not in value
+    }
+
+
+def cuda() -> dict[str, Any]:
+    """Whether cuda-python reaches a GPU, which one, and both versions of CUDA."""
+    reason = why_no_cuda()
+    if reason is not None:
+        return {"usable": False, "reason": reason, **_versions()}
+    device = Cuda()
+    said = device.describe()
+    return {
+        "usable": True,
+        "name": said.name,
+        "compute_capability": said.compute_capability,
+        "memory_gb": round(said.memory_bytes / (1 << 30), 1),
+        "free_gb": round(device.free_bytes() / (1 << 30), 1),
+        "is_integrated": said.is_integrated,
+        **_versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Both versions of CUDA; a driver that is not there has none."""
+    try:
+        driver, runtime = cuda_versions()
+    except (MissingExtraError, RuntimeError):
+        return {}
+    return {**({} if driver == "0.0" else {"driver_cuda": driver}), "runtime_cuda": runtime}
+
+
+def tensorrt() -> dict[str, Any]:
+    """Whether TensorRT is installed, and whether its runtime starts; CUDA is looked at first."""
+    try:
+        version: str | None = str(load_tensorrt().__version__)
+    except (MissingExtraError, EngineError) as error:
+        return {"usable": False, "version": None, "reason": str(error)}
+    reason = why_no_tensorrt()
+    if reason is None:
+        try:
+            EngineLoader(Cuda())
+        except EngineError as error:
+            reason = str(error)
+    return {"usable": reason is None, "version": version, **({} if reason is None else {"reason": reason})}
+
+
+def engines(model: str) -> dict[str, Any]:
+    """Which of a bundle's engines fit this machine, and why the others do not."""
+    if not model:
+        return {"model": None, "engines": []}
+    path = find_model(model)
+    manifest = read_manifest(path)
+    try:
+        machine = find_machine()
+    except (EngineError, MissingExtraError) as error:
+        reasons: dict[str, str | None] = {
+            entry.file: f"cannot run here: {error}" for entry in manifest.engines
+        }
+    else:
+        reasons = {
+            entry.file: why_not_here(entry, manifest, machine)
+            or why_not_trusted(entry)
+            or _missing(path / entry.file)
+            for entry in manifest.engines
+        }
+    listed = [
+        {
+            "graph": entry.graph,
+            "file": entry.file,
+            "fits": reasons[entry.file] is None,
+            "reason": reasons[entry.file],
+        }
+        for entry in manifest.engines
+    ]
+    return {"model": str(path), "name": manifest.name, "precision": manifest.precision, "engines": listed}
+
+
+def _missing(path: Path) -> str | None:
+    return None if path.is_file() else "the file is missing"
