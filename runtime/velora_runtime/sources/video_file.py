@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from velora_edge.datatypes import RGBFrame
 from velora_edge.errors import RecordingError
@@ -54,13 +55,16 @@ class VideoFile(RGBSource):
         with self._open() as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
+            # One for all frames: frame.to_ndarray(format=...) makes one a frame, which costs milliseconds.
+            reformatter = VideoReformatter()
             seq, last_us, repeated = 0, None, 0
             for frame in self._decode(container, stream):
                 t_us = _microseconds(frame, last_us, stream.average_rate)
                 if last_us is not None and t_us <= last_us:
                     repeated += 1
                     continue
-                yield RGBFrame(frame.to_ndarray(format="rgb24"), t_us, seq)
+                image: Any = reformatter.reformat(frame, format="rgb24").to_ndarray()
+                yield RGBFrame(image, t_us, seq)
                 seq, last_us = seq + 1, t_us
             self._warn_if_short(container, last_us)
         if repeated:
