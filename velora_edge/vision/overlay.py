@@ -38,7 +38,8 @@ class Overlay:
         self._rgb_width = 0 if rgb_hw is None else _panel_width(rgb_hw)
         self._event_width = 0 if event_hw is None else _panel_width(event_hw)
         width = max(self._rgb_width + self._event_width, 2)
-        self.canvas = np.zeros((PANEL_HEIGHT + STRIP_HEIGHT, width, 3), np.uint8)
+        self._empty = np.full((PANEL_HEIGHT + STRIP_HEIGHT, width, 3), _BACKGROUND, np.uint8)
+        self.canvas = self._empty.copy()
 
     def draw(
         self,
@@ -60,7 +61,7 @@ class Overlay:
         Returns:
             The canvas, which the next call draws over.
         """
-        self.canvas[:] = _BACKGROUND
+        np.copyto(self.canvas, self._empty)
         edge = self._rgb_width
         if rgb is not None and edge:
             _paste(rgb, self.canvas[:PANEL_HEIGHT, :edge], cv2.INTER_AREA)
