@@ -248,10 +248,11 @@ def test_an_export_that_is_not_the_model_leaves_nothing(
             parameter.data += 0.01 * torch.randn_like(parameter)
 
     monkeypatch.setattr("velora_export.bundle_export.simplify", spoilt)
-    linear = tiny_model(tuning="linear", backbone=SHALLOW)  # the quickest to export
-    with pytest.raises(EngineError, match="the export is not the model: onnx logits are"):
+    linear = tiny_model(tuning="linear", backbone=SHALLOW).train()  # the quickest to export
+    with pytest.raises(EngineError, match="the export is not the model: merged logits are"):
         export_bundle(linear, tmp_path / "bad.velora", name="bad", trained=True)
     assert list(tmp_path.iterdir()) == []
+    assert linear.training  # the caller's model is left in its mode
 
 
 def test_labels_must_fit_the_classes(tmp_path: Path) -> None:
