@@ -69,7 +69,13 @@ class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
 @click.option(
     "--trigger-id", type=int, metavar="N", help="Trigger input.  [default: the one with most edges]"
 )
-@click.option("--trigger-edge", type=click.Choice(["rising", "falling"]), default="rising", show_default=True)
+@click.option(
+    "--trigger-edge",
+    type=click.Choice(["rising", "falling"]),
+    default="rising",
+    show_default=True,
+    help="The edge that stands for a frame.",
+)
 @click.option(
     "--pace",
     type=click.Choice(["realtime", "max"]),
@@ -81,10 +87,25 @@ class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
 @click.option(
     "--duration", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after S seconds."
 )
-@click.option("--sensor", type=SensorSize(), help="Size of the event sensor, where the file does not tell.")
-@click.option("--backend", default="auto", show_default=True, metavar="NAME", help="auto or onnxruntime.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--threads", type=click.IntRange(0), default=0, help="For the model on the CPU; 0: all cores.")
+@click.option(
+    "--sensor",
+    type=SensorSize(),
+    metavar="WxH",
+    help="Size of the event sensor, where the file does not tell.",
+)
+@click.option(
+    "--backend", default="auto", show_default=True, metavar="NAME", help="auto, tensorrt or onnxruntime."
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where the model runs; one that is asked for is never replaced by another.",
+)
+@click.option(
+    "--threads", type=click.IntRange(0), default=0, metavar="N", help="For a model on the CPU; 0: all cores."
+)
 @click.option("--out", metavar="FILE.jsonl", help="Write each prediction as a line of JSON.")
 @click.option("--video", metavar="FILE.mp4", help="Write a video of both cameras with the label.")
 @click.option("--summary", metavar="FILE.json", help="Write the run's figures as JSON.")
