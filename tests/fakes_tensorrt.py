@@ -4,187 +4,40 @@ It refuses what the real one refuses: addresses that are not aligned, an engine 
 a run that never ran. What would kill the process, or be undefined, is an AssertionError here. Every class and
 method is compared with the real packages by test_tensorrt_names.py.
 """
-# ruff: noqa: A002
 
 from __future__ import annotations
 
-import functools
 import json
-import struct
 import sys
 import types
 import weakref
-from enum import Enum, IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 from fakes_cuda import FakeGPU
+from fakes_tensorrt_types import (
+    BuilderFlag,
+    DataType,
+    HardwareCompatibilityLevel,
+    IBuilderConfig,
+    ILogger,
+    INetworkDefinition,
+    IOptimizationProfile,
+    IProgressMonitor,
+    ITensor,
+    ITimingCache,
+    MemoryPoolType,
+    NetworkDefinitionCreationFlag,
+    ParserError,
+    ProfilingVerbosity,
+    TensorIOMode,
+    make_plan,
+    session,
+)
 
 if TYPE_CHECKING:
     import pytest
-
-
-class NetworkDefinitionCreationFlag(IntEnum):
-    STRONGLY_TYPED = 1
-
-
-class BuilderFlag(Enum):
-    TF32 = 0
-    VERSION_COMPATIBLE = 1
-
-
-class MemoryPoolType(Enum):
-    WORKSPACE = 0
-    TACTIC_DRAM = 1
-
-
-class ProfilingVerbosity(Enum):
-    LAYER_NAMES_ONLY = 0
-
-
-class HardwareCompatibilityLevel(Enum):
-    NONE = 0
-    AMPERE_PLUS = 1
-
-
-class TensorIOMode(Enum):
-    INPUT = 0
-    OUTPUT = 1
-
-
-class DataType(Enum):
-    FLOAT = "tensor(float)"
-    HALF = "tensor(float16)"
-    UINT8 = "tensor(uint8)"
-
-
-class ILogger:
-    class Severity(IntEnum):
-        INTERNAL_ERROR = 0
-        ERROR = 1
-        WARNING = 2
-        INFO = 3
-
-    def __init__(self) -> None:
-        self.is_ready = True
-
-    def log(self, severity: Severity, msg: str) -> None:
-        raise NotImplementedError
-
-
-class IProgressMonitor:
-    def __init__(self) -> None:
-        self.is_ready = True
-
-    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-        raise NotImplementedError
-
-    def step_complete(self, phase_name: str, step: int) -> bool:
-        raise NotImplementedError
-
-    def phase_finish(self, phase_name: str) -> None:
-        raise NotImplementedError
-
-
-@functools.lru_cache(maxsize=64)
-def session(path: str, stamp: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 2
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-class ITensor:
-    __slots__ = ("dtype", "mode", "name", "shape")
-
-    def __init__(self, argument: Any, mode: TensorIOMode) -> None:
-        self.name, self.mode, self.dtype = argument.name, mode, DataType(argument.type)
-        self.shape = tuple(size if isinstance(size, int) else -1 for size in argument.shape)
-
-
-class ParserError:
-    def __init__(self, words: str) -> None:
-        self._words = words
-
-    def desc(self) -> str:
-        return self._words
-
-    def node_operator(self) -> str:
-        return "Fake"
-
-
-class ITimingCache:
-    def __init__(self, timed: list[str]) -> None:
-        self._timed = timed
-
-    def serialize(self) -> bytes:
-        return json.dumps(self._timed).encode()
-
-
-class IOptimizationProfile:
-    def __init__(self) -> None:
-        self._shapes: dict[str, tuple[int, ...]] = {}
-
-    def set_shape(self, input: str, min: tuple[int, ...], opt: tuple[int, ...], max: tuple[int, ...]) -> None:
-        assert min == opt == max
-        self._shapes[input] = tuple(min)
-
-
-class INetworkDefinition:
-    __slots__ = ("__weakref__", "_parser", "_path", "_tensors", "name")
-
-    def __init__(self) -> None:
-        self.name, self._path, self._tensors = "", "", []
-        self._parser: Any = lambda: None
-
-    @property
-    def num_inputs(self) -> int:
-        return sum(tensor.mode is TensorIOMode.INPUT for tensor in self._tensors)
-
-    def get_input(self, index: int) -> ITensor:
-        return [tensor for tensor in self._tensors if tensor.mode is TensorIOMode.INPUT][index]
-
-
-class IBuilderConfig:
-    __slots__ = (
-        *("_cache", "_flags", "_pools", "_profiles", "builder_optimization_level"),
-        *("hardware_compatibility_level", "profiling_verbosity", "progress_monitor"),
-    )
-
-    def __init__(self) -> None:
-        self._flags, self._pools = {BuilderFlag.TF32}, {}
-        self._profiles: list[IOptimizationProfile] = []
-        self._cache: ITimingCache | None = None
-        self.builder_optimization_level = 3
-        self.hardware_compatibility_level = HardwareCompatibilityLevel.NONE
-        self.progress_monitor: IProgressMonitor | None = None
-
-    def set_flag(self, flag: BuilderFlag) -> None:
-        self._flags.add(flag)
-
-    def clear_flag(self, flag: BuilderFlag) -> None:
-        self._flags.discard(flag)
-
-    def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
-        assert isinstance(pool_size, int)
-        assert pool_size > 0
-        self._pools[pool] = pool_size
-
-    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None:
-        try:
-            return ITimingCache(json.loads(serialized_timing_cache or b"[]"))
-        except ValueError:
-            return None
-
-    def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
-        assert ignore_mismatch is False
-        self._cache = cache
-        return True
-
-    def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
-        self._profiles.append(profile)
-        return len(self._profiles) - 1
 
 
 PLAIN = (
@@ -193,12 +46,6 @@ PLAIN = (
     *(IOptimizationProfile, INetworkDefinition, IBuilderConfig),
 )
 """What the module holds besides the classes that know their `FakeTensorRT`."""
-
-
-def make_plan(version: str, content: dict[str, Any]) -> bytes:
-    """An engine file with a true header, whose program is the name of an ONNX file."""
-    numbers = [*(int(part) for part in version.split(".")), 26][:4]
-    return struct.pack("<II16x4B", 0x74727466, 0, *numbers) + json.dumps(content).encode()
 
 
 class FakeTensorRT:
@@ -268,7 +115,7 @@ def _make_builder(fake: FakeTensorRT) -> type:
         ) -> bytes | None:
             assert network._parser() is not None, "the parser owns the weights and is gone"
             assert len(network.name) <= 128
-            inputs = [tensor for tensor in network._tensors if tensor.mode is TensorIOMode.INPUT]
+            inputs = [tensor for tensor in network._tensors if tensor._mode is TensorIOMode.INPUT]
             for tensor in inputs:
                 assert config._profiles[0]._shapes[tensor.name] == (1, *tensor.shape[1:])
             if fake.fail_build:
@@ -371,7 +218,7 @@ def _make_runtime(fake: FakeTensorRT) -> tuple[type, ...]:
             return self._tensors[index].name
 
         def get_tensor_mode(self, name: str) -> TensorIOMode:
-            return self._find(name).mode
+            return self._find(name)._mode
 
         def get_tensor_dtype(self, name: str) -> DataType:
             return self._find(name).dtype
@@ -397,7 +244,7 @@ def _make_runtime(fake: FakeTensorRT) -> tuple[type, ...]:
             return tuple(shape) == (1, *self._engine._find(name).shape[1:])
 
         def infer_shapes(self) -> list[str]:
-            inputs = [t.name for t in self._engine._tensors if t.mode is TensorIOMode.INPUT]
+            inputs = [t.name for t in self._engine._tensors if t._mode is TensorIOMode.INPUT]
             return [name for name in inputs if name not in self._shapes]
 
         def get_tensor_shape(self, name: str) -> tuple[int, ...]:
@@ -429,7 +276,7 @@ def _make_runtime(fake: FakeTensorRT) -> tuple[type, ...]:
                 dtype = {DataType.FLOAT: np.float32, DataType.HALF: np.float16, DataType.UINT8: np.uint8}
                 size = int(np.prod(shape)) * np.dtype(dtype[tensor.dtype]).itemsize
                 values = fake.gpu.view(address, size).view(dtype[tensor.dtype]).reshape(shape)
-                if tensor.mode is TensorIOMode.INPUT:
+                if tensor._mode is TensorIOMode.INPUT:
                     inputs[tensor.name] = values.copy()
                 else:
                     output = values

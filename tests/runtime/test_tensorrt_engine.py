@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from fakes_tensorrt import FakeTensorRT, make_plan
+from tensorrt_streams import SOME_ABSENT, build, copy_bundle, same_stream, stream
 from toy_bundle import write_toy_bundle
 from velora_export.tensorrt_builder import BuildOptions
-from velora_export.tensorrt_engines import BundleBuilder
-from velora_export.tensorrt_parity import noise_clips
-from velora_export.tensorrt_progress import BuildProgress
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.registry import open_engine
-from velora_runtime.ring import ClipRing, Presence, Slot
+from velora_runtime.ring import Presence, Slot
 
 from velora_edge.bundle import Bundle, open_bundle, write_manifest
 from velora_edge.errors import EngineError
@@ -27,20 +25,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from velora_runtime.engines.base import Engine
 
-Frames = frozenset[tuple[str, int]]
-GRAPHS = ("rgb", "event", "diff", "head")
-
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeTensorRT:
     return FakeTensorRT.install(monkeypatch, tmp_path)
-
-
-def build(bundle: Bundle, options: BuildOptions | None = None) -> Bundle:
-    clips = noise_clips(bundle.manifest, count=1)
-    with BundleBuilder(bundle, options or BuildOptions(), clips) as builder:
-        list(builder.build(GRAPHS, BuildProgress(), force=False))
-    return open_bundle(bundle.path)
 
 
 def toy(tmp_path: Path, *, stride: int = 1, half: bool = False) -> Bundle:
@@ -49,49 +37,6 @@ def toy(tmp_path: Path, *, stride: int = 1, half: bool = False) -> Bundle:
 
 def open_tensorrt(bundle: Bundle, *, cuda_graph: bool = True) -> Engine:
     return open_engine(bundle, "tensorrt", EngineOptions(cuda_graph=cuda_graph)).engine
-
-
-def stream(
-    engine: Engine, bundle: Bundle, pairs: int, absent: frozenset[tuple[str, int]]
-) -> list[list[float]]:
-    """Logits at every full clip of noise pairs; `absent` names the frames that are not there."""
-    manifest = bundle.manifest
-    draw = np.random.default_rng(3)
-    images = draw.integers(0, 256, (2, pairs, *manifest.image_size, 3), np.uint8)
-    ring = ClipRing(manifest.clip_length, manifest.stride)
-    logits = []
-    for i in range(pairs):
-        here = {name: (name, i) not in absent for name in ("rgb", "event")}
-        entry = ring.enter(rgb=here["rgb"], event=here["event"])
-        if here["rgb"]:
-            engine.encode_rgb(images[0, i], entry.slot)
-        if here["event"]:
-            engine.encode_event(images[1, i], entry.slot)
-        if entry.rgb_moved or entry.event_moved:
-            before = i - manifest.stride
-            engine.encode_diff(
-                images[0, i],
-                images[0, before if entry.rgb_moved else i],
-                images[1, i],
-                images[1, before if entry.event_moved else i],
-                entry.slot,
-            )
-        if entry.is_full:
-            phase = entry.slot.phase
-            logits.append(engine.decide(phase, ring.presence[phase]).tolist())
-    return logits
-
-
-def same_stream(bundle: Bundle, engine: Engine, pairs: int, absent: Frames) -> None:
-    reference = open_engine(bundle, "onnxruntime", EngineOptions(threads=2)).engine
-    for one in (reference, engine):
-        one.warm_up()
-    expected = stream(reference, bundle, pairs, absent)
-    assert len(expected) > 3
-    np.testing.assert_allclose(stream(engine, bundle, pairs, absent), expected, atol=1e-4, rtol=0)
-
-
-SOME_ABSENT = frozenset({("rgb", 2), ("event", 3), ("event", 4), ("rgb", 7)})
 
 
 @pytest.mark.parametrize("cuda_graph", [True, False])
@@ -108,12 +53,7 @@ def test_streaming_equals_the_cpu_backend(
 
 
 def test_streaming_the_demo_model_equals_the_cpu_backend(fake: FakeTensorRT, tmp_path: Path) -> None:
-    demo = open_bundle("demo")
-    copy = tmp_path / "demo.velora"
-    copy.mkdir()
-    for file in (*demo.manifest.files, "manifest.json"):
-        (copy / file).write_bytes((demo.path / file).read_bytes())
-    bundle = build(open_bundle(copy))
+    bundle = build(copy_bundle(open_bundle("demo"), tmp_path / "demo.velora"))
     same_stream(bundle, open_tensorrt(bundle), pairs=12, absent=SOME_ABSENT)
 
 

@@ -103,9 +103,7 @@ def _tensorrt(facts: Facts) -> Iterator[Advice]:
     if facts.get("tensorrt", "version") is not None:
         return  # it waits for CUDA, of which the rule above speaks
     if facts.get("jetson", "is_jetson"):
-        text = (
-            "TensorRT's Python package is JetPack's own, which an ordinary virtual environment does not see"
-        )
+        text = "TensorRT comes with JetPack, and an ordinary virtual environment does not see it"
         again = "sudo apt install python3-libnvinfer; python3 -m venv --system-site-packages .venv"
         yield Advice("hint", text, again)
     else:

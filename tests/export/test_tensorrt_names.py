@@ -1,0 +1,313 @@
+"""Every name of TensorRT's and CUDA's that we use exists in their real Python packages, old and new.
+
+The packages of TensorRT's bindings are small and import on a machine without a GPU once three empty libraries
+stand in for TensorRT's own. What we use is collected from our sources, and what our fake offers is compared
+too: code that runs against the fake can call nothing that the real packages lack.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes_cuda import FakeGPU
+from fakes_tensorrt import FakeTensorRT
+
+from velora_edge.gpu.engine import DTYPES
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+TENSORRT = {
+    "10.3": "tensorrt-cu12-bindings==10.3.0",
+    "10.13": "tensorrt-cu12-bindings==10.13.3.9",
+    "11": "tensorrt-cu13-bindings>=11,<12",
+}
+CUDA = {"12.3": "cuda-python==12.3.0", "12.9": "cuda-bindings==12.9.0", "13": "cuda-bindings>=13,<14"}
+
+# Where our sources keep TensorRT's objects: in variables and attributes of these names, in these files.
+RECEIVERS = {
+    "export/velora_export/tensorrt_builder.py": {
+        "builder": "Builder",
+        "network": "INetworkDefinition",
+        "tensor": "ITensor",
+        "config": "IBuilderConfig",
+        "profile": "IOptimizationProfile",
+        "cache": "ITimingCache",
+        "parser": "OnnxParser",
+        "error": "ParserError",
+    },
+    "export/velora_export/tensorrt_progress.py": {},
+    "velora_edge/gpu/engine.py": {
+        "runtime": "Runtime",
+        "_runtime": "Runtime",
+        "engine": "ICudaEngine",
+        "_engine": "ICudaEngine",
+        "context": "IExecutionContext",
+        "_context": "IExecutionContext",
+    },
+    "velora_edge/gpu/log.py": {},
+    "velora_edge/gpu/matching.py": {},
+}
+
+STUB = "".join(
+    f"void *{name}(void) {{ return 0; }}\n"
+    for name in (
+        *("createInferBuilder_INTERNAL", "createInferRefitter_INTERNAL", "createInferRuntime_INTERNAL"),
+        *("getBuilderPluginRegistry", "getPluginRegistry", "getInferLibVersion", "getInferLibMajorVersion"),
+        *("initLibNvInferPlugins", "createNvOnnxParser_INTERNAL", "createNvOnnxParserRefitter_INTERNAL"),
+        "getNvOnnxParserVersion",
+    )
+)
+
+# Prints the attributes of every class, and each method's parameters as its docstring gives them: their names,
+# and whether they have defaults; a list for every overload.
+LIST_NAMES = """
+import json, re, sys
+import tensorrt_bindings as trt
+sys.modules["tensorrt"] = trt
+def overloads(member):
+    text = (getattr(member, "__doc__", None) or "")
+    found = re.findall(r"^(?:\\d+\\. )?\\w+\\(self: [\\w.]+(.*?)\\) -> ", text, re.M)
+    pieces = [re.split(r", (?=\\w+: )", one)[1:] for one in found]
+    return [[[piece.partition(":")[0], " = " in piece] for piece in one] for one in pieces]
+classes = {name: value for name, value in vars(trt).items() if isinstance(value, type)}
+print(json.dumps({
+    "version": trt.__version__,
+    "names": [name for name in dir(trt)],
+    "classes": {
+        name: {attribute: overloads(getattr(value, attribute)) for attribute in dir(value)}
+        for name, value in classes.items()
+    },
+}))
+"""
+
+# Our classes that derive from TensorRT's, made and called with the real ones.
+DERIVE = """
+import sys
+import tensorrt_bindings as trt
+from velora_edge.gpu.log import Messages, create_logger
+from velora_export.tensorrt_progress import BuildProgress, create_monitor
+messages = Messages()
+logger = create_logger(trt, messages)
+logger.log(trt.ILogger.Severity.ERROR, "as it is said")
+assert isinstance(logger, trt.ILogger), type(logger).__mro__
+assert messages.explain() == ": as it is said"
+progress = BuildProgress()
+monitor = create_monitor(trt, progress)
+assert isinstance(monitor, trt.IProgressMonitor)
+monitor.phase_start("Building", None, 3)
+assert monitor.step_complete("Building", 0) is True
+progress.is_cancelled = True
+assert monitor.step_complete("Building", 1) is False
+monitor.phase_finish("Building")
+flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+assert (int(trt.__version__.split(".")[0]), flags) in ((10, 2), (11, 1))
+print("fine")
+"""
+
+LIST_CUDA = """
+import importlib, json
+for name in ("cuda.bindings.runtime", "cuda.cudart"):
+    try:
+        module = importlib.import_module(name)
+        break
+    except ImportError:
+        pass
+kinds = ("cudaMemcpyKind", "cudaStreamCaptureMode", "cudaError_t")
+members = [member for kind in kinds for member in dir(getattr(module, kind))]
+print(json.dumps({"module": name, "names": dir(module) + members}))
+"""
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("packages")
+
+
+@pytest.fixture(scope="session")
+def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with empty libraries under TensorRT's names."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("needs a C compiler (cc) for the libraries that stand in for TensorRT's")
+    folder = tmp_path_factory.mktemp("stubs")
+    (folder / "stub.c").write_text(STUB)
+    for library in ("nvinfer", "nvinfer_plugin", "nvonnxparser"):
+        for major in (10, 11):
+            name = f"lib{library}.so.{major}"
+            command = [compiler, "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", name, "stub.c"]
+            subprocess.run(command, cwd=folder, check=True)
+    return folder
+
+
+def install(requirement: str, folder: Path) -> Path:
+    """The folder into which pip installed a requirement; skips where it cannot."""
+    if not folder.exists():
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-compile",
+        ]
+        command += ["--only-binary=:all:", f"--target={folder}", requirement]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+        said = done.stderr.strip().splitlines()
+        if done.returncode != 0:
+            pytest.skip(
+                f"needs {requirement} for this Python from a package index: {said[-1] if said else ''}"
+            )
+    return folder
+
+
+def run_with(script: str, package: Path, libraries: Path | None = None) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(package), "LD_LIBRARY_PATH": str(libraries or "")}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session", params=TENSORRT)
+def bindings(request: pytest.FixtureRequest, packages: Path) -> Path:
+    return install(TENSORRT[request.param], packages / f"tensorrt-{request.param}")
+
+
+@pytest.fixture(scope="session")
+def real(bindings: Path, stubs: Path) -> dict[str, Any]:
+    names: dict[str, Any] = json.loads(run_with(LIST_NAMES, bindings, stubs))
+    return names
+
+
+def used_names() -> set[tuple[str, ...]]:
+    """What our sources use: (name,) in the module, (class, attribute), (class, method that we override)."""
+    used: set[tuple[str, ...]] = set()
+    for file, receivers in RECEIVERS.items():
+        for node in ast.walk(ast.parse((ROOT / file).read_text())):
+            if isinstance(node, ast.Attribute):
+                used.update(used_by(node, receivers))
+            if isinstance(node, ast.ClassDef):
+                bases = [base.attr for base in node.bases if isinstance(base, ast.Attribute)]
+                methods = [item.name for item in node.body if isinstance(item, ast.FunctionDef)]
+                used.update((base, method) for base in bases for method in methods)
+    return used
+
+
+def used_by(node: ast.Attribute, receivers: dict[str, str]) -> set[tuple[str, ...]]:
+    path, inner = [node.attr], node.value
+    while isinstance(inner, ast.Attribute):
+        path.insert(0, inner.attr)
+        inner = inner.value
+    path = [*([inner.id] if isinstance(inner, ast.Name) and inner.id != "self" else []), *path]
+    for module in ("trt", "_trt"):
+        if module in path[:-1]:
+            return {tuple(path[path.index(module) + 1 :][:2])}
+    if len(path) > 1 and path[-2] in receivers:
+        return {(receivers[path[-2]], path[-1])}
+    return set()
+
+
+def test_names_are_collected_from_the_sources() -> None:
+    used = used_names()
+    assert {
+        ("Builder",),
+        ("BuilderFlag", "VERSION_COMPATIBLE"),
+        ("HardwareCompatibilityLevel", "AMPERE_PLUS"),
+        ("IBuilderConfig", "set_timing_cache"),
+        ("INetworkDefinition", "name"),
+        ("OnnxParser", "parse_from_file"),
+        ("IExecutionContext", "execute_async_v3"),
+        ("ICudaEngine", "get_tensor_dtype"),
+        ("Runtime", "engine_host_code_allowed"),
+        ("ILogger", "log"),
+        ("IProgressMonitor", "step_complete"),
+        ("__version__",),
+    } <= used
+    assert len(used) > 55
+
+
+def test_every_name_that_we_use_is_in_the_real_package(real: dict[str, Any]) -> None:
+    flags = {("DataType", name) for name in DTYPES}
+    missing = []
+    for path in sorted(used_names() | flags):
+        owner = real["names"] if len(path) == 1 else real["classes"].get(path[0], {})
+        if path[-1] not in owner:
+            missing.append(".".join(path))
+    assert missing == [], f"tensorrt {real['version']} lacks them"
+
+
+def test_the_fake_offers_nothing_that_the_real_package_lacks(real: dict[str, Any]) -> None:
+    module = FakeTensorRT(FakeGPU()).module
+    different = []
+    for name, kind in vars(module).items():
+        if not isinstance(kind, type):
+            continue
+        theirs = real["classes"].get(name)
+        if theirs is None:
+            different.append(name)
+            continue
+        for member, value in vars(kind).items():
+            if member.startswith("_"):
+                continue
+            if member not in theirs:
+                different.append(f"{name}.{member}")
+            elif inspect.isfunction(value) and theirs[member]:
+                ours = list(inspect.signature(value).parameters)[1:]
+                if not any(fits(ours, overload) for overload in theirs[member]):
+                    different.append(f"{name}.{member}{ours} is {theirs[member]}")
+    assert different == [], f"tensorrt {real['version']} differs"
+
+
+def fits(ours: list[str], theirs: list[tuple[str, bool]]) -> bool:
+    """Whether theirs takes a call with our parameters: the same names, but for trailing defaults."""
+    names = [name for name, _ in theirs]
+    return ours == names[: len(ours)] and all(has_default for _, has_default in theirs[len(ours) :])
+
+
+def test_our_logger_and_progress_monitor_are_tensorrts(bindings: Path, stubs: Path) -> None:
+    assert run_with(DERIVE, bindings, stubs) == "fine\n"
+
+
+def cuda_names() -> set[str]:
+    """Names of the CUDA runtime's that our sources use, as attributes or in calls looked up by name."""
+    tree = ast.parse((ROOT / "velora_edge/gpu/cuda.py").read_text())
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    words = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    return {name for name in attributes | words if name.startswith("cuda") and name[4:5].isupper()}
+
+
+@pytest.mark.parametrize("version", CUDA)
+def test_every_cuda_name_that_we_use_is_in_the_real_package(packages: Path, version: str) -> None:
+    used = cuda_names()
+    assert {
+        "cudaMalloc",
+        "cudaStreamCaptureModeThreadLocal",
+        "cudaGraphLaunch",
+        "cudaStreamNonBlocking",
+    } <= used
+    real = json.loads(run_with(LIST_CUDA, install(CUDA[version], packages / f"cuda-{version}")))
+    assert sorted(used - set(real["names"])) == []
+    fake = {name for name in vars(FakeGPU().module) if name.startswith("cuda")}
+    assert sorted(fake - set(real["names"])) == []
+    assert real["module"] == ("cuda.cudart" if version == "12.3" else "cuda.bindings.runtime")
