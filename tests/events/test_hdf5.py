@@ -246,6 +246,22 @@ def test_unusable_files_are_refused_in_one_line(make, contents, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("options", [{"chunks": (2,), "maxshape": (None,)}, {}])
+def test_rows_that_were_never_written_are_no_events(tmp_path, options):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, column in (("x", X), ("y", Y), ("p", P), ("t", T)):
+            dataset = file.create_dataset(f"events/{name}", (1 << 48 if options else 4,), "i8", **options)
+            if options:
+                dataset[:4] = column
+    reader = open_events(tmp_path / "a.h5", sensor=(4, 2))
+    there = 4 if options else 0
+    assert reader.read().t_us.tolist() == T[:there]
+    announced = 1 << 48 if options else 4
+    assert reader.warnings == [
+        f"the file is incomplete: {announced:,} events are announced, {there} are there"
+    ]
+
+
 def test_a_file_cut_off_anywhere_is_refused_in_one_line(make, tmp_path):
     data = make(columns(width=4, height=2)).read_bytes()
     for n in (9, 100, len(data) // 2, len(data) - 1):

@@ -31,7 +31,7 @@ ORDERS = ("txyp", "xypt", "xytp")
 
 def match_names(present: Sequence[str]) -> dict[str, str] | None:
     """Which of the names that are present stand for t, x, y and p; None unless all four are there."""
-    plain = {_without_unit(name): name for name in reversed(present)}
+    plain = {_without_unit(name): name for name in reversed(present) if isinstance(name, str)}
     found = {role: plain[name] for role, names in NAMES.items() for name in reversed(names) if name in plain}
     return found if len(found) == 4 else None
 

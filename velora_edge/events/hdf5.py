@@ -10,6 +10,7 @@ from velora_edge.errors import RecordingError
 from velora_edge.events import hdf5_layouts as layouts
 from velora_edge.events.column_reader import ColumnReader
 from velora_edge.events.columns import check_columns
+from velora_edge.events.hdf5_storage import DAMAGE, check_filters, first_line, stored_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,27 +43,32 @@ def open_hdf5(path: Path, *, sensor: tuple[int, int] | None = None, part: str | 
 
     try:
         file = h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE_BYTES)
-    except OSError as error:
+    except DAMAGE as error:
         raise RecordingError(
-            f"the HDF5 file is damaged, or was not closed by who wrote it ({_first_line(error)})",
+            f"the HDF5 file is damaged, or was not closed by who wrote it ({first_line(error)})",
             path=path,
             remedy="copy or record it again",
         ) from error
     try:
-        if "CD/events" in file:
-            from velora_edge.events.hdf5_prophesee import PropheseeHdf5Reader
-
-            return PropheseeHdf5Reader(path, file, sensor=sensor)
-        return Hdf5Reader(path, file, sensor=sensor, part=part)
-    except BaseException as error:
+        return _reader_of(path, file, sensor, part)
+    except RecordingError:
         file.close()
-        if isinstance(error, (OSError, KeyError, RuntimeError)) and not isinstance(error, RecordingError):
-            raise RecordingError(
-                f"the HDF5 file is damaged ({_first_line(error)})",
-                path=path,
-                remedy="copy or record it again",
-            ) from error
         raise
+    except DAMAGE as error:
+        file.close()
+        raise RecordingError(
+            f"the HDF5 file is damaged ({first_line(error)})", path=path, remedy="copy or record it again"
+        ) from error
+
+
+def _reader_of(path: Path, file: Any, sensor: tuple[int, int] | None, part: str | None) -> ArrayReader:
+    if "CD/events" not in file:
+        return Hdf5Reader(path, file, sensor=sensor, part=part)
+    if part is not None:
+        raise RecordingError(f"a Prophesee HDF5 file has no parts, so there is no {part!r} in it", path=path)
+    from velora_edge.events.hdf5_prophesee import PropheseeHdf5Reader
+
+    return PropheseeHdf5Reader(path, file, sensor=sensor)
 
 
 class Hdf5Reader(ColumnReader):
@@ -107,8 +113,8 @@ class Hdf5Reader(ColumnReader):
             stop = min(start + rows, self._stop)
             try:
                 yield self._events.read(start, stop)
-            except OSError as error:
-                lost, reason = lost + stop - start, reason or f"first at {start:,}: {_first_line(error)}"
+            except DAMAGE as error:
+                lost, reason = lost + stop - start, reason or f"first at {start:,}: {first_line(error)}"
         if lost:
             self.warn(f"{lost:,} events cannot be read and were left out ({reason})")
 
@@ -136,6 +142,10 @@ class Hdf5Reader(ColumnReader):
         if n != max(lengths.values()):
             found = ", ".join(f"{role} {length:,}" for role, length in lengths.items())
             self.warn(f"the columns differ in length ({found}); read as far as the shortest goes")
+        stored = min(stored_rows(source) for source in self._events.sources.values())
+        if stored < n:
+            self.warn(f"the file is incomplete: {n:,} events are announced, {stored:,} are there")
+            n = stored
         offsets = layouts.find_recordings(self._file, self._events.name, n)
         self._recordings = None if offsets is None else len(offsets) - 1
         if recording is None:
@@ -208,35 +218,6 @@ def _check_readable(path: Path, events: Hdf5Events) -> None:
         check_columns(path, events.name, **{role: piece[key] if isinstance(key, str) else piece})
 
 
-def check_filters(path: Path, dataset: Any) -> None:
-    """Nothing, if every filter of the dataset can be decoded here; imports hdf5plugin where it is needed.
-
-    Raises:
-        RecordingError: otherwise; names the filter.
-    """
-    from h5py import h5z
-
-    plist = dataset.id.get_create_plist()
-    for i in range(plist.get_nfilters()):
-        code, _, _, name = plist.get_filter(i)
-        if h5z.filter_avail(code):
-            continue
-        import hdf5plugin  # noqa: F401  (importing it registers its filters)
-
-        if not h5z.filter_avail(code):
-            raise RecordingError(
-                f"compressed with HDF5 filter {code} ({name.decode('ascii', 'replace') or 'unnamed'}), "
-                "which is not installed",
-                path=path,
-                place=dataset.name,
-                remedy="write the file again with gzip or zstd",
-            )
-
-
 def _describe(file: Any) -> str:
     names = list(file)[:8]
     return ", ".join(names) if names else "nothing in it"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip("'\"").partition("\n")[0][:200]

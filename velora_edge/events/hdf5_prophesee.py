@@ -13,7 +13,8 @@ from velora_edge.events.arrays import ArrayReader
 from velora_edge.events.column_reader import measure_sensor
 from velora_edge.events.columns import ColumnConverter
 from velora_edge.events.ecf import FILTER_ID, decode_ecf
-from velora_edge.events.hdf5 import ROWS, check_filters
+from velora_edge.events.hdf5 import ROWS
+from velora_edge.events.hdf5_storage import DAMAGE, check_filters, first_line, stored_chunks, stored_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +45,8 @@ class PropheseeHdf5Reader(ArrayReader):
         self._file, self._events = file, file["CD/events"]
         _check_fields(path, self._events, _FIELDS)
         self._is_ecf = _has_ecf(path, self._events)
+        self._starts = stored_chunks(self._events) if self._is_ecf else []
+        self._stored = 0 if self._is_ecf else stored_rows(self._events)
         super().__init__(path, "HDF5 (Prophesee)", sensor or layouts.find_sensor(file, "CD") or (0, 0))
         if not self.width:
             measure_sensor(self)
@@ -60,14 +63,14 @@ class PropheseeHdf5Reader(ArrayReader):
 
     def triggers(self) -> TriggerBatch:
         """All edges in `EXT_TRIGGER/events`."""
-        dataset = self._file.get("EXT_TRIGGER/events")
-        if dataset is None:
-            return TriggerBatch.empty()
-        _check_fields(self.path, dataset, ("t", "id", "p"))
         try:
-            edges = dataset[:]
-        except OSError as error:
-            self.warn(f"the external triggers cannot be read ({error})")
+            dataset = self._file.get("EXT_TRIGGER/events")
+            if dataset is None:
+                return TriggerBatch.empty()
+            _check_fields(self.path, dataset, ("t", "id", "p"))
+            edges = dataset[: stored_rows(dataset)]
+        except DAMAGE as error:
+            self.warn(f"the external triggers cannot be read ({first_line(error)})")
             return TriggerBatch.empty()
         return TriggerBatch(
             edges["t"].astype(np.int64), edges["id"].astype(np.uint8), (edges["p"] > 0).astype(np.uint8)
@@ -79,20 +82,23 @@ class PropheseeHdf5Reader(ArrayReader):
 
     def _decode_chunks(self) -> Iterator[EventBatch]:
         n, chunk_rows = int(self._events.shape[0]), int(self._events.chunks[0])
-        for start in range(0, n, chunk_rows):
+        missing, damaged, reason = n, 0, ""
+        for start in (start for start in self._starts if start < n):
             announced = min(chunk_rows, n - start)
+            missing -= announced
             try:
-                batch = self._decode_chunk(start)
-            except (OSError, RuntimeError, ValueError) as error:
-                self.warn(
-                    f"{announced:,} events from number {start:,} are damaged and were left out ({error})"
-                )
+                batch = self._decode_chunk(start)[:announced]
+            except DAMAGE as error:
+                damaged, reason = damaged + announced, reason or f"first at {start:,}: {first_line(error)}"
                 continue
-            if len(batch) < announced:
-                self.warn(
-                    f"{announced - len(batch):,} events are missing before number {start + announced:,}"
-                )
-            yield batch[:announced]
+            missing += announced - len(batch)
+            yield batch
+        if damaged:
+            self.warn(f"{damaged:,} events are damaged and were left out ({reason})")
+        if missing:
+            self.warn(
+                f"the file is incomplete: {n:,} events are announced, {missing:,} of them are not there"
+            )
 
     def _decode_chunk(self, start: int) -> EventBatch:
         skipped_filters, chunk = self._events.id.read_direct_chunk((start,))
@@ -108,18 +114,26 @@ class PropheseeHdf5Reader(ArrayReader):
         """The rows of a file that was written again by another tool, without ECF."""
         check_filters(self.path, self._events)
         converter = ColumnConverter()
-        for start in range(0, int(self._events.shape[0]), ROWS):
+        n, stored, lost = int(self._events.shape[0]), self._stored, 0
+        for start in range(0, stored, ROWS):
+            stop = min(start + ROWS, stored)
             try:
-                rows = self._events[start : start + ROWS]
-            except OSError as error:
-                self.warn(f"the {ROWS:,} events from number {start:,} cannot be read ({error})")
+                rows = self._events[start:stop]
+            except DAMAGE:
+                lost += stop - start
                 continue
             yield converter.convert(*(rows[name] for name in _FIELDS))
+        if lost:
+            self.warn(f"{lost:,} events cannot be read and were left out")
+        if stored < n:
+            self.warn(
+                f"the file is incomplete: {n:,} events are announced, {n - stored:,} of them are not there"
+            )
         for sentence in converter.warnings():
             self.warn(sentence)
 
     def _tell_what_is_missing(self, n: int, first_us: int | None, last_us: int) -> None:
-        indexed = _last_index(self._file.get("CD/indexes"))
+        indexed = _last_index(self._file)
         if indexed > int(self._events.shape[0]):
             self.warn(
                 f"the recording is incomplete: its index goes to event {indexed:,}, and {n:,} are there"
@@ -158,12 +172,10 @@ def _has_ecf(path: Path, dataset: Any) -> bool:
     return False
 
 
-def _last_index(dataset: Any) -> int:
+def _last_index(file: Any) -> int:
     """The number of the last event that the index knows, 0 where there is no index."""
-    names = getattr(getattr(dataset, "dtype", None), "names", None)
-    if not names or "id" not in names or dataset.ndim != 1 or not dataset.shape[0]:
-        return 0
     try:
-        return int(dataset[-1]["id"])
-    except OSError:
+        dataset = file["CD/indexes"]
+        return int(dataset[-1]["id"]) if dataset.shape[0] else 0
+    except (*DAMAGE, IndexError):
         return 0

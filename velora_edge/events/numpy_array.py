@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 import zlib
 from typing import TYPE_CHECKING, Any, cast
@@ -39,9 +40,12 @@ class NumpyArray:
             with open_stream() as stream:
                 self.shape, self._is_fortran, self.dtype = _read_header(stream)
                 self._start = stream.tell()
-        except _DAMAGE as error:
+        except Exception as error:  # NumPy's parser of headers lets Python's tokenizer's and parser's pass
             raise RecordingError(
-                f"not an array of NumPy's ({error})", path=path, place=name, remedy="write it again"
+                f"not an array of NumPy's ({_first_line(error)})",
+                path=path,
+                place=name,
+                remedy="write it again",
             ) from error
         if self.dtype.hasobject:
             raise RecordingError(
@@ -130,12 +134,14 @@ def _member(path: Path, name: str) -> Callable[[], BinaryIO]:
 def _read_header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, whether it is stored column by column, and type."""
     version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, is_fortran, dtype = np.lib.format.read_array_header_2_0(stream)
-    else:
-        raise ValueError(f"version {version[0]}.{version[1]} of the format")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that Python 2 wrote it
+        if version == (1, 0):
+            shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        elif version == (2, 0):
+            shape, is_fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+        else:
+            raise ValueError(f"version {version[0]}.{version[1]} of the format")
     if any(side < 0 or side > 1 << 48 for side in shape):
         raise ValueError(f"a shape of {shape}")
     return shape, is_fortran and len(shape) > 1, dtype
@@ -153,3 +159,7 @@ def _read_fully(stream: BinaryIO, n: int) -> bytes:
             break
         data += piece
     return bytes(data)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).partition("\n")[0][:200]
