@@ -84,8 +84,8 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
     clock = clock or SystemClock()
     with contextlib.ExitStack() as closing:
         bundle = open_bundle(options.model)
-        _note_weights(bundle, note)
         reader, stream, rgb = _open_sources(options, closing)
+        _note_weights(bundle, note)
         feed = _make_feed(options, bundle.manifest, reader, stream, rgb, note)
         engine = _open_engine(options, bundle, note)
         closing.callback(engine.close)
