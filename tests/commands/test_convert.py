@@ -7,6 +7,7 @@ from tests.recordings import write_events
 from tests.videos import write_video
 from velora_edge import open_events
 from velora_edge.cli import velora
+from velora_edge.commands.convert import is_pictures
 from velora_edge.console import run
 from velora_edge.events.writers import WRITERS
 
@@ -144,3 +145,11 @@ def test_the_simulated_sensor_has_the_size_asked_for_and_a_seed(convert, tmp_pat
     a, b, c = (columns(open_events(tmp_path / name).read()) for name in ("a.raw", "b.raw", "c.raw"))
     assert a == b
     assert a != c
+
+
+def test_videos_and_folders_are_pictures_but_not_a_ros_bag(tmp_path):
+    bag = tmp_path / "bag"
+    bag.mkdir()
+    (bag / "metadata.yaml").write_text("")
+    paths = [tmp_path, bag, tmp_path / "a.MP4", tmp_path / "a.raw", tmp_path / "a.hdf5"]
+    assert [is_pictures(str(path)) for path in paths] == [True, False, True, False, False]

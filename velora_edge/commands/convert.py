@@ -194,8 +194,10 @@ def _report(writer: EventWriter, source: EventSource) -> None:
 
 
 def is_pictures(path: str) -> bool:
-    """Whether the simulated sensor is needed: the path is a folder, or ends like a video."""
-    return Path(path).is_dir() or Path(path).suffix.lower() in VIDEOS
+    """Whether the simulated sensor is needed: the path ends like a video, or is a folder and no ROS 2 bag."""
+    if Path(path).is_dir():
+        return not (Path(path) / "metadata.yaml").is_file()
+    return Path(path).suffix.lower() in VIDEOS
 
 
 EXAMPLES = """\b
