@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 SIDE_PX = 34
 SACCADE_US, SACCADES = 100_000, 3
-STEP_US = 2_500
-VARIANTS = 3
+STEP_US = 5_000
+VARIANTS = 2
 """Renderings of each digit, each with another form, place and motion."""
 _FINE = 4
 _TRIANGLE = np.array([[0.0, 0.0], [0.5, 1.0], [1.0, 0.0], [0.0, 0.0]])

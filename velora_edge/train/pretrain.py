@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from velora_edge.errors import ConfigError, InputError
 from velora_edge.train.batches import ClipDataset, Share, TrainSampler, Variety, evaluation_batches, load
 from velora_edge.train.loop import LOG_EVERY, blank_colour
 from velora_edge.train.record import RunRecord
+from velora_edge.train.run import clear_run
 from velora_edge.train.schedule import Ema, make_optimizer, rate_factor, set_rate, swapped
 from velora_edge.train.scores import score
 from velora_edge.train.session import make_accelerator
@@ -106,8 +106,8 @@ def pretrain(
     spec = config.clip.spec(config.tower.images, config.tower.image_size)
     source = open_clips(config.data.path, spec, kind=config.data.kind, seed=config.data.seed)
     require_sound(source)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    clear_run(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     write_yaml(config, folder / "config.yaml")
     trainer = _Pretrainer(config, source)
     count = sum(p.numel() for p in trainer.model.parameters())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,20 @@ from velora_edge.config import build_config, write_yaml
 from velora_edge.data.splits import fingerprint
 from velora_edge.errors import ConfigError, InputError
 from velora_edge.model.checkpoint import Inputs, save_checkpoint
+from velora_edge.train.record import METRICS
 from velora_edge.train.settings import TrainConfig, same_run
 from velora_edge.train.state import STATE, RunState, load_state, save_state
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from velora_edge.data.clips import ClipSource
     from velora_edge.model.velora import VELoRA
 
 CONFIG = "config.yaml"
+LEFT_BY_RUNS = (
+    CONFIG, STATE, METRICS, "best", "last", "tensorboard", "tower.safetensors", "tower.json",
+)  # fmt: skip
 
 
 class RunFolder:
@@ -39,11 +46,11 @@ class RunFolder:
         self.config, self.source, self.path = config, source, config.run.path
         self.identity = run_identity(config, source)
 
-    def begin(self) -> None:
-        """Make the folder for a new run.
+    def require_free(self) -> None:
+        """Make sure that nothing is lost by a new run.
 
         Raises:
-            InputError: if there is a run in it already.
+            InputError: if there is a run in the folder already.
         """
         if (self.path / STATE).exists() or (self.path / CONFIG).exists():
             raise InputError(
@@ -51,6 +58,10 @@ class RunFolder:
                 path=self.path,
                 remedy="go on with it by --resume, replace it by --overwrite, or choose another run.name",
             )
+
+    def begin(self) -> None:
+        """Make the folder for a new run; what an older one left there is removed."""
+        clear_run(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         write_yaml(self.config, self.path / CONFIG)
 
@@ -89,6 +100,15 @@ class RunFolder:
             run=self.identity,
             accuracy={"validation": validation},
         )
+
+
+def clear_run(folder: Path) -> None:
+    """Remove what a run leaves in its folder, and nothing else that may lie there."""
+    for name in LEFT_BY_RUNS:
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
 
 
 def run_identity(config: TrainConfig, source: ClipSource) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from velora_edge.errors import ConfigError, MissingExtraError
 from velora_edge.model.config import ModelConfig
 from velora_edge.model.tuning import ParameterCounts, count_parameters
 from velora_edge.model.velora import create_model
+from velora_edge.train.launch import is_launched
 from velora_edge.train.loop import Trainer
 from velora_edge.train.record import RunRecord
 from velora_edge.train.run import RunFolder
@@ -73,16 +73,15 @@ def train(
     require_sound(source)
     folder = RunFolder(config, source)
     is_resumed = resume and (folder.path / STATE).exists()
-    if accelerator.is_main_process and not is_resumed:
-        if overwrite or resume:
-            shutil.rmtree(folder.path, ignore_errors=True)
-        folder.begin()
-    accelerator.wait_for_everyone()
-
+    if not (resume or overwrite):
+        folder.require_free()
     torch.manual_seed(config.train.seed)
     model = create_model(model_config(config, source))
     torch.manual_seed(config.train.seed * 1000 + accelerator.process_index + 1)
     trainer = Trainer(config, source, model, accelerator, folder)
+    if accelerator.is_main_process and not is_resumed:
+        folder.begin()
+    accelerator.wait_for_everyone()
     if is_resumed:
         trainer.resume(folder.state())
         tell(f"resumed at step {trainer.progress.step} of {trainer.steps}")
@@ -129,12 +128,16 @@ def make_accelerator(config: OptimSection) -> Accelerator:
     """
     try:
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
         from accelerate.utils import DistributedDataParallelKwargs
     except ImportError as error:
         raise MissingExtraError("accelerate", "train", "training") from error
     on_cpu = config.device == "cpu" or not torch.cuda.is_available()
     if config.precision == "fp16" and on_cpu:
         raise ConfigError(["train.precision: fp16 needs a GPU; use bf16 or fp32 on a CPU"])
+    if not is_launched():
+        # accelerate keeps the first one's settings for the life of the process; a process may train again.
+        AcceleratorState._reset_state(reset_partial_state=True)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
