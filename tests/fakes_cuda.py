@@ -74,6 +74,7 @@ class FakeGPU:
     Attributes:
         calls: names of the CUDA functions called, in order.
         fail: functions that shall fail from now on.
+        last_error: the last failure that nobody has asked for; libraries take it for their own.
         empty_graphs: captures see nothing, as when another device is current.
     """
 
@@ -82,6 +83,7 @@ class FakeGPU:
         self.calls: list[str] = []
         self.fail: set[str] = set()
         self.empty_graphs = False
+        self.last_error = OK
         self.memory: dict[int, tuple[str, NDArray[np.uint8], Any]] = {}
         self.streams: dict[int, Stream] = {}
         self.events: dict[int, Event] = {}
@@ -104,9 +106,10 @@ class FakeGPU:
         def call(*args: Any) -> tuple[Any, ...]:
             with self.lock:
                 self.calls.append(name)
-                if name in self.fail:
-                    return (cudaError_t.cudaErrorInvalidValue, None)
-                return function(*args)
+                failed = (cudaError_t.cudaErrorInvalidValue, None)
+                results = failed if name in self.fail else function(*args)
+                self.last_error = results[0] or self.last_error
+                return results
 
         return call
 
@@ -180,6 +183,7 @@ class FakeGPU:
         return OK, f"fake {error.name}".encode()
 
     def cudaGetLastError(self) -> tuple[Any, ...]:
+        self.last_error = OK
         return (OK,)
 
     def cudaMalloc(self, size: int) -> tuple[Any, ...]:

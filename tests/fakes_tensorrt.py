@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fakes_cuda import FakeGPU
+from fakes_cuda import FakeGPU, cudaError_t
 from fakes_tensorrt_types import (
     BuilderFlag,
     DataType,
@@ -262,7 +262,10 @@ def _make_runtime(fake: FakeTensorRT) -> tuple[type, ...]:
             assert stream_handle != 0, "on the default stream"
             places = tuple(self._addresses[tensor.name] for tensor in self._engine._tensors)
             is_recording = fake.gpu.is_capturing(stream_handle)
-            if fake.refuse_runs or (is_recording and (fake.refuse_recording or places not in self._ran)):
+            is_new = places not in self._ran
+            if is_recording and (fake.refuse_recording or is_new):
+                fake.gpu.last_error = cudaError_t.cudaErrorStreamCaptureUnsupported
+            if fake.refuse_runs or fake.gpu.last_error:
                 self._logger.log(ILogger.Severity.ERROR, "enqueue was refused")
                 return False
             self._ran.add(places)

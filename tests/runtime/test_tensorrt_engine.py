@@ -137,6 +137,14 @@ def test_a_refused_run_is_an_error_and_never_the_output_before(fake: FakeTensorR
         engine.encode_rgb(np.zeros((4, 4, 3), np.uint8), Slot(0, 0, 0))
 
 
+def test_closing_in_the_middle_of_a_pair_waits_for_what_is_queued(fake: FakeTensorRT, tmp_path: Path) -> None:
+    engine = open_tensorrt(toy(tmp_path))
+    engine.warm_up()
+    engine.encode_rgb(np.zeros((4, 4, 3), np.uint8), Slot(0, 0, 0))
+    engine.close()
+    assert fake.gpu.leftovers() == []
+
+
 def test_images_may_be_reused_at_once(fake: FakeTensorRT, tmp_path: Path) -> None:
     bundle = toy(tmp_path)
     engine = open_tensorrt(bundle)
