@@ -1,0 +1,74 @@
+"""The last seconds, kept in a bounded amount of memory, so that what has just happened can still be saved."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from velora_runtime.recording.items import Compressed, Edges, Said, Words
+
+if TYPE_CHECKING:
+    from velora_runtime.recording.items import Item
+
+Kept = Words | Compressed | Edges | Said
+
+
+class Recent:
+    """Pieces of the last `keep_us`, fewer where they would take more than `room_bytes`.
+
+    A chunk of words tells the time before its events, so it is kept until the chunk after it is too old.
+
+    Single-threaded: whoever adds.
+
+    Args:
+        keep_us: how far back.
+        room_bytes: that the pieces may take together.
+    """
+
+    def __init__(self, keep_us: int, room_bytes: int) -> None:
+        self.keep_us, self.room_bytes = keep_us, room_bytes
+        self.held_bytes = 0
+        self._words: deque[Words] = deque()
+        self._others: deque[Compressed | Edges | Said] = deque()
+        self._newest_us: int | None = None
+
+    def add(self, item: Kept) -> None:
+        """Keep a piece, in place of those that are too old, or that it has no room beside."""
+        if isinstance(item, Words):
+            self._words.append(item)
+        else:
+            self._others.append(item)
+        self.held_bytes += item.n_bytes
+        if item.t_us is not None:
+            self._newest_us = item.t_us
+        self._forget_old()
+        while self.held_bytes > self.room_bytes and (self._words or self._others):
+            self._forget_oldest()
+
+    def items(self) -> list[Item]:
+        """What is kept: words first, then the rest, each in the order of its coming."""
+        return [*self._words, *self._others]
+
+    @property
+    def held_us(self) -> int:
+        """How far back it reaches."""
+        times = [q[0].t_us for q in (self._words, self._others) if q and q[0].t_us is not None]
+        return 0 if not times or self._newest_us is None else max(0, self._newest_us - min(times))
+
+    def _forget_old(self) -> None:
+        while len(self._words) > 1 and self._is_old(self._words[1].t_us):
+            self.held_bytes -= self._words.popleft().n_bytes
+        while self._others and self._is_old(self._others[0].t_us):
+            self.held_bytes -= self._others.popleft().n_bytes
+
+    def _is_old(self, t_us: int | None) -> bool:
+        """Too far from now; on either side: a camera's clock may begin anew."""
+        return t_us is not None and self._newest_us is not None and abs(self._newest_us - t_us) > self.keep_us
+
+    def _forget_oldest(self) -> None:
+        oldest_words = self._words[0].t_us if self._words else None
+        oldest_other = self._others[0].t_us if self._others else None
+        if self._words and (oldest_words is None or oldest_other is None or oldest_words <= oldest_other):
+            self.held_bytes -= self._words.popleft().n_bytes
+        else:
+            self.held_bytes -= self._others.popleft().n_bytes

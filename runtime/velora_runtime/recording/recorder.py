@@ -1,0 +1,179 @@
+"""The recorder: takes what the pipeline's threads hand it; its own thread does the rest.
+
+    packing thread    -- words, events, edges --+
+    RGB thread        -- pictures --------------+--> backlog --> recorder's thread --> folder, last seconds
+    inference thread  -- predictions -----------+
+
+Whatever goes wrong with a recording ends that recording and is told in its result. The pipeline never sees
+its errors, and at pace `realtime` never waits for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from velora_edge.errors import InputError
+from velora_runtime.recording.append_file import AppendFile
+from velora_runtime.recording.backlog import Backlog
+from velora_runtime.recording.items import Edges, Events, Picture, Said, Words
+from velora_runtime.recording.results import RecorderState, RecordOptions, RecordResult
+from velora_runtime.recording.scribe import ASKED, RUN_ENDED, Scribe
+from velora_runtime.recording.words import Place, WordFormat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from velora_edge.datatypes import EventBatch, Prediction, TriggerBatch
+    from velora_edge.events.raw_walker import RawWalker
+    from velora_runtime.recording.folder import Facts
+    from velora_runtime.recording.items import Item
+
+BACKLOG_BYTES = 256 << 20
+"""Memory for what waits to be written: 3 s of 720p pictures."""
+
+
+@dataclass(slots=True)
+class _Order:
+    """What somebody wants done, in its turn among the pieces."""
+
+    do: Callable[[], object]
+    done: Future[object] = field(default_factory=Future)
+
+
+class Recorder:
+    """Records. Callable from any thread; `take_*` is quick and never raises.
+
+    Args:
+        options: what was asked for.
+        about: the recordings' facts, as far as they are known.
+        note: gets a line for people when a recording has ended; called by the recorder's threads.
+        open_file: makes the files that grow.
+
+    Raises:
+        InputError: if the folder that was asked for cannot be recorded to.
+    """
+
+    def __init__(
+        self,
+        options: RecordOptions,
+        about: Facts,
+        note: Callable[[str], None],
+        open_file: Callable[[Path], AppendFile] = AppendFile,
+    ) -> None:
+        self.options = options
+        self._backlog: Backlog[Item | _Order] = Backlog(BACKLOG_BYTES, waits=options.waits)
+        self._form: WordFormat | None = None
+        self._words_at = 0
+        # Each counter is written by one thread of the pipeline.
+        self._dropped = {"word_bytes": 0, "events": 0, "frames": 0, "edges": 0, "predictions": 0}
+        self._scribe = Scribe(options, about, note, self._dropped, open_file)
+        self._is_wanted, self._state = self._scribe.is_wanting, self._scribe.state()
+        self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
+        self._thread.start()
+
+    @property
+    def state(self) -> RecorderState:
+        """What it is doing, as of a moment ago."""
+        return self._state
+
+    def take_words(self, words: NDArray[np.generic], walker: RawWalker) -> None:
+        """Raw words of the event camera; the packing thread."""
+        at = self._words_at
+        self._words_at += words.nbytes
+        if self._is_wanted:
+            if self._form is None:
+                self._form = WordFormat.of(walker)
+            self._put(Words(self._form, words.tobytes(), Place.of(walker), at), "word_bytes", words.nbytes)
+
+    def take_batch(self, batch: EventBatch) -> None:
+        """Events of a camera without raw words, which nobody changes later; the packing thread."""
+        if self._is_wanted:
+            self._put(Events(batch), "events", len(batch))
+
+    def take_edges(self, edges: TriggerBatch) -> None:
+        """Trigger edges; the packing thread."""
+        if self._is_wanted and len(edges):
+            self._put(Edges(edges), "edges", len(edges))
+
+    def take_picture(self, image: NDArray[np.uint8], t_us: int) -> None:
+        """An RGB frame, uint8[H, W, 3], which nobody changes later, and its time; the RGB thread."""
+        if self._is_wanted:
+            self._put(Picture(image, t_us), "frames", 1)
+
+    def take_prediction(self, prediction: Prediction) -> None:
+        """What the model said; the inference thread."""
+        if self._is_wanted:
+            self._put(Said(prediction), "predictions", 1)
+
+    def start(self) -> Path:
+        """Begin a recording in a new folder; return the folder.
+
+        Raises:
+            InputError: if one is being written, or the folder cannot be made.
+        """
+        folder = self._ask(self._scribe.start)
+        assert isinstance(folder, Path)
+        return folder
+
+    def stop(self) -> RecordResult:
+        """End the recording; return once its files are closed.
+
+        Raises:
+            InputError: if there is none.
+        """
+        result = self._ask(lambda: self._scribe.end(ASKED))
+        if not isinstance(result, RecordResult):
+            raise InputError("nothing is being recorded", remedy="start a recording first")
+        return result
+
+    def save_clip(self) -> Path:
+        """Write the last seconds to a new folder, in the background; return the folder.
+
+        Raises:
+            InputError: if nothing is kept, or the folder cannot be made.
+        """
+        folder = self._ask(self._scribe.save_clip)
+        assert isinstance(folder, Path)
+        return folder
+
+    def close(self) -> tuple[RecordResult, ...]:
+        """End the recording and finish all clips; return what was recorded in all. May be called again."""
+        self._backlog.finish()
+        self._thread.join()
+        return self._scribe.results
+
+    def _work(self) -> None:
+        while (item := self._backlog.get()) is not None:
+            if isinstance(item, _Order):
+                self._obey(item)
+            else:
+                self._scribe.write(item)
+            self._is_wanted = self._scribe.is_wanting
+            self._state = self._scribe.state()
+        self._scribe.end(RUN_ENDED)
+        self._scribe.join_clips()
+        self._state = self._scribe.state()
+
+    def _obey(self, order: _Order) -> None:
+        try:
+            order.done.set_result(order.do())
+        except Exception as error:  # goes to whoever asked
+            order.done.set_exception(error)
+
+    def _put(self, item: Item, what: str, n: int) -> None:
+        if not self._backlog.put(item, item.n_bytes):
+            self._dropped[what] += n
+
+    def _ask(self, do: Callable[[], object]) -> object:
+        """Have the recorder's thread do something, after all that was put before; return what came of it."""
+        order = _Order(do)
+        if not self._backlog.put(order, 0):
+            raise InputError("the run has ended", remedy="start another")
+        return order.done.result()

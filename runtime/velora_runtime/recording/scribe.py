@@ -1,0 +1,178 @@
+"""The recorder's own thread does this: one recording at a time, the last seconds, and clips of them."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections import deque
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from velora_edge.errors import InputError
+from velora_runtime.recording.append_file import AppendFile
+from velora_runtime.recording.items import Compressed, Events, Picture, Words
+from velora_runtime.recording.recent import Recent
+from velora_runtime.recording.results import RecorderState, RecordOptions, RecordResult
+from velora_runtime.recording.words import BatchEncoder, WordFormat
+from velora_runtime.recording.writer import RecordingWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from velora_runtime.recording.folder import Facts
+    from velora_runtime.recording.items import Item
+
+RESULTS_KEPT = 100
+"""Ended recordings that are remembered; a process may run for months."""
+ASKED, RUN_ENDED, CLIP = "asked for", "end of the run", "clip"
+_GOOD_ENDS = (ASKED, RUN_ENDED, CLIP)
+
+
+class Scribe:
+    """Writes what it is given. Single-threaded: the recorder's thread, but for `results` and `state`.
+
+    Args:
+        options: what was asked for.
+        about: the recordings' facts, as far as they are known.
+        note: gets a line for people when a recording has ended.
+        dropped: what was lost on the way so far, by kind; counted up by others.
+        open_file: makes the files that grow.
+
+    Raises:
+        InputError: if the folder that was asked for cannot be recorded to.
+    """
+
+    def __init__(
+        self,
+        options: RecordOptions,
+        about: Facts,
+        note: Callable[[str], None],
+        dropped: Mapping[str, int],
+        open_file: Callable[[Path], AppendFile] = AppendFile,
+    ) -> None:
+        self._options, self._about, self._note, self._open_file = options, about, note, open_file
+        self._dropped, self._dropped_before = dropped, dict(dropped)
+        self._recent = Recent(options.keep_us, options.keep_bytes) if options.keep_us else None
+        self._encoder: BatchEncoder | None = None
+        self._encoded_at = 0
+        self._clips: list[threading.Thread] = []
+        self._results: deque[RecordResult] = deque(maxlen=RESULTS_KEPT)
+        self._writer = None if options.folder is None else self._open(options.folder)
+
+    @property
+    def is_wanting(self) -> bool:
+        """Pieces are of use: something is being recorded, or the last seconds are kept."""
+        return self._writer is not None or self._recent is not None
+
+    @property
+    def results(self) -> tuple[RecordResult, ...]:
+        """What has ended, oldest first."""
+        return tuple(self._results)
+
+    def write(self, item: Item) -> RecordResult | None:
+        """Write and keep a piece. An error ends the recording: then, its result; never raises."""
+        try:
+            whole = self._encode(item) if isinstance(item, Events) else item
+            if self._writer is not None:
+                self._writer.write(whole)
+            if self._recent is not None:
+                self._recent.add(Compressed.of(whole) if isinstance(whole, Picture) else whole)
+        except Exception as error:  # whatever it is: the recognition must go on
+            return self.end(_reason(error))
+        return None
+
+    def start(self) -> Path:
+        """Begin a recording in a new folder; return the folder.
+
+        Raises:
+            InputError: if one is being written, or the folder cannot be made.
+        """
+        if self._writer is not None:
+            raise InputError("is being recorded already", path=self._writer.folder, remedy="stop it first")
+        self._writer = self._open(self._new_folder(""))
+        self._dropped_before = dict(self._dropped)
+        return self._writer.folder
+
+    def end(self, why: str) -> RecordResult | None:
+        """End the recording, for a reason that its facts will tell; None if there is none."""
+        writer, self._writer = self._writer, None
+        lost = {what: n - self._dropped_before[what] for what, n in self._dropped.items()}
+        return None if writer is None else self._finish(writer, why, lost)
+
+    def save_clip(self) -> Path:
+        """Write the last seconds to a new folder, in a thread of their own; return the folder.
+
+        Raises:
+            InputError: if nothing is kept, or the folder cannot be made.
+        """
+        if self._recent is None:
+            raise InputError("no clips are kept", remedy="run with --keep SECONDS")
+        writer = self._open(self._new_folder("_clip"))
+        self._clips = [clip for clip in self._clips if clip.is_alive()]
+        clip = threading.Thread(
+            target=self._write_clip, args=(writer, self._recent.items()), name="clip", daemon=True
+        )
+        self._clips.append(clip)
+        clip.start()
+        return writer.folder
+
+    def join_clips(self) -> None:
+        """Return once all clips are written."""
+        for clip in self._clips:
+            clip.join()
+
+    def state(self) -> RecorderState:
+        """What it is doing now."""
+        writer, recent = self._writer, self._recent
+        kept = (0, 0) if recent is None else (recent.held_us, recent.held_bytes)
+        saving = sum(clip.is_alive() for clip in self._clips)
+        if writer is None:
+            return RecorderState(None, 0, 0, 0.0, *kept, saving, self.results)
+        facts = writer.facts
+        span_us = 0 if facts.first_us is None or facts.last_us is None else facts.last_us - facts.first_us
+        frames = facts.counts["frames"]
+        return RecorderState(writer.folder, writer.size, frames, span_us / 1e6, *kept, saving, self.results)
+
+    def _encode(self, item: Events) -> Words:
+        width, height = (self._about.events or {})["sensor"]
+        if self._encoder is None:
+            self._encoder = BatchEncoder((width, height))
+        place, data = self._encoder.encode_words(item.batch)
+        at = self._encoded_at
+        self._encoded_at += len(data)
+        return Words(WordFormat("EVT2", (width, height)), data, place, at)
+
+    def _write_clip(self, writer: RecordingWriter, items: Sequence[Item]) -> None:
+        why = CLIP
+        try:
+            for item in items:
+                writer.write(item)
+        except Exception as error:  # told in the clip's result
+            why = _reason(error)
+        self._finish(writer, why, {})
+
+    def _finish(self, writer: RecordingWriter, why: str, dropped: dict[str, int]) -> RecordResult:
+        writer.close(why, {what: n for what, n in dropped.items() if n})
+        said = writer.facts.why_ended or why
+        result = RecordResult(writer.folder, said, said in _GOOD_ENDS, writer.facts, writer.size)
+        self._results.append(result)
+        self._note(result.line())
+        return result
+
+    def _open(self, folder: Path) -> RecordingWriter:
+        return RecordingWriter(folder, self._about, self._open_file)
+
+    def _new_folder(self, ending: str) -> Path:
+        stem = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S") + ending
+        names = (stem, *(f"{stem}-{n}" for n in range(2, 1000)))
+        return next(
+            self._options.parent / name for name in names if not (self._options.parent / name).exists()
+        )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "stopped: the disk is full"
+    text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    return f"stopped: {text}"

@@ -1,0 +1,112 @@
+"""Where a recorder listens: beside the event stream, the synchronisation and the predictions.
+
+Each wraps a part of the pipeline, or stands beside one, and changes nothing of what goes through.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from velora_edge.datatypes import TriggerBatch
+from velora_edge.events.base import EventStream
+from velora_runtime.sinks.base import Sink
+
+if TYPE_CHECKING:
+    from velora_edge.datatypes import RGBFrame
+    from velora_edge.events.base import EventTap, FrameAccumulator
+    from velora_runtime.recording.recorder import Recorder
+    from velora_runtime.sinks.base import Seen
+    from velora_runtime.sync import Placed, Sync
+
+EDGES_KEPT = 4096
+"""Batches of edges that wait for whoever asks for them; nobody may, for days."""
+
+
+class RecordedStream(EventStream):
+    """An event stream whose words, events and edges a recorder gets too.
+
+    Single-threaded: whoever packs frames from it.
+    """
+
+    def __init__(self, stream: EventStream, recorder: Recorder) -> None:
+        self.width, self.height = stream.width, stream.height
+        self._stream, self._recorder = stream, recorder
+        self._edges: deque[TriggerBatch] = deque(maxlen=EDGES_KEPT)
+        stream.listen(recorder)
+
+    @property
+    def t_next_us(self) -> int | None:
+        """Time of the next event, or None at the end of the stream."""
+        t_us = self._stream.t_next_us
+        if t_us is None:
+            self._take_edges()
+        return t_us
+
+    def skip_until(self, t_us: int) -> int:
+        """Pass over the events before `t_us`; return how many they were."""
+        skipped = self._stream.skip_until(t_us)
+        self._take_edges()
+        return skipped
+
+    def accumulate_until(self, t1_us: int, frame: FrameAccumulator) -> int:
+        """Add the events before `t1_us` to the frame; return how many were walked over."""
+        walked = self._stream.accumulate_until(t1_us, frame)
+        self._take_edges()
+        return walked
+
+    def take_triggers(self) -> TriggerBatch:
+        """The trigger edges walked over since the last call."""
+        self._take_edges()
+        taken = TriggerBatch.concatenate(list(self._edges))
+        self._edges.clear()
+        return taken
+
+    def listen(self, tap: EventTap) -> None:
+        """Not for others: the recorder listens."""
+        raise RuntimeError("expected one listener, the recorder")
+
+    def close(self) -> None:
+        """Let go of files and devices."""
+        self._stream.close()
+
+    def _take_edges(self) -> None:
+        edges = self._stream.take_triggers()
+        if len(edges):
+            self._edges.append(edges)
+            self._recorder.take_edges(edges)
+
+
+class RecordedSync:
+    """A synchronisation whose placed pictures a recorder gets too.
+
+    Single-threaded: the RGB camera's thread.
+    """
+
+    def __init__(self, sync: Sync, recorder: Recorder) -> None:
+        self.line = sync.line
+        self._sync, self._recorder = sync, recorder
+
+    def place(self, frame: RGBFrame) -> Placed | None:
+        """The frame on the event clock; None if it has no place there."""
+        placed = self._sync.place(frame)
+        if placed is not None:
+            self._recorder.take_picture(placed.frame.image, placed.t_us)
+        return placed
+
+
+class PredictionTap(Sink):
+    """Hands predictions to a recorder, which writes them in its own thread."""
+
+    name = "record"
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def take(self, seen: Seen) -> None:
+        """Hand on the prediction, where there is one; nothing is left for `write`."""
+        if seen.prediction is not None:
+            self._recorder.take_prediction(seen.prediction)
+
+    def write(self, item: object) -> None:
+        """Never called."""

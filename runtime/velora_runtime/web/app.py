@@ -1,0 +1,191 @@
+"""What the server answers.
+
+GET  /                    the page
+GET  /api/snapshot        the state, JSON
+GET  /api/stream          the same whenever it changes, server-sent events
+GET  /frames/CAMERA.jpg   the newest picture of `rgb` or `event`
+GET  /frames/CAMERA.mjpeg the same, going on
+GET  /metrics             for Prometheus
+GET  /healthz             200 while pairs come, 503 otherwise; the only one that needs no token
+POST /api/record/start    begin a recording in a new folder
+POST /api/record/stop     end it
+POST /api/clip            save the last seconds
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import re
+import time
+from importlib import resources
+from typing import TYPE_CHECKING, Any, cast
+
+from starlette.applications import Starlette
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from velora_edge.errors import InputError
+from velora_runtime.metrics import CONTENT_TYPE
+from velora_runtime.web.latest import PICTURES_HZ
+from velora_runtime.web.pictures import Pictures
+from velora_runtime.web.streams import BOUNDARY, Crowd, Stream, motion_jpeg, server_sent_events
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from velora_runtime.recording.recorder import Recorder
+    from velora_runtime.web.access import Gate
+    from velora_runtime.web.pictures import Camera
+    from velora_runtime.web.snapshot import Watched
+
+    Answer = Callable[[Request], Awaitable[Response]]
+
+STATES_HZ = 10
+_ENTER = """<!doctype html><meta charset="utf-8"><title>velora</title>
+<form><label>Token <input name="token" type="password" autofocus></label> <button>Watch</button></form>"""
+
+
+class Site:
+    """The answers. Single-threaded: the server's thread.
+
+    Args:
+        watched: the run.
+        gate: who may look.
+    """
+
+    def __init__(self, watched: Watched, gate: Gate) -> None:
+        self._watched, self._gate = watched, gate
+        self._pictures = Pictures(watched.latest)
+        self._page = resources.files("velora_runtime.web").joinpath("page.html").read_text("utf-8")
+        self._policy = _content_policy(self._page)
+        self._state: tuple[float, bytes] = (float("-inf"), b"")
+        self.crowd = Crowd()
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        answers: list[tuple[str, str, Answer]] = [
+            ("GET", "/", self._show_page),
+            ("GET", "/api/snapshot", self._snapshot),
+            ("GET", "/api/stream", self._stream),
+            ("GET", "/frames/{camera}.jpg", self._picture),
+            ("GET", "/frames/{camera}.mjpeg", self._video),
+            ("GET", "/metrics", self._metrics),
+            ("POST", "/api/record/start", self._start),
+            ("POST", "/api/record/stop", self._stop),
+            ("POST", "/api/clip", self._clip),
+        ]
+        routes = [Route(path, self._guarded(answer), methods=[verb]) for verb, path, answer in answers]
+        return Starlette(routes=[*routes, Route("/healthz", self._health)])
+
+    def _guarded(self, answer: Answer) -> Answer:
+        async def ask(request: Request) -> Response:
+            refused = self._gate.refusal(request)
+            if refused is None:
+                return await answer(request)
+            status, reason = refused
+            if request.url.path == "/" and status == 401:
+                return HTMLResponse(_ENTER, status, {"WWW-Authenticate": "Bearer"})
+            headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+            return JSONResponse({"error": reason}, status, headers)
+
+        return ask
+
+    async def _show_page(self, request: Request) -> Response:
+        token = request.query_params.get("token")
+        if token is not None and self._gate.token is not None:
+            answer = RedirectResponse("/", 303)  # the token leaves the address bar and the history
+            answer.set_cookie(self._gate.cookie, token, httponly=True, samesite="lax")
+            return answer
+        headers = {
+            "Content-Security-Policy": self._policy,
+            "Cache-Control": "no-store",
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+        }
+        return HTMLResponse(self._page, headers=headers)
+
+    async def _snapshot(self, request: Request) -> Response:
+        return Response(
+            self._state_line(), media_type="application/json", headers={"Cache-Control": "no-store"}
+        )
+
+    async def _stream(self, request: Request) -> Response:
+        pieces = server_sent_events(self._state_line, 1 / STATES_HZ)
+        return self._going_on(Stream(pieces, "text/event-stream", self.crowd))
+
+    async def _picture(self, request: Request) -> Response:
+        jpeg = self._get_picture(request)
+        if jpeg is None:
+            return JSONResponse({"error": "there is no such picture at the moment"}, 404)
+        return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+
+    async def _video(self, request: Request) -> Response:
+        if request.path_params["camera"] not in ("rgb", "event"):
+            return JSONResponse({"error": "there is no such camera"}, 404)
+        pieces = motion_jpeg(lambda: self._get_picture(request), 1 / PICTURES_HZ)
+        return self._going_on(Stream(pieces, f"multipart/x-mixed-replace; boundary={BOUNDARY}", self.crowd))
+
+    async def _metrics(self, request: Request) -> Response:
+        return Response(self._watched.metrics(self.crowd.streams), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _health(self, request: Request) -> Response:
+        health = self._watched.health()
+        return PlainTextResponse(f"{health}\n", 200 if health in ("ok", "starting") else 503)
+
+    async def _start(self, request: Request) -> Response:
+        return await self._order(lambda recorder: {"folder": str(recorder.start())})
+
+    async def _stop(self, request: Request) -> Response:
+        return await self._order(lambda recorder: recorder.stop().as_dict())
+
+    async def _clip(self, request: Request) -> Response:
+        return await self._order(lambda recorder: {"folder": str(recorder.save_clip())})
+
+    async def _order(self, order: Callable[[Recorder], dict[str, Any]]) -> Response:
+        """Have the recorder do something; it answers in its own time, the server goes on meanwhile."""
+        recorder = self._watched.recorder
+        if recorder is None:
+            return JSONResponse({"error": "nothing can be recorded in this run"}, 409)
+        try:
+            return JSONResponse(await asyncio.to_thread(order, recorder))
+        except InputError as error:
+            return JSONResponse({"error": str(error)}, 409)
+
+    def _going_on(self, stream: Stream) -> Response:
+        if self.crowd.is_full:
+            return JSONResponse({"error": f"{self.crowd.most} streams are open already"}, 503)
+        return stream
+
+    def _state_line(self) -> bytes:
+        """The state on one line, made at most ten times a second for all who ask."""
+        made_s, line = self._state
+        now_s = time.monotonic()
+        if now_s - made_s >= 0.9 / STATES_HZ:
+            line = json.dumps(self._watched.snapshot(), ensure_ascii=False, separators=(",", ":")).encode()
+            self._state = now_s, line
+        return line
+
+    def _get_picture(self, request: Request) -> bytes | None:
+        camera = request.path_params["camera"]
+        if camera not in ("rgb", "event"):
+            return None
+        jpeg = self._pictures.get(cast("Camera", camera))
+        return None if jpeg is None else jpeg.data
+
+
+def _content_policy(page: str) -> str:
+    """Nothing but the page's own script and style runs, and nothing is fetched from elsewhere."""
+    script, style = (
+        "'sha256-" + base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode() + "'"
+        for found in (re.search(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL) for tag in ("script", "style"))
+        if found is not None
+    )
+    return (
+        f"default-src 'none'; script-src {script}; style-src {style}; "
+        "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )

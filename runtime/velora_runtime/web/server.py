@@ -1,0 +1,100 @@
+"""The server's thread: made, shown where it listens, and ended with the run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+from velora_edge.errors import MissingExtraError
+from velora_runtime.web.access import Address, Gate, choose_token, is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from velora_runtime.web.snapshot import Watched
+
+GRACE_S = 2
+
+
+class WebServer:
+    """Serves a run from a thread of its own; the pipeline neither waits for it nor knows of it.
+
+    Args:
+        address: HOST:PORT as the user gave it.
+        token: the user's, `none`, or None for what fits the address.
+        watched: the run.
+        note: gets lines for people; where to look is the first.
+
+    Attributes:
+        port: that it listens on.
+        token: that it asks for, or None.
+
+    Raises:
+        InputError: if it cannot listen there.
+        MissingExtraError: if the libraries that it needs are not installed.
+    """
+
+    def __init__(
+        self, address: str, token: str | None, watched: Watched, note: Callable[[str], None]
+    ) -> None:
+        try:
+            import uvicorn
+
+            from velora_runtime.web.app import Site
+        except ImportError as error:
+            raise MissingExtraError(error.name or "starlette", "web", "--serve") from error
+        self._socket = Address.parse(address).listen()
+        host, self.port = self._socket.getsockname()[:2]
+        is_local = is_loopback(host)
+        self.token = choose_token(token, is_local=is_local)
+        self._site = Site(watched, Gate(self.token, self.port, is_local=is_local))
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                self._site.app(),
+                http="h11",
+                ws="none",
+                loop="asyncio",
+                lifespan="off",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=GRACE_S,
+            )
+        )
+        self._note = note
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._serve, name="web", daemon=True)
+        self._thread.start()
+        note(f"watch at {self.url(host)}")
+        if self.token is None and not is_local:
+            note("whoever reaches this address can watch and record: --token none")
+
+    def url(self, host: str = "127.0.0.1") -> str:
+        """The page's address, with the token."""
+        if host in ("0.0.0.0", "::"):
+            host = socket.gethostname()
+        shown = f"[{host}]" if ":" in host else host
+        return f"http://{shown}:{self.port}/" + (f"?token={self.token}" if self.token else "")
+
+    def close(self) -> None:
+        """End all streams and let go of the port. May be called again."""
+        self._server.should_exit = True
+        if self._loop is not None and self._thread.is_alive():
+            with contextlib.suppress(RuntimeError):  # it has just ended by itself
+                self._loop.call_soon_threadsafe(self._site.crowd.closing.set)
+        self._thread.join(2 * GRACE_S + 1)
+        self._socket.close()
+
+    def _serve(self) -> None:
+        try:
+            asyncio.run(self._run())
+        except Exception as error:  # the run goes on without its page, and says so
+            self._note(f"the page is gone: {error}")
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        await self._server.serve(sockets=[self._socket])

@@ -1,0 +1,190 @@
+"""A run's state as plain values: what the page shows, and what `/metrics` adds to the counters."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from velora_runtime.metrics import Gauge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from velora_runtime.recording.recorder import Recorder
+    from velora_runtime.run_report import RunReport
+    from velora_runtime.web.latest import Latest
+
+STALLED_S = 3.0
+"""Without a new pair for so long, a run is stalled."""
+STARTING_S = 30.0
+"""So long may the first pair take."""
+CAMERA_STATES = ("none", "starting", "live", "stalled", "lost", "ended")
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What does not change during a run.
+
+    Attributes:
+        model: its name.
+        engine: what it runs on.
+        sources: camera and what the user called it.
+        pace: realtime or max.
+    """
+
+    model: str
+    engine: str
+    sources: Mapping[str, str]
+    pace: str
+
+
+class Watched:
+    """All that a server tells of a run. Reads only; the server's thread.
+
+    Args:
+        about: what does not change.
+        latest: the newest scene.
+        report: of the run, while it is running.
+        cameras: gives each camera's state, one of `CAMERA_STATES`; called by the server's thread.
+        recorder: None where nothing can be recorded.
+    """
+
+    def __init__(
+        self,
+        about: About,
+        latest: Latest,
+        report: RunReport,
+        cameras: Callable[[], Mapping[str, str]],
+        recorder: Recorder | None,
+    ) -> None:
+        self.about, self.latest, self.report, self.recorder = about, latest, report, recorder
+        self._cameras = cameras
+        self._began_s = time.monotonic()
+        self._rate = _Rate()
+
+    def health(self) -> str:
+        """`ok`, `starting`, `stalled`, or `ended`."""
+        scene, now_s = self.latest.scene, time.monotonic()
+        if self.report.wall_us:
+            return "ended"
+        if not scene.number:
+            return "starting" if now_s - self._began_s < STARTING_S else "stalled"
+        return "ok" if now_s - scene.seen_s < STALLED_S else "stalled"
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything, as JSON takes it."""
+        scene, report = self.latest.scene, self.report
+        said = scene.prediction
+        return {
+            "v": 1,
+            "number": scene.number,
+            "health": self.health(),
+            "uptime_s": round(time.monotonic() - self._began_s, 1),
+            "model": self.about.model,
+            "engine": self.about.engine,
+            "pace": self.about.pace,
+            "t_us": None if said is None else said.t_us,
+            "label": None if said is None else said.label,
+            "score": None if said is None else round(said.score, 4),
+            "top": [] if said is None else [[label, round(score, 4)] for label, score in said.top],
+            "missing": scene.missing,
+            "history": [
+                {"label": s.label, "t0_us": s.t0_us, "t1_us": s.t1_us, "score": round(s.score, 4)}
+                for s in self.latest.history
+            ],
+            "latency_ms": self._latencies(),
+            "skew_us": scene.skew_us,
+            "events": None if said is None else said.events,
+            "pairs_hz": self._rate.of(report.pairs.packed),
+            "pairs": report.pairs.packed,
+            "predictions": report.predictions,
+            "dropped": {
+                **report.dropped(),
+                "pairs": report.pairs.dropped,
+                "late": report.frames.late,
+                "unplaced": report.frames.unplaced,
+                "sinks": sum(dict(report.sink_drops).values()),
+            },
+            "cameras": {
+                camera: {"state": state, "source": self.about.sources.get(camera, "")}
+                for camera, state in self._cameras().items()
+            },
+            "pictures": {"rgb": scene.rgb is not None, "event": scene.event is not None},
+            "recorder": self._recorder_state(),
+        }
+
+    def metrics(self, viewers: int) -> str:
+        """The text for `/metrics`."""
+        states = self._cameras()
+        gauges: Sequence[Gauge] = (
+            Gauge(
+                "velora_info",
+                "The run.",
+                ({"model": self.about.model, "engine": self.about.engine, "pace": self.about.pace}, 1),
+            ),
+            Gauge("velora_up", "1 while pairs come.", ({}, int(self.health() in ("ok", "starting")))),
+            Gauge(
+                "velora_camera_state",
+                "1 for the state that a camera is in.",
+                *(
+                    ({"camera": camera, "state": state}, int(state == now))
+                    for camera, now in states.items()
+                    for state in CAMERA_STATES
+                ),
+            ),
+            Gauge("velora_viewers", "Streams that are being watched.", ({}, viewers)),
+            *self._recorder_gauges(),
+        )
+        return self.latest.metrics.expose(self.report, gauges)
+
+    def _latencies(self) -> dict[str, dict[str, float]]:
+        said = self.latest.scene.prediction
+        return {
+            stage: {
+                "last": round(said.latency_ms.get(stage, 0.0), 3) if said else 0.0,
+                **values.summary(1000),
+            }
+            for stage, values in self.report.latency_us.items()
+        }
+
+    def _recorder_state(self) -> dict[str, Any] | None:
+        if self.recorder is None:
+            return None
+        state = self.recorder.state
+        return {
+            "folder": None if state.folder is None else str(state.folder),
+            "seconds": round(state.seconds, 2),
+            "bytes": state.n_bytes,
+            "frames": state.frames,
+            "keeps_s": self.recorder.options.keep_us / 1e6,
+            "kept_s": round(state.kept_us / 1e6, 2),
+            "saving": state.saving,
+            "ended": [result.as_dict() for result in state.results[-5:]],
+        }
+
+    def _recorder_gauges(self) -> list[Gauge]:
+        if self.recorder is None:
+            return []
+        state = self.recorder.state
+        failed = sum(not result.is_whole for result in state.results)
+        return [
+            Gauge("velora_recording", "1 while a recording is written.", ({}, int(state.folder is not None))),
+            Gauge("velora_recording_bytes", "Written to it so far.", ({}, state.n_bytes)),
+            Gauge("velora_recordings_failed", "Recordings that something ended early.", ({}, failed)),
+            Gauge("velora_kept_bytes", "Memory that the last seconds take.", ({}, state.kept_bytes)),
+        ]
+
+
+class _Rate:
+    """How fast a count grows, over the last second or so."""
+
+    def __init__(self) -> None:
+        self._then_s, self._then, self._rate = time.monotonic(), 0, 0.0
+
+    def of(self, count: int) -> float:
+        now_s = time.monotonic()
+        if now_s - self._then_s >= 1:
+            self._rate = (count - self._then) / (now_s - self._then_s)
+            self._then_s, self._then = now_s, count
+        return round(self._rate, 1)

@@ -1,0 +1,101 @@
+"""Responses that go on: the state as server-sent events, pictures as motion JPEG.
+
+Each viewer gets what is newest when it is ready for more: a slow one gets less, and one that never reads
+waits by itself, with no more in memory than the connection's own buffer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from starlette.types import Receive, Scope, Send
+
+MOST_STREAMS = 32
+BOUNDARY = "frame"
+
+
+class Crowd:
+    """How many streams are open. Single-threaded: the server's thread."""
+
+    def __init__(self, most: int = MOST_STREAMS) -> None:
+        self.streams, self.most = 0, most
+        self.closing = asyncio.Event()
+
+    @property
+    def is_full(self) -> bool:
+        """No more streams are served."""
+        return self.streams >= self.most
+
+
+class Stream(Response):
+    """Sends piece after piece until the viewer has gone or the server closes."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], media_type: str, crowd: Crowd) -> None:
+        super().__init__(media_type=media_type, headers={"Cache-Control": "no-store"})
+        del self.headers["content-length"]
+        self._pieces, self._crowd = pieces, crowd
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one viewer."""
+        self._crowd.streams += 1
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            sending = asyncio.ensure_future(self._send_pieces(send))
+            leaving = asyncio.ensure_future(_wait_until_gone(receive))
+            closing = asyncio.ensure_future(self._crowd.closing.wait())
+            tasks = (sending, leaving, closing)
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+            with contextlib.suppress(OSError):
+                await send({"type": "http.response.body", "body": b""})
+        finally:
+            self._crowd.streams -= 1
+
+    async def _send_pieces(self, send: Send) -> None:
+        async for piece in self._pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+
+async def server_sent_events(get: Callable[[], bytes], period_s: float) -> AsyncIterator[bytes]:
+    """An event each time that the state has changed, at most one a period; the same one after 2 s.
+
+    Args:
+        get: the newest state, on one line.
+        period_s: from one look to the next.
+    """
+    last, idle_s = b"", 0.0
+    while True:
+        state = get()
+        if state != last or idle_s >= 2:
+            last, idle_s = state, 0.0
+            yield b"data: " + state + b"\n\n"
+        await asyncio.sleep(period_s)
+        idle_s += period_s
+
+
+async def motion_jpeg(get: Callable[[], bytes | None], period_s: float) -> AsyncIterator[bytes]:
+    """Parts of a multipart/x-mixed-replace body, one for each new picture."""
+    last: bytes | None = None
+    while True:
+        data = get()
+        if data is not None and data is not last:
+            last = data
+            head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+            yield head.encode() + data + b"\r\n"
+        await asyncio.sleep(period_s)
+
+
+async def _wait_until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
