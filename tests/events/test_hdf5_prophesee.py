@@ -159,3 +159,10 @@ def test_the_real_incomplete_file_says_so(shared_events):
             "the recording seems incomplete: 14,030 events are there, and they end 3,556 us before the "
             "external triggers do; if there is a .raw file of it, use that"
         ]
+
+
+def test_the_real_incomplete_file_gives_the_first_events_of_its_raw_file(shared_events):
+    part = open_events(shared_events / "derived_ecpy_test1_evt3_triggers.hdf5").read()
+    whole = open_events(shared_events / "ecpy_test1_evt3_triggers.raw").read()[: len(part)]
+    part.t_us[:] += 7135232
+    assert digests(part) == digests(whole)

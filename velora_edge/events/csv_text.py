@@ -105,8 +105,9 @@ class CsvReader(ColumnReader):
             places = [names.index(matched[role]) for role in "txyp"]
             if max(places) < len(rows[0].split(self._separator)):
                 return places, unit_in_name(matched["t"])
-        table = np.array([_numbers(row.split(self._separator)[:4]) for row in rows if _is_row(row)])
-        order = guess_order(table)
+        numbers = [_numbers(row.split(self._separator)[:4]) or [] for row in rows]
+        table = np.array([row for row in numbers if len(row) == 4], np.float64)
+        order = guess_order(table) if len(table) else None
         if order is None:
             raise RecordingError(
                 "expected columns t, x, y, p, but neither the third nor the fourth holds only 0, 1 and -1",
