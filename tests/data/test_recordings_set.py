@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from recordings import write_events
+from videos import write_video
+
+from velora_edge.bundle import EventInput
+from velora_edge.commands.recording_packer import RuntimePacker
+from velora_edge.data.clips import ClipSpec, Item
+from velora_edge.data.recording_index import has_recordings, index_recordings
+from velora_edge.data.recordings import open_recordings
+from velora_edge.errors import DatasetError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SPEC = ClipSpec(length=4, image_size=(16, 16), event=EventInput(window_us=40_000))
+FRAMES_US = [40_000 * k for k in range(1, 10)]
+
+
+def by_class(root: Path) -> Path:
+    for label, name in (("wave", "a"), ("wave", "b"), ("rest", "c")):
+        (root / label).mkdir(parents=True, exist_ok=True)
+        write_events(root / label / f"{name}.raw", start_us=0)
+        write_video(root / label / f"{name}.mp4", FRAMES_US)
+    return root
+
+
+def long_one(root: Path, segments: str) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    write_events(root / "day.raw", start_us=0, duration_us=1_000_000, count=10_000)
+    (root / "segments.csv").write_text(segments)
+    return root
+
+
+def test_a_class_is_a_folder_and_a_video_lies_beside_its_events(tmp_path: Path) -> None:
+    source = open_recordings(by_class(tmp_path), SPEC, RuntimePacker())
+    assert source.labels == ("rest", "wave")
+    assert source.items == [Item("rest/c", 0), Item("wave/a", 1), Item("wave/b", 1)]
+    assert source.cameras == ("rgb", "event")
+    assert source.set_problems() == []
+    assert [source.problems(i, deep=True) for i in range(3)] == [[], [], []]
+
+
+def test_recordings_are_packed_as_the_runtime_packs_them(tmp_path: Path) -> None:
+    source = open_recordings(by_class(tmp_path), SPEC, RuntimePacker())
+    # The video starts at 40 ms on its own clock; the last window ends with the events.
+    assert source.pairs(1) == 9
+    pairs = source.read(1, np.arange(9))
+    assert pairs.rgb is not None
+    assert pairs.event is not None
+    assert pairs.rgb.shape == pairs.event.shape == (9, 16, 16, 3)
+    grey = pairs.rgb.astype(int).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(grey, [10 * k for k in range(9)], atol=4)
+    assert (pairs.event != 255).any(axis=(1, 2, 3)).all()
+
+
+def test_folders_of_parts_divide_the_set(tmp_path: Path) -> None:
+    for part in ("train", "Test"):
+        (tmp_path / part / "wave").mkdir(parents=True)
+        write_events(tmp_path / part / "wave" / "a.raw", count=10)
+    index = index_recordings(tmp_path)
+    assert [recording.item for recording in index.recordings] == [
+        Item("Test/wave/a", 0, "test"),
+        Item("train/wave/a", 0, "train"),
+    ]
+
+
+def test_segments_cut_a_long_recording(tmp_path: Path) -> None:
+    root = long_one(tmp_path, "start,end,label,split\n0.5,0.9,wave,test\n0,0.2,rest,\n0.2,0.4,wave,train\n")
+    source = open_recordings(root, SPEC, RuntimePacker())
+    assert source.items == [
+        Item("day@0", 0, None),
+        Item("day@0.2", 1, "train"),
+        Item("day@0.5", 1, "test"),
+    ]
+    # The first of 40 ms windows ends at 40 ms, which is where seconds are counted from.
+    assert [source.pairs(i) for i in range(3)] == [5, 5, 10]
+    assert [source.pairs(i) for i in (2, 0)] == [10, 5]
+
+
+def test_every_wrong_line_of_segments_is_told(tmp_path: Path) -> None:
+    root = long_one(
+        tmp_path, "start,end,label,split\n0,x,wave,\n0.5,0.2,wave,\n0,1,,\n0,1,wave,dev\n0,1,ok,\n"
+    )
+    assert index_recordings(root).problems == (
+        "segments.csv, line 2: expected seconds, got start '0' and end 'x'",
+        "segments.csv, line 3: expected 0 <= start < end, got 0.5 and 0.2",
+        "segments.csv, line 4: no label",
+        "segments.csv, line 5: expected the split train, val or test, got 'dev'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        ("begin,end,label", "segments.csv: the first line lacks start"),
+        ("", "segments.csv: the first line lacks end, label, start"),
+    ],
+)
+def test_segments_without_their_columns_are_refused(header: str, problem: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=problem):
+        index_recordings(long_one(tmp_path, f"{header}\n0,1,x\n"))
+
+
+def test_a_segment_beyond_the_recording_is_told(tmp_path: Path) -> None:
+    source = open_recordings(long_one(tmp_path, "start,end,label\n5,6,late\n"), SPEC, RuntimePacker())
+    (problem,) = source.problems(0, deep=True)
+    assert problem.startswith("day@5: begins at 5.0 s, the events end at ")
+
+
+def test_everything_wrong_with_a_folder_is_told(tmp_path: Path) -> None:
+    root = by_class(tmp_path)
+    (root / "wave" / "a.raw").write_text("not events")
+    write_video(root / "wave" / "b.mp4", FRAMES_US[:3])
+    (root / "rest" / "c.mp4").write_bytes(b"not a video")
+    write_video(root / "rest" / "alone.mp4", FRAMES_US)
+    (root / "empty").mkdir()
+    source = open_recordings(root, SPEC, RuntimePacker())
+    assert source.set_problems() == [
+        "empty: no event files",
+        "rest/alone.mp4: no event file of the same name",
+    ]
+    problems = [source.problems(i, deep=True) for i in range(3)]
+    assert [len(found) for found in problems] == [1, 1, 1]
+    assert problems[0][0].startswith("rest/c: c.mp4: cannot be read as a video")
+    assert problems[1][0].startswith("wave/a: not a recording of any known format")
+    assert problems[2] == ["wave/b: the video lasts 0.12 s, its events 0.40 s"]
+
+
+def test_without_a_packer_the_remedy_is_to_pack(tmp_path: Path) -> None:
+    with pytest.raises(
+        DatasetError, match=r"velora dataset build .* OUT\.h5 --for CONFIG, then set data\.path"
+    ):
+        open_recordings(by_class(tmp_path), SPEC).pairs(0)
+
+
+def test_folders_with_recordings_are_told_from_others(tmp_path: Path) -> None:
+    by_class(tmp_path / "classes")
+    long_one(tmp_path / "long", "start,end,label\n")
+    long_one(tmp_path / "many" / "day1", "start,end,label\n")
+    (tmp_path / "other" / "x").mkdir(parents=True)
+    assert [has_recordings(tmp_path / name) for name in ("classes", "long", "many", "other")] == [
+        True, True, True, False,
+    ]  # fmt: skip
