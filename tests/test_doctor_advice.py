@@ -43,7 +43,7 @@ CAMERA = {"name": "EVK4", "maker": "Prophesee", "allowed": True}
                 jetson={"is_jetson": True, "jetpack": "6"},
             ),
             [
-                ("hint", "the GPU needs cuda-python", "pip install 'cuda-python>=12.6,<13'"),
+                ("hint", "the GPU needs cuda-python", "pip install 'velora-edge[jetpack6]'"),
                 (
                     "hint",
                     "TensorRT comes with JetPack, and an ordinary virtual environment does not see it",
@@ -63,7 +63,7 @@ CAMERA = {"name": "EVK4", "maker": "Prophesee", "allowed": True}
                 (
                     "error",
                     "cuda-python is made for CUDA 13.5, the driver knows CUDA 12.6",
-                    "pip install 'cuda-python<13', or a newer driver",
+                    "pip install tensorrt-cu12 'cuda-python<13', or a newer driver",
                 )
             ],
         ),

@@ -21,6 +21,7 @@ import pytest
 from fakes_cuda import FakeGPU
 from fakes_tensorrt import FakeTensorRT
 
+from velora_edge.gpu.cuda import has_gpu
 from velora_edge.gpu.engine import DTYPES
 
 pytestmark = pytest.mark.slow
@@ -125,6 +126,41 @@ for name in ("cuda.bindings.runtime", "cuda.cudart"):
 kinds = ("cudaMemcpyKind", "cudaStreamCaptureMode", "cudaError_t")
 members = [member for kind in kinds for member in dir(getattr(module, kind))]
 print(json.dumps({"module": name, "names": dir(module) + members}))
+"""
+
+
+# Calls the real functions as our wrapper does, with handles that are numbers: where there is no driver each
+# must answer with an error of CUDA's, and none with one about its arguments.
+CALL_CUDA = """
+import contextlib, numpy
+from velora_edge.errors import EngineError
+from velora_edge.gpu.cuda import Cuda, load_cuda
+cuda = Cuda.__new__(Cuda)
+cuda.device, cuda._cuda, cuda._taken = 0, load_cuda(), contextlib.ExitStack()
+host = numpy.zeros(16, numpy.uint8)
+calls = [
+    cuda.use, cuda.describe, cuda.free_bytes, lambda: cuda.allocate(16), lambda: cuda.allocate_host(16),
+    cuda.create_stream, cuda.create_event, lambda: cuda.copy_in(4096, host, 64),
+    lambda: cuda.copy_out(host, 4096, 64), lambda: cuda.copy_within(4096, 8192, 16, 64),
+    lambda: cuda.fill(4096, 255, 16, 64), lambda: cuda.record(64, 64), lambda: cuda.wait(64, 64),
+    lambda: cuda.synchronize(64), lambda: cuda.synchronize_event(64),
+    lambda: cuda.capture(64, lambda: None), lambda: cuda.launch(64, 64),
+    lambda: cuda._call("cudaStreamEndCapture", 64), lambda: cuda._call("cudaMemset", 4096, 0, 16),
+    lambda: cuda._call("cudaGraphGetNodes", cuda._cuda.cudaGraph_t(64), 0),
+    lambda: cuda._call("cudaGraphInstantiate", cuda._cuda.cudaGraph_t(64), 0),
+    lambda: cuda._call("cudaFree", 4096), lambda: cuda._call("cudaFreeHost", 4096),
+    lambda: cuda._call("cudaStreamDestroy", cuda._cuda.cudaStream_t(64)),
+    lambda: cuda._call("cudaEventDestroy", cuda._cuda.cudaEvent_t(64)),
+    lambda: cuda._call("cudaGraphDestroy", cuda._cuda.cudaGraph_t(64)),
+    lambda: cuda._call("cudaGraphExecDestroy", cuda._cuda.cudaGraphExec_t(64)),
+]
+answered = 0
+for call in calls:
+    try:
+        call()
+    except (EngineError, RuntimeError):
+        answered += 1
+print(answered, len(calls))
 """
 
 
@@ -311,3 +347,11 @@ def test_every_cuda_name_that_we_use_is_in_the_real_package(packages: Path, vers
     fake = {name for name in vars(FakeGPU().module) if name.startswith("cuda")}
     assert sorted(fake - set(real["names"])) == []
     assert real["module"] == ("cuda.cudart" if version == "12.3" else "cuda.bindings.runtime")
+
+
+@pytest.mark.skipif(has_gpu(), reason="needs a machine without a GPU: the handles are not real")
+@pytest.mark.parametrize("version", CUDA)
+def test_the_real_cuda_functions_take_the_arguments_that_we_give(packages: Path, version: str) -> None:
+    said = run_with(CALL_CUDA, install(CUDA[version], packages / f"cuda-{version}"))
+    answered, asked = said.split()
+    assert answered == asked

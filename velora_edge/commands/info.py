@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from velora_edge.errors import InputError
+from velora_edge.gpu.plan import is_plan, read_plan_version
 
 if TYPE_CHECKING:
     from velora_edge.bundle import Manifest
@@ -103,6 +104,10 @@ def _bundle_rows(manifest: Manifest) -> list[tuple[str, str]]:
         ),
         *((f"parity {name}", str(value)) for name, value in manifest.parity.items()),
         *((f"accuracy {name}", str(value)) for name, value in manifest.accuracy.items()),
+        *(
+            (f"engine {entry.graph}", f"TensorRT {entry.tensorrt} on {entry.gpu}, built by {entry.origin}")
+            for entry in manifest.engines
+        ),
         ("files", f"{len(manifest.files)}, all as the manifest says"),
     ]
 
@@ -119,7 +124,7 @@ def _print_rows(rows: list[tuple[str, str]]) -> None:
 @click.option("--sensor", metavar="WxH", help="The sensor's size, for a file that does not tell.")
 @click.option("--format", "format_name", metavar="NAME", help="The format, for a file without its header.")
 def command(path: str, as_json: bool, sensor: str | None, format_name: str | None) -> None:
-    """Tell what a recording or a model bundle is, and what is wrong with it."""
+    """Tell what a recording, a model bundle or a TensorRT engine is, and what is wrong with it."""
     if path == "demo" or (Path(path).is_dir() and (Path(path) / "manifest.json").is_file()):
         from velora_edge.bundle import open_bundle
 
@@ -128,6 +133,13 @@ def command(path: str, as_json: bool, sensor: str | None, format_name: str | Non
             click.echo(manifest.model_dump_json(indent=2))
         else:
             _print_rows(_bundle_rows(manifest))
+        return
+    if is_plan(Path(path)):
+        engine = {"format": "TensorRT engine", "tensorrt": read_plan_version(Path(path))}
+        if as_json:
+            click.echo(json.dumps(engine, indent=2))
+        else:
+            _print_rows(list(engine.items()))
         return
     from velora_edge.events.registry import open_events
 

@@ -79,18 +79,21 @@ def _cuda_python(facts: Facts) -> Iterator[Advice]:
     if not facts.get("gpu", "has_gpu") or facts.get("cuda", "usable"):
         return
     if facts.package("cuda-bindings") is None and facts.package("cuda-python") is None:
-        yield Advice("hint", "the GPU needs cuda-python", f"pip install '{_cuda_requirement(facts)}'")
+        yield Advice("hint", "the GPU needs cuda-python", f"pip install 'velora-edge[{_cuda_extra(facts)}]'")
         return
     driver, runtime = facts.get("cuda", "driver_cuda"), facts.get("cuda", "runtime_cuda")
     if driver and runtime and _major(driver) < _major(runtime):
         text = f"cuda-python is made for CUDA {runtime}, the driver knows CUDA {driver}"
-        yield Advice("error", text, f"pip install 'cuda-python<{_major(driver) + 1}', or a newer driver")
+        libraries = "" if facts.get("jetson", "is_jetson") else f"tensorrt-cu{_major(driver)} "
+        older = f"pip install {libraries}'cuda-python<{_major(driver) + 1}'"
+        yield Advice("error", text, f"{older}, or a newer driver")
     else:
         yield Advice("error", f"the GPU cannot be used: {facts.get('cuda', 'reason')}", "nvidia-smi")
 
 
-def _cuda_requirement(facts: Facts) -> str:
-    return "cuda-python>=12.6,<13" if facts.get("jetson", "jetpack") == "6" else "cuda-python"
+def _cuda_extra(facts: Facts) -> str:
+    jetpack = facts.get("jetson", "jetpack")
+    return f"jetpack{jetpack}" if jetpack in ("6", "7") else "tensorrt"
 
 
 def _major(version: str) -> int:
