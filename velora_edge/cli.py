@@ -14,6 +14,7 @@ from velora_edge.console import run
 COMMANDS = {
     "live": ("velora_runtime.live", "command", "recognise what two cameras, or two recordings, show"),
     "demo": ("velora_runtime.demo", "command", "replay the packaged recording through the packaged model"),
+    "record": ("velora_edge.commands.record", "command", "record cameras to a folder that can be replayed"),
     "info": ("velora_edge.commands.info", "command", "tell what a recording, a bundle or an engine is"),
     "convert": (
         "velora_edge.commands.convert",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,11 @@ if TYPE_CHECKING:
 
     from velora_edge.events.base import EventStream
     from velora_runtime.keys import KeyReader
-    from velora_runtime.pipeline import Pace
+    from velora_runtime.pipeline import Feed, Pace
     from velora_runtime.recording.recorder import Recorder
     from velora_runtime.recording.results import RecordResult
     from velora_runtime.run_report import RunReport
     from velora_runtime.sinks.base import Sink
-    from velora_runtime.sync import Sync
     from velora_runtime.web.latest import Latest
     from velora_runtime.web.server import WebServer
 
@@ -124,13 +123,13 @@ class Attachments:
 
         return RecordedStream(stream, self._recorder)
 
-    def tap_sync(self, sync: Sync) -> Sync:
-        """The synchronisation, with the recorder listening."""
-        if self._recorder is None:
-            return sync
+    def tap_feed(self, feed: Feed) -> Feed:
+        """The feed, with the recorder listening to the pictures that find their place."""
+        if self._recorder is None or feed.sync is None:
+            return feed
         from velora_runtime.recording.taps import RecordedSync
 
-        return RecordedSync(sync, self._recorder)
+        return replace(feed, sync=RecordedSync(feed.sync, self._recorder))
 
     def sinks(self) -> list[Sink]:
         """What listens to the predictions."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from velora_runtime.attach_options import read_attach_options, read_outputs, watching_options
+
 if TYPE_CHECKING:
     from velora_runtime.session import RunOptions
 
@@ -17,6 +19,8 @@ Examples:
   velora-live model.velora --events recording.raw --rgb video.mp4 --sync trigger
   velora-live model.velora --rgb frames/ --pace max --out predictions.jsonl
   velora-live demo --events recording.raw --rgb video.mp4 --video overlay.mp4 --summary run.json
+  velora-live demo --events recording.raw --rgb video.mp4 --record today --serve 127.0.0.1:8080
+  velora-live demo today
 
 A frame folder holds images and timestamps.txt: 'TIME' or 'NAME TIME' a line, in microseconds.
 """
@@ -55,10 +59,9 @@ class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
 
 @click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model")
-@click.option("--events", default="none", metavar="SRC", help="Event recording, or none.  [default: none]")
-@click.option(
-    "--rgb", default="none", metavar="SRC", help="Video file, frame folder, or none.  [default: none]"
-)
+@click.argument("recording", required=False)
+@click.option("--events", metavar="SRC", help="Event recording, or none.  [default: none]")
+@click.option("--rgb", metavar="SRC", help="Video file, frame folder, or none.  [default: none]")
 @click.option(
     "--sync",
     default="auto",
@@ -110,10 +113,12 @@ class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
 @click.option("--video", metavar="FILE.mp4", help="Write a video of both cameras with the label.")
 @click.option("--summary", metavar="FILE.json", help="Write the run's figures as JSON.")
 @click.option("--quiet", is_flag=True, help="Do not print predictions.")
+@watching_options
 def command(**given: Any) -> None:
     """Recognise what the cameras, or recordings of them, show.
 
-    MODEL is a bundle's folder (NAME.velora), or demo.
+    MODEL is a bundle's folder (NAME.velora), or demo. RECORDING is a folder that --record wrote: both
+    cameras at once.
     """
     from velora_runtime.session import run_session
 
@@ -130,14 +135,16 @@ def note(line: str) -> None:
 def _options(given: dict[str, Any]) -> RunOptions:
     from velora_runtime.engines.base import EngineOptions
     from velora_runtime.session import RunOptions
+    from velora_runtime.sources.recording_folder import find_sources
     from velora_runtime.sync import SyncOptions
 
+    found = find_sources(given["model"], given["recording"], given["events"], given["rgb"], note)
     files = (("jsonl", given["out"]), ("video", given["video"]))
-    outputs = tuple((name, target) for name, target in files if target is not None)
+    outputs = (*((name, target) for name, target in files if target is not None), *read_outputs(given))
     return RunOptions(
-        model=given["model"],
-        events=given["events"],
-        rgb=given["rgb"],
+        model=found.model,
+        events=found.events,
+        rgb=found.rgb,
         sync=SyncOptions(given["sync"], given["trigger_id"], given["trigger_edge"]),
         pace=given["pace"],
         backend=given["backend"],
@@ -147,4 +154,5 @@ def _options(given: dict[str, Any]) -> RunOptions:
         rate_hz=given["rate"],
         sensor=given["sensor"],
         summary=given["summary"],
+        attach=read_attach_options(given),
     )

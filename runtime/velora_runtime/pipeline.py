@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from velora_runtime.clock import Clock
     from velora_runtime.packer import Packer
     from velora_runtime.recogniser import Recogniser
+    from velora_runtime.recording.onlooker import Onlooker
     from velora_runtime.sinks.base import Sink
     from velora_runtime.sources.base import RGBSource
     from velora_runtime.sync import Placed, Sync
@@ -84,7 +85,7 @@ class Pipeline:
         manifest: Manifest,
         feed: Feed,
         packer: Packer,
-        recogniser: Recogniser,
+        recogniser: Recogniser | Onlooker,
         sinks: Sequence[Sink],
         pace: Pace,
         clock: Clock,
@@ -96,7 +97,9 @@ class Pipeline:
         room = 4 if pace == "max" else 1
         self._frames: Channel[Instant] = Channel(room, when_full)
         self._pairs: Channel[Packed] = Channel(room, when_full)
-        self._items: list[Channel[Any]] = [Channel(sink.room, when_full) for sink in sinks]
+        self._items: list[Channel[Any]] = [
+            Channel(sink.room, "newest" if sink.may_lose else when_full) for sink in sinks
+        ]
         self._free = FreeList(lambda: Packed.empty(manifest.image_size))
         self._stop = threading.Event()
         self._errors: list[BaseException] = []

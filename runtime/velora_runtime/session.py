@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from velora_edge.bundle import open_bundle
 from velora_edge.errors import InputError, RecordingError
+from velora_runtime.attachments import Attachments, AttachOptions, RunFacts
+from velora_runtime.camera_states import CameraStates
 from velora_runtime.clock import SystemClock
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.registry import open_engine
+from velora_runtime.recording.onlooker import Onlooker, no_model
 from velora_runtime.sinks.base import SinkContext
 from velora_runtime.sinks.registry import open_sink
 from velora_runtime.sources.registry import NONE, open_event_source, open_rgb_source
@@ -40,7 +43,7 @@ class RunOptions:
     """What a user asked for; `velora-live --help` explains each.
 
     Attributes:
-        model: a bundle's folder, or demo.
+        model: a bundle's folder, or demo; None to recognise nothing.
         events: the event source.
         rgb: the RGB source.
         sync: how the two are brought together.
@@ -52,9 +55,10 @@ class RunOptions:
         rate_hz: windows a second for events alone; None: the model's own.
         sensor: width and height, for event files that do not tell.
         summary: where the report goes as JSON, or None.
+        attach: what runs beside the pipeline.
     """
 
-    model: str
+    model: str | None
     events: str = NONE
     rgb: str = NONE
     sync: SyncOptions = field(default_factory=SyncOptions)
@@ -66,6 +70,7 @@ class RunOptions:
     rate_hz: Fraction | None = None
     sensor: tuple[int, int] | None = None
     summary: str | None = None
+    attach: AttachOptions = field(default_factory=AttachOptions)
 
 
 def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock | None = None) -> RunReport:
@@ -83,26 +88,32 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
     _check(options)
     clock = clock or SystemClock()
     with contextlib.ExitStack() as closing:
-        bundle = open_bundle(options.model)
+        bundle = None if options.model is None else open_bundle(options.model)
+        manifest = no_model() if bundle is None else bundle.manifest
         reader, stream, rgb = _open_sources(options, closing)
-        _note_weights(bundle, note)
-        feed = _make_feed(options, bundle.manifest, reader, stream, rgb, note)
-        engine = _open_engine(options, bundle, note)
-        closing.callback(engine.close)
-        pipeline = _make_pipeline(options, bundle.manifest, feed, stream, engine, clock)
+        engine = None if bundle is None else _open_engine(options, bundle, closing, note)
+        attached = _attach(options, bundle, stream, closing, note)
+        tapped = None if stream is None else attached.tap_events(stream)
+        if rgb is None and tapped is not None and tapped.t_next_us is None:
+            raise RecordingError("holds no events", path=options.events, remedy="record it again")
+        feed = attached.tap_feed(_make_feed(options, manifest, reader, tapped, rgb, note))
+        pipeline = _make_pipeline(options, manifest, feed, tapped, engine, attached, clock)
+        engine_name = "no engine" if engine is None else engine.name
+        attached.begin(pipeline.report, engine_name, CameraStates(pipeline.report, rgb, stream))
         with _stopped_by_signals(pipeline.stop):
             report = pipeline.run()
+        attached.end()
         report.warnings += [*(reader.warnings if reader else ()), *(rgb.warnings if rgb else ())]
+        report.warnings += attached.warnings()
     for warning in report.warnings:
         note(warning)
     if reader is not None and rgb is not None and 0 < report.pairs.packed == report.pairs.without_events:
         note("no frame falls into the event recording: all pairs are RGB alone; choose another --sync")
-    if not report.predictions:
-        note(_why_silent(bundle.manifest, report))
+    if bundle is not None and not report.predictions:
+        note(_why_silent(manifest, report))
     if options.summary is not None:
-        write_summary(
-            options.summary, {"model": bundle.manifest.name, "engine": engine.name, **report.as_dict()}
-        )
+        said = {"model": manifest.name, "engine": engine_name, **report.as_dict(), **attached.summary()}
+        write_summary(options.summary, said)
     return report
 
 
@@ -131,9 +142,23 @@ def _open_sources(
     rgb = open_rgb_source(options.rgb)
     if rgb is not None:
         closing.callback(rgb.close)
-    elif stream is not None and stream.t_next_us is None:
-        raise RecordingError("holds no events", path=options.events, remedy="record it again")
     return reader, stream, rgb
+
+
+def _attach(
+    options: RunOptions,
+    bundle: Bundle | None,
+    stream: EventStream | None,
+    closing: contextlib.ExitStack,
+    note: Callable[[str], None],
+) -> Attachments:
+    """What runs beside the pipeline; the recorder listens before the first event is asked for."""
+    model = None if bundle is None else {"name": bundle.manifest.name, "path": str(options.model)}
+    run = RunFacts(model, options.events, options.rgb, options.pace)
+    attached = Attachments(options.attach, run, note)
+    closing.callback(attached.end)
+    attached.open_recorder(None if stream is None else (stream.width, stream.height))
+    return attached
 
 
 def _make_feed(
@@ -157,8 +182,12 @@ def _make_feed(
     return Feed(None, None, edges_us(first_us or 0, rate_hz), duration_us)
 
 
-def _open_engine(options: RunOptions, bundle: Bundle, note: Callable[[str], None]) -> Engine:
+def _open_engine(
+    options: RunOptions, bundle: Bundle, closing: contextlib.ExitStack, note: Callable[[str], None]
+) -> Engine:
+    _note_weights(bundle, note)
     choice = open_engine(bundle, options.backend, options.engine)
+    closing.callback(choice.engine.close)
     note(f"{bundle.manifest.name} on {choice.engine.name}")
     for reason in choice.passed_over:
         note(f"passed over {reason}")
@@ -171,7 +200,8 @@ def _make_pipeline(
     manifest: Manifest,
     feed: Feed,
     stream: EventStream | None,
-    engine: Engine,
+    engine: Engine | None,
+    attached: Attachments,
     clock: Clock,
 ) -> Pipeline:
     from velora_runtime.packer import Packer
@@ -182,8 +212,8 @@ def _make_pipeline(
     windows = WindowRule(manifest.event.window_us, start_us)
     packer = Packer(manifest, stream, windows, clock)
     packer.warm_up()
-    recogniser = Recogniser(manifest, engine, clock)
-    sinks = _open_sinks(options, manifest, feed.rgb, stream)
+    recogniser = Onlooker() if engine is None else Recogniser(manifest, engine, clock)
+    sinks = [*_open_sinks(options, manifest, feed.rgb, stream), *attached.sinks()]
     return Pipeline(manifest, feed, packer, recogniser, sinks, options.pace, clock)
 
 

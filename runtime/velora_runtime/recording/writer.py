@@ -97,7 +97,7 @@ class RecordingWriter:
         self._sync_now_and_then()
 
     def close(self, why: str, dropped: dict[str, int] | None = None) -> None:
-        """End the recording; never raises for a disk that is full.
+        """End the recording; never raises for a disk that is full. A folder that nothing came to is removed.
 
         Args:
             why: for `why_ended`.
@@ -107,7 +107,7 @@ class RecordingWriter:
         self.facts.ended, self.facts.why_ended = _now(), why
         self._attempt(self._end_video)
         self._attempt(self._end_files)
-        self._attempt(lambda: self.facts.write(self.folder))
+        self._attempt(self._end_folder)
 
     def _write_words(self, item: Words) -> None:
         if names.EVENTS not in self._files:
@@ -177,6 +177,14 @@ class RecordingWriter:
     def _end_video(self) -> None:
         if self._video is not None:
             self._video.close()
+
+    def _end_folder(self) -> None:
+        if self._files:
+            self.facts.write(self.folder)
+            return
+        self.facts.why_ended = "nothing came: the folder was removed"
+        (self.folder / names.INFO).unlink()
+        self.folder.rmdir()
 
     def _end_files(self) -> None:
         for name, file in self._files.items():

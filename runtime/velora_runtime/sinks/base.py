@@ -47,10 +47,12 @@ class Sink(ABC):
     Attributes:
         name: for people and for the count of what was dropped.
         room: items that wait for its thread.
+        may_lose: what finds no room is dropped and counted, at pace max too, where others are waited for.
     """
 
     name: str
     room = 256
+    may_lose = False
 
     @abstractmethod
     def take(self, seen: Seen) -> Any:

@@ -12,6 +12,8 @@ SINKS = {
     "terminal": ("velora_runtime.sinks.terminal", "TerminalSink"),
     "jsonl": ("velora_runtime.sinks.jsonl", "JsonlSink"),
     "video": ("velora_runtime.sinks.video", "VideoSink"),
+    "publish": ("velora_runtime.sinks.mqtt", "MqttSink"),
+    "rerun": ("velora_runtime.sinks.rerun_viewer", "RerunSink"),
 }
 
 

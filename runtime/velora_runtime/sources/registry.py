@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from velora_edge.errors import SourceError
+from velora_runtime.recording.folder import is_recording, read_recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,7 @@ NONE = "none"
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 RGB_SOURCES: list[tuple[Callable[[str], bool], str, str]] = [
+    (is_recording, "velora_runtime.sources.recorded_video", "RecordedVideo"),
     (lambda text: Path(text).is_dir(), "velora_runtime.sources.image_folder", "ImageFolder"),
     (lambda text: Path(text).is_file(), "velora_runtime.sources.video_file", "VideoFile"),
 ]
@@ -64,7 +66,12 @@ def open_event_source(text: str, sensor: tuple[int, int] | None = None) -> Event
         raise _unknown(text, "event", "a recording of events, or none")
     from velora_edge.events.registry import open_events
 
-    return open_events(text, sensor=sensor)
+    if not is_recording(text):
+        return open_events(text, sensor=sensor)
+    recorded = read_recording(text).events
+    if recorded is None:
+        raise SourceError("the recording holds no events", path=text, remedy="use --events none")
+    return open_events(recorded, sensor=sensor)
 
 
 def _unknown(text: str, camera: str, known: str) -> SourceError:

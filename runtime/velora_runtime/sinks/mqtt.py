@@ -1,0 +1,145 @@
+"""Predictions to an MQTT broker, one message each, as a line of `--out` has it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from velora_edge.errors import InputError, MissingExtraError
+from velora_runtime.sinks.base import Seen, Sink
+from velora_runtime.sinks.jsonl import encode_line
+
+if TYPE_CHECKING:
+    from velora_edge.datatypes import Prediction
+    from velora_runtime.sinks.base import SinkContext
+
+PORTS = {"mqtt": 1883, "mqtts": 8883}
+MOST_UNSENT = 256
+GOODBYE_S = 2.0
+_REMEDY = "give --publish mqtt://HOST/TOPIC, or mqtts://USER:PASSWORD@HOST:PORT/TOPIC"
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where to publish.
+
+    Attributes:
+        host: name or address.
+        port: 1883, or 8883 with TLS.
+        topic: of the predictions; `TOPIC/status` says online or offline.
+        user: or None.
+        password: or None.
+        has_tls: the connection is encrypted, and the broker's certificate checked.
+    """
+
+    host: str
+    port: int
+    topic: str
+    user: str | None
+    password: str | None
+    has_tls: bool
+
+    @classmethod
+    def parse(cls, url: str) -> Broker:
+        """The broker that a URL names.
+
+        Raises:
+            InputError: if it is no such URL.
+        """
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise InputError(f"cannot publish to {url!r}: {error}", remedy=_REMEDY) from error
+        topic = unquote(parts.path.strip("/"))
+        if parts.scheme not in PORTS or not parts.hostname or not topic or set(topic) & {"#", "+", "\0"}:
+            raise InputError(f"expected a broker and a topic, got {url!r}", remedy=_REMEDY)
+        user, password = (
+            None if text is None else unquote(text) for text in (parts.username, parts.password)
+        )
+        return cls(
+            parts.hostname, port or PORTS[parts.scheme], topic, user, password, parts.scheme == "mqtts"
+        )
+
+
+class MqttSink(Sink):
+    """Publishes at quality of service 0. A broker that is slow or away costs messages, never time.
+
+    It connects in the background, and again whenever the connection is lost.
+
+    Args:
+        target: mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC, or mqtts://.
+        context: not used.
+
+    Raises:
+        InputError: if the target is no such URL.
+        MissingExtraError: if paho-mqtt is not installed.
+    """
+
+    name = "mqtt"
+    may_lose = True
+
+    def __init__(self, target: str, context: SinkContext) -> None:
+        self._broker = broker = Broker.parse(target)
+        try:
+            from paho.mqtt.client import Client
+            from paho.mqtt.enums import CallbackAPIVersion
+        except ImportError as error:
+            raise MissingExtraError("paho-mqtt", "mqtt", "--publish") from error
+        self.lost = 0
+        self._unsent = 0
+        self._lock = threading.Lock()
+        self._client = client = Client(CallbackAPIVersion.VERSION2)
+        if broker.user is not None:
+            client.username_pw_set(broker.user, broker.password)
+        if broker.has_tls:
+            client.tls_set()
+        client.will_set(self._status, "offline", retain=True)
+        client.on_connect = self._greet
+        client.on_publish = self._count_sent
+        client.reconnect_delay_set(1, 30)
+        client.connect_async(broker.host, broker.port)
+        client.loop_start()
+
+    @property
+    def is_connected(self) -> bool:
+        """There is a broker."""
+        return self._client.is_connected()
+
+    def take(self, seen: Seen) -> Prediction | None:
+        """The prediction, where there is one."""
+        return seen.prediction
+
+    def write(self, item: Prediction) -> None:
+        """Hand a message to the client's thread; lost where there is no broker, or it is far behind."""
+        with self._lock:
+            if self._unsent >= MOST_UNSENT or not self._client.is_connected():
+                self.lost += 1
+                return
+            self._unsent += 1
+        self._client.publish(self._broker.topic, encode_line(item)[:-1])
+
+    def close(self) -> None:
+        """Say goodbye, as far as the broker still listens."""
+        if self._client.is_connected():
+            self._client.publish(self._status, "offline", retain=True).wait_for_publish(GOODBYE_S)
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    @property
+    def _status(self) -> str:
+        return f"{self._broker.topic}/status"
+
+    def _greet(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
+        """Connected: what was unsent when the connection was lost is gone."""
+        with self._lock:
+            self.lost += self._unsent
+            self._unsent = 0
+        if not reason.is_failure:
+            client.publish(self._status, "online", retain=True)
+
+    def _count_sent(self, client: Any, data: Any, message: int, reason: Any, properties: Any) -> None:
+        with self._lock:
+            self._unsent = max(0, self._unsent - 1)
