@@ -117,7 +117,7 @@ def test_any_evt21_words_in_any_pieces_decode_as_the_plain_decoder_says(pairs, p
 
 
 def _sinks():
-    table = FullMap(np.arange(WIDTH * HEIGHT, dtype=np.int32)[::-1].copy() - 5, WIDTH)
+    table = FullMap(np.maximum(np.arange(WIDTH * HEIGHT, dtype=np.int32)[::-1] - 5, 0), WIDTH)
     return (
         new_arrays(100),
         FrameSink(table, CountState(np.full(WIDTH * HEIGHT * 2, 254, np.uint8))),
@@ -149,11 +149,11 @@ def test_compiled_and_plain_python_agree_in_sink_state_and_position(which, encod
         extra, walk_both = (0,), kernels.walk_evt21
     results = []
     for walk in (walk_both, walk_both.py_func):
-        sink, state = _sinks()[which], s.new_state(WIDTH, HEIGHT)
+        sink, state, scratch = _sinks()[which], s.new_state(WIDTH, HEIGHT), s.new_scratch()
         edges = s.EdgeBuffer(np.zeros(9, np.int64), np.zeros(9, np.uint8), np.zeros(9, np.uint8))
         position, path = 0, []
         for t1_us in (0, 60, 64, NEVER, NEVER):
-            position = int(walk(words, position, t1_us, state, edges, sink, *extra))
+            position = int(walk(words, position, t1_us, state, edges, scratch, sink, *extra))
             path.append((position, state.tolist(), _content(sink, int(state[s.PLACED]))))
         results.append((path, [column.tolist() for column in edges]))
     assert results[0] == results[1]

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -182,10 +187,14 @@ def test_any_words_in_any_pieces_decode_as_the_plain_decoder_says(words, piece):
 
 def _sinks():
     frame = SeparableMap(
-        np.append(np.arange(WIDTH, dtype=np.int32) // 2, np.int32(-(1 << 30))),
-        np.arange(HEIGHT, dtype=np.int32) * WIDTH,
+        np.where(np.arange(WIDTH) < 5, -(1 << 30), np.arange(WIDTH) // 2).astype(np.int32),
+        np.arange(HEIGHT, dtype=np.int32) * WIDTH + 1,
     )
-    return new_arrays(30), FrameSink(frame, PolarityState(np.zeros(WIDTH * HEIGHT, np.uint8))), CountSink()
+    return (
+        new_arrays(30),
+        FrameSink(frame, PolarityState(np.zeros(1 + WIDTH * HEIGHT, np.uint8))),
+        CountSink(),
+    )
 
 
 def _content(sink, n):
@@ -207,14 +216,45 @@ def test_compiled_and_plain_python_agree_in_sink_state_and_position(which):
     ).astype(np.uint16)
     results = []
     for walk in (kernels.walk_evt3, kernels.walk_evt3.py_func):
-        sink, state = _sinks()[which], s.new_state(WIDTH, HEIGHT)
+        sink, state, scratch = _sinks()[which], s.new_state(WIDTH, HEIGHT), s.new_scratch()
         edges = s.EdgeBuffer(np.zeros(99, np.int64), np.zeros(99, np.uint8), np.zeros(99, np.uint8))
         position, path = 0, []
         for t1_us in (0, 5, 20, NEVER):
-            position = int(walk(words, position, t1_us, state, edges, sink))
+            position = int(walk(words, position, t1_us, state, edges, scratch, sink))
             path.append((position, state.tolist(), _content(sink, int(state[s.PLACED]))))
         results.append((path, [column.tolist() for column in edges]))
     assert results[0] == results[1]
+
+
+_UNCOMPILED = """
+import numpy as np
+from tests.events import words as w
+from velora_edge.events.raw_decoder import RawDecoder
+rng = np.random.default_rng(9)
+kinds = rng.choice([0, 2, 2, 3, 4, 4, 5, 6, 8, 10, 14], 500)
+low = np.where(kinds == 4, rng.integers(0, 4096, 500), rng.integers(0, 60, 500))
+words = (kinds << 12 | np.where(kinds == 0, low & 7, low)).tolist()
+words[:2] = [w.time_high(1), w.addr_y(2)]
+words[200:204] = [w.base_x(0), w.vect_12(0xFFF), w.vect_12(3), w.vect_8(255)]
+decoder = RawDecoder("EVT3", (40, 8))
+found = w.rows(decoder.feed(w.evt3(*words))), w.edge_rows(decoder.take_triggers())
+assert found == w.decode_evt3(words, 40, 8), found
+print(len(found[0]), len(found[1]))
+"""
+
+
+def test_every_kernel_also_runs_uncompiled():
+    run = subprocess.run(
+        [sys.executable, "-c", _UNCOMPILED],
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    events, edges = map(int, run.stdout.split())
+    assert events > 100
+    assert edges > 10
 
 
 def test_a_full_sink_stops_the_walk_and_the_next_goes_on():
@@ -225,7 +265,7 @@ def test_a_full_sink_stops_the_walk_and_the_next_goes_on():
     for _ in range(60):
         sink = new_arrays(3)
         state[s.PLACED] = 0
-        position = kernels.walk_evt3(words, position, NEVER, state, edges, sink)
+        position = kernels.walk_evt3(words, position, NEVER, state, edges, s.new_scratch(), sink)
         events += sink.x[: state[s.PLACED]].tolist()
     assert position == len(words)
     assert events == [*range(40), *range(12)]

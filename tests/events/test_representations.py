@@ -81,7 +81,7 @@ def test_voxel_grid_holds_at_the_ends_however_many_events_come():
     )
     ArrayStream(iter([many]), 1, 1).accumulate_until(100, frame)
     assert frame.events == n
-    assert frame.state.grid.tolist() == [2048, 0, 0]
+    assert frame.state.grid.tolist() == [0, 0, 0, 2048, 0, 0]
 
 
 def test_events_at_every_corner_of_the_sensor_reach_their_corner_of_the_frame():

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from velora_edge.events._compile import kernel
-from velora_edge.events._frame_kernels import add_event, find_cell, find_row
+from velora_edge.events._frame_kernels import add_event, find_cell
+from velora_edge.events._lend import lend
 
 # Places in the `seen` array, int64[4].
 LAST_US, OUTSIDE, LATE, LATEST_US = range(4)
@@ -64,12 +65,12 @@ def accumulate_arrays(
     """
     n = np.uint64(len(t_us))
     i = np.uint64(start)
+    table, state = lend(table), lend(state)
     on_frame = np.int64(0)
     while i < n and t_us[i] < t1_us:
-        cell = find_cell(table, find_row(table, y[i]), x[i])
-        if cell >= 0:
-            add_event(state, cell, t_us[i], p[i])
-            on_frame += 1
+        cell = find_cell(table, y[i], x[i])
+        add_event(state, cell, t_us[i], p[i])
+        on_frame += np.int64(cell > 0)
         i += np.uint64(1)
     counts[0] += on_frame
     return np.int64(i)

@@ -26,16 +26,25 @@ from velora_edge.events._compile import kernel
     OUTSIDE,  # events outside the sensor
     HOMELESS,  # EVT3: events before the first row or vector base
     BACKWARDS,  # steps back of the time, from one event to a later one
-    EVENT_US,  # EVT3: the time of the last event before the last time word
+    EVENT_US,  # the time of the last event
     UNKNOWN,  # words of a type that the format does not have
     PADDING,  # EVT3: padding words
     SIZE,
 ) = range(21)
 
+BLOCK = 2048
+"""Words that are walked at once: what is gathered from them stays in the first cache."""
 NOWHERE = 4096
 """Beyond any address."""
 WOBBLE = 16
 """A TIME_HIGH this close to the turn may still come from before it."""
+
+
+class Scratch(NamedTuple):
+    """Room for a walk to work in: packed events, int64[3 * BLOCK], and a table, int64[128]."""
+
+    packed: Any
+    table: Any
 
 
 class EdgeBuffer(NamedTuple):
@@ -72,6 +81,11 @@ def put_edge(edges: Any, state: Any, t_us: Any, channel: Any, p: Any) -> Any:
     edges.p[at] = p
     state[EDGES] = at + 1
     return True
+
+
+def new_scratch() -> Scratch:
+    """Room for one walker."""
+    return Scratch(np.empty(3 * BLOCK, np.int64), np.empty(128, np.int64))
 
 
 def new_state(width: int, height: int) -> Any:

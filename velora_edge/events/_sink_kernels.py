@@ -10,12 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from velora_edge.events._bits import count_ones, count_trailing_zeros
 from velora_edge.events._dispatch import Switch, overload
-from velora_edge.events._frame_kernels import add_event, find_cell, find_row
+from velora_edge.events._frame_kernels import add_event, find_cell
+from velora_edge.events._lend import lend
 
-SLACK = 64
-"""Places that an array keeps free: writes are overwritten, not undone, so they reach past the last event."""
 _ENDLESS = 1 << 60
 
 
@@ -41,27 +39,35 @@ class CountSink(NamedTuple):
     nothing: int = 0
 
 
-_ROOM, _EVENT, _VECTOR, _BLOCK = Switch(), Switch(), Switch(), Switch()
+_ROOM, _EVENT, _BLOCK, _WORDS = Switch(), Switch(), Switch(), Switch()
 
 
 def find_room(sink: Any, n: Any) -> Any:
-    """How many more events may be put, those that later ones overwrite included."""
-    return int(_ROOM.of(sink)(sink, n))
+    """How many more events may be put."""
+    return _ROOM.of(sink)(sink, n)
 
 
-def put_event(sink: Any, n: Any, t_us: Any, x: Any, y: Any, p: Any, is_event: Any) -> Any:
-    """Put one event if `is_event` is 1; costs the same, and has no effect, if it is 0. The new `n`."""
-    return int(_EVENT.of(sink)(sink, n, t_us, x, y, p, is_event))
+def put_event(sink: Any, n: Any, t_us: Any, x: Any, y: Any, p: Any) -> Any:
+    """Put one event, which is inside the sensor. The new `n`."""
+    return _EVENT.of(sink)(sink, n, t_us, x, y, p)
 
 
-def put_vector(sink: Any, n: Any, t_us: Any, x: Any, y: Any, p: Any, mask: Any) -> Any:
-    """Put an event at `x` + k for each bit k, below 32, of the mask. The new `n`."""
-    return int(_VECTOR.of(sink)(sink, n, t_us, x, y, p, mask))
+def put_block(sink: Any, n: Any, packed: Any, count: Any, t_turns: Any) -> Any:
+    """Put the first `count` packed events, which are inside the sensor. The new `n`.
+
+    Args:
+        sink: where to.
+        n: place in the sink.
+        packed: int64: column in bits 0 to 10, polarity in bit 11, row from bit 16, time from bit 32.
+        count: how many.
+        t_turns: what to add to the packed times.
+    """
+    return _BLOCK.of(sink)(sink, n, packed, count, t_turns)
 
 
-def put_block(sink: Any, n: Any, words: Any, start: Any, end: Any, t_high_us: Any) -> Any:
-    """Put the EVT2 words from `start` to `end`, which are events inside the sensor. The new `n`."""
-    return int(_BLOCK.of(sink)(sink, n, words, start, end, t_high_us))
+def put_words(sink: Any, n: Any, words: Any, start: Any, count: Any, t_high_us: Any) -> Any:
+    """Put `count` EVT2 words from `start`, events inside the sensor, at one high time. The new `n`."""
+    return _WORDS.of(sink)(sink, n, words, start, count, t_high_us)
 
 
 @overload(find_room)
@@ -70,70 +76,68 @@ def _find_room(sink: Any, n: Any) -> Any:
 
 
 @overload(put_event)
-def _put_event(sink: Any, n: Any, t_us: Any, x: Any, y: Any, p: Any, is_event: Any) -> Any:
+def _put_event(sink: Any, n: Any, t_us: Any, x: Any, y: Any, p: Any) -> Any:
     return _EVENT.of_type(sink)
 
 
-@overload(put_vector)
-def _put_vector(sink: Any, n: Any, t_us: Any, x: Any, y: Any, p: Any, mask: Any) -> Any:
-    return _VECTOR.of_type(sink)
-
-
 @overload(put_block)
-def _put_block(sink: Any, n: Any, words: Any, start: Any, end: Any, t_high_us: Any) -> Any:
+def _put_block(sink: Any, n: Any, packed: Any, count: Any, t_turns: Any) -> Any:
     return _BLOCK.of_type(sink)
+
+
+@overload(put_words)
+def _put_words(sink: Any, n: Any, words: Any, start: Any, count: Any, t_high_us: Any) -> Any:
+    return _WORDS.of_type(sink)
 
 
 @_ROOM.when(ArraySink)
 def _array_room(sink: Any, n: Any) -> Any:
-    return np.int64(len(sink.t_us)) - n - SLACK
+    return np.int64(len(sink.t_us)) - n
 
 
 @_EVENT.when(ArraySink)
-def _array_event(sink: Any, n: Any, t_us: Any, x: Any, y: Any, p: Any, is_event: Any) -> Any:
-    at = np.uint64(n)
-    sink.t_us[at] = t_us
-    sink.x[at] = x
-    sink.y[at] = y
-    sink.p[at] = p
-    return n + is_event
-
-
-@_VECTOR.when(ArraySink)
-def _array_vector(sink: Any, n: Any, t_us: Any, x: Any, y: Any, p: Any, mask: Any) -> Any:
-    # Most masks hold two events or fewer: two are written without asking, so that the loop is seldom entered.
-    at = np.uint64(n)
-    rest = mask & (mask - 1)
-    sink.t_us[at] = t_us
-    sink.x[at] = (x + count_trailing_zeros(mask)) & 0xFFFF
-    sink.y[at] = y
-    sink.p[at] = p
-    at += np.uint64(1)
-    sink.t_us[at] = t_us
-    sink.x[at] = (x + count_trailing_zeros(rest)) & 0xFFFF
-    sink.y[at] = y
-    sink.p[at] = p
-    rest &= rest - 1
-    while rest != 0:
-        at += np.uint64(1)
-        sink.t_us[at] = t_us
-        sink.x[at] = x + count_trailing_zeros(rest)
-        sink.y[at] = y
-        sink.p[at] = p
-        rest &= rest - 1
-    return n + count_ones(mask)
+def _array_event(sink: Any, n: Any, t_us: Any, x: Any, y: Any, p: Any) -> Any:
+    sink.t_us[n] = t_us
+    sink.x[n] = x
+    sink.y[n] = y
+    sink.p[n] = p
+    return n + 1
 
 
 @_BLOCK.when(ArraySink)
-def _array_block(sink: Any, n: Any, words: Any, start: Any, end: Any, t_high_us: Any) -> Any:
-    for i in range(end - start):
-        word = np.uint32(words[np.uint64(start + i)])
-        at = np.uint64(n + i)
-        sink.t_us[at] = t_high_us + np.int64((word >> 22) & 63)
-        sink.x[at] = (word >> 11) & 0x7FF
-        sink.y[at] = word & 0x7FF
-        sink.p[at] = word >> 28
-    return n + (end - start)
+def _array_block(sink: Any, n: Any, packed: Any, count: Any, t_turns: Any) -> Any:
+    # Slices and unsigned positions, so that the compiler sees that it may vectorise.
+    t_us, x, y, p = (
+        sink.t_us[n : n + count],
+        sink.x[n : n + count],
+        sink.y[n : n + count],
+        sink.p[n : n + count],
+    )
+    for k in range(np.uint64(count)):
+        event = packed[k]
+        t_us[k] = t_turns + (event >> 32)
+        x[k] = event & 0x7FF
+        y[k] = (event >> 16) & 0x7FF
+        p[k] = (event >> 11) & 1
+    return n + count
+
+
+@_WORDS.when(ArraySink)
+def _array_words(sink: Any, n: Any, words: Any, start: Any, count: Any, t_high_us: Any) -> Any:
+    t_us, x, y, p = (
+        sink.t_us[n : n + count],
+        sink.x[n : n + count],
+        sink.y[n : n + count],
+        sink.p[n : n + count],
+    )
+    run = words[start : start + count]
+    for k in range(np.uint64(count)):
+        word = np.uint32(run[k])
+        t_us[k] = t_high_us + np.int64((word >> np.uint32(22)) & np.uint32(63))
+        x[k] = (word >> np.uint32(11)) & np.uint32(0x7FF)
+        y[k] = word & np.uint32(0x7FF)
+        p[k] = word >> np.uint32(28)
+    return n + count
 
 
 @_ROOM.when(FrameSink)
@@ -142,35 +146,34 @@ def _frame_room(sink: Any, n: Any) -> Any:
 
 
 @_EVENT.when(FrameSink)
-def _frame_event(sink: Any, n: Any, t_us: Any, x: Any, y: Any, p: Any, is_event: Any) -> Any:
-    cell = find_cell(sink.table, find_row(sink.table, y), x)
-    if (cell >= 0) & (is_event != 0):
-        add_event(sink.state, cell, t_us, p)
-        n += 1
-    return n
-
-
-@_VECTOR.when(FrameSink)
-def _frame_vector(sink: Any, n: Any, t_us: Any, x: Any, y: Any, p: Any, mask: Any) -> Any:
-    row = find_row(sink.table, y)
-    while mask != 0:
-        cell = find_cell(sink.table, row, x + count_trailing_zeros(mask))
-        if cell >= 0:
-            add_event(sink.state, cell, t_us, p)
-            n += 1
-        mask &= mask - 1
-    return n
+def _frame_event(sink: Any, n: Any, t_us: Any, x: Any, y: Any, p: Any) -> Any:
+    cell = find_cell(sink.table, y, x)
+    add_event(sink.state, cell, t_us, p)
+    return n + np.int64(cell > 0)
 
 
 @_BLOCK.when(FrameSink)
-def _frame_block(sink: Any, n: Any, words: Any, start: Any, end: Any, t_high_us: Any) -> Any:
-    for i in range(start, end):
-        word = np.int64(words[np.uint64(i)])
-        cell = find_cell(sink.table, find_row(sink.table, word & 0x7FF), (word >> 11) & 0x7FF)
-        if cell >= 0:
-            add_event(sink.state, cell, t_high_us + ((word >> 22) & 63), word >> 28)
-            n += 1
-    return n
+def _frame_block(sink: Any, n: Any, packed: Any, count: Any, t_turns: Any) -> Any:
+    table, state = lend(sink.table), lend(sink.state)
+    on_frame = np.int64(0)
+    for k in range(np.uint64(count)):
+        event = packed[k]
+        cell = find_cell(table, (event >> 16) & 0x7FF, event & 0x7FF)
+        add_event(state, cell, t_turns + (event >> 32), (event >> 11) & 1)
+        on_frame += np.int64(cell > 0)
+    return n + on_frame
+
+
+@_WORDS.when(FrameSink)
+def _frame_words(sink: Any, n: Any, words: Any, start: Any, count: Any, t_high_us: Any) -> Any:
+    table, state, words = lend(sink.table), lend(sink.state), lend(words)
+    on_frame = np.int64(0)
+    for k in range(np.uint64(start), np.uint64(start + count)):
+        word = np.int64(words[k])
+        cell = find_cell(table, word & 0x7FF, (word >> 11) & 0x7FF)
+        add_event(state, cell, t_high_us + ((word >> 22) & 63), word >> 28)
+        on_frame += np.int64(cell > 0)
+    return n + on_frame
 
 
 @_ROOM.when(CountSink)
@@ -179,15 +182,15 @@ def _count_room(sink: Any, n: Any) -> Any:
 
 
 @_EVENT.when(CountSink)
-def _count_event(sink: Any, n: Any, t_us: Any, x: Any, y: Any, p: Any, is_event: Any) -> Any:
-    return n + is_event
-
-
-@_VECTOR.when(CountSink)
-def _count_vector(sink: Any, n: Any, t_us: Any, x: Any, y: Any, p: Any, mask: Any) -> Any:
-    return n + count_ones(mask)
+def _count_event(sink: Any, n: Any, t_us: Any, x: Any, y: Any, p: Any) -> Any:
+    return n + 1
 
 
 @_BLOCK.when(CountSink)
-def _count_block(sink: Any, n: Any, words: Any, start: Any, end: Any, t_high_us: Any) -> Any:
-    return n + (end - start)
+def _count_block(sink: Any, n: Any, packed: Any, count: Any, t_turns: Any) -> Any:
+    return n + count
+
+
+@_WORDS.when(CountSink)
+def _count_words(sink: Any, n: Any, words: Any, start: Any, count: Any, t_high_us: Any) -> Any:
+    return n + count

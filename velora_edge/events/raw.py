@@ -10,6 +10,7 @@ from velora_edge.errors import RecordingError
 from velora_edge.events import _raw_state as s
 from velora_edge.events._sink_kernels import CountSink, FrameSink
 from velora_edge.events.base import EventReader, EventStream
+from velora_edge.events.mapped import MappedFile
 from velora_edge.events.raw_decoder import BATCH_EVENTS, new_arrays, take_batch
 from velora_edge.events.raw_header import LONGEST_HEADER, parse_header
 from velora_edge.events.raw_walker import NEVER, RawWalker
@@ -81,8 +82,9 @@ class RawStream(EventStream):
         self.width, self.height = reader.width, reader.height
         self._reader = reader
         self._walker = RawWalker(reader.encoding, (reader.width, reader.height), reader.is_legacy)
-        self._file = reader.path.open("rb", buffering=0)
-        self._walker.header = self._file.read(reader.payload_at)
+        with reader.path.open("rb") as file:
+            self._walker.header = file.read(reader.payload_at)
+        self._file = MappedFile(reader.path, reader.payload_at)
 
     def listen(self, tap: EventTap) -> None:
         """Let `tap` have the words from now on."""
@@ -127,15 +129,15 @@ class RawStream(EventStream):
                 return walked
 
     def _fill(self) -> bool:
-        if self._file.closed:
+        if self._file.is_closed:
             return False
         try:
-            more = self._walker.fill(self._file.readinto)
+            more = self._walker.fill(self._file.read_into)
         except OSError as error:
             raise RecordingError(
                 f"cannot be read: {error.strerror}",
                 path=self._reader.path,
-                place=f"byte {self._file.tell()}",
+                place=f"byte {self._file.position}",
                 remedy="copy the file again",
             ) from error
         if not more:

@@ -8,7 +8,7 @@ import numpy as np
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.events import _raw_state as s
-from velora_edge.events._sink_kernels import SLACK, ArraySink
+from velora_edge.events._sink_kernels import ArraySink
 from velora_edge.events.raw_walker import NEVER, RawWalker
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ BATCH_EVENTS = 1 << 17
 
 
 def new_arrays(events: int) -> ArraySink:
-    """Arrays with room for that many events and for what kernels write past them."""
-    n = events + SLACK
+    """Arrays with room for about that many events, at least for those of one block."""
+    n = max(events, 3 * s.BLOCK)
     return ArraySink(
         np.empty(n, np.int64), np.empty(n, np.uint16), np.empty(n, np.uint16), np.empty(n, np.uint8)
     )

@@ -63,8 +63,8 @@ _SENTENCES = (
         "{n:,} padding words (0x9999) were passed over",
     ),
 )
-LONG_AGO = int(np.iinfo(np.int64).min)
-NEVER = int(np.iinfo(np.int64).max)
+NEVER = 1 << 62
+LONG_AGO = -NEVER
 
 
 class RawWalker:
@@ -96,6 +96,7 @@ class RawWalker:
         self._edges = s.EdgeBuffer(
             np.empty(_EDGES, np.int64), np.empty(_EDGES, np.uint8), np.empty(_EDGES, np.uint8)
         )
+        self._scratch = s.new_scratch()
         self._taken: list[TriggerBatch] = []
 
     def fill(self, read_into: Callable[[memoryview], int | None]) -> bool:
@@ -121,14 +122,26 @@ class RawWalker:
         `state[PLACED]` is the place in the sink, before and after. `walked` is then what was walked over.
         """
         self.walked = 0
+        t1_us = max(LONG_AGO, min(t1_us, NEVER))
         while self._position < len(self._words):
             if self.encoding == "EVT3":
-                end = walk_evt3(self._words, self._position, t1_us, self.state, self._edges, sink)
+                end = walk_evt3(
+                    self._words, self._position, t1_us, self.state, self._edges, self._scratch, sink
+                )
             elif self.encoding == "EVT2":
-                end = walk_evt2(self._words, self._position, t1_us, self.state, self._edges, sink)
+                end = walk_evt2(
+                    self._words, self._position, t1_us, self.state, self._edges, self._scratch, sink
+                )
             else:
                 end = walk_evt21(
-                    self._words, self._position, t1_us, self.state, self._edges, sink, self._head
+                    self._words,
+                    self._position,
+                    t1_us,
+                    self.state,
+                    self._edges,
+                    self._scratch,
+                    sink,
+                    self._head,
                 )
             self._position = int(end)
             self.walked += int(self.state[s.WALKED])

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from velora_edge.geometry import FitMode
 
 _OFF = -(1 << 30)
-# Kernels that read an address before they know whether it is a row or a column may look a row's number up
-# as a column, so the tables go on to the larger of the two.
 
 
 class RegistrationMap:
@@ -45,9 +43,8 @@ class RegistrationMap:
         """The map of `velora_edge.geometry.fit`: a pixel falls where its centre falls."""
         to = fit(source_hw, target_hw, mode)
         columns = _axis(source_hw[1], target_hw[1], to.scale_x, to.offset_x)
-        columns = np.append(columns, np.full(max(0, source_hw[0] - source_hw[1]), _OFF))
         rows = _axis(source_hw[0], target_hw[0], to.scale_y, to.offset_y)
-        rows = np.where(rows >= 0, rows * target_hw[1], _OFF)
+        rows = np.where(rows >= 0, rows * target_hw[1] + 1, _OFF)
         return cls(source_hw, target_hw, SeparableMap(columns.astype(np.int32), rows.astype(np.int32)))
 
     @classmethod
@@ -69,18 +66,16 @@ class RegistrationMap:
                 f"with entries up to {table.max(initial=-1)}"
             )
         height, width = table.shape
-        flat = np.full(table.size + max(0, height - width), -1, np.int32)
-        np.maximum(table, -1, out=flat[: table.size].reshape(table.shape), casting="same_kind")
+        flat = (np.maximum(table, -1) + 1).astype(np.int32).ravel()
         return cls((height, width), target_hw, FullMap(flat, width))
 
     def as_table(self) -> NDArray[np.int32]:
         """The whole map, int32[H, W] of the sensor: flat model pixel, or -1. A new array."""
         if isinstance(self.table, SeparableMap):
-            table = self.table.rows[:, None] + self.table.columns[None, : self.source_hw[1]]
+            cells = self.table.rows[:, None] + self.table.columns[None, :]
         else:
-            height, width = self.source_hw
-            table = self.table.cells[: height * width].reshape(height, width)
-        return np.maximum(table, -1).astype(np.int32)
+            cells = self.table.cells.reshape(self.source_hw)
+        return (np.maximum(cells, 0) - 1).astype(np.int32)
 
     def without(self, mask: NDArray[np.bool_]) -> RegistrationMap:
         """The same map with the pixels of `mask`, bool[H, W] of the sensor, ignored (hot pixels)."""

@@ -31,7 +31,8 @@ class Representation(Protocol):
     """One way to turn a window of events into a picture; built as `cls(pixels, event_input)`.
 
     Attributes:
-        state: a named tuple of arrays, for which `add_event` is registered (`_frame_kernels.ADD_EVENT`).
+        state: a named tuple of arrays, for which `add_event` is registered (`_frame_kernels.ADD_EVENT`); the
+            model's pixel i is its cell 1 + i, and cell 0 is for events that fall on none.
     """
 
     state: Any

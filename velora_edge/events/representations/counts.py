@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from velora_edge.events._compile import kernel
 from velora_edge.events._frame_kernels import ADD_EVENT
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class CountState(NamedTuple):
-    """counts: uint8[pixels * 2], OFF and ON beside each other; stays at 255."""
+    """counts: uint8[(1 + pixels) * 2], OFF and ON beside each other; stays at 255."""
 
     counts: Any
 
@@ -27,11 +28,19 @@ def _add(state: Any, cell: Any, t_us: Any, p: Any) -> None:
     state.counts[place] = count + np.uint8(count != np.uint8(255))
 
 
+@kernel
+def render_counts(counts: Any, pixels: Any) -> None:
+    """Both counts, and 0."""
+    for i in range(np.uint64(len(pixels))):
+        at = np.uint64(2) * i + np.uint64(2)
+        pixels[i, 0], pixels[i, 1], pixels[i, 2] = counts[at], counts[at + np.uint64(1)], 0
+
+
 class TwoChannelCounts:
     """Channel 0 counts OFF events, channel 1 ON events, both saturating at 255; channel 2 is 0."""
 
     def __init__(self, pixels: int, event_input: EventInput) -> None:
-        self.state = CountState(np.zeros(pixels * 2, np.uint8))
+        self.state = CountState(np.zeros((1 + pixels) * 2, np.uint8))
 
     def begin(self, t0_us: int, t1_us: int) -> None:
         """Empty the state."""
@@ -39,5 +48,4 @@ class TwoChannelCounts:
 
     def render_into(self, pixels: NDArray[np.uint8]) -> None:
         """Write the picture, uint8[H * W, 3]."""
-        pixels[:, :2] = self.state.counts.reshape(-1, 2)
-        pixels[:, 2] = 0
+        render_counts(self.state.counts, pixels)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class PolarityState(NamedTuple):
-    """last: uint8[pixels], 0 where no event fell, else 1 for OFF and 2 for ON."""
+    """last: uint8[1 + pixels], 0 where no event fell, else 1 for OFF and 2 for ON."""
 
     last: Any
 
@@ -29,9 +29,9 @@ def _add(state: Any, cell: Any, t_us: Any, p: Any) -> None:
 @kernel
 def render_polarity(last: Any, palette: Any, pixels: Any) -> None:
     """Colour each pixel by its state."""
-    for i in range(len(last)):
-        colour = palette[last[i]]
-        pixels[i, 0], pixels[i, 1], pixels[i, 2] = colour[0], colour[1], colour[2]
+    for i in range(len(pixels)):
+        kind = last[i + 1]
+        pixels[i, 0], pixels[i, 1], pixels[i, 2] = palette[kind, 0], palette[kind, 1], palette[kind, 2]
 
 
 class PolarityImage:
@@ -44,7 +44,7 @@ class PolarityImage:
     def __init__(self, pixels: int, event_input: EventInput) -> None:
         colours = event_input.palette
         self.palette = np.array([colours.background, colours.off, colours.on], np.uint8)
-        self.state = PolarityState(np.zeros(pixels, np.uint8))
+        self.state = PolarityState(np.zeros(1 + pixels, np.uint8))
 
     def begin(self, t0_us: int, t1_us: int) -> None:
         """Empty the state."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class TimeSurfaceState(NamedTuple):
-    """last: int64[pixels * 2], time of the last OFF and ON event beside each other, or `NEVER`."""
+    """last: int64[(1 + pixels) * 2], time of the last OFF and ON event beside each other, or `NEVER`."""
 
     last: Any
 
@@ -35,7 +35,7 @@ def render_time_surface(last: Any, t0_us: Any, t1_us: Any, pixels: Any) -> None:
     scale = 255.0 / (t1_us - t0_us)
     for i in range(len(pixels)):
         for p in range(2):
-            t = last[2 * i + p]
+            t = last[2 * i + 2 + p]
             if t == NEVER:
                 pixels[i, p] = 0
             else:
@@ -52,7 +52,7 @@ class TimeSurface:
     """
 
     def __init__(self, pixels: int, event_input: EventInput) -> None:
-        self.state = TimeSurfaceState(np.empty(pixels * 2, np.int64))
+        self.state = TimeSurfaceState(np.empty((1 + pixels) * 2, np.int64))
         self.begin(0, event_input.window_us)
 
     def begin(self, t0_us: int, t1_us: int) -> None:

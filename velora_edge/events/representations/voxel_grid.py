@@ -24,7 +24,7 @@ FULL = 8 * EVENT
 
 
 class VoxelState(NamedTuple):
-    """grid: int32[pixels * 3], fixed point; window_us: int64[2]."""
+    """grid: int32[(1 + pixels) * 3], fixed point; window_us: int64[2]."""
 
     grid: Any
     window_us: Any
@@ -48,8 +48,8 @@ def _add(state: Any, cell: Any, t_us: Any, p: Any) -> None:
 @kernel
 def render_voxels(grid: Any, values: Any) -> None:
     """128 for nothing, 16 levels an event; 0 and 255 are the ends."""
-    for i in range(len(grid)):
-        values[i] = min(max(128 + grid[i] * LEVELS // EVENT, 0), 255)
+    for i in range(len(values)):
+        values[i] = min(max(128 + grid[i + BINS] * LEVELS // EVENT, 0), 255)
 
 
 class VoxelGrid:
@@ -60,7 +60,7 @@ class VoxelGrid:
     """
 
     def __init__(self, pixels: int, event_input: EventInput) -> None:
-        self.state = VoxelState(np.zeros(pixels * BINS, np.int32), np.zeros(2, np.int64))
+        self.state = VoxelState(np.zeros((1 + pixels) * BINS, np.int32), np.zeros(2, np.int64))
         self.begin(0, event_input.window_us)
 
     def begin(self, t0_us: int, t1_us: int) -> None:
