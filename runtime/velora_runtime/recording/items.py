@@ -46,9 +46,15 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Events of a camera without raw words."""
+    """Events of a camera without raw words.
+
+    Attributes:
+        batch: the events.
+        at: events of the stream before them.
+    """
 
     batch: EventBatch
+    at: int
 
     @property
     def n_bytes(self) -> int:

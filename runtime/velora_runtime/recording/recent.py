@@ -30,17 +30,23 @@ class Recent:
         self.held_bytes = 0
         self._words: deque[Words] = deque()
         self._others: deque[Compressed | Edges | Said] = deque()
-        self._newest_us: int | None = None
+        self._reached_us: dict[bool, int] = {}
 
     def add(self, item: Kept) -> None:
-        """Keep a piece, in place of those that are too old, or that it has no room beside."""
+        """Keep a piece, in place of those that are too old, or that it has no room beside.
+
+        A step back by more than is kept means a clock that began anew: then all before it is forgotten.
+        """
+        is_words = isinstance(item, Words)
+        if item.t_us is not None:
+            if self._reached_us.get(is_words, item.t_us) - item.t_us > self.keep_us:
+                self._forget_all()
+            self._reached_us[is_words] = item.t_us
         if isinstance(item, Words):
             self._words.append(item)
         else:
             self._others.append(item)
         self.held_bytes += item.n_bytes
-        if item.t_us is not None:
-            self._newest_us = item.t_us
         self._forget_old()
         while self.held_bytes > self.room_bytes and (self._words or self._others):
             self._forget_oldest()
@@ -53,7 +59,13 @@ class Recent:
     def held_us(self) -> int:
         """How far back it reaches."""
         times = [q[0].t_us for q in (self._words, self._others) if q and q[0].t_us is not None]
-        return 0 if not times or self._newest_us is None else max(0, self._newest_us - min(times))
+        return 0 if not times else max(0, max(self._reached_us.values()) - min(times))
+
+    def _forget_all(self) -> None:
+        self._words.clear()
+        self._others.clear()
+        self._reached_us.clear()
+        self.held_bytes = 0
 
     def _forget_old(self) -> None:
         while len(self._words) > 1 and self._is_old(self._words[1].t_us):
@@ -62,8 +74,7 @@ class Recent:
             self.held_bytes -= self._others.popleft().n_bytes
 
     def _is_old(self, t_us: int | None) -> bool:
-        """Too far from now; on either side: a camera's clock may begin anew."""
-        return t_us is not None and self._newest_us is not None and abs(self._newest_us - t_us) > self.keep_us
+        return t_us is not None and max(self._reached_us.values()) - t_us > self.keep_us
 
     def _forget_oldest(self) -> None:
         oldest_words = self._words[0].t_us if self._words else None

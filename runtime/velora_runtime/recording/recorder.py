@@ -70,7 +70,8 @@ class Recorder:
         self.options = options
         self._backlog: Backlog[Item | _Order] = Backlog(BACKLOG_BYTES, waits=options.waits)
         self._form: WordFormat | None = None
-        self._words_at = 0
+        self._at = 0
+        self._latest: Words | Events | None = None
         # Each counter is written by one thread of the pipeline.
         self._dropped = {"word_bytes": 0, "events": 0, "frames": 0, "edges": 0, "predictions": 0}
         self._scribe = Scribe(options, about, note, self._dropped, open_file)
@@ -85,17 +86,13 @@ class Recorder:
 
     def take_words(self, words: NDArray[np.generic], walker: RawWalker) -> None:
         """Raw words of the event camera; the packing thread."""
-        at = self._words_at
-        self._words_at += words.nbytes
-        if self._is_wanted:
-            if self._form is None:
-                self._form = WordFormat.of(walker)
-            self._put(Words(self._form, words.tobytes(), Place.of(walker), at), "word_bytes", words.nbytes)
+        if self._form is None:
+            self._form = WordFormat.of(walker)
+        self._take_events(Words(self._form, words.tobytes(), Place.of(walker), self._at), words.nbytes)
 
     def take_batch(self, batch: EventBatch) -> None:
         """Events of a camera without raw words, which nobody changes later; the packing thread."""
-        if self._is_wanted:
-            self._put(Events(batch), "events", len(batch))
+        self._take_events(Events(batch, self._at), len(batch))
 
     def take_edges(self, edges: TriggerBatch) -> None:
         """Trigger edges; the packing thread."""
@@ -118,7 +115,7 @@ class Recorder:
         Raises:
             InputError: if one is being written, or the folder cannot be made.
         """
-        folder = self._ask(self._scribe.start)
+        folder = self._ask(self._begin)
         assert isinstance(folder, Path)
         return folder
 
@@ -166,6 +163,17 @@ class Recorder:
             order.done.set_result(order.do())
         except Exception as error:  # goes to whoever asked
             order.done.set_exception(error)
+
+    def _begin(self) -> Path:
+        """Begin with what the packing thread is in the midst of: a chunk of a file holds a second or more."""
+        self._is_wanted = True  # from here on every piece is put, so none is lost after the latest
+        return self._scribe.start(self._latest)
+
+    def _take_events(self, item: Words | Events, n: int) -> None:
+        self._at += n
+        self._latest = item
+        if self._is_wanted:
+            self._put(item, "word_bytes" if isinstance(item, Words) else "events", n)
 
     def _put(self, item: Item, what: str, n: int) -> None:
         if not self._backlog.put(item, item.n_bytes):

@@ -55,7 +55,8 @@ class Scribe:
         self._dropped, self._dropped_before = dropped, dict(dropped)
         self._recent = Recent(options.keep_us, options.keep_bytes) if options.keep_us else None
         self._encoder: BatchEncoder | None = None
-        self._encoded_at = 0
+        self._encoded: Words | None = None
+        self._encoded_end = 0
         self._clips: list[threading.Thread] = []
         self._results: deque[RecordResult] = deque(maxlen=RESULTS_KEPT)
         self._writer = None if options.folder is None else self._open(options.folder)
@@ -73,17 +74,19 @@ class Scribe:
     def write(self, item: Item) -> RecordResult | None:
         """Write and keep a piece. An error ends the recording: then, its result; never raises."""
         try:
-            whole = self._encode(item) if isinstance(item, Events) else item
-            if self._writer is not None:
-                self._writer.write(whole)
-            if self._recent is not None:
-                self._recent.add(Compressed.of(whole) if isinstance(whole, Picture) else whole)
+            if not isinstance(item, Events):
+                self._write(item)
+            elif item.at >= self._encoded_end:
+                self._write(self._encode(item))
         except Exception as error:  # whatever it is: the recognition must go on
             return self.end(_reason(error))
         return None
 
-    def start(self) -> Path:
+    def start(self, latest: Words | Events | None = None) -> Path:
         """Begin a recording in a new folder; return the folder.
+
+        Args:
+            latest: what came last from the event camera: the recording begins with it.
 
         Raises:
             InputError: if one is being written, or the folder cannot be made.
@@ -92,7 +95,10 @@ class Scribe:
             raise InputError("is being recorded already", path=self._writer.folder, remedy="stop it first")
         self._writer = self._open(self._new_folder(""))
         self._dropped_before = dict(self._dropped)
-        return self._writer.folder
+        folder, ended = self._writer.folder, self._begin_with(latest)
+        if ended is not None:
+            raise InputError(ended.why, path=folder, remedy="make room, or choose another --recordings")
+        return folder
 
     def end(self, why: str) -> RecordResult | None:
         """End the recording, for a reason that its facts will tell; None if there is none."""
@@ -134,14 +140,32 @@ class Scribe:
         frames = facts.counts["frames"]
         return RecorderState(writer.folder, writer.size, frames, span_us / 1e6, *kept, saving, self.results)
 
+    def _begin_with(self, latest: Words | Events | None) -> RecordResult | None:
+        """Write the latest piece of the event camera, which may have been kept already."""
+        if isinstance(latest, Events) and latest.at < self._encoded_end:
+            latest = self._encoded
+        recent, self._recent = self._recent, self._recent if isinstance(latest, Events) else None
+        try:
+            return None if latest is None else self.write(latest)
+        finally:
+            self._recent = recent
+
+    def _write(self, item: Item) -> None:
+        if self._writer is not None:
+            self._writer.write(item)
+        if self._recent is not None:
+            self._recent.add(Compressed.of(item) if isinstance(item, Picture) else item)
+
     def _encode(self, item: Events) -> Words:
         width, height = (self._about.events or {})["sensor"]
         if self._encoder is None:
             self._encoder = BatchEncoder((width, height))
         place, data = self._encoder.encode_words(item.batch)
-        at = self._encoded_at
-        self._encoded_at += len(data)
-        return Words(WordFormat("EVT2", (width, height)), data, place, at)
+        before = self._encoded
+        at = 0 if before is None else before.at + len(before.data) + (item.at != self._encoded_end)
+        self._encoded_end = item.at + len(item.batch)
+        self._encoded = Words(WordFormat("EVT2", (width, height)), data, place, at)
+        return self._encoded
 
     def _write_clip(self, writer: RecordingWriter, items: Sequence[Item]) -> None:
         why = CLIP

@@ -113,6 +113,8 @@ class RecordingWriter:
         if names.EVENTS not in self._files:
             self._tell_camera("events", {"encoding": item.form.encoding, "sensor": list(item.form.sensor)})
             self._file(names.EVENTS).write(item.form.full_header())
+        if self._expected_at is not None and item.at < self._expected_at:
+            return  # written already: a recording begins with the latest piece, which may come again
         if item.at != self._expected_at:
             self._gaps += self._expected_at is not None
             if item.place is not None:

@@ -1,0 +1,65 @@
+"""What a stream takes in can be listened to: words as they came, or batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.fakes import MemoryEvents
+from tests.recordings import write_events
+from velora_edge.events.raw_walker import NEVER
+from velora_edge.events.registry import open_events
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
+    from velora_edge.datatypes import EventBatch
+    from velora_edge.events.raw_walker import RawWalker
+
+
+class Ear:
+    def __init__(self) -> None:
+        self.words = b""
+        self.headers: set[bytes] = set()
+        self.batches: list[EventBatch] = []
+
+    def take_words(self, words: np.ndarray[Any, Any], walker: RawWalker) -> None:
+        self.words += words.tobytes()
+        self.headers.add(walker.header)
+
+    def take_batch(self, batch: EventBatch) -> None:
+        self.batches.append(batch)
+
+
+def test_a_listener_gets_the_header_and_every_whole_word_of_a_raw_file(tmp_path: Path) -> None:
+    write_events(tmp_path / "e.raw", count=200_000)
+    ear = Ear()
+    with open_events(tmp_path / "e.raw") as reader, reader.stream() as stream:
+        stream.listen(ear)
+        assert stream.skip_until(NEVER) == 200_000
+    assert len(ear.headers) == 1
+    assert ear.headers.pop() + ear.words == (tmp_path / "e.raw").read_bytes()
+
+
+def test_half_a_word_at_the_end_is_not_heard(tmp_path: Path) -> None:
+    write_events(tmp_path / "e.raw", count=100)
+    whole = (tmp_path / "e.raw").read_bytes()
+    (tmp_path / "e.raw").write_bytes(whole[:-1])
+    ear = Ear()
+    with open_events(tmp_path / "e.raw") as reader, reader.stream() as stream:
+        stream.listen(ear)
+        stream.skip_until(NEVER)
+    assert ear.headers.pop() + ear.words == whole[:-2]
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_arrays_are_heard_batch_by_batch_and_listening_changes_nothing(listens: bool) -> None:
+    stream = MemoryEvents([(10, 1, 2, 0), (20, 3, 4, 1)]).stream()
+    ear = Ear()
+    if listens:
+        stream.listen(ear)
+    assert (stream.t_next_us, stream.skip_until(15), stream.t_next_us) == (10, 1, 20)
+    assert [batch.t_us.tolist() for batch in ear.batches] == ([[10, 20]] if listens else [])
