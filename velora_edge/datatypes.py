@@ -161,6 +161,7 @@ class Prediction:
         skew_us: the newest pair's skew, None where a camera is absent.
         latency_ms: milliseconds by stage: pack, encode, head, total.
         dropped: what was dropped so far, by camera: rgb (frames), events.
+        missing: cameras of the run that the newest pair lacks: rgb, event; empty where all is well.
     """
 
     seq: int
@@ -172,3 +173,4 @@ class Prediction:
     skew_us: int | None
     latency_ms: Mapping[str, float] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()

@@ -87,6 +87,11 @@ class Packer:
             self._events.accumulate_until(self._begins_us, self._accumulator)
 
     @property
+    def has_events(self) -> bool:
+        """There is an event camera in this run."""
+        return self._events is not None
+
+    @property
     def is_exhausted(self) -> bool:
         """There are no more events."""
         return self._events is None or self._events.t_next_us is None

@@ -254,7 +254,16 @@ class Pipeline:
             report.latency_us[stage].add(value_us)
         report.predictions += 1
         latency_ms = {stage: value_us / 1000 for stage, value_us in stages.items()}
-        return Seen(pair, recogniser.predict(packed, logits, latency_ms, report.dropped()))
+        missing = self._missing(packed)
+        return Seen(pair, recogniser.predict(packed, logits, latency_ms, report.dropped(), missing))
+
+    def _missing(self, packed: Packed) -> tuple[str, ...]:
+        """Cameras of this run that the pair lacks."""
+        cameras = (
+            ("rgb", self._feed.rgb is not None, packed.pair.rgb),
+            ("event", self._packer.has_events, packed.pair.event),
+        )
+        return tuple(name for name, is_wanted, frame in cameras if is_wanted and frame is None)
 
     def _close_sinks(self) -> None:
         with contextlib.ExitStack() as closing:

@@ -87,13 +87,16 @@ class Recogniser:
         logits: NDArray[np.float32],
         latency_ms: Mapping[str, float],
         dropped: Mapping[str, int],
+        missing: tuple[str, ...] = (),
     ) -> Prediction:
         """What the logits say, as a prediction for the pair."""
         softmax_into(logits, self._scores)
         best = np.argsort(-self._scores, kind="stable")[:TOP]
         top = tuple((self._labels[i], float(self._scores[i])) for i in best)
         pair = packed.pair
-        return Prediction(pair.seq, pair.t_us, *top[0], top, packed.events, pair.skew_us, latency_ms, dropped)
+        return Prediction(
+            pair.seq, pair.t_us, *top[0], top, packed.events, pair.skew_us, latency_ms, dropped, missing
+        )
 
     def _encode_diff(self, packed: Packed, entry: Entry) -> None:
         if not (entry.rgb_moved or entry.event_moved):

@@ -100,8 +100,11 @@ def test_rgb_alone_needs_no_events() -> None:
 
 
 def test_the_rgb_camera_may_outlast_the_events() -> None:
-    report = make(events=[(t, 1, 1, 1) for t in range(500, 4600, 100)]).run()
+    sink = RecordingSink()
+    report = make(events=[(t, 1, 1, 1) for t in range(500, 4600, 100)], sinks=[sink]).run()
     assert (report.pairs.packed, report.pairs.without_events, report.predictions) == (10, 5, 8)
+    said = [seen.prediction.missing for seen in sink.written if seen.prediction]
+    assert said == [()] * 3 + [("event",)] * 5
 
 
 def test_two_runs_at_pace_max_see_and_say_the_same() -> None:

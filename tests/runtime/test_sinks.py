@@ -32,6 +32,7 @@ PREDICTION = Prediction(
     skew_us=140,
     latency_ms={"pack": 0.5, "encode": 4.25, "head": 1.0, "total": 5.75},
     dropped={"rgb": 0, "events": 3},
+    missing=("rgb",),
 )
 CONTEXT = SinkContext(tiny_manifest(), rgb_hw=(30, 40), event_hw=(8, 8))
 
@@ -59,7 +60,7 @@ def test_a_line_is_schema_version_1(tmp_path: Path) -> None:
     assert line == (
         '{"v":1,"seq":12,"t_us":400000,"label":"wave","score":0.93,"top":[["wave",0.93],["größe",0.07]],'
         '"events":18211,"skew_us":140,"latency_ms":{"pack":0.5,"encode":4.25,"head":1.0,"total":5.75},'
-        '"dropped":{"rgb":0,"events":3}}\n'
+        '"dropped":{"rgb":0,"events":3},"missing":["rgb"]}\n'
     )
 
 
@@ -204,7 +205,7 @@ def test_without_a_terminal_each_prediction_is_a_plain_line(capsys: pytest.Captu
     sink.close()
     assert capsys.readouterr().out == (
         "     0.400 s  wave              93% #########    18,211 events  "
-        "pack 0.5  encode 4.2  head 1.0  total 5.8 ms  skew 140 us  3 events dropped\n"
+        "pack 0.5  encode 4.2  head 1.0  total 5.8 ms  skew 140 us  no rgb  3 events dropped\n"
     )
 
 

@@ -65,7 +65,15 @@ class EventStream(ABC):
 
     width: int
     height: int
+    is_live: bool = False
+    """Events are still on their way: `await_window` tells when those of a window are there."""
+    shift_us: int = 0
+    """What to add to the camera's times to get the stream's. Not 0 for a camera whose clock began anew."""
     _tap: EventTap | None = None
+
+    def await_window(self, t0_us: int, t1_us: int) -> bool:
+        """Wait until all events of [t0, t1) are there, or will not come; whether the camera was there."""
+        return True
 
     def listen(self, tap: EventTap) -> None:
         """Let `tap` have what is taken in from now on: everything, if no event was asked for before."""

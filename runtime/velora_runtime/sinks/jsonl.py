@@ -73,6 +73,7 @@ def as_record(prediction: Prediction) -> dict[str, Any]:
         "skew_us": prediction.skew_us,
         "latency_ms": {stage: round(value, 3) for stage, value in prediction.latency_ms.items()},
         "dropped": dict(prediction.dropped),
+        "missing": list(prediction.missing),
     }
 
 

@@ -72,9 +72,10 @@ def as_line(prediction: Prediction) -> str:
     """A prediction in one line, for people."""
     stages = "  ".join(f"{stage} {value:.1f}" for stage, value in prediction.latency_ms.items())
     skew = "" if prediction.skew_us is None else f"  skew {prediction.skew_us} us"
+    lack = "".join(f"  no {camera}" for camera in prediction.missing)
     drops = "".join(f"  {n} {what} dropped" for what, n in prediction.dropped.items() if n)
     bar = "#" * round(10 * prediction.score)
     return (
         f"{prediction.t_us / 1e6:10.3f} s  {prediction.label:<16} {prediction.score:4.0%} {bar:<10}  "
-        f"{prediction.events:7,} events  {stages} ms{skew}{drops}"
+        f"{prediction.events:7,} events  {stages} ms{skew}{lack}{drops}"
     )
