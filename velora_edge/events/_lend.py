@@ -26,8 +26,9 @@ def _disown(context: Any, builder: Any, kind: Any, value: Any) -> Any:
         array.parent = ir.Constant(array.parent.type, None)
         return array._getvalue()
     if isinstance(kind, types.BaseTuple):
-        for place in range(len(kind)):
-            lent = _disown(context, builder, kind[place], builder.extract_value(value, place))
+        members: Any = kind
+        for place, member in enumerate(members):
+            lent = _disown(context, builder, member, builder.extract_value(value, place))
             value = builder.insert_value(value, lent, place)
     return value
 

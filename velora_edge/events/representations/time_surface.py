@@ -14,32 +14,34 @@ if TYPE_CHECKING:
 
     from velora_edge.bundle import EventInput
 
+LONGEST_US = (1 << 31) - 2
+"""Of a window, 35 minutes; later events count as its end."""
+
 
 class TimeSurfaceState(NamedTuple):
-    """last: int64[(1 + pixels) * 2], time of the last OFF and ON event beside each other, or `NEVER`."""
+    """last: int32[(1 + pixels) * 2], OFF and ON beside each other; window_us: int64[2].
+
+    Holds 1 + the time of the last event since the window's start, or 0 where there was none.
+    """
 
     last: Any
-
-
-NEVER = np.iinfo(np.int64).min
+    window_us: Any
 
 
 @ADD_EVENT.when(TimeSurfaceState)
 def _add(state: Any, cell: Any, t_us: Any, p: Any) -> None:
-    state.last[np.uint64(2) * np.uint64(cell) + np.uint64(p)] = t_us
+    since = min(max(t_us - state.window_us[0], 0), LONGEST_US)
+    state.last[np.uint64(2) * np.uint64(cell) + np.uint64(p)] = 1 + since
 
 
 @kernel
-def render_time_surface(last: Any, t0_us: Any, t1_us: Any, pixels: Any) -> None:
+def render_time_surface(last: Any, length_us: Any, pixels: Any) -> None:
     """1 at the window's start to 255 at its end, linear, rounded down; 0 where no event fell."""
-    scale = 255.0 / (t1_us - t0_us)
+    scale = 255.0 / length_us
     for i in range(len(pixels)):
         for p in range(2):
-            t = last[2 * i + 2 + p]
-            if t == NEVER:
-                pixels[i, p] = 0
-            else:
-                pixels[i, p] = np.uint8(min(max(1.0 + (t - t0_us) * scale, 1.0), 255.0))
+            since = last[2 * i + 2 + p]
+            pixels[i, p] = np.uint8(min(1.0 + (since - 1) * scale, 255.0)) if since else np.uint8(0)
         pixels[i, 2] = 0
 
 
@@ -52,14 +54,15 @@ class TimeSurface:
     """
 
     def __init__(self, pixels: int, event_input: EventInput) -> None:
-        self.state = TimeSurfaceState(np.empty((1 + pixels) * 2, np.int64))
+        self.state = TimeSurfaceState(np.zeros((1 + pixels) * 2, np.int32), np.zeros(2, np.int64))
         self.begin(0, event_input.window_us)
 
     def begin(self, t0_us: int, t1_us: int) -> None:
         """Empty the state for the window [t0, t1)."""
-        self.state.last[:] = NEVER
-        self.window_us = (t0_us, max(t1_us, t0_us + 1))
+        self.state.last[:] = 0
+        self.state.window_us[:] = (t0_us, max(t1_us, t0_us + 1))
 
     def render_into(self, pixels: NDArray[np.uint8]) -> None:
         """Write the picture, uint8[H * W, 3]."""
-        render_time_surface(self.state.last, *self.window_us, pixels)
+        start_us, end_us = self.state.window_us
+        render_time_surface(self.state.last, int(end_us - start_us), pixels)
