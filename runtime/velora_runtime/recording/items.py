@@ -146,4 +146,7 @@ class Said:
         return self.prediction.t_us
 
 
-Item: TypeAlias = Words | Events | Picture | Compressed | Edges | Said
+Piece: TypeAlias = Words | Picture | Compressed | Edges | Said
+"""What can be written."""
+Item: TypeAlias = Piece | Events
+"""What comes."""

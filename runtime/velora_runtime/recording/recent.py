@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from velora_runtime.recording.items import Compressed, Edges, Said, Words
 
 if TYPE_CHECKING:
-    from velora_runtime.recording.items import Item
+    from velora_runtime.recording.items import Piece
 
 Kept = Words | Compressed | Edges | Said
 
@@ -51,7 +51,7 @@ class Recent:
         while self.held_bytes > self.room_bytes and (self._words or self._others):
             self._forget_oldest()
 
-    def items(self) -> list[Item]:
+    def items(self) -> list[Piece]:
         """What is kept: words first, then the rest, each in the order of its coming."""
         return [*self._words, *self._others]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,7 +82,7 @@ class Recorder:
     @property
     def state(self) -> RecorderState:
         """What it is doing, as of a moment ago."""
-        return self._state
+        return replace(self._state, results=self._scribe.results, saving=self._scribe.saving)
 
     def take_words(self, words: NDArray[np.generic], walker: RawWalker) -> None:
         """Raw words of the event camera; the packing thread."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections import deque
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from velora_runtime.recording.folder import Facts
-    from velora_runtime.recording.items import Item
+    from velora_runtime.recording.items import Item, Piece
 
 RESULTS_KEPT = 100
 """Ended recordings that are remembered; a process may run for months."""
@@ -30,7 +29,7 @@ _GOOD_ENDS = (ASKED, RUN_ENDED, CLIP)
 
 
 class Scribe:
-    """Writes what it is given. Single-threaded: the recorder's thread, but for `results` and `state`.
+    """Writes what it is given. Single-threaded: the recorder's thread, but for `results` and `saving`.
 
     Args:
         options: what was asked for.
@@ -58,7 +57,8 @@ class Scribe:
         self._encoded: Words | None = None
         self._encoded_end = 0
         self._clips: list[threading.Thread] = []
-        self._results: deque[RecordResult] = deque(maxlen=RESULTS_KEPT)
+        self._results: tuple[RecordResult, ...] = ()
+        self._lock = threading.Lock()
         self._writer = None if options.folder is None else self._open(options.folder)
 
     @property
@@ -69,7 +69,12 @@ class Scribe:
     @property
     def results(self) -> tuple[RecordResult, ...]:
         """What has ended, oldest first."""
-        return tuple(self._results)
+        return self._results
+
+    @property
+    def saving(self) -> int:
+        """Clips that are being written."""
+        return sum(clip.is_alive() for clip in tuple(self._clips))
 
     def write(self, item: Item) -> RecordResult | None:
         """Write and keep a piece. An error ends the recording: then, its result; never raises."""
@@ -132,13 +137,14 @@ class Scribe:
         """What it is doing now."""
         writer, recent = self._writer, self._recent
         kept = (0, 0) if recent is None else (recent.held_us, recent.held_bytes)
-        saving = sum(clip.is_alive() for clip in self._clips)
         if writer is None:
-            return RecorderState(None, 0, 0, 0.0, *kept, saving, self.results)
+            return RecorderState(None, 0, 0, 0.0, *kept, self.saving, self.results)
         facts = writer.facts
         span_us = 0 if facts.first_us is None or facts.last_us is None else facts.last_us - facts.first_us
         frames = facts.counts["frames"]
-        return RecorderState(writer.folder, writer.size, frames, span_us / 1e6, *kept, saving, self.results)
+        return RecorderState(
+            writer.folder, writer.size, frames, span_us / 1e6, *kept, self.saving, self.results
+        )
 
     def _begin_with(self, latest: Words | Events | None) -> RecordResult | None:
         """Write the latest piece of the event camera, which may have been kept already."""
@@ -150,7 +156,7 @@ class Scribe:
         finally:
             self._recent = recent
 
-    def _write(self, item: Item) -> None:
+    def _write(self, item: Piece) -> None:
         if self._writer is not None:
             self._writer.write(item)
         if self._recent is not None:
@@ -167,7 +173,7 @@ class Scribe:
         self._encoded = Words(WordFormat("EVT2", (width, height)), data, place, at)
         return self._encoded
 
-    def _write_clip(self, writer: RecordingWriter, items: Sequence[Item]) -> None:
+    def _write_clip(self, writer: RecordingWriter, items: Sequence[Piece]) -> None:
         why = CLIP
         try:
             for item in items:
@@ -180,7 +186,8 @@ class Scribe:
         writer.close(why, {what: n for what, n in dropped.items() if n})
         said = writer.facts.why_ended or why
         result = RecordResult(writer.folder, said, said in _GOOD_ENDS, writer.facts, writer.size)
-        self._results.append(result)
+        with self._lock:  # a clip may end while a recording does
+            self._results = (*self._results[1 - RESULTS_KEPT :], result)
         self._note(result.line())
         return result
 

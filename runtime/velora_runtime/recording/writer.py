@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from velora_runtime.recording.items import Item
+    from velora_runtime.recording.items import Piece
 
 SYNC_S = 2.0
 """How much a power cut may cost; a killed process loses half a second of video and nothing else."""
@@ -76,7 +76,7 @@ class RecordingWriter:
         """Bytes written."""
         return sum(file.size for file in self._files.values())
 
-    def write(self, item: Item) -> None:
+    def write(self, item: Piece) -> None:
         """Add a piece.
 
         Raises:
@@ -88,12 +88,10 @@ class RecordingWriter:
             self._write_picture(item.restore() if isinstance(item, Compressed) else item)
         elif isinstance(item, Edges):
             self._write_edges(item)
-        elif isinstance(item, Said):
+        else:
             self._file(names.PREDICTIONS).write(encode_line(item.prediction))
             self._count("predictions", 1)
             self._reach(item.t_us)
-        else:
-            raise TypeError(f"expected a piece of a recording in its final form, got {type(item).__name__}")
         self._sync_now_and_then()
 
     def close(self, why: str, dropped: dict[str, int] | None = None) -> None:
