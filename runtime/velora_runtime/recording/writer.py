@@ -11,7 +11,7 @@ import av
 from velora_edge.errors import InputError
 from velora_runtime.recording import folder as names
 from velora_runtime.recording.append_file import AppendFile, check_room
-from velora_runtime.recording.items import Compressed, Edges, Picture, Said, Words
+from velora_runtime.recording.items import Compressed, Edges, Picture, Words
 from velora_runtime.recording.video_writer import VideoWriter
 from velora_runtime.recording.words import lead_in
 from velora_runtime.sinks.jsonl import encode_line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,8 @@ class Broker:
         except ValueError as error:
             raise InputError(f"cannot publish to {url!r}: {error}", remedy=_REMEDY) from error
         topic = unquote(parts.path.strip("/"))
-        if parts.scheme not in PORTS or not parts.hostname or not topic or set(topic) & {"#", "+", "\0"}:
+        is_plain = topic and not set(topic) & {"+", "\0"} and "#" not in url and not parts.query
+        if parts.scheme not in PORTS or not parts.hostname or not is_plain:
             raise InputError(f"expected a broker and a topic, got {url!r}", remedy=_REMEDY)
         user, password = (
             None if text is None else unquote(text) for text in (parts.username, parts.password)
@@ -124,7 +126,8 @@ class MqttSink(Sink):
     def close(self) -> None:
         """Say goodbye, as far as the broker still listens."""
         if self._client.is_connected():
-            self._client.publish(self._status, "offline", retain=True).wait_for_publish(GOODBYE_S)
+            with contextlib.suppress(RuntimeError, ValueError):  # it went away just now: its will is read
+                self._client.publish(self._status, "offline", retain=True).wait_for_publish(GOODBYE_S)
         self._client.disconnect()
         self._client.loop_stop()
 
