@@ -13,6 +13,7 @@ from velora_edge.events.base import EventReader, EventStream
 from velora_edge.events.mapped import MappedFile
 from velora_edge.events.raw_decoder import BATCH_EVENTS, new_arrays, take_batch
 from velora_edge.events.raw_header import LONGEST_HEADER, parse_header
+from velora_edge.events.raw_index import START, Checkpoint, resume
 from velora_edge.events.raw_walker import NEVER, RawWalker
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ class RawReader(EventReader):
         """A new stream over the whole recording."""
         return RawStream(self)
 
+    def new_walker(self) -> RawWalker:
+        """A walker for the file's words, before the first."""
+        return RawWalker(self.encoding, (self.width, self.height), self.is_legacy)
+
     def __iter__(self) -> Iterator[EventBatch]:
         with self.stream() as stream:
             while len(batch := stream.read_batch(BATCH_EVENTS)):
@@ -76,15 +81,20 @@ class RawStream(EventStream):
     """One pass over a `.raw` file, straight from words to frames.
 
     Single-threaded: whoever packs frames from it.
+
+    Args:
+        reader: of the file.
+        checkpoint: where to begin.
     """
 
-    def __init__(self, reader: RawReader) -> None:
+    def __init__(self, reader: RawReader, checkpoint: Checkpoint = START) -> None:
         self.width, self.height = reader.width, reader.height
         self._reader = reader
-        self._walker = RawWalker(reader.encoding, (reader.width, reader.height), reader.is_legacy)
+        self._walker = reader.new_walker()
+        resume(self._walker, reader, checkpoint)
         with reader.path.open("rb") as file:
             self._walker.header = file.read(reader.payload_at)
-        self._file = MappedFile(reader.path, reader.payload_at)
+        self._file = MappedFile(reader.path, reader.payload_at + checkpoint.position)
 
     def listen(self, tap: EventTap) -> None:
         """Let `tap` have the words from now on."""

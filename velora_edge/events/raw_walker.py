@@ -116,6 +116,11 @@ class RawWalker:
             self.tap.take_words(self._words, self)
         return got > 0
 
+    @property
+    def words(self) -> NDArray[Any]:
+        """The chunk's words, valid until the next is taken."""
+        return self._words
+
     def walk(self, t1_us: int, sink: ArraySink | FrameSink | CountSink) -> bool:
         """Put the chunk's events before `t1_us` into the sink; whether an event was left for later.
 

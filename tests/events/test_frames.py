@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from tests.events import words as w
+from velora_edge import open_events
+from velora_edge.bundle import EventInput
+from velora_edge.events import raw_index
+from velora_edge.events.frames import count_frames, pack_frames
+from velora_edge.events.raw import RawStream
+from velora_edge.events.raw_index import RawIndex
+
+HEADER = b"% evt 3.0\n% geometry 40x8\n% end\n"
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """Four events: at 10 and 20 us, 4110 us and 8200 us."""
+    path = tmp_path / "recording.raw"
+    words = [
+        w.time_high(0), w.time_low(10), w.addr_y(1), w.addr_x(2, 1), w.time_low(20), w.addr_x(2, 1),
+        w.time_high(1), w.time_low(14), w.addr_x(39, 0), w.time_high(2), w.time_low(8), w.addr_x(0, 0),
+    ]  # fmt: skip
+    path.write_bytes(HEADER + w.evt3(*words))
+    return path
+
+
+def test_a_frame_for_each_window_empty_ones_too(recording):
+    edges = [20, 4100, 4200, 5000, 9000]
+    frames = list(pack_frames(open_events(recording), edges, EventInput(fit="stretch"), (8, 40)))
+    assert [(f.t0_us, f.t1_us, f.events) for f in frames] == [
+        (20, 4100, 1), (4100, 4200, 1), (4200, 5000, 0), (5000, 9000, 1),
+    ]  # fmt: skip
+    assert [np.argwhere((f.image != 255).any(axis=2)).tolist() for f in frames] == [
+        [[1, 2]], [[1, 39]], [], [[1, 0]],
+    ]  # fmt: skip
+
+
+def test_count_frames_go_from_the_first_event_to_the_window_of_the_last(recording):
+    frames = [frame.copy() for frame in count_frames(open_events(recording), 4000)]
+    assert [frame.shape for frame in frames] == [(2, 8, 40)] * 3
+    assert [np.argwhere(frame).tolist() for frame in frames] == [[[1, 1, 2]], [[0, 1, 39]], [[0, 1, 0]]]
+    assert int(frames[0][1, 1, 2]) == 2
+
+
+def test_a_recording_without_events_has_no_count_frames(tmp_path):
+    (tmp_path / "empty.raw").write_bytes(HEADER)
+    assert list(count_frames(open_events(tmp_path / "empty.raw"), 1000, threads=3)) == []
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ecpy_test1_evt3_triggers.raw",
+        "expelliarmus_evt3_sample.raw",
+        "expelliarmus_evt2_sample.raw",
+        "derived_faery_evt21.raw",
+    ],
+)
+def test_several_threads_give_the_frames_of_one(shared_events, monkeypatch, name, threads):
+    monkeypatch.setattr(raw_index, "SPACING_BYTES", 1 << 13)
+    monkeypatch.setattr("velora_edge.events.frames.GROUP_BYTES", 1 << 14)
+    reader = open_events(shared_events / name)
+    with reader.stream() as stream:
+        start_us = stream.t_next_us
+    window_us = 40_000 if "triggers" in name else 900
+    one = [frame.copy() for frame in count_frames(reader, window_us)]
+    several = [frame.copy() for frame in count_frames(reader, window_us, threads)]
+    assert len(one) > 8
+    assert all(map(np.array_equal, one, several))
+    assert len(one) == len(several)
+    edges = range(start_us - 5 * window_us, start_us + (len(one) + 5) * window_us, window_us)
+    event_input = EventInput(representation="voxel_grid")
+    packed = [
+        [(f.t0_us, f.t1_us, f.events, f.image.tobytes()) for f in frames]
+        for frames in (
+            pack_frames(reader, edges, event_input, (20, 20)),
+            pack_frames(reader, edges, event_input, (20, 20), threads),
+        )
+    ]
+    assert packed[0] == packed[1]
+    assert len(packed[0]) == len(one) + 9
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ecpy_test1_evt3_triggers.raw",
+        "expelliarmus_evt3_sample.raw",
+        "expelliarmus_evt2_sample.raw",
+        "derived_faery_evt21.raw",
+    ],
+)
+def test_a_walk_from_any_checkpoint_goes_on_as_from_the_start(shared_events, monkeypatch, name):
+    monkeypatch.setattr(raw_index, "SPACING_BYTES", 1 << 15)
+    reader = open_events(shared_events / name)
+    with RawIndex(reader) as index:
+        index.find(2**61)
+    whole = reader.read()
+    assert len(index.checkpoints) > 2
+    for checkpoint in index.checkpoints:
+        with RawStream(reader, checkpoint) as stream:
+            batch = stream.read_batch(len(whole) + 10_000)
+        tail = whole[len(whole) - len(batch) :]
+        assert w.rows(batch[:500]) == w.rows(tail[:500])
+        assert (whole.t_us[: len(whole) - len(batch)] <= checkpoint.before_us).all()
+
+
+def test_time_that_goes_back_does_not_change_the_windows(tmp_path, monkeypatch):
+    monkeypatch.setattr(raw_index, "SPACING_BYTES", 8)
+    monkeypatch.setattr("velora_edge.events.frames.GROUP_BYTES", 8)
+    words = [w.addr_y(1)]
+    for high in [*range(4090, 4096), *range(9), 7, 6, *range(7, 20), 15, 16, *range(18, 30)]:
+        words += [w.time_high(high), w.time_low(5), w.addr_x(high % 40), w.base_x(3), w.vect_12(7)]
+    path = tmp_path / "recording.raw"
+    path.write_bytes(HEADER + w.evt3(*words))
+    reader = open_events(path)
+    one = [frame.copy() for frame in count_frames(reader, 3000)]
+    several = [frame.copy() for frame in count_frames(reader, 3000, 3)]
+    assert len(one) == len(several) == 48
+    assert all(map(np.array_equal, one, several))
+
+
+def test_a_checkpoint_far_from_rows_and_bases_still_finds_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(raw_index, "SPACING_BYTES", 64)
+    monkeypatch.setattr(raw_index, "_RECALLED_BYTES", 16)
+    filler = list(itertools.chain.from_iterable((w.time_high(k), w.OTHERS) for k in range(600)))
+    path = tmp_path / "recording.raw"
+    path.write_bytes(
+        HEADER + w.evt3(w.time_high(0), w.base_x(2, 0), w.vect_8(0), w.addr_y(5), *filler)
+        + w.evt3(w.addr_x(1), w.vect_12(1))
+    )  # fmt: skip
+    reader = open_events(path)
+    with RawIndex(reader) as index:
+        checkpoint = index.find(590 * 4096)
+    assert checkpoint.position > 1000
+    with RawStream(reader, checkpoint) as stream:
+        batch = stream.read_batch(10)
+    assert w.rows(batch) == w.rows(reader.read()) == [(599 * 4096, 1, 5, 1), (599 * 4096, 10, 5, 0)]

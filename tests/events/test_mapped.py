@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from velora_edge.events import mapped
+from velora_edge.events.mapped import MappedFile
+
+
+def read_all(file, piece):
+    memory, found = bytearray(piece), b""
+    while n := file.read_into(memoryview(memory)):
+        found += memory[:n]
+    return found
+
+
+@pytest.mark.parametrize("start", [0, 1, 4095, 4096, 20_000])
+def test_every_byte_from_the_start_comes_once(tmp_path, monkeypatch, start):
+    monkeypatch.setattr(mapped, "WINDOW_BYTES", 8192)
+    data = np.random.default_rng(2).bytes(20_000)
+    (tmp_path / "file").write_bytes(data)
+    file = MappedFile(tmp_path / "file", start)
+    assert read_all(file, 3000) == data[start:]
+    assert file.position == 20_000
+    file.close()
+    assert file.is_closed
+
+
+def test_a_file_that_grows_is_followed(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    file = MappedFile(path)
+    assert read_all(file, 10) == b"one"
+    with path.open("ab") as more:
+        more.write(b"two")
+    assert read_all(file, 10) == b"two"
+    file.close()
+
+
+def test_an_empty_file_has_no_bytes(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    file = MappedFile(tmp_path / "file")
+    assert read_all(file, 10) == b""
+    file.close()
+
+
+def test_a_pipe_is_read_to_its_end(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    both = os.open(path, os.O_RDWR)
+    os.write(both, b"header" + b"payload")
+    file = MappedFile(path, 6)
+    os.close(both)
+    assert read_all(file, 4) == b"payload"
+    file.close()
+
+
+def test_the_copy_runs_compiled_and_not():
+    for copy in (mapped.copy_bytes, mapped.copy_bytes.py_func):
+        target = np.zeros(3, np.uint8)
+        copy(np.array([1, 2, 3, 4], np.uint8), target)
+        assert target.tolist() == [1, 2, 3]

@@ -1,0 +1,138 @@
+"""Places from which a `.raw` recording can be resumed, found by a quick look at its time words.
+
+EVT3 says row, column base and time in words of their own, so that a walk cannot begin anywhere. A checkpoint
+is a time word, with what the time words before it tell; rows and bases are read again just before it.
+"""
+
+from __future__ import annotations
+
+import bisect
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from velora_edge.events import _index_kernels as kernels
+from velora_edge.events import _raw_state as s
+from velora_edge.events.mapped import MappedFile
+from velora_edge.events.raw_walker import CHUNK_BYTES, LONG_AGO, RawWalker
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from velora_edge.events.raw import RawReader
+
+SPACING_BYTES = 1 << 17
+_RECALLED_BYTES = 1 << 15
+
+
+class Checkpoint(NamedTuple):
+    """A place to resume at.
+
+    Attributes:
+        position: byte of the payload.
+        before_us: no event before it is later than this.
+        high: the last TIME_HIGH before it, -1 at the recording's start.
+        wraps: how often TIME_HIGH had come round.
+        base: byte of the payload, at or before the last vector base before it; -1 where there was none.
+    """
+
+    position: int
+    before_us: int
+    high: int
+    wraps: int
+    base: int
+
+
+START = Checkpoint(0, LONG_AGO, -1, 0, -1)
+
+
+class RawIndex:
+    """The checkpoints of one recording, looked for as far as they are asked for.
+
+    Single-threaded: whoever asks.
+    """
+
+    def __init__(self, reader: RawReader) -> None:
+        self._reader = reader
+        self._walker = reader.new_walker()
+        self._file = MappedFile(reader.path, reader.payload_at)
+        self._memory = np.array([0, 0, 0, LONG_AGO, 0, -1], np.int64)
+        self._found = np.empty((CHUNK_BYTES // SPACING_BYTES + 2, kernels.COLUMNS), np.int64)
+        self._position = 0
+        self.checkpoints = [START]
+        self.is_complete = False
+
+    @property
+    def latest_us(self) -> int:
+        """No event of what was looked at is later than this."""
+        return int(self._memory[kernels.HIGHEST_US])
+
+    def find(self, t_us: int) -> Checkpoint:
+        """The last checkpoint before which there is no event at `t_us` or later."""
+        while not self.is_complete and self.latest_us < t_us:
+            self._scan()
+        place = bisect.bisect_left(self.checkpoints, t_us, key=lambda checkpoint: checkpoint.before_us)
+        return self.checkpoints[max(place - 1, 0)]
+
+    def _scan(self) -> None:
+        if not self._walker.fill(self._file.read_into):
+            self.is_complete = True
+            self._file.close()
+            return
+        words = self._walker.words
+        size = words.itemsize
+        arguments = words, self._position, SPACING_BYTES // size, self._memory, self._found
+        if self._reader.encoding == "EVT3":
+            n = kernels.scan_evt3(*arguments)
+        else:
+            step, head = (
+                (1, 0) if self._reader.encoding == "EVT2" else (2, 0 if self._reader.is_legacy else 1)
+            )
+            n = kernels.scan_evt2(*arguments, step, head)
+        for position, before_us, high, wraps, base in self._found[:n].tolist():
+            at = position * size
+            self.checkpoints.append(Checkpoint(at, before_us, high, wraps, base * size if base >= 0 else -1))
+        self._position += len(words)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def resume(walker: RawWalker, reader: RawReader, checkpoint: Checkpoint) -> None:
+    """Give a new walker the memory of one that has walked up to the checkpoint."""
+    if checkpoint.high < 0:
+        return
+    state = walker.state
+    state[s.SYNCED], state[s.HIGH], state[s.WRAPS] = 1, checkpoint.high, checkpoint.wraps
+    if reader.encoding != "EVT3":
+        state[s.T_US] = (checkpoint.wraps << 34) | (checkpoint.high << 6)
+        return
+    state[s.T_US] = (checkpoint.wraps << 24) | (checkpoint.high << 12)
+    back = _RECALLED_BYTES
+    while True:
+        start = max(0, checkpoint.position - back)
+        if checkpoint.base >= 0:
+            start = min(start, checkpoint.base)
+        _recall(state, reader, start, checkpoint.position)
+        if start == 0 or state[s.Y] != s.NOWHERE:
+            return
+        back *= 8
+
+
+def _recall(state: NDArray[np.int64], reader: RawReader, start: int, end: int) -> None:
+    walker = reader.new_walker()
+    file = MappedFile(reader.path, reader.payload_at + start)
+    left = (end - start) // 2
+    while left > 0 and walker.fill(file.read_into):
+        words = walker.words[:left]
+        kernels.recall_addresses(words, state)
+        left -= len(words)
+    file.close()
