@@ -136,9 +136,10 @@ def dsec() -> tuple[str, Lens, Lens, np.ndarray]:
     turns = [cv2.Rodrigues(np.array([0.0, 0.01 * k, 0.02]))[0] for k in range(4)]
 
     def intrinsics(lens: Lens) -> str:
+        coefficients = list(lens.coefficients or (0, 0, 0, 0))
         return (
             f"    camera_model: pinhole\n    camera_matrix: {[*lens.focal, *lens.centre]}\n"
-            f"    distortion_model: radtan\n    distortion_coeffs: {list(lens.coefficients or (0, 0, 0, 0))}\n"
+            f"    distortion_model: radtan\n    distortion_coeffs: {coefficients}\n"
             f"    resolution: {list(lens.size)}\n"
         )
 

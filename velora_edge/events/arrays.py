@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from velora_edge.events.base import FrameAccumulator
 
 _LONG_AGO = np.iinfo(np.int64).min
+_FAR_AHEAD = np.iinfo(np.int64).max
 
 
 class ArrayReader(EventReader):
@@ -161,6 +162,15 @@ class ArrayStream(EventStream):
                 break
         frame.events += int(self._counts[0])
         return walked
+
+    def read_batch(self, most: int, t1_us: int = _FAR_AHEAD) -> EventBatch:
+        """The next events before `t1_us`, `most` at most; none only where there are no more before it."""
+        self._reached_us = max(self._reached_us, t1_us)
+        if not self._load():
+            return EventBatch.empty()
+        batch, start = self._batch[: self._position + most], self._position
+        self._position = kernels.find_end(batch.t_us, start, t1_us)
+        return batch[start : self._position]
 
     def take_triggers(self) -> TriggerBatch:
         """The trigger edges since the last call, up to where the stream was walked; all, at its end."""

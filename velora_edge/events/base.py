@@ -96,6 +96,14 @@ class EventStream(ABC):
             ValueError: if the frame's registration map is for a sensor of another size.
         """
 
+    def read_batch(self, most: int, t1_us: int) -> EventBatch:
+        """The next events before `t1_us`: about `most` of them, none only where there are no more before it.
+
+        Raises:
+            TypeError: if this kind of stream gives its events to frames only.
+        """
+        raise TypeError(f"{type(self).__name__} gives its events to frames only")
+
     def _check_sensor(self, frame: FrameAccumulator) -> None:
         """Kernels look addresses up in the map unchecked, so it must be this sensor's."""
         if frame.source_hw != (self.height, self.width):
