@@ -26,6 +26,9 @@ class Ear:
         self.headers: set[bytes] = set()
         self.batches: list[EventBatch] = []
 
+    def begin(self, shift_us: int) -> None:
+        raise AssertionError("a file is one stream")
+
     def take_words(self, words: np.ndarray[Any, Any], walker: RawWalker) -> None:
         self.words += words.tobytes()
         self.headers.add(walker.header)

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 FORM = WordFormat("EVT3", (64, 48))
 
 
-def words(at: int, n_bytes: int = 10, t_us: int | None = None) -> Words:
-    return Words(FORM, bytes(n_bytes), None if t_us is None else Place(t_us), at)
+def words(number: int, n_bytes: int = 10, t_us: int | None = None) -> Words:
+    return Words(FORM, bytes(n_bytes), None if t_us is None else Place(t_us), number)
 
 
 def picture(t_us: int, grey: int = 0, hw: tuple[int, int] = (16, 16)) -> Picture:
@@ -86,7 +86,7 @@ def make_recorder(
 
 def test_every_piece_goes_to_its_file(tmp_path: Path) -> None:
     writer = RecordingWriter(tmp_path / "r", Facts(events={"source": "here"}))
-    for item in (words(0, 4), picture(1000), edges(900, 950), said(1000), words(4, 2), picture(2000)):
+    for item in (words(0, 4), picture(1000), edges(900, 950), said(1000), words(1, 2), picture(2000)):
         writer.write(item)
     writer.close("asked for")
     folder = tmp_path / "r"
@@ -106,7 +106,7 @@ def test_every_piece_goes_to_its_file(tmp_path: Path) -> None:
 
 def test_a_gap_in_the_words_is_bridged_and_counted_and_a_repeated_piece_left_out(tmp_path: Path) -> None:
     writer = RecordingWriter(tmp_path / "r", Facts())
-    for item in (words(0, 4), words(0, 4), words(100, 4, t_us=5 << 12)):
+    for item in (words(0, 4), words(0, 4), words(2, 4, t_us=5 << 12)):
         writer.write(item)
     writer.close("asked for")
     payload = (tmp_path / "r" / "events.raw").read_bytes()[len(FORM.full_header()) :]
@@ -148,7 +148,7 @@ def test_a_recording_can_be_read_while_it_is_written(tmp_path: Path) -> None:
     writer = RecordingWriter(tmp_path / "r", Facts())
     for k in range(60):
         writer.write(picture(33_333 * k, 3 * k))
-        writer.write(words(2 * k, 2))
+        writer.write(words(k, 2))
         writer.write(said(33_333 * k))
     recording = read_recording(tmp_path / "r")
     assert recording.warnings == (
@@ -205,7 +205,7 @@ def test_a_recording_of_a_newer_form_is_refused(tmp_path: Path) -> None:
 def test_the_last_seconds_are_kept_and_no_more() -> None:
     recent = Recent(keep_us=1000, room_bytes=1 << 20)
     for k in range(10):
-        recent.add(words(10 * k, 10, t_us=500 * k))
+        recent.add(words(k, 10, t_us=500 * k))
         recent.add(said(500 * k))
     # The newest time is 4500. A chunk's time is that before its events: the one at 3000 reaches to 3500.
     assert [item.t_us for item in recent.items()] == [3000, 3500, 4000, 4500, 3500, 4000, 4500]
@@ -217,7 +217,7 @@ def test_the_last_seconds_are_kept_and_no_more() -> None:
 def test_the_last_seconds_take_no_more_memory_than_they_may() -> None:
     recent = Recent(keep_us=10**9, room_bytes=100)
     for k in range(20):
-        recent.add(words(30 * k, 30, t_us=k))
+        recent.add(words(k, 30, t_us=k))
         assert recent.held_bytes == sum(item.n_bytes for item in recent.items()) <= 100
     assert [item.t_us for item in recent.items()] == [17, 18, 19]
 
@@ -329,6 +329,26 @@ def test_arrays_recorded_later_begin_with_the_batch_that_came_last(tmp_path: Pat
     recorder.close()
     with open_events(folder / "events.raw") as reader:
         assert reader.read().t_us.tolist() == EventBatch.concatenate(batches[1:]).t_us.tolist()
+
+
+@pytest.mark.parametrize("keep_us", [0, 100_000_000])
+def test_a_camera_whose_clock_begins_anew_is_recorded_on_one_clock(tmp_path: Path, keep_us: int) -> None:
+    """Unplugged after 1.2 s, back 20 s later; its own clock then counts from 0, the stream's goes on."""
+    before = write_events(tmp_path / "a.raw", start_us=0, count=120_000, duration_us=1_200_000)
+    after = write_events(tmp_path / "b.raw", start_us=300, count=50_000, duration_us=500_000, seed=4)
+    recorder = make_recorder(tmp_path / "r", parent=tmp_path / "rs", keep_us=keep_us)
+    play(tmp_path / "a.raw", recorder)
+    recorder.begin(21_200_000)
+    play(tmp_path / "b.raw", recorder)
+    folders = [tmp_path / "r", *([recorder.save_clip()] if keep_us else [])]
+    results = recorder.close()
+    assert [result.facts.dropped["gaps"] for result in results] == [1] * len(folders)
+    times = np.concatenate([before.t_us, after.t_us + 21_200_000])
+    for folder in folders:
+        with open_events(folder / "events.raw") as reader:
+            found = reader.read()
+        assert found.t_us.tolist() == times.tolist()
+        assert found.x.tolist() == before.x.tolist() + after.x.tolist()
 
 
 def test_a_clip_holds_the_last_seconds_of_everything(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from velora_runtime.recording.words import BatchEncoder, Place, WordFormat, lead_in
+from velora_runtime.recording.word_encoder import WordEncoder, WordShifter
+from velora_runtime.recording.words import Place, WordFormat, lead_in, time_after
 
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import InputError
@@ -37,10 +38,10 @@ def as_lists(batch: EventBatch) -> list[list[int]]:
 class Pieces:
     """Words in pieces, each with the place that the decoder had reached before it."""
 
-    def __init__(self, encoding: Encoding, payload: bytes, n_bytes: int) -> None:
+    def __init__(self, encoding: Encoding, payload: bytes, n_bytes: int, is_legacy: bool = False) -> None:
         self.places: list[Place | None] = []
         self.data: list[bytes] = []
-        walker = RawWalker(encoding, SENSOR, is_legacy=False)
+        walker = RawWalker(encoding, SENSOR, is_legacy)
         walker.tap = self
         rest = payload
 
@@ -58,6 +59,9 @@ class Pieces:
     def take_words(self, words: np.ndarray[Any, Any], walker: RawWalker) -> None:
         self.places.append(Place.of(walker))
         self.data.append(words.tobytes())
+
+    def begin(self, shift_us: int) -> None:
+        raise AssertionError("a file is one stream")
 
     def take_batch(self, batch: EventBatch) -> None:
         raise AssertionError("raw words are no batches")
@@ -115,17 +119,34 @@ def test_a_header_of_evt21_tells_the_order_of_halves() -> None:
     assert b"% endianness legacy\n" in own.full_header()
 
 
-def test_arrays_become_words_of_one_stream(tmp_path: Path) -> None:
-    """Times as of a camera that counts from 1970."""
-    base = 1_800_000_000_000_000
-    first, second = make_batch(base + np.arange(50) * 900), make_batch(base + 45_000 + np.arange(50) * 900)
-    encoder = BatchEncoder(SENSOR)
-    (place, words), (place_2, words_2) = encoder.encode_words(first), encoder.encode_words(second)
-    form = WordFormat("EVT2", SENSOR)
-    assert place is None
-    assert place_2 == Place(int(first.t_us[-1]) >> 6 << 6)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("gap_us", [0, 5_000, 9_000_000, 100_000_000, 2**35])
+def test_a_gap_is_bridged_to_the_right_time(encoding: Encoding, gap_us: int, tmp_path: Path) -> None:
+    """The decoder has a time already, and its clock comes round in the gap, or comes round often."""
+    form = WordFormat(encoding, SENSOR)
+    first = make_batch(40_000_000 + np.arange(50) * 997)
+    second = make_batch(first.t_us[-1] + gap_us + np.arange(50) * 997, seed=6)
+    place, words = WordEncoder(form).encode(first)
+    place_2, words_2 = WordEncoder(form).encode(second)
+    reached_us = time_after(form, place, words)
+    assert reached_us is not None
+    assert 0 <= int(first.t_us[-1]) - reached_us < 64
+    (tmp_path / "e.raw").write_bytes(
+        form.full_header() + lead_in(form, place) + words + lead_in(form, place_2, reached_us) + words_2
+    )
+    with open_events(tmp_path / "e.raw") as reader:
+        assert as_lists(reader.read()) == as_lists(EventBatch.concatenate([first, second]))
+
+
+@pytest.mark.parametrize("is_legacy", [True, False])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_arrays_become_words_of_one_stream(encoding: Encoding, is_legacy: bool, tmp_path: Path) -> None:
+    first, second = make_batch(70_000_000 + np.arange(50) * 900), make_batch(70_045_000 + np.arange(50) * 900)
+    form = WordFormat(encoding, SENSOR, is_legacy)
+    encoder = WordEncoder(form)
+    (place, words), (place_2, words_2) = encoder.encode(first), encoder.encode(second)
     for data, wanted in (
-        (words + words_2, EventBatch.concatenate([first, second])),
+        (lead_in(form, place) + words + words_2, EventBatch.concatenate([first, second])),
         (lead_in(form, place_2) + words_2, second),
     ):
         (tmp_path / "e.raw").write_bytes(form.full_header() + data)
@@ -134,7 +155,43 @@ def test_arrays_become_words_of_one_stream(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["e.raw"]
 
 
+def test_evt2_tells_the_times_of_cameras_that_count_from_1970(tmp_path: Path) -> None:
+    form, batch = WordFormat("EVT2", SENSOR), make_batch(1_800_000_000_000_000 + np.arange(50) * 900)
+    place, words = WordEncoder(form).encode(batch)
+    (tmp_path / "e.raw").write_bytes(form.full_header() + lead_in(form, place) + words)
+    with open_events(tmp_path / "e.raw") as reader:
+        assert as_lists(reader.read()) == as_lists(batch)
+
+
+@pytest.mark.parametrize("is_legacy", [True, False])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_words_are_told_on_another_clock_cut_anywhere(
+    encoding: Encoding, is_legacy: bool, tmp_path: Path
+) -> None:
+    """A camera that counts from 0 again, 33.4 s into the run; what came first is not there."""
+    batch, shift_us = make_batch(np.arange(400) * 1003), 33_399_999
+    form = WordFormat(encoding, SENSOR, is_legacy)
+    place, words = WordEncoder(form).encode(batch)
+    whole = lead_in(form, place) + words
+    at = len(whole) // 3 // 8 * 8
+    pieces = Pieces(encoding, whole, at, is_legacy)
+    shifter = WordShifter(form, pieces.places[1], shift_us)
+    made = [shifter.shift(data) for data in pieces.data[1:]]
+    assert made[0] is not None
+    out = lead_in(form, made[0][0]) + b"".join(part[1] for part in made if part is not None)
+    (tmp_path / "e.raw").write_bytes(form.full_header() + out)
+    with open_events(tmp_path / "e.raw") as reader:
+        found = reader.read()
+    assert 200 < len(found) < 300
+    moved = EventBatch(batch.t_us + shift_us, batch.x, batch.y, batch.p)
+    assert as_lists(found) == as_lists(moved[400 - len(found) :])
+
+
+def test_words_without_events_are_nothing_on_another_clock() -> None:
+    assert WordShifter(WordFormat("EVT3", SENSOR), None, 5).shift(b"\x00\xe0" * 4) is None
+
+
 def test_arrays_out_of_order_are_refused() -> None:
-    encoder = BatchEncoder(SENSOR)
+    encoder = WordEncoder(WordFormat("EVT2", SENSOR))
     with pytest.raises(InputError, match="earlier than the event before it"):
-        encoder.encode_words(make_batch(np.array([20, 10])))
+        encoder.encode(make_batch(np.array([20, 10])))

@@ -45,6 +45,9 @@ class FrameAccumulator(Protocol):
 class EventTap(Protocol):
     """Listens to what a stream takes in, before it is walked over; called by the thread that walks it."""
 
+    def begin(self, shift_us: int) -> None:
+        """What comes now need not go on from what came before; `shift_us` belongs to the times in words."""
+
     def take_words(self, words: NDArray[Any], walker: RawWalker) -> None:
         """Raw words as they came, whole ones.
 
@@ -153,6 +156,12 @@ class EventReader(ABC):
     @abstractmethod
     def stream(self) -> EventStream:
         """A new stream over the whole recording."""
+
+    def stream_from(self, t_us: int) -> EventStream:
+        """A new stream that begins at the first event at `t_us` or later."""
+        stream = self.stream()
+        stream.skip_until(t_us)
+        return stream
 
     @abstractmethod
     def triggers(self) -> TriggerBatch:

@@ -25,13 +25,15 @@ class Words:
         form: their format.
         data: whole words.
         place: where the stream stood before them; None at its very beginning.
-        at: bytes of the stream before them: pieces whose bytes follow on each other need no lead-in.
+        number: of the piece; one that does not follow on the piece before needs a lead-in.
+        shift_us: what to add to their times: the camera's clock began anew.
     """
 
     form: WordFormat
     data: bytes
     place: Place | None
-    at: int
+    number: int
+    shift_us: int = 0
 
     @property
     def n_bytes(self) -> int:
@@ -41,7 +43,7 @@ class Words:
     @property
     def t_us(self) -> int | None:
         """Time before the first event."""
-        return None if self.place is None else self.place.t_us
+        return None if self.place is None else self.place.t_us + self.shift_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,11 @@ class Events:
 
     Attributes:
         batch: the events.
-        at: events of the stream before them.
+        number: as of words.
     """
 
     batch: EventBatch
-    at: int
+    number: int
 
     @property
     def n_bytes(self) -> int:

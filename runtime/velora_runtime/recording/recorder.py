@@ -70,7 +70,7 @@ class Recorder:
         self.options = options
         self._backlog: Backlog[Item | _Order] = Backlog(BACKLOG_BYTES, waits=options.waits)
         self._form: WordFormat | None = None
-        self._at = 0
+        self._number = self._shift_us = 0
         self._latest: Words | Events | None = None
         # Each counter is written by one thread of the pipeline.
         self._dropped = {"word_bytes": 0, "events": 0, "frames": 0, "edges": 0, "predictions": 0}
@@ -84,15 +84,21 @@ class Recorder:
         """What it is doing, as of a moment ago."""
         return replace(self._state, results=self._scribe.results, saving=self._scribe.saving)
 
+    def begin(self, shift_us: int) -> None:
+        """What comes now need not go on from what came before; the packing thread."""
+        self._number += 1
+        self._shift_us = shift_us
+
     def take_words(self, words: NDArray[np.generic], walker: RawWalker) -> None:
         """Raw words of the event camera; the packing thread."""
         if self._form is None:
             self._form = WordFormat.of(walker)
-        self._take_events(Words(self._form, words.tobytes(), Place.of(walker), self._at), words.nbytes)
+        piece = Words(self._form, words.tobytes(), Place.of(walker), self._number, self._shift_us)
+        self._take_events(piece, words.nbytes)
 
     def take_batch(self, batch: EventBatch) -> None:
         """Events of a camera without raw words, which nobody changes later; the packing thread."""
-        self._take_events(Events(batch, self._at), len(batch))
+        self._take_events(Events(batch, self._number), len(batch))
 
     def take_edges(self, edges: TriggerBatch) -> None:
         """Trigger edges; the packing thread."""
@@ -170,7 +176,7 @@ class Recorder:
         return self._scribe.start(self._latest)
 
     def _take_events(self, item: Words | Events, n: int) -> None:
-        self._at += n
+        self._number += 1
         self._latest = item
         if self._is_wanted:
             self._put(item, "word_bytes" if isinstance(item, Words) else "events", n)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from velora_edge.errors import InputError
 from velora_runtime.recording.append_file import AppendFile
+from velora_runtime.recording.event_words import EventWords
 from velora_runtime.recording.items import Compressed, Events, Picture, Words
 from velora_runtime.recording.recent import Recent
 from velora_runtime.recording.results import RecorderState, RecordOptions, RecordResult
-from velora_runtime.recording.words import BatchEncoder, WordFormat
 from velora_runtime.recording.writer import RecordingWriter
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ class Scribe:
         self._options, self._about, self._note, self._open_file = options, about, note, open_file
         self._dropped, self._dropped_before = dropped, dict(dropped)
         self._recent = Recent(options.keep_us, options.keep_bytes) if options.keep_us else None
-        self._encoder: BatchEncoder | None = None
-        self._encoded: Words | None = None
-        self._encoded_end = 0
+        self._events = EventWords((about.events or {}).get("sensor"))
         self._clips: list[threading.Thread] = []
         self._results: tuple[RecordResult, ...] = ()
         self._lock = threading.Lock()
@@ -78,14 +76,7 @@ class Scribe:
 
     def write(self, item: Item) -> RecordResult | None:
         """Write and keep a piece. An error ends the recording: then, its result; never raises."""
-        try:
-            if not isinstance(item, Events):
-                self._write(item)
-            elif item.at >= self._encoded_end:
-                self._write(self._encode(item))
-        except Exception as error:  # whatever it is: the recognition must go on
-            return self.end(_reason(error))
-        return None
+        return self._guarded(lambda: self._write(item))
 
     def start(self, latest: Words | Events | None = None) -> Path:
         """Begin a recording in a new folder; return the folder.
@@ -147,31 +138,32 @@ class Scribe:
         )
 
     def _begin_with(self, latest: Words | Events | None) -> RecordResult | None:
-        """Write the latest piece of the event camera, which may have been kept already."""
-        if isinstance(latest, Events) and latest.at < self._encoded_end:
-            latest = self._encoded
-        recent, self._recent = self._recent, self._recent if isinstance(latest, Events) else None
-        try:
-            return None if latest is None else self.write(latest)
-        finally:
-            self._recent = recent
+        """Write the latest piece of the event camera; where the last seconds are kept, it is among them."""
 
-    def _write(self, item: Piece) -> None:
+        def begin() -> None:
+            words = self._events.latest if self._recent is not None else None
+            if self._recent is None and latest is not None:
+                words = self._events.finish(latest)
+            if words is not None and self._writer is not None:
+                self._writer.write(words)
+
+        return self._guarded(begin)
+
+    def _write(self, item: Item) -> None:
+        piece = self._events.finish(item) if isinstance(item, (Words, Events)) else item
+        if piece is None:
+            return
         if self._writer is not None:
-            self._writer.write(item)
+            self._writer.write(piece)
         if self._recent is not None:
-            self._recent.add(Compressed.of(item) if isinstance(item, Picture) else item)
+            self._recent.add(Compressed.of(piece) if isinstance(piece, Picture) else piece)
 
-    def _encode(self, item: Events) -> Words:
-        width, height = (self._about.events or {})["sensor"]
-        if self._encoder is None:
-            self._encoder = BatchEncoder((width, height))
-        place, data = self._encoder.encode_words(item.batch)
-        before = self._encoded
-        at = 0 if before is None else before.at + len(before.data) + (item.at != self._encoded_end)
-        self._encoded_end = item.at + len(item.batch)
-        self._encoded = Words(WordFormat("EVT2", (width, height)), data, place, at)
-        return self._encoded
+    def _guarded(self, work: Callable[[], None]) -> RecordResult | None:
+        try:
+            work()
+        except Exception as error:  # whatever it is: the recognition must go on
+            return self.end(_reason(error))
+        return None
 
     def _write_clip(self, writer: RecordingWriter, items: Sequence[Piece]) -> None:
         why = CLIP

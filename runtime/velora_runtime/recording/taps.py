@@ -6,7 +6,7 @@ Each wraps a part of the pipeline, or stands beside one, and changes nothing of 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from velora_edge.datatypes import TriggerBatch
 from velora_edge.events.base import EventStream
@@ -24,7 +24,7 @@ EDGES_KEPT = 4096
 
 
 class RecordedStream(EventStream):
-    """An event stream whose words, events and edges a recorder gets too.
+    """An event stream whose words, events and edges a recorder gets too; in all else it is that stream.
 
     Single-threaded: whoever packs frames from it.
     """
@@ -34,6 +34,24 @@ class RecordedStream(EventStream):
         self._stream, self._recorder = stream, recorder
         self._edges: deque[TriggerBatch] = deque(maxlen=EDGES_KEPT)
         stream.listen(recorder)
+
+    def __getattr__(self, name: str) -> Any:
+        """What streams of this kind have beyond others."""
+        return getattr(self._stream, name)
+
+    @property
+    def is_live(self) -> bool:  # type: ignore[override]
+        """Events are still on their way."""
+        return self._stream.is_live
+
+    @property
+    def shift_us(self) -> int:  # type: ignore[override]
+        """What to add to the camera's times to get the stream's."""
+        return self._stream.shift_us
+
+    def await_window(self, t0_us: int, t1_us: int) -> bool:
+        """Wait until all events of [t0, t1) are there, or will not come; whether the camera was there."""
+        return self._stream.await_window(t0_us, t1_us)
 
     @property
     def t_next_us(self) -> int | None:
@@ -86,6 +104,10 @@ class RecordedSync:
     def __init__(self, sync: Sync, recorder: Recorder) -> None:
         self.line = sync.line
         self._sync, self._recorder = sync, recorder
+
+    def __getattr__(self, name: str) -> Any:
+        """What synchronisations of this kind have beyond others."""
+        return getattr(self._sync, name)
 
     def place(self, frame: RGBFrame) -> Placed | None:
         """The frame on the event clock; None if it has no place there."""

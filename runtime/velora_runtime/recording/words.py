@@ -1,25 +1,20 @@
-"""Raw words apart from the file that they came in: header, what must stand before a cut, words of arrays."""
+"""Raw words apart from the file that they came in: the header, and what must stand before a cut."""
 
 from __future__ import annotations
 
-import io
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from velora_edge.errors import RecordingError
 from velora_edge.events import _raw_state as s
+from velora_edge.events._sink_kernels import CountSink
 from velora_edge.events.raw_header import parse_header
-from velora_edge.events.writers._raw_kernels import HIGH
-from velora_edge.events.writers.raw import EVT2Writer
+from velora_edge.events.raw_walker import NEVER, RawWalker
 
 if TYPE_CHECKING:
-    from velora_edge.datatypes import EventBatch
     from velora_edge.events.raw_header import Encoding
-    from velora_edge.events.raw_walker import RawWalker
 
 _VERSION = {"EVT2": "2.0", "EVT2.1": "2.1", "EVT3": "3.0"}
 _NAME = {"EVT2": "EVT2", "EVT2.1": "EVT21", "EVT3": "EVT3"}
@@ -102,16 +97,22 @@ class Place:
         return cls(int(state[s.T_US]), int(state[s.Y]), int(state[s.BASE]), int(state[s.BASE_P]))
 
 
-def lead_in(form: WordFormat, place: Place) -> bytes:
-    """Words that bring a new decoder to `place`, so that a file may begin there.
+def lead_in(form: WordFormat, place: Place, after_us: int | None = None) -> bytes:
+    """Words that bring a decoder to `place`, so that what comes after them may follow.
 
     TIME_HIGH comes round, every 16.8 s in EVT3; to reach the same time as the stream, the decoder is led
     through all its turns, four words each: 20 kB for a day of EVT3.
+
+    Args:
+        form: of the words.
+        place: where the decoder is to stand.
+        after_us: the time that the decoder has reached; None for one that has seen no time yet.
     """
     low_bits, high_bits = _TIME_BITS[form.encoding]
     high, turn = place.t_us >> low_bits, 1 << high_bits
-    steps = np.arange(0, high if high >= turn else 0, turn // 4, dtype=np.int64)
-    highs = np.append(steps, high) % turn
+    from_zero = 0 if high >= turn else high
+    start = from_zero if after_us is None else (after_us >> low_bits) + turn // 4
+    highs = np.append(np.arange(start, high, turn // 4, dtype=np.int64), high) % turn
     if form.encoding == "EVT2":
         return (highs | 8 << 28).astype("<u4").tobytes()
     if form.encoding == "EVT2.1":
@@ -126,39 +127,19 @@ def lead_in(form: WordFormat, place: Place) -> bytes:
     return np.array(words, "<u2").tobytes()
 
 
-class BatchEncoder(EVT2Writer):
-    """Arrays of events as EVT2 words in memory, one stream from the first batch to the last.
+def time_after(form: WordFormat, place: Place | None, data: bytes) -> int | None:
+    """The time that a decoder which stood at `place` has reached after these words; None if it saw none."""
+    walker = RawWalker(form.encoding, form.sensor, form.is_legacy)
+    rest = memoryview((b"" if place is None else lead_in(form, place)) + data)
 
-    EVT2 and not EVT3, although that may be smaller: its times reach far enough for cameras that count from
-    1970.
+    def read_into(memory: memoryview) -> int:
+        nonlocal rest
+        n = min(len(memory), len(rest))
+        memory[:n], rest = rest[:n], rest[n:]
+        return n
 
-    Single-threaded: whoever encodes.
-
-    Args:
-        sensor: width and height, pixels.
-
-    Raises:
-        InputError: if EVT2 has no room for such a sensor.
-    """
-
-    def __init__(self, sensor: tuple[int, int]) -> None:
-        super().__init__("events", *sensor)
-
-    def _open(self, path: Path) -> None:
-        super()._open(Path(os.devnull))
-        self._file.close()
-        self._memory = io.BytesIO()
-        self._file = self._memory  # type: ignore[assignment]
-
-    def encode_words(self, batch: EventBatch) -> tuple[Place | None, bytes]:
-        """Where the stream stood before the batch (None at its beginning), and the batch's words.
-
-        Raises:
-            InputError: if its events are not in time order, or cannot be told in EVT2.
-        """
-        high = int(self._state[HIGH])
-        self.write(batch)
-        data = self._memory.getvalue()
-        self._memory.seek(0)
-        self._memory.truncate()
-        return None if high < 0 else Place(high << 6), data
+    while walker.fill(read_into):
+        while walker.walk(NEVER, CountSink()):
+            pass
+    reached = Place.of(walker)
+    return None if reached is None else reached.t_us

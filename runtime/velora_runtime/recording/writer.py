@@ -13,7 +13,7 @@ from velora_runtime.recording import folder as names
 from velora_runtime.recording.append_file import AppendFile, check_room
 from velora_runtime.recording.items import Compressed, Edges, Picture, Words
 from velora_runtime.recording.video_writer import VideoWriter
-from velora_runtime.recording.words import lead_in
+from velora_runtime.recording.words import lead_in, time_after
 from velora_runtime.sinks.jsonl import encode_line
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class RecordingWriter:
         )
         self._files: dict[str, AppendFile] = {}
         self._video: VideoWriter | None = None
-        self._expected_at: int | None = None
+        self._last_words: Words | None = None
         self._gaps = 0
         self._synced_s = time.monotonic()
         try:
@@ -111,15 +111,23 @@ class RecordingWriter:
         if names.EVENTS not in self._files:
             self._tell_camera("events", {"encoding": item.form.encoding, "sensor": list(item.form.sensor)})
             self._file(names.EVENTS).write(item.form.full_header())
-        if self._expected_at is not None and item.at < self._expected_at:
+        last = self._last_words
+        if last is not None and item.number <= last.number:
             return  # written already: a recording begins with the latest piece, which may come again
-        if item.at != self._expected_at:
-            self._gaps += self._expected_at is not None
-            if item.place is not None:
-                self._file(names.EVENTS).write(lead_in(item.form, item.place))
-        self._expected_at = item.at + len(item.data)
+        if last is None and item.place is not None:
+            self._file(names.EVENTS).write(lead_in(item.form, item.place))
+        elif last is not None and item.number != last.number + 1:
+            self._bridge(last, item)
+        self._last_words = item
         self._file(names.EVENTS).write(item.data)
         self._count("event_bytes", len(item.data))
+
+    def _bridge(self, last: Words, item: Words) -> None:
+        """Something lacks between two pieces: lead a decoder on to where the second begins."""
+        self._gaps += 1
+        if item.place is not None:
+            after_us = time_after(last.form, last.place, last.data)
+            self._file(names.EVENTS).write(lead_in(item.form, item.place, after_us))
 
     def _write_picture(self, item: Picture) -> None:
         if self._video is None:
