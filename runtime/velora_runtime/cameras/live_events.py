@@ -1,0 +1,116 @@
+"""A live event camera, put together: feed, thread, intake, queue and stream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from velora_edge.errors import CameraError, SourceError
+from velora_runtime.cameras.camera import Camera
+from velora_runtime.cameras.intake import EventIntake
+from velora_runtime.cameras.live_stream import BatchWalk, LiveStream, WordWalk
+from velora_runtime.cameras.parcels import ParcelQueue
+from velora_runtime.cameras.rate_cap import RateCap
+from velora_runtime.cameras.scout import Scout
+
+if TYPE_CHECKING:
+    from velora_runtime.sources.event_feed import EventFeed, LiveSetup
+
+QUEUE_BYTES = 64 << 20
+"""A second of the fastest camera."""
+WAITING_BYTES = 1 << 20
+"""Where the other side waits, little has to."""
+FIRST_WAIT_S = 10.0
+
+
+class LiveEvents:
+    """An event camera that is there. The main thread's, but for `counts`.
+
+    Args:
+        feed: the camera; opened here.
+        setup: how.
+
+    Raises:
+        SourceError: if it is not there, or cannot be used.
+        InputError: likewise.
+
+    Attributes:
+        stream: its events.
+        intake: its clock and its counts.
+    """
+
+    def __init__(self, feed: EventFeed, setup: LiveSetup) -> None:
+        if setup.waits and not feed.can_wait:
+            raise SourceError("a camera cannot wait", path=feed.name, remedy="leave out --pace max")
+        open_first(feed)
+        self.name, self.sensor, self.layout = feed.name, feed.sensor, feed.layout
+        is_paced = not setup.waits
+        queue = ParcelQueue(QUEUE_BYTES if is_paced else WAITING_BYTES, waits=setup.waits)
+        scout, walk = self._reader()
+        cap = RateCap(setup.cap)
+        self.intake = EventIntake(
+            queue, scout, cap, setup.clock, setup.stop, is_paced=is_paced, note=setup.note
+        )
+        self.camera: Camera[Any] = Camera(feed, self.intake, setup.patience, setup.clock, setup.note)
+        self.camera.adopt()
+        self.stream = LiveStream(
+            self.camera, self.intake, queue, walk, self.sensor, setup.clock, setup.stop, is_paced=is_paced
+        )
+        self._queue, self._walk = queue, walk
+
+    @property
+    def format(self) -> str:
+        """Name of its encoding."""
+        return "decoded" if self.layout is None else self.layout.encoding
+
+    def start(self) -> None:
+        """Let it deliver, and wait for the first data.
+
+        Raises:
+            SourceError: if nothing comes.
+        """
+        self.camera.start()
+        if not self.stream.await_first(FIRST_WAIT_S):
+            raise SourceError(
+                f"nothing came for {FIRST_WAIT_S:.0f} s",
+                path=self.name,
+                remedy="check that the camera sends events",
+            )
+
+    def warnings(self) -> list[str]:
+        """What was odd, one sentence each."""
+        found = self._walk.walker.warnings() if isinstance(self._walk, WordWalk) else []
+        counts = self.intake.counts
+        if counts.garbage_bytes:
+            found.append(f"{counts.garbage_bytes:,} bytes were no events and were passed over")
+        return [f"{self.name}: {sentence}" for sentence in found]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the summary."""
+        events = self.intake.counts.as_dict()
+        return {**self.camera.as_dict(), "events": {**events, "unread": self.stream.unread}}
+
+    def close(self) -> None:
+        """End the thread and let go of the camera."""
+        self.stream.close()
+
+    def _reader(self) -> tuple[Scout | None, WordWalk | BatchWalk]:
+        layout = self.layout
+        if layout is None:
+            return None, BatchWalk()
+        walk = WordWalk(layout.encoding, self.sensor, layout.is_legacy)
+        walk.walker.header = layout.header
+        return Scout(layout.encoding, self.sensor, layout.is_legacy), walk
+
+
+def open_first(feed: Any) -> None:
+    """Open a feed at the beginning of a run, where a camera that is not there is the user's to mend.
+
+    Raises:
+        SourceError: if it is not there.
+    """
+    try:
+        feed.open()
+    except CameraError as error:
+        raise SourceError(
+            str(error), path=feed.name, remedy="check that it is there; velora cameras lists what is"
+        ) from error

@@ -1,0 +1,163 @@
+"""A live RGB camera as a source of frames: the newest ones, on one clock however often it was lost."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from velora_edge.datatypes import RGBFrame
+from velora_edge.errors import SourceError
+from velora_runtime.cameras.camera import Camera, CameraState
+from velora_runtime.cameras.clock_map import ClockMap
+from velora_runtime.cameras.live_events import open_first
+from velora_runtime.cameras.live_stream import TURN_S
+from velora_runtime.cameras.metronome import Metronome
+from velora_runtime.cameras.pour import Pour
+from velora_runtime.cameras.timeline import Timeline
+from velora_runtime.sources.base import RGBSource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from velora_runtime.clock import Clock
+    from velora_runtime.sources.event_feed import LiveSetup
+    from velora_runtime.sources.rgb_feed import RGBFeed, Shot
+
+ROOM = 2
+"""Pictures that wait for whoever iterates; newer ones take their place."""
+BACK_US = 1_000_000
+"""A picture that is earlier than the one before by less came late; by more, the stream began anew."""
+
+
+class _Slot:
+    """Puts times on the pictures and keeps the newest. `begin`, `take`, `end`: the camera's thread."""
+
+    def __init__(self, clock: Clock, stop: threading.Event) -> None:
+        self.clock_map = ClockMap()
+        self.received = self.overrun = 0
+        self.is_finished = self.is_host_clock = False
+        self.changed = threading.Condition()
+        self.shots: deque[tuple[int, int, Shot]] = deque()
+        self._timeline = Timeline(self.clock_map, BACK_US)
+        self._metronome, self._pour = Metronome(), Pour()
+        self._clock, self._stop = clock, stop
+
+    def begin(self) -> None:
+        self._timeline.begin()
+        self._metronome.restart()
+        self._pour.begin()
+
+    def take(self, item: Shot, arrived_us: int) -> None:
+        t_us = item.t_us
+        if t_us is not None and item.clock == "device":
+            due_us = self._pour.due_us(t_us, arrived_us)
+            if due_us > arrived_us:
+                self._clock.wait_until(due_us, self._stop)
+                arrived_us = self._clock.now_us()
+        self.is_host_clock = item.clock == "host" or t_us is None
+        if t_us is None:
+            t_us = self._metronome.place(arrived_us)
+        t_us = self._timeline.place(t_us, arrived_us)
+        with self.changed:
+            self.shots.append((t_us, self.received, item))
+            self.received += 1
+            if len(self.shots) > ROOM:
+                self.shots.popleft()
+                self.overrun += 1
+            self.changed.notify_all()
+
+    def end(self) -> None:
+        with self.changed:
+            self.is_finished = True
+            self.changed.notify_all()
+
+
+class LiveRGB(RGBSource):
+    """An RGB camera that is there.
+
+    Its times are the camera's own, or the host's where it has none; they go on over outages.
+
+    Single-threaded: whoever iterates; `state`, `overrun` and `clock_map` may be read from any thread.
+
+    Args:
+        feed: the camera; opened here.
+        setup: how.
+
+    Raises:
+        SourceError: if it is not there, or gives no pictures.
+
+    Attributes:
+        clock_map: its clock on the host's.
+    """
+
+    is_on_event_clock = False
+    is_live = True
+
+    def __init__(self, feed: RGBFeed, setup: LiveSetup) -> None:
+        if setup.waits:
+            raise SourceError("a camera cannot wait", path=feed.name, remedy="leave out --pace max")
+        open_first(feed)
+        self.name, self.warnings = feed.name, []
+        self.width, self.height = feed.size
+        self._slot, self._stop = _Slot(setup.clock, setup.stop), setup.stop
+        self.clock_map = self._slot.clock_map
+        self.camera: Camera[Shot] = Camera(feed, self._slot, setup.patience, setup.clock, setup.note)
+        self.camera.adopt()
+
+    @property
+    def state(self) -> CameraState:
+        """What the camera is doing."""
+        return self.camera.state
+
+    @property
+    def overrun(self) -> int:
+        """Pictures that came while nobody took those before."""
+        return self._slot.overrun
+
+    @property
+    def is_host_clock(self) -> bool:
+        """Its times are those of the host's clock as they stand."""
+        return self._slot.is_host_clock and not self._slot._timeline.shift_us
+
+    def start(self) -> None:
+        """Let it deliver."""
+        self.camera.start()
+
+    def __iter__(self) -> Iterator[RGBFrame]:
+        """Frames as they come, until the camera or the run ends."""
+        while (found := self._next()) is not None:
+            t_us, seq, shot = found
+            yield RGBFrame(shot.render(), t_us, seq)
+
+    def times_us(self) -> NDArray[np.int64]:
+        """None: they have not come yet."""
+        return np.empty(0, np.int64)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the summary."""
+        slot = self._slot
+        frames = {"received": slot.received, "overrun": slot.overrun, "unread": len(slot.shots)}
+        return {**self.camera.as_dict(), "frames": frames}
+
+    def close(self) -> None:
+        """End the camera's thread and let go of the camera."""
+        self._slot.end()
+        self.camera.close()
+
+    def _next(self) -> tuple[int, int, Shot] | None:
+        slot = self._slot
+        while not self._stop.is_set():
+            if self.camera.error is not None:
+                raise self.camera.error
+            with slot.changed:
+                if slot.shots:
+                    return slot.shots.popleft()
+                if slot.is_finished:
+                    return None
+                slot.changed.wait(TURN_S)
+        return None

@@ -1,0 +1,309 @@
+"""A live camera's events on their way into frames: the packing thread's end of the queue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from velora_edge.datatypes import TriggerBatch
+from velora_edge.events import _array_kernels as kernels
+from velora_edge.events import _raw_state as s
+from velora_edge.events._sink_kernels import CountSink, FrameSink
+from velora_edge.events.base import EventStream
+from velora_edge.events.raw_walker import RawWalker
+from velora_runtime.cameras.scout import restore_place
+
+if TYPE_CHECKING:
+    import threading
+
+    from velora_edge.datatypes import EventBatch
+    from velora_edge.events.base import EventTap, FrameAccumulator
+    from velora_edge.events.raw_header import Encoding
+    from velora_runtime.cameras.camera import Camera, CameraState
+    from velora_runtime.cameras.intake import EventIntake
+    from velora_runtime.cameras.parcels import Decoded, Parcel, ParcelQueue
+    from velora_runtime.clock import Clock
+
+LEAST_GRACE_US, MOST_GRACE_US = 10_000, 250_000
+"""How much later than the earliest data may come before a silent sensor's window is closed."""
+TURN_S = 0.02
+"""How often whoever waits looks at the clock, the camera's state and the end of the run."""
+HARMLESS = {"EVT2": b"\0\0\0\xe0", "EVT2.1": bytes(8), "EVT3": b"\0\xe0"}
+"""Words that say nothing, to load the kernels with."""
+
+
+class _Walk(Protocol):
+    """Walks the parcel that it was given."""
+
+    def load(self, parcel: Parcel, *, follows: bool) -> None:
+        """Stand before a parcel, which comes right after the one before, or not."""
+
+    def count(self, t1_us: int) -> tuple[int, bool]:
+        """Pass over the events before `t1_us`: how many, and whether any are left."""
+
+    def accumulate(self, t1_us: int, frame: FrameAccumulator) -> tuple[int, bool]:
+        """Add the events before `t1_us` to the frame: how many, and whether any are left."""
+
+
+class WordWalk:
+    """Raw words, straight into frames; times are the camera's."""
+
+    def __init__(self, encoding: Encoding, sensor: tuple[int, int], is_legacy: bool) -> None:
+        self.walker = RawWalker(encoding, sensor, is_legacy)
+
+    def load(self, parcel: Parcel, *, follows: bool) -> None:
+        """Stand before the parcel's words."""
+        words, before = parcel.words, parcel.before
+        assert words is not None
+        assert before is not None
+        if not follows:
+            restore_place(self.walker.state, before)
+            if self.walker.tap is not None:
+                self.walker.tap.begin(parcel.shift_us)
+        self._fill(words)
+
+    def count(self, t1_us: int) -> tuple[int, bool]:
+        """Pass over the events before `t1_us`: how many, and whether any are left."""
+        is_left = self.walker.walk(t1_us, CountSink())
+        return self.walker.walked, is_left
+
+    def accumulate(self, t1_us: int, frame: FrameAccumulator) -> tuple[int, bool]:
+        """Add the events before `t1_us` to the frame: how many, and whether any are left."""
+        self.walker.state[s.PLACED] = 0
+        is_left = self.walker.walk(t1_us, FrameSink(frame.table, frame.state))
+        frame.events += int(self.walker.state[s.PLACED])
+        return self.walker.walked, is_left
+
+    def warm_up(self, frame: FrameAccumulator) -> None:
+        """Load the kernels by walking a word that says nothing."""
+        other = WordWalk(self.walker.encoding, self.walker.sensor, self.walker.is_legacy)
+        other._fill(HARMLESS[self.walker.encoding])
+        other.count(1)
+        other._fill(HARMLESS[self.walker.encoding])
+        other.accumulate(1, frame)
+
+    def _fill(self, words: bytes) -> None:
+        def read_into(memory: memoryview) -> int:
+            memory[: len(words)] = words
+            return len(words)
+
+        self.walker.fill(read_into)
+
+
+class BatchWalk:
+    """Decoded events, into frames; times are the stream's."""
+
+    def __init__(self) -> None:
+        self.tap: EventTap | None = None
+        self._parcel: Parcel | None = None
+        self._position = 0
+        self._counts = np.zeros(1, np.int64)
+
+    def load(self, parcel: Parcel, *, follows: bool) -> None:
+        """Stand before the parcel's events."""
+        self._parcel, self._position = parcel, 0
+        if self.tap is not None and parcel.batch is not None and len(parcel.batch):
+            if not follows:
+                self.tap.begin(0)
+            self.tap.take_batch(parcel.batch)
+
+    def count(self, t1_us: int) -> tuple[int, bool]:
+        """Pass over the events before `t1_us`: how many, and whether any are left."""
+        batch, start = self._batch(), self._position
+        self._position = int(kernels.find_end(batch.t_us, start, t1_us))
+        return self._position - start, self._position < len(batch)
+
+    def accumulate(self, t1_us: int, frame: FrameAccumulator) -> tuple[int, bool]:
+        """Add the events before `t1_us` to the frame: how many, and whether any are left."""
+        batch, start = self._batch(), self._position
+        self._counts[0] = 0
+        self._position = int(
+            kernels.accumulate_arrays(
+                batch.t_us, batch.x, batch.y, batch.p, start, t1_us, frame.table, frame.state, self._counts
+            )
+        )
+        frame.events += int(self._counts[0])
+        return self._position - start, self._position < len(batch)
+
+    def _batch(self) -> EventBatch:
+        assert self._parcel is not None
+        assert self._parcel.batch is not None
+        return self._parcel.batch
+
+
+class LiveStream(EventStream):
+    """The events of a camera that is there, or not.
+
+    Single-threaded: the packing thread; `state` and `now_us` may be asked by any.
+
+    Args:
+        camera: gives the parcels.
+        intake: made them.
+        queue: has those that wait.
+        walk: walks them.
+        sensor: width and height, pixels.
+        clock: the host's.
+        stop: the run is to end.
+        is_paced: the stream keeps the pace of the host's clock: a silent sensor's window ends by it.
+    """
+
+    is_live = True
+
+    def __init__(
+        self,
+        camera: Camera[bytes] | Camera[Decoded] | Camera[bytes | Decoded],
+        intake: EventIntake,
+        queue: ParcelQueue,
+        walk: WordWalk | BatchWalk,
+        sensor: tuple[int, int],
+        clock: Clock,
+        stop: threading.Event,
+        *,
+        is_paced: bool,
+    ) -> None:
+        self.width, self.height = sensor
+        self._camera, self._intake, self._queue, self._walk = camera, intake, queue, walk
+        self._clock, self._stop, self._is_paced = clock, stop, is_paced
+        self._parcel: Parcel | None = None
+        self._number = -1
+        self._walked = 0
+        self._edges: list[TriggerBatch] = []
+
+    @property
+    def state(self) -> CameraState:
+        """What the camera is doing."""
+        return self._camera.state
+
+    @property
+    def shift_us(self) -> int:  # type: ignore[override]
+        """What to add to the camera's times to get the stream's, where the next events stand."""
+        parcel = self._parcel or self._queue.peek()
+        return 0 if parcel is None or parcel.words is None else parcel.shift_us
+
+    @property
+    def t_next_us(self) -> int | None:
+        """Time of the stream's first parcel; None once the camera has ended and all is walked over."""
+        if self._queue.is_finished and self._parcel is None and self._queue.peek() is None:
+            return None
+        return self._intake.first_us
+
+    def now_us(self) -> int | None:
+        """The stream's time at this moment, by the host's clock; None before the first data."""
+        clock_map = self._intake.clock_map
+        return clock_map.to_device_us(self._clock.now_us()) if clock_map.is_known else None
+
+    def listen(self, tap: EventTap) -> None:
+        """Let `tap` have the words, or the events, from now on."""
+        if isinstance(self._walk, WordWalk):
+            self._walk.walker.tap = tap
+        else:
+            self._walk.tap = tap
+
+    @property
+    def unread(self) -> int:
+        """Events that came and were not walked over; for the end of the run."""
+        begun = 0 if self._parcel is None else self._parcel.events - self._walked
+        return begun + self._queue.events
+
+    def await_first(self, seconds: float) -> bool:
+        """Wait for the first data, for at most so long; whether there is any."""
+        until_us = self._clock.now_us() + round(seconds * 1e6)
+        while self._intake.first_us is None and not self._is_over() and self._clock.now_us() < until_us:
+            self._queue.wait(TURN_S)
+            self._raise_error()
+        return self._intake.first_us is not None
+
+    def await_window(self, t0_us: int, t1_us: int) -> bool:
+        """Wait until all events of [t0, t1) are there, or will not come; whether the camera was there.
+
+        Raises:
+            VeloraError: whatever ended the camera's thread.
+        """
+        while (verdict := self.judge_window(t0_us, t1_us, self._clock.now_us())) is None:
+            self._queue.wait(TURN_S)
+            self._raise_error()
+        return verdict
+
+    def judge_window(self, t0_us: int, t1_us: int, now_us: int) -> bool | None:
+        """Whether the camera was there in [t0, t1); None while its events may still come."""
+        reached_us = self._queue.reached_us
+        if (reached_us is not None and reached_us >= t1_us) or self._is_over():
+            return self._intake.covers(t0_us, t1_us)
+        if not self._is_paced:
+            return None
+        if not self._camera.is_delivering:
+            return self._intake.covers(t0_us, t1_us)
+        clock_map = self._intake.clock_map
+        if not clock_map.is_known:
+            return None
+        grace_us = max(LEAST_GRACE_US, min(2 * clock_map.lateness_us, MOST_GRACE_US))
+        return None if now_us < clock_map.to_host_us(t1_us) + grace_us else True
+
+    def skip_until(self, t_us: int) -> int:
+        """Pass over the events before `t_us`; return how many they were."""
+        skipped = 0
+        while (parcel := self._load()) is not None:
+            n, is_left = self._walk.count(t_us - self._shift_of(parcel))
+            skipped += n
+            self._walked += n
+            if is_left:
+                break
+            self._parcel = None
+        return skipped
+
+    def accumulate_until(self, t1_us: int, frame: FrameAccumulator) -> int:
+        """Add the events before `t1_us` to the frame; return how many were walked over.
+
+        Where the camera's clock begins anew, it stops: the frame's window is on the clock before.
+        """
+        self._check_sensor(frame)
+        walked, shift_us = 0, self.shift_us
+        while (parcel := self._load()) is not None and self._shift_of(parcel) == shift_us:
+            n, is_left = self._walk.accumulate(t1_us - shift_us, frame)
+            walked += n
+            self._walked += n
+            if is_left:
+                break
+            self._parcel = None
+        return walked
+
+    def take_triggers(self) -> TriggerBatch:
+        """The trigger edges of the parcels that were begun since the last call."""
+        taken = TriggerBatch.concatenate(self._edges)
+        self._edges.clear()
+        return taken
+
+    def warm_up(self, frame: FrameAccumulator) -> None:
+        """Load the kernels, so that the first real window is not slower; the frame is left empty."""
+        if isinstance(self._walk, WordWalk):
+            self._walk.warm_up(frame)
+
+    def close(self) -> None:
+        """End the camera's thread and let go of the device."""
+        self._queue.finish()
+        self._camera.close()
+
+    def _load(self) -> Parcel | None:
+        """The parcel that is walked; takes the next one where there is none."""
+        if self._parcel is None:
+            parcel = self._queue.get()
+            if parcel is None:
+                return None
+            self._walk.load(parcel, follows=parcel.number == self._number + 1)
+            self._parcel, self._number, self._walked = parcel, parcel.number, 0
+            if len(parcel.edges):
+                self._edges.append(parcel.edges)
+                del self._edges[:-64]
+        return self._parcel
+
+    def _shift_of(self, parcel: Parcel) -> int:
+        return 0 if parcel.words is None else parcel.shift_us
+
+    def _is_over(self) -> bool:
+        """Nothing more will come."""
+        return self._queue.is_finished or self._stop.is_set()
+
+    def _raise_error(self) -> None:
+        if self._camera.error is not None:
+            raise self._camera.error
