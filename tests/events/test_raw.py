@@ -89,6 +89,35 @@ def test_decoding_in_pieces_equals_decoding_at_once(shared_events, name, piece):
     assert split.warnings() == whole.warnings()
 
 
+@pytest.mark.parametrize("name", [*RECORDINGS, "derived_faery_evt21.raw"])
+def test_reading_whole_equals_reading_in_batches(shared_events, name):
+    reader = open_events(shared_events / name)
+    batches = list(reader)
+    assert len(batches) > 1
+    assert digests(reader.read()) == digests(EventBatch.concatenate(batches))
+
+
+def test_a_recording_that_grew_while_it_was_read_is_read_to_its_end(write, monkeypatch):
+    monkeypatch.setattr("velora_edge.events.raw.count_at_most", lambda reader: 1)
+    words = [w.time_high(0), w.addr_y(0), *(w.addr_x(x % 40) for x in range(50_000))]
+    batch = open_events(write(w.evt3(*words))).read()
+    assert batch.x.tolist() == [x % 40 for x in range(50_000)]
+
+
+@pytest.mark.parametrize("name", [*RECORDINGS, "derived_faery_evt21.raw"])
+def test_a_stream_from_a_time_begins_with_its_first_event(shared_events, name):
+    reader = open_events(shared_events / name)
+    batch = reader.read()
+    for share in (0.0, 0.3, 0.99):
+        t_us = int(batch.t_us[int(len(batch) * share)])
+        first = int(np.argmax(batch.t_us >= t_us))
+        with reader.stream_from(t_us) as stream:
+            found = stream.read_batch(5000)
+        assert w.rows(found[:5000]) == w.rows(batch[first : first + len(found)][:5000])
+    with reader.stream_from(int(batch.t_us[-1]) + 1) as stream:
+        assert stream.t_next_us is None
+
+
 def _windows(reader, representation, edges_us, table=False):
     registration = RegistrationMap.from_fit((reader.height, reader.width), (24, 32), "letterbox")
     if table:

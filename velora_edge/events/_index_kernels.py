@@ -9,6 +9,7 @@ import numpy as np
 from velora_edge.events import _evt2_kernels as evt2
 from velora_edge.events import _evt3_careful as evt3
 from velora_edge.events import _raw_state as s
+from velora_edge.events._bits import count_ones
 from velora_edge.events._compile import kernel
 from velora_edge.events._lend import lend
 from velora_edge.events._raw_state import count_turn
@@ -108,3 +109,38 @@ def recall_addresses(words: Any, state: Any) -> None:
             state[s.BASE] += 12
         elif kind == 5:
             state[s.BASE] += 8
+
+
+@kernel
+def count_at_most_evt3(words: Any) -> Any:
+    """How many events these words hold at most; written so that the compiler vectorises it."""
+    words = lend(words)
+    n = np.int64(0)
+    for i in range(np.uint64(len(words))):
+        word = words[i]
+        kind = word >> np.uint16(12)
+        mask = word & np.uint16(0xFFF)
+        is_vector = (kind == np.uint16(4)) | (kind == np.uint16(5))
+        n += np.int64(kind == np.uint16(2)) + (count_ones(mask) if is_vector else np.uint16(0))
+    return n
+
+
+@kernel
+def count_at_most_evt2(words: Any) -> Any:
+    """As `count_at_most_evt3`, for EVT2."""
+    words = lend(words)
+    n = np.int64(0)
+    for i in range(np.uint64(len(words))):
+        n += np.int64(words[i] < np.uint32(evt2.FIRST_OTHER))
+    return n
+
+
+@kernel
+def count_at_most_evt21(words: Any, head: Any) -> Any:
+    """As `count_at_most_evt3`, for EVT2.1."""
+    words = lend(words)
+    n = np.int64(0)
+    for i in range(0, len(words), 2):
+        if words[i + head] < np.uint32(evt2.FIRST_OTHER):
+            n += count_ones(np.int64(words[i + 1 - head]))
+    return n

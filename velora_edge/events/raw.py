@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from velora_edge.datatypes import EventBatch
 from velora_edge.errors import RecordingError
 from velora_edge.events import _raw_state as s
 from velora_edge.events._sink_kernels import CountSink, FrameSink
@@ -13,14 +14,14 @@ from velora_edge.events.base import EventReader, EventStream
 from velora_edge.events.mapped import MappedFile
 from velora_edge.events.raw_decoder import BATCH_EVENTS, new_arrays, take_batch
 from velora_edge.events.raw_header import LONGEST_HEADER, parse_header
-from velora_edge.events.raw_index import START, Checkpoint, resume
+from velora_edge.events.raw_index import START, Checkpoint, RawIndex, count_at_most, resume
 from velora_edge.events.raw_walker import NEVER, RawWalker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from velora_edge.datatypes import EventBatch, TriggerBatch
+    from velora_edge.datatypes import TriggerBatch
     from velora_edge.events._sink_kernels import ArraySink
     from velora_edge.events.base import EventTap, FrameAccumulator
     from velora_edge.events.raw_header import Encoding
@@ -57,6 +58,23 @@ class RawReader(EventReader):
     def stream(self) -> RawStream:
         """A new stream over the whole recording."""
         return RawStream(self)
+
+    def stream_from(self, t_us: int) -> RawStream:
+        """A new stream that begins at the first event at `t_us` or later, found through the index."""
+        with RawIndex(self) as index:
+            stream = RawStream(self, index.find(t_us))
+        stream.skip_until(t_us)
+        stream.take_triggers()
+        return stream
+
+    def read(self) -> EventBatch:
+        """All events in one batch; the file is looked through first, to make arrays of the right size."""
+        with self.stream() as stream:
+            batch = stream.read_batch(count_at_most(self) + 3 * s.BLOCK)
+            while len(more := stream.read_batch(BATCH_EVENTS)):  # the file has grown meanwhile
+                batch = EventBatch.concatenate([batch, more])
+            self._triggers = stream.take_triggers()
+        return batch
 
     def new_walker(self) -> RawWalker:
         """A walker for the file's words, before the first."""

@@ -106,6 +106,21 @@ class RawIndex:
         self.close()
 
 
+def count_at_most(reader: RawReader) -> int:
+    """How many events a recording holds at most: those outside the sensor or without a time count too."""
+    walker, n = reader.new_walker(), 0
+    file = MappedFile(reader.path, reader.payload_at)
+    while walker.fill(file.read_into):
+        if reader.encoding == "EVT3":
+            n += kernels.count_at_most_evt3(walker.words)
+        elif reader.encoding == "EVT2":
+            n += kernels.count_at_most_evt2(walker.words)
+        else:
+            n += kernels.count_at_most_evt21(walker.words, 0 if reader.is_legacy else 1)
+    file.close()
+    return int(n)
+
+
 def resume(walker: RawWalker, reader: RawReader, checkpoint: Checkpoint) -> None:
     """Give a new walker the memory of one that has walked up to the checkpoint."""
     if checkpoint.high < 0:
