@@ -68,6 +68,28 @@ class Channel(Generic[T]):
             self._changed.notify_all()
             return item
 
+    def get_within(self, seconds: float) -> T | None:
+        """Take the oldest item; None if there is none within that time, or ever (`is_over`).
+
+        Raises:
+            ClosedError: if the channel was aborted.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._is_finished or self._is_aborted, seconds)
+            if self._is_aborted:
+                raise ClosedError
+            if not self._items:
+                return None
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing is in it, and nothing more will be put."""
+        with self._changed:
+            return self._is_aborted or (self._is_finished and not self._items)
+
     def finish(self) -> None:
         """Say that nothing more will be put; what is in it can still be taken."""
         with self._changed:

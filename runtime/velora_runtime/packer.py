@@ -81,7 +81,12 @@ class Packer:
 
     def warm_up(self) -> None:
         """Load the kernels by walking over no events, so that the first real window is not slower."""
-        if self._events is not None and self._begins_us is not None:
+        if self._events is None:
+            return
+        if self._events.is_live:
+            self._accumulator.begin(0, 1)
+            self._events.warm_up(self._accumulator)
+        elif self._begins_us is not None:
             self._accumulator.begin(self._begins_us - 1, self._begins_us)
             self._events.skip_until(self._begins_us)
             self._events.accumulate_until(self._begins_us, self._accumulator)
@@ -107,10 +112,14 @@ class Packer:
             packed: receives the pair; what it held is overwritten.
             t_us: the pair's instant, event clock; later than the one before (`accepts`).
             placed: the RGB frame, None where there is none.
-            ready_us: when its data was there, on the pipeline's clock.
+            ready_us: when the frame was there, on the pipeline's clock.
         """
-        start_us = self._clock.now_us()
-        event = self._pack_events(packed, t_us)
+        if self._events is not None and self._events.is_live:
+            is_there = self._events.await_window(self._windows.preview(t_us), t_us)
+            start_us = ready_us = max(ready_us, self._clock.now_us())
+        else:
+            start_us, is_there = self._clock.now_us(), self._is_recorded(t_us)
+        event = self._pack_events(packed, t_us, is_there=is_there)
         rgb = None if placed is None else placed.frame
         if rgb is not None:
             self._resize(rgb, packed.rgb_image)
@@ -129,14 +138,19 @@ class Packer:
         if self._events is not None:
             self.skipped += self._events.skip_until(np.iinfo(np.int64).max)
 
-    def _pack_events(self, packed: Packed, t_us: int) -> EventFrame | None:
+    def _is_recorded(self, t_us: int) -> bool:
+        """The recording has begun before the pair's instant."""
+        return self._begins_us is not None and t_us > self._begins_us
+
+    def _pack_events(self, packed: Packed, t_us: int, *, is_there: bool) -> EventFrame | None:
         window_us, packed.events = self._windows.start(t_us), 0
-        if self._events is None or self._begins_us is None or t_us <= self._begins_us:
+        if self._events is None or not is_there:
             return None
         self.skipped += self._events.skip_until(window_us)
-        if self._events.t_next_us is None:
+        if not self._events.is_live and self._events.t_next_us is None:
             return None
-        self._accumulator.begin(window_us, t_us)
+        shift_us = self._events.shift_us
+        self._accumulator.begin(window_us - shift_us, t_us - shift_us)
         packed.events = self._events.accumulate_until(t_us, self._accumulator)
         self._accumulator.render_into(packed.event_image)
         return EventFrame(packed.event_image, window_us, t_us, self._accumulator.events)

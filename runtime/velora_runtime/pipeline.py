@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from velora_runtime.channel import Channel, ClosedError, FullPolicy
 from velora_runtime.free_list import FreeList
+from velora_runtime.instant import Instant
 from velora_runtime.packer import Packed
 from velora_runtime.run_report import RunReport
 from velora_runtime.sinks.base import Seen
@@ -25,29 +26,15 @@ if TYPE_CHECKING:
 
     from velora_edge.bundle import Manifest
     from velora_runtime.clock import Clock
+    from velora_runtime.live_instants import LiveInstants
     from velora_runtime.packer import Packer
     from velora_runtime.recogniser import Recogniser
     from velora_runtime.recording.onlooker import Onlooker
     from velora_runtime.sinks.base import Sink
     from velora_runtime.sources.base import RGBSource
-    from velora_runtime.sync import Placed, Sync
+    from velora_runtime.sync import Sync
 
 Pace = Literal["realtime", "max"]
-
-
-@dataclass(frozen=True, slots=True)
-class Instant:
-    """When a pair is to be made.
-
-    Attributes:
-        t_us: the pair's time, event clock.
-        placed: its RGB frame, or None.
-        ready_us: when its data was there, on the pipeline's clock.
-    """
-
-    t_us: int
-    placed: Placed | None
-    ready_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +46,16 @@ class Feed:
         sync: its way onto the event clock, where there is a camera.
         edges_us: ends of windows for events alone, where there is none.
         duration_us: the run ends once this much of the recording has passed; None: at its end.
+        live: when pairs are made with a live RGB camera, which may be away; None otherwise.
+        is_live: data comes when it comes: nothing is held back to its pace.
     """
 
     rgb: RGBSource | None = None
     sync: Sync | None = None
     edges_us: Iterator[int] | None = None
     duration_us: int | None = None
+    live: LiveInstants | None = None
+    is_live: bool = False
 
 
 class Pipeline:
@@ -78,6 +69,7 @@ class Pipeline:
         sinks: get what it says; closed at the end, also after an error.
         pace: `max` or `realtime`.
         clock: of all times and waits.
+        stop: set at the end of the run, by whoever ends it; live cameras share it.
     """
 
     def __init__(
@@ -89,6 +81,7 @@ class Pipeline:
         sinks: Sequence[Sink],
         pace: Pace,
         clock: Clock,
+        stop: threading.Event | None = None,
     ) -> None:
         self.report = RunReport(sink_drops={sink.name: 0 for sink in sinks})
         self._feed, self._packer, self._recogniser, self._sinks = feed, packer, recogniser, sinks
@@ -101,7 +94,7 @@ class Pipeline:
             Channel(sink.room, "newest" if sink.may_lose else when_full) for sink in sinks
         ]
         self._free = FreeList(lambda: Packed.empty(manifest.image_size))
-        self._stop = threading.Event()
+        self._stop = stop or threading.Event()
         self._errors: list[BaseException] = []
 
     def stop(self) -> None:
@@ -159,9 +152,10 @@ class Pipeline:
         rgb, sync, counts = self._feed.rgb, self._feed.sync, self.report.frames
         assert rgb is not None
         assert sync is not None
-        pacer = Pacer(self._pace, self._clock, self._stop)
+        pacer = Pacer("max" if rgb.is_live else self._pace, self._clock, self._stop)
         for frame in rgb:
             counts.read += 1
+            counts.overrun = rgb.overrun
             placed = sync.place(frame)
             if placed is None:
                 counts.unplaced += 1
@@ -193,11 +187,14 @@ class Pipeline:
         self._frames.abort()
 
     def _instants(self) -> Iterator[Instant]:
+        if self._feed.live is not None:
+            yield from self._feed.live.instants(self._frames)
+            return
         if self._feed.edges_us is None:
             while (instant := self._frames.get()) is not None:
                 yield instant
             return
-        pacer = Pacer(self._pace, self._clock, self._stop)
+        pacer = Pacer("max" if self._feed.is_live else self._pace, self._clock, self._stop)
         for t_us in self._feed.edges_us:
             if self._packer.is_exhausted:
                 return
@@ -209,8 +206,9 @@ class Pipeline:
     def _pack_one(self, instant: Instant) -> None:
         packed, counts = self._free.take(), self.report.pairs
         self._packer.pack_into(packed, instant.t_us, instant.placed, instant.ready_us)
-        if instant.placed is None and self._packer.is_exhausted:
-            self._packer.withdraw(packed)  # the recording ends within this window
+        if self._is_cut(instant) or (packed.pair.rgb is None and packed.pair.event is None):
+            counts.empty += not self._is_cut(instant)
+            self._packer.withdraw(packed)
             self._free.give(packed)
             return
         counts.packed += 1
@@ -223,6 +221,12 @@ class Pipeline:
             counts.dropped_events += dropped.events
             counts.dropped_rgb += dropped.pair.rgb is not None
             self._free.give(dropped)
+
+    def _is_cut(self, instant: Instant) -> bool:
+        """The recording, or the live run, ends within this window."""
+        if self._feed.is_live and self._stop.is_set():
+            return True
+        return instant.placed is None and self._packer.is_exhausted
 
     def _infer(self) -> None:
         while (packed := self._pairs.get()) is not None:

@@ -19,9 +19,11 @@ class FrameCounts:
         unplaced: without a place on the event clock (no trigger edge).
         late: not later than the pair before.
         dropped: for newer ones, before they were packed.
+        overrun: of a live camera, dropped before they were even read.
     """
 
     read: int = 0
+    overrun: int = 0
     unplaced: int = 0
     late: int = 0
     dropped: int = 0
@@ -35,6 +37,7 @@ class PairCounts:
         packed: pairs that were made.
         without_rgb: of these, pairs without an RGB frame.
         without_events: of these, pairs without an event frame.
+        empty: windows without either, of which no pair was made.
         dropped: for newer ones, before the model saw them.
         dropped_events: events in their windows.
         dropped_rgb: RGB frames in them.
@@ -45,6 +48,7 @@ class PairCounts:
     packed: int = 0
     without_rgb: int = 0
     without_events: int = 0
+    empty: int = 0
     dropped: int = 0
     dropped_events: int = 0
     dropped_rgb: int = 0
@@ -67,6 +71,8 @@ class RunReport:
         last_us: of the last one.
         wall_us: from start to end.
         was_stopped: the user ended it.
+        engine_retries: calls of the engine that failed and were made again.
+        cameras: what live cameras say of themselves, by `rgb` and `event`.
         warnings: what was odd in the sources.
     """
 
@@ -80,11 +86,14 @@ class RunReport:
     last_us: int | None = None
     wall_us: int = 0
     was_stopped: bool = False
+    engine_retries: int = 0
+    cameras: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def dropped(self) -> dict[str, int]:
         """RGB frames and events dropped so far, as every prediction tells them."""
-        return {"rgb": self.frames.dropped + self.pairs.dropped_rgb, "events": self.pairs.dropped_events}
+        rgb = self.frames.overrun + self.frames.dropped + self.pairs.dropped_rgb
+        return {"rgb": rgb, "events": self.pairs.dropped_events}
 
     @property
     def unused_frames(self) -> int:
@@ -111,8 +120,12 @@ class RunReport:
                 "unplaced": frames.unplaced,
                 "late": frames.late,
                 "unused": self.unused_frames,
+                "overrun": frames.overrun,
             },
             "absent": {"rgb": pairs.without_rgb, "event": pairs.without_events},
+            "empty_windows": pairs.empty,
+            "engine_retries": self.engine_retries,
+            "cameras": dict(self.cameras),
             "events": {"in_windows": pairs.events, "skipped": pairs.skipped_events},
             "latency_ms": {stage: values.summary(1000) for stage, values in self.latency_us.items()},
             "skew_us": self.skew_us.summary() if self.skew_us.count else None,

@@ -28,16 +28,26 @@ class WindowRule:
         self.window_us = window_us
         self.end_us = start_us
 
+    def preview(self, t_us: int) -> int:
+        """Start of the window that would end at `t_us`.
+
+        Raises:
+            ValueError: if `t_us` is not after the end of the window before.
+        """
+        if self.end_us is None:
+            return t_us - self.window_us
+        if t_us <= self.end_us:
+            raise ValueError(f"expected a window's end after {self.end_us} us, got {t_us} us")
+        is_near = t_us - self.end_us <= LONGEST * self.window_us
+        return self.end_us if is_near else t_us - self.window_us
+
     def start(self, t_us: int) -> int:
         """Start of the window that ends at `t_us`; the next one then starts there, or later.
 
         Raises:
             ValueError: if `t_us` is not after the end of the window before.
         """
-        if self.end_us is not None and t_us <= self.end_us:
-            raise ValueError(f"expected a window's end after {self.end_us} us, got {t_us} us")
-        is_near = self.end_us is not None and (t_us - self.end_us) <= LONGEST * self.window_us
-        start = self.end_us if is_near and self.end_us is not None else t_us - self.window_us
+        start = self.preview(t_us)
         self.end_us = t_us
         return start
 

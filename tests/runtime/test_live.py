@@ -115,7 +115,14 @@ def test_frames_fewer_than_triggers_are_paired_with_their_own(
     # Windows go back to the trigger before; where frames are missing, by one nominal window.
     assert {line["events"] for line in lines} == {100}
     report = json.loads(summary.read_text())
-    assert report["frames"] == {"read": len(kept), "paired": len(kept), "unplaced": 0, "late": 0, "unused": 0}
+    assert report["frames"] == {
+        "read": len(kept),
+        "paired": len(kept),
+        "unplaced": 0,
+        "late": 0,
+        "unused": 0,
+        "overrun": 0,
+    }
     said = capsys.readouterr().err
     assert f"by rising triggers on input 0: {len(kept)} of {len(kept)} frames on 40 edges" in said
 

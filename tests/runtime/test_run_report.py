@@ -41,6 +41,7 @@ def make_report() -> RunReport:
     report = RunReport(sink_drops={"video": 2})
     report.frames.read, report.frames.unplaced, report.frames.late, report.frames.dropped = 20, 1, 2, 3
     report.pairs.packed, report.pairs.without_rgb, report.pairs.dropped = 14, 1, 4
+    report.pairs.empty, report.engine_retries, report.cameras = 5, 6, {"rgb": {"state": "live"}}
     report.pairs.dropped_rgb, report.pairs.dropped_events = 3, 70
     report.pairs.events, report.pairs.skipped_events = 1000, 30
     report.predictions, report.first_us, report.last_us, report.wall_us = 8, 1_000_000, 3_000_000, 500_000
@@ -58,8 +59,11 @@ def test_report_as_json_has_every_count() -> None:
         "pairs": 14,
         "predictions": 8,
         "dropped": {"rgb": 6, "events": 70, "pairs": 4, "sinks": {"video": 2}},
-        "frames": {"read": 20, "paired": 13, "unplaced": 1, "late": 2, "unused": 1},
+        "frames": {"read": 20, "paired": 13, "unplaced": 1, "late": 2, "unused": 1, "overrun": 0},
         "absent": {"rgb": 1, "event": 0},
+        "empty_windows": 5,
+        "engine_retries": 6,
+        "cameras": {"rgb": {"state": "live"}},
         "events": {"in_windows": 1000, "skipped": 30},
         "latency_ms": {"pack": stage, "encode": stage, "head": stage, "total": stage},
         "skew_us": {"p50": 40.0, "p95": 40.0, "p99": 40.0, "max": 40.0},

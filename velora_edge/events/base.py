@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     from velora_edge.events.raw_walker import RawWalker
 
+BATCH_EVENTS = 1 << 17
+FAR_AHEAD_US = 1 << 62
+"""Later than any event."""
+
 
 class FrameAccumulator(Protocol):
     """The state of one event frame under construction, in one representation, at model resolution.
@@ -77,6 +81,9 @@ class EventStream(ABC):
     def await_window(self, t0_us: int, t1_us: int) -> bool:
         """Wait until all events of [t0, t1) are there, or will not come; whether the camera was there."""
         return True
+
+    def warm_up(self, frame: FrameAccumulator) -> None:
+        """Load the kernels of a live stream, so that its first window is not slower; adds nothing."""
 
     def listen(self, tap: EventTap) -> None:
         """Let `tap` have what is taken in from now on: everything, if no event was asked for before."""
@@ -158,10 +165,32 @@ class EventReader(ABC):
         """A new stream over the whole recording."""
 
     def stream_from(self, t_us: int) -> EventStream:
-        """A new stream that begins at the first event at `t_us` or later."""
+        """A new stream that begins at the first event at `t_us` or later.
+
+        It gives what `stream` gives after `skip_until(t_us)`, and the trigger edges from there on. Where the
+        format allows it, what comes before is not read.
+        """
         stream = self.stream()
         stream.skip_until(t_us)
+        stream.take_triggers()
         return stream
+
+    def first_us(self) -> int | None:
+        """Time of the first event, or None where there is none."""
+        first = next(iter(self), None)
+        return None if first is None else int(first.t_us[0])
+
+    def between(self, t0_us: int, t1_us: int | None = None) -> Iterator[EventBatch]:
+        """The events of [t0, t1), or from t0 on, in file order; none of the batches is empty."""
+        with self.stream_from(t0_us) as stream:
+            while len(batch := stream.read_batch(BATCH_EVENTS, FAR_AHEAD_US)):
+                if t1_us is not None and int(batch.t_us.min()) >= t1_us:
+                    return
+                inside = batch.t_us >= t0_us
+                if t1_us is not None:
+                    inside &= batch.t_us < t1_us
+                if inside.any():
+                    yield batch if inside.all() else batch[inside]
 
     @abstractmethod
     def triggers(self) -> TriggerBatch:

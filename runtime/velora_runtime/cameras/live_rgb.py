@@ -115,7 +115,7 @@ class LiveRGB(RGBSource):
         return self.camera.state
 
     @property
-    def overrun(self) -> int:
+    def overrun(self) -> int:  # type: ignore[override]
         """Pictures that came while nobody took those before."""
         return self._slot.overrun
 

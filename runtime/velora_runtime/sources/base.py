@@ -26,7 +26,12 @@ class RGBSource(ABC):
         is_on_event_clock: its times are those of the event camera's clock as they stand; otherwise they
             count from the start of the recording.
         warnings: what was wrong with it, one sentence each; complete once it was read to its end.
+        is_live: its frames come when they are taken; nobody can hold it back.
+        overrun: frames of a live camera that came while nobody took those before, and were dropped.
     """
+
+    is_live: bool = False
+    overrun: int = 0
 
     name: str
     height: int
