@@ -1,11 +1,14 @@
-"""Long recordings for benchmarks: a real payload repeated, its time going on from one repetition to the next."""
+"""Long recordings for benchmarks: a real payload repeated, time going on from one repetition to the next."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
