@@ -110,7 +110,7 @@ def consume(arrays: Iterator[tuple[Any, Any, Any, Any]]) -> int:
 
 
 def usable_peers(path: Path, case: Case, console: Console) -> list[str]:
-    """Names of the array readers that find our pixels and polarities; says whose times differ, and who fails."""
+    """Names of the array readers that find our pixels and polarities; says whose times differ, who fails."""
     ours = digest(velora_batches(path))
     usable = []
     for name, (module, arrays) in ARRAYS.items():
