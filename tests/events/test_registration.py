@@ -36,6 +36,12 @@ def test_a_fit_is_separable_and_its_cells_are_those_of_its_table():
     assert cells == (registration.as_table() + 1).tolist()
 
 
+def test_the_identity_is_the_fit_to_the_same_size():
+    identity = RegistrationMap.identity((3, 4))
+    assert identity.as_table().tolist() == RegistrationMap.from_fit((3, 4), (3, 4)).as_table().tolist()
+    assert [find_cell(identity.table, 2, x) for x in range(4)] == [9, 10, 11, 12]
+
+
 def test_masked_pixels_fall_nowhere_and_the_map_is_left_as_it_was():
     registration = RegistrationMap.from_fit((2, 2), (2, 2))
     mask = np.array([[False, True], [False, False]])

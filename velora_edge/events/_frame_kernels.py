@@ -27,6 +27,12 @@ class FullMap(NamedTuple):
     width: int
 
 
+class IdentityMap(NamedTuple):
+    """cell = 1 + y * width + x: the sensor's own pixels."""
+
+    width: int
+
+
 _FIND_CELL, ADD_EVENT = Switch(), Switch()
 
 
@@ -62,3 +68,8 @@ def _separable_cell(table: Any, y: Any, x: Any) -> Any:
 @_FIND_CELL.when(FullMap)
 def _full_cell(table: Any, y: Any, x: Any) -> Any:
     return np.int64(table.cells[np.uint64(np.int64(y) * np.int64(table.width) + np.int64(x))])
+
+
+@_FIND_CELL.when(IdentityMap)
+def _own_cell(table: Any, y: Any, x: Any) -> Any:
+    return np.int64(y) * np.int64(table.width) + np.int64(x) + 1

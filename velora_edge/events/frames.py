@@ -118,7 +118,7 @@ def count_frames(reader: EventReader, window_us: int, threads: int = 1) -> Itera
         uint16[2, H, W], channel 0 OFF, 1 ON, saturating at 65535; it holds until the next is asked for.
     """
     size = (reader.height, reader.width)
-    registration = RegistrationMap.from_fit(size, size)
+    registration = RegistrationMap.identity(size)
     with reader.stream() as stream:
         start_us = stream.t_next_us
     if start_us is None:

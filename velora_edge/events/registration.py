@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from velora_edge.events._frame_kernels import FullMap, SeparableMap
+from velora_edge.events._frame_kernels import FullMap, IdentityMap, SeparableMap
 from velora_edge.geometry import fit
 
 if TYPE_CHECKING:
@@ -28,11 +28,14 @@ class RegistrationMap:
     Attributes:
         source_hw: height and width of the sensor, pixels.
         target_hw: height and width of the model's image, pixels.
-        table: what kernels take: `SeparableMap` or `FullMap`.
+        table: what kernels take: `SeparableMap`, `FullMap` or `IdentityMap`.
     """
 
     def __init__(
-        self, source_hw: tuple[int, int], target_hw: tuple[int, int], table: SeparableMap | FullMap
+        self,
+        source_hw: tuple[int, int],
+        target_hw: tuple[int, int],
+        table: SeparableMap | FullMap | IdentityMap,
     ) -> None:
         self.source_hw, self.target_hw, self.table = source_hw, target_hw, table
 
@@ -46,6 +49,11 @@ class RegistrationMap:
         rows = _axis(source_hw[0], target_hw[0], to.scale_y, to.offset_y)
         rows = np.where(rows >= 0, rows * target_hw[1] + 1, _OFF)
         return cls(source_hw, target_hw, SeparableMap(columns.astype(np.int32), rows.astype(np.int32)))
+
+    @classmethod
+    def identity(cls, source_hw: tuple[int, int]) -> RegistrationMap:
+        """Each of the sensor's pixels falls on itself: for frames of the sensor's own size."""
+        return cls(source_hw, source_hw, IdentityMap(source_hw[1]))
 
     @classmethod
     def from_table(cls, table: NDArray[np.int32], target_hw: tuple[int, int]) -> RegistrationMap:
@@ -73,6 +81,8 @@ class RegistrationMap:
         """The whole map, int32[H, W] of the sensor: flat model pixel, or -1. A new array."""
         if isinstance(self.table, SeparableMap):
             cells = self.table.rows[:, None] + self.table.columns[None, :]
+        elif isinstance(self.table, IdentityMap):
+            cells = 1 + np.arange(self.source_hw[0] * self.source_hw[1]).reshape(self.source_hw)
         else:
             cells = self.table.cells.reshape(self.source_hw)
         return (np.maximum(cells, 0) - 1).astype(np.int32)
