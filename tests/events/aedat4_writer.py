@@ -107,3 +107,18 @@ def recording(
         payload = compress(packet)
         data += struct.pack("<ii", number, len(payload)) + payload
     return data
+
+
+def with_contents(
+    streams: Sequence[str], packets: Sequence[tuple[int, bytes]], times: Sequence[tuple[int, int]]
+) -> bytes:
+    """A recording with its table of contents, which says these first and last times of the packets."""
+    end = len(recording(streams, packets, table_at=0))
+    at, entries = end - sum(8 + len(packet) for _, packet in packets), []
+    for (number, packet), (first, last) in zip(packets, times, strict=True):
+        struct_of_two = number | len(packet) << 32
+        entries.append(
+            table({0: ("q", at + 8), 1: ("q", struct_of_two), 2: ("q", 1), 3: ("q", first), 4: ("q", last)})
+        )
+        at += 8 + len(packet)
+    return recording(streams, packets, table_at=end) + prefixed(table({0: tables(entries)}), b"FTAB")

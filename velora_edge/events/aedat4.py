@@ -70,7 +70,19 @@ class Aedat4Reader(ArrayReader):
 
     def batches(self) -> Iterator[EventBatch]:
         """The events packet by packet."""
-        for packet in self._file.packets(self._stream.number, "EVTS"):
+        return self._batches(None)
+
+    def batches_from(self, t_us: int) -> Iterator[EventBatch]:
+        """The events from the packet that the file's table of contents gives for `t_us`."""
+        before, at = self._file.find_packet(self._stream.number, t_us)
+        if before is not None:
+            # The table is believed only if the packet before ends before the time.
+            last = next(self._batches(before), EventBatch.empty())
+            at = at if len(last) and int(last.t_us.max()) < t_us else None
+        return self._batches(at)
+
+    def _batches(self, at: int | None) -> Iterator[EventBatch]:
+        for packet in self._file.packets(self._stream.number, "EVTS", at):
             events = self._events(packet)
             yield EventBatch(
                 events["t"].astype(np.int64),

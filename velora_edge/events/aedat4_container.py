@@ -86,17 +86,52 @@ class Aedat4File:
                 f"the file is cut off: it has {self._size:,} bytes, its table of contents is at {table_at:,}"
             )
 
-    def packets(self, number: int, kind: str) -> Iterator[Table]:
-        """The packets of one stream, decompressed, in file order; damaged ones are left out and told."""
-        damaged, reason = 0, ""
-        for at, payload in self._payloads(number):
+    def packets(self, number: int, kind: str, at: int | None = None) -> Iterator[Table]:
+        """The packets of one stream, decompressed, in file order; damaged ones are left out and told.
+
+        Args:
+            number: of the stream.
+            kind: what its packets are.
+            at: byte of the packet to begin with; None for the first.
+        """
+        damaged, reason, first = 0, "", self._start if at is None else at
+        for place, payload in self._payloads(number, first):
             packet = self._decode(payload, kind)
             if isinstance(packet, Table):
                 yield packet
             else:
-                damaged, reason = damaged + 1, reason or f"first at byte {at:,}: {packet}"
+                damaged, reason = damaged + 1, reason or f"first at byte {place:,}: {packet}"
         if damaged:
             self._warn(f"{damaged:,} packets of stream {number} are damaged and were left out ({reason})")
+
+    def find_packet(self, number: int, t_us: int) -> tuple[int | None, int | None]:
+        """Bytes of two neighbouring packets of a stream, the second the first that reaches `t_us`.
+
+        By the file's table of contents; None for what it does not tell, and for all if it is damaged.
+        """
+        before: int | None = None
+        try:
+            for entry in self._contents():
+                stream_and_size = entry.number(1, "q")  # a struct of two i32
+                at = entry.number(0, "q") - 8
+                if stream_and_size & 0xFFFFFFFF != number:
+                    continue
+                if not (before or self._start - 1) < at < self._stop:
+                    return None, None
+                if entry.number(4, "q") >= t_us:
+                    return before, at
+                before = at
+        except RecordingError:
+            return None, None
+        return before, before
+
+    def _contents(self) -> Iterator[Table]:
+        """The entries of the table of contents: position, stream and size, events, first and last time."""
+        with self._path.open("rb") as file:
+            file.seek(self._stop)
+            data = file.read(_MAX_HEADER_BYTES)
+        if data:
+            yield from Table.of_prefixed(self._decompress(data), b"FTAB").tables(0)
 
     def _decode(self, payload: bytes, kind: str) -> Table | str:
         """The packet, or what is wrong with it."""
@@ -105,9 +140,8 @@ class Aedat4File:
         except RecordingError as error:
             return error.problem
 
-    def _payloads(self, wanted: int) -> Iterator[tuple[int, bytes]]:
+    def _payloads(self, wanted: int, at: int) -> Iterator[tuple[int, bytes]]:
         with self._path.open("rb") as file:
-            at = self._start
             while at < self._stop:
                 file.seek(at)
                 head = file.read(8)

@@ -53,6 +53,13 @@ class ArrayReader(EventReader):
         Types as `EventBatch` has them; p is 0 or 1.
         """
 
+    def batches_from(self, t_us: int) -> Iterator[EventBatch]:
+        """As `batches`, perhaps without events that are before `t_us` and come before all that are not.
+
+        A format that need not read what it leaves out overrides this.
+        """
+        return self.batches()
+
     def triggers(self) -> TriggerBatch:
         """No edges: a format that has them overrides this."""
         return TriggerBatch.empty()
@@ -63,14 +70,25 @@ class ArrayReader(EventReader):
             self.warnings.append(sentence)
 
     def __iter__(self) -> Iterator[EventBatch]:
-        checked = CheckedBatches(self.batches(), self.width, self.height)
-        yield from checked
-        for sentence in checked.warnings():
-            self.warn(sentence)
+        return self._checked(self.batches())
 
     def stream(self) -> ArrayStream:
         """A new stream over the whole recording."""
         return ArrayStream(iter(self), self.width, self.height, self.triggers())
+
+    def stream_from(self, t_us: int) -> ArrayStream:
+        """A new stream that begins with the first event at `t_us` or later."""
+        checked = self._checked(self.batches_from(t_us))
+        stream = ArrayStream(checked, self.width, self.height, self.triggers())
+        stream.skip_until(t_us)
+        stream.take_triggers()
+        return stream
+
+    def _checked(self, batches: Iterator[EventBatch]) -> Iterator[EventBatch]:
+        checked = CheckedBatches(batches, self.width, self.height)
+        yield from checked
+        for sentence in checked.warnings():
+            self.warn(sentence)
 
 
 class CheckedBatches:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from velora_edge.errors import RecordingError
 from velora_edge.events.arrays import ArrayReader
-from velora_edge.events.columns import ColumnConverter, guess_time_unit
+from velora_edge.events.columns import ColumnConverter, guess_time_unit, usable_times_us
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from velora_edge.datatypes import EventBatch
     from velora_edge.events.columns import Column
@@ -51,13 +53,32 @@ class ColumnReader(ArrayReader):
             measure_sensor(self)
 
     @abstractmethod
-    def columns(self) -> Iterator[Columns]:
-        """The file's t, x, y and p from its start, of one length, of any number type; bounded pieces."""
+    def columns(self, place: Any = None) -> Iterator[Columns]:
+        """The file's t, x, y and p, of one length, of any number type; bounded pieces.
+
+        Args:
+            place: where to begin, as `find_place` gave it; None for the file's start.
+        """
+
+    def find_place(self, t_us: int) -> Any:
+        """Where to begin for the events at `t_us` and later; formats that can be read anywhere say it."""
+        return None
+
+    def times_us(self, t: Column) -> NDArray[np.int64]:
+        """The times of a column of the file in microseconds, without those that are none."""
+        return usable_times_us(t, self._time_unit, self._t_offset_us)
 
     def batches(self) -> Iterator[EventBatch]:
         """The file's events from its start, in file order, outside the sensor or not."""
+        return self._convert(self.columns())
+
+    def batches_from(self, t_us: int) -> Iterator[EventBatch]:
+        """The file's events from the place that is found for `t_us`."""
+        return self._convert(self.columns(self.find_place(t_us)))
+
+    def _convert(self, columns: Iterator[Columns]) -> Iterator[EventBatch]:
         converter = ColumnConverter(time_unit=self._time_unit, t_offset_us=self._t_offset_us)
-        for t, x, y, p in self.columns():
+        for t, x, y, p in columns:
             yield converter.convert(t, x, y, p)
         for sentence in converter.warnings():
             self.warn(sentence)

@@ -113,6 +113,17 @@ def check_columns(path: Path | None = None, place: str = "", /, **columns: Colum
             )
 
 
+def usable_times_us(t: Column, unit: str, offset_us: int) -> NDArray[np.int64]:
+    """The times of a column in microseconds, without those that no sensor could have.
+
+    Args:
+        t: any number type; not changed.
+        unit: a key of `TIME_UNITS`.
+        offset_us: added to every time.
+    """
+    return _microseconds(t[_usable_times(t, unit)], unit, offset_us)
+
+
 def _usable_times(t: Column, unit: str) -> NDArray[np.bool_]:
     times, over = TIME_UNITS[unit]
     if t.dtype.kind != "f":

@@ -11,6 +11,7 @@ import numpy as np
 from velora_edge.errors import RecordingError
 from velora_edge.events.column_names import guess_order, match_names, unit_in_name
 from velora_edge.events.column_reader import ColumnReader
+from velora_edge.events.places import PlaceIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from velora_edge.events.column_reader import Columns
+    from velora_edge.events.places import Place
 
 LINES = 1 << 16
 _MAX_LINE_CHARACTERS = 1 << 16
@@ -25,6 +27,8 @@ _COMMENTS = ("#", "%", "//")
 _GEOMETRY = re.compile(r"geometry\s*[:= ]\s*(\d{1,5})\s*[x,]\s*(\d{1,5})", re.IGNORECASE)
 _WORDS = {"true": "1", "false": "0", "on": "1", "off": "0"}
 _EMPTY = np.empty(0)
+_NO_BYTE = 1 << 60
+"""Text files may give more than a byte for a place: what their decoder remembers as well."""
 
 
 class CsvReader(ColumnReader):
@@ -54,12 +58,28 @@ class CsvReader(ColumnReader):
         super().__init__(path, "CSV", sensor or self._sensor_in_file, time_unit=unit)
         self.warnings[:0] = warnings
 
-    def columns(self) -> Iterator[Columns]:
-        """The lines in pieces."""
-        bad, first_bad, at = 0, 0, self._header_lines
+    def columns(self, place: Any = None) -> Iterator[Columns]:
+        """The lines in pieces, from a byte and the number of lines before it on."""
+        for table, _ in self._pieces(*(place or self._first)):
+            yield table
+
+    def find_place(self, t_us: int) -> Place:
+        """A byte, and the number of lines before it."""
+
+        def walk(place: Place) -> Iterator[tuple[int | None, Place]]:
+            for (t, _, _, _), after in self._pieces(*place):
+                times = self.times_us(t)
+                if after is not None:
+                    yield (int(times.max()) if len(times) else None), after
+
+        kind = f"CSV {self._places} {self._time_unit}"
+        return PlaceIndex(self.path, kind, self._first, walk).find(t_us)
+
+    def _pieces(self, byte: int, at: int) -> Iterator[tuple[Columns, Place | None]]:
+        """The lines' columns, and the place after them, None where it cannot be told."""
+        bad, first_bad = 0, 0
         with _open(self.path) as file:
-            for _ in islice(_lines(file), at):
-                pass
+            file.seek(byte)
             while lines := list(islice(_lines(file), LINES)):
                 table = self._parse_fast(lines)
                 if table is None:
@@ -67,7 +87,8 @@ class CsvReader(ColumnReader):
                     first_bad = first_bad or (at + bad_here[0] + 1 if bad_here else 0)
                     bad += len(bad_here)
                 at += len(lines)
-                yield table
+                byte = file.tell()
+                yield table, (byte, at) if byte < _NO_BYTE else None
         if bad:
             self.warn(f"{bad:,} lines are no events and were left out (first: line {first_bad:,})")
 
@@ -75,16 +96,18 @@ class CsvReader(ColumnReader):
         """The columns' names, if there are any, and the first rows."""
         names: list[str] | None = None
         rows: list[str] = []
-        self._header_lines = 0
+        self._header_lines = byte = 0
         with _open(self.path) as file:
             for line in islice(_lines(file), 1000):
                 text = line.strip().lstrip("\ufeff")
                 is_comment = text.startswith(_COMMENTS)
                 if not rows and (is_comment or not text or not _is_row(text)):
                     self._header_lines += 1
+                    byte = file.tell()
                     names = self._read_header_line(text) or names
                 elif text and not is_comment:
                     rows.append(text)
+        self._first = byte, self._header_lines
         if not rows:
             raise RecordingError("no line of four numbers", path=self.path, remedy="expected columns t,x,y,p")
         return names, rows

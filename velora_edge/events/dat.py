@@ -10,12 +10,15 @@ from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import RecordingError
 from velora_edge.events.arrays import ArrayReader
 from velora_edge.events.column_reader import measure_sensor
+from velora_edge.events.places import PlaceIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from velora_edge.events.places import Place
 
     Words = NDArray[np.uint32]
 
@@ -61,11 +64,19 @@ class DatReader(ArrayReader):
 
     def batches(self) -> Iterator[EventBatch]:
         """The events in file order."""
+        return self._batches(self._first)
+
+    def batches_from(self, t_us: int) -> Iterator[EventBatch]:
+        """The events from the place that is found for `t_us`."""
+        index = PlaceIndex(self.path, f"DAT {self._start}", self._first, self._walk)
+        return self._batches(index.find(t_us))
+
+    def _batches(self, place: Place) -> Iterator[EventBatch]:
         if self._type == EVENT_TRIGGER:
             self.warn("the file holds external triggers and no events")
             return
         x_bits, y_bits = self._bits
-        for t_us, words in self._read_words():
+        for t_us, words, _ in self._read_words(place):
             yield EventBatch(
                 t_us,
                 (words & ((1 << x_bits) - 1)).astype(np.uint16),
@@ -79,21 +90,33 @@ class DatReader(ArrayReader):
             return TriggerBatch.empty()
         edges = [
             TriggerBatch(t_us, (words >> 26).astype(np.uint8), (words & 1).astype(np.uint8))
-            for t_us, words in self._read_words()
+            for t_us, words, _ in self._read_words(self._first)
         ]
         return TriggerBatch.concatenate(edges)
 
-    def _read_words(self) -> Iterator[tuple[NDArray[np.int64], Words]]:
-        """Times in us, with wraps undone, and the words beside them."""
-        unwrap = _Unwrapper()
+    @property
+    def _first(self) -> Place:
+        """Byte of the first event, and an unwrapper's memory before it."""
+        return self._start, *_Unwrapper().memory
+
+    def _walk(self, place: Place) -> Iterator[tuple[int | None, Place]]:
+        for t_us, _, after in self._read_words(place):
+            yield int(t_us.max()), after
+
+    def _read_words(self, place: Place) -> Iterator[tuple[NDArray[np.int64], Words, Place]]:
+        """Times in us, with wraps undone, the words beside them, and the place after them."""
+        at, *memory = place
+        unwrap = _Unwrapper(*memory)
         with self.path.open("rb") as file:
-            file.seek(self._start)
+            file.seek(at)
             while data := file.read(8 * _WORDS):
                 if len(data) % 8:
                     self.warn(f"the file is cut off: the last {len(data) % 8} bytes are half an event")
                 pairs = np.frombuffer(data, "<u4", count=len(data) // 8 * 2).reshape(-1, 2)
                 if len(pairs):
-                    yield unwrap(pairs[:, 0].astype(np.int64)), pairs[:, 1]
+                    at += pairs.nbytes
+                    t_us = unwrap(pairs[:, 0].astype(np.int64))
+                    yield t_us, pairs[:, 1], (at, *unwrap.memory)
 
 
 class _Unwrapper:
@@ -103,12 +126,17 @@ class _Unwrapper:
     are events out of order.
     """
 
-    def __init__(self) -> None:
-        self._last: int | None = None
-        self._wraps = 0
+    def __init__(self, last: int = -1, wraps: int = 0) -> None:
+        self._last = last
+        self._wraps = wraps
+
+    @property
+    def memory(self) -> tuple[int, int]:
+        """The last time, -1 before the first, and the wraps."""
+        return self._last, self._wraps
 
     def __call__(self, t_us: NDArray[np.int64]) -> NDArray[np.int64]:
-        steps = np.diff(t_us, prepend=t_us[0] if self._last is None else self._last)
+        steps = np.diff(t_us, prepend=t_us[0] if self._last < 0 else self._last)
         self._last = int(t_us[-1])
         start, unwrapped = 0, t_us
         for turn in np.flatnonzero(np.abs(steps) > _WRAP_US // 2):

@@ -11,10 +11,13 @@ from velora_edge.events import hdf5_layouts as layouts
 from velora_edge.events.column_reader import ColumnReader
 from velora_edge.events.columns import check_columns
 from velora_edge.events.hdf5_storage import DAMAGE, check_filters, first_line, stored_rows
+from velora_edge.events.places import find_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from velora_edge.events.arrays import ArrayReader, ArrayStream
     from velora_edge.events.column_reader import Columns
@@ -105,11 +108,11 @@ class Hdf5Reader(ColumnReader):
         )
         self.warnings[:0] = warnings
 
-    def columns(self) -> Iterator[Columns]:
-        """The rows in pieces that match the file's chunks."""
+    def columns(self, place: Any = None) -> Iterator[Columns]:
+        """The rows, from row number `place` on, in pieces that match the file's chunks."""
         rows = self._rows_at_once()
         lost, reason = 0, ""
-        for start in range(self._start, self._stop, rows):
+        for start in range(self._start if place is None else place, self._stop, rows):
             stop = min(start + rows, self._stop)
             try:
                 yield self._events.read(start, stop)
@@ -118,19 +121,45 @@ class Hdf5Reader(ColumnReader):
         if lost:
             self.warn(f"{lost:,} events cannot be read and were left out ({reason})")
 
+    def find_place(self, t_us: int) -> int:
+        """Number of a row, at the start of a piece."""
+        rows = self._rows_at_once()
+
+        def read_times(start: int, stop: int) -> NDArray[np.int64]:
+            begin, end = self._start + start * rows, min(self._start + stop * rows, self._stop)
+            try:
+                return self.times_us(self._events.read_times(begin, end))
+            except DAMAGE:
+                return np.empty(0, np.int64)
+
+        pieces = -(-(self._stop - self._start) // rows)
+        return self._start + rows * find_row(read_times, pieces, t_us, margin=1)
+
     def stream(self) -> ArrayStream:
         """A new stream over the whole recording.
 
         Raises:
             RecordingError: if the file holds many recordings, for time restarts at each.
         """
+        self._check_is_one()
+        return super().stream()
+
+    def stream_from(self, t_us: int) -> ArrayStream:
+        """A new stream that begins with the first event at `t_us` or later.
+
+        Raises:
+            RecordingError: if the file holds many recordings, for time restarts at each.
+        """
+        self._check_is_one()
+        return super().stream_from(t_us)
+
+    def _check_is_one(self) -> None:
         if self._recordings is not None:
             raise RecordingError(
                 f"holds {self._recordings:,} recordings, and time restarts at each",
                 path=self.path,
                 remedy=f"choose one, from {self.path.name}#0 to {self.path.name}#{self._recordings - 1}",
             )
-        return super().stream()
 
     def close(self) -> None:
         """Let go of the file."""

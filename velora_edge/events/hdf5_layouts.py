@@ -48,6 +48,13 @@ class Hdf5Events:
             rows = [table[self.keys[r]] if is_record else table[:, self.keys[r]] for r in "txyp"]
         return cast("Columns", tuple(rows))
 
+    def read_times(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows `start` to `stop` of t."""
+        source, key = self.sources["t"], self.keys["t"]
+        if key is None:
+            return np.asarray(source[start:stop])
+        return np.asarray(source[start:stop][key] if isinstance(key, str) else source[start:stop, key])
+
 
 def find_events(file: Any) -> list[Hdf5Events]:
     """All sensors' events in an open `h5py.File`, in the order of their names.

@@ -15,10 +15,13 @@ from velora_edge.events.columns import ColumnConverter
 from velora_edge.events.ecf import FILTER_ID, decode_ecf
 from velora_edge.events.hdf5 import ROWS
 from velora_edge.events.hdf5_storage import DAMAGE, check_filters, first_line, stored_chunks, stored_rows
+from velora_edge.events.places import find_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 _FIELDS = ("t", "x", "y", "p")
 # Events that stop this long before the triggers do, and this many mean intervals, look cut off.
@@ -51,6 +54,20 @@ class PropheseeHdf5Reader(ArrayReader):
         if not self.width:
             measure_sensor(self)
 
+    def batches_from(self, t_us: int) -> Iterator[EventBatch]:
+        """The events from the chunk that is found for `t_us`."""
+        if not self._is_ecf:
+            return self.batches()
+
+        def read_times(start: int, stop: int) -> NDArray[np.int64]:
+            try:
+                return np.concatenate([self._decode_chunk(at).t_us for at in self._starts[start:stop]])
+            except DAMAGE:
+                return np.empty(0, np.int64)
+
+        first = find_row(read_times, len(self._starts), t_us, margin=8)
+        return self._decode_chunks(self._starts[first] if first else 0)
+
     def batches(self) -> Iterator[EventBatch]:
         """The events chunk by chunk."""
         n, first_us, last_us = 0, None, 0
@@ -80,10 +97,10 @@ class PropheseeHdf5Reader(ArrayReader):
         """Let go of the file."""
         self._file.close()
 
-    def _decode_chunks(self) -> Iterator[EventBatch]:
+    def _decode_chunks(self, first: int = 0) -> Iterator[EventBatch]:
         n, chunk_rows = int(self._events.shape[0]), int(self._events.chunks[0])
-        missing, damaged, reason = n, 0, ""
-        for start in (start for start in self._starts if start < n):
+        missing, damaged, reason = n - first, 0, ""
+        for start in (start for start in self._starts if first <= start < n):
             announced = min(chunk_rows, n - start)
             missing -= announced
             try:

@@ -55,7 +55,7 @@ class MatReader(ColumnReader):
         super().__init__(path, "MAT", sensor, time_unit=unit_in_name(time_name))
         self.warnings[:0] = warnings
 
-    def columns(self) -> Iterator[Columns]:
+    def columns(self, place: Any = None) -> Iterator[Columns]:
         """All at once: they are in memory."""
         yield self._columns
 

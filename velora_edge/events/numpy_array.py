@@ -27,8 +27,11 @@ class NumpyArray:
 
     Args:
         path: of the file, for errors.
-        name: of the array in it, for errors.
+        name: of the array in it; empty for an array that is the whole file.
         open_stream: opens the array's bytes anew.
+
+    Attributes:
+        is_seekable: any of its rows can be read without reading those before it.
 
     Raises:
         RecordingError: if it holds Python objects, or its header is damaged.
@@ -36,6 +39,7 @@ class NumpyArray:
 
     def __init__(self, path: Path, name: str, open_stream: Callable[[], BinaryIO]) -> None:
         self.path, self.name, self._open = path, name, open_stream
+        self.is_seekable = not name
         try:
             with open_stream() as stream:
                 self.shape, self._is_fortran, self.dtype = _read_header(stream)
@@ -58,17 +62,18 @@ class NumpyArray:
     def __len__(self) -> int:
         return self.shape[0] if self.shape else 0
 
-    def pieces(self, rows: int, column: int | None = None) -> Iterator[NDArray[Any]]:
-        """The array's rows, so many at once, or those of one column of two-dimensional arrays.
+    def pieces(self, rows: int, column: int | None = None, start: int = 0) -> Iterator[NDArray[Any]]:
+        """The array's rows from `start`, so many at once, or those of one column of two-dimensional arrays.
 
         The last piece holds what is there, where the file is cut off or damaged.
         """
         if column is None or not self._is_fortran:
-            for piece in self._read(self._start, len(self), rows, self._width):
+            at = self._start + start * self._width * self.dtype.itemsize
+            for piece in self._read(at, len(self) - start, rows, self._width):
                 yield piece if column is None else piece[:, column]
         else:
-            start = self._start + column * len(self) * self.dtype.itemsize
-            yield from self._read(start, len(self), rows, 1)
+            at = self._start + (column * len(self) + start) * self.dtype.itemsize
+            yield from self._read(at, len(self) - start, rows, 1)
 
     def small_integers(self) -> list[int]:
         """The values of an array of up to four integers; nothing of another one."""

@@ -11,6 +11,7 @@ from velora_edge.events.column_names import guess_order, match_names, unit_in_na
 from velora_edge.events.column_reader import ColumnReader
 from velora_edge.events.columns import check_columns
 from velora_edge.events.numpy_array import NumpyArray, open_arrays
+from velora_edge.events.places import find_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from velora_edge.events.column_reader import Columns
 
 ROWS = 1 << 17
+_NO_ROWS = (np.empty(0),)
 
 
 class NumpyReader(ColumnReader):
@@ -57,23 +59,33 @@ class NumpyReader(ColumnReader):
         super().__init__(path, "NumPy", found, time_unit=unit_in_name(time_name))
         self.warnings[:0] = warnings
 
-    def columns(self) -> Iterator[Columns]:
-        """The rows in pieces."""
+    def columns(self, place: Any = None) -> Iterator[Columns]:
+        """The rows in pieces, from row number `place` on."""
         n = min(len(column) for column in self._columns.values())
-        read = 0
-        for columns in self._pieces():
+        read = place or 0
+        for columns in self._pieces(read, ROWS):
             rows = min(len(column) for column in columns)
             read += rows
             yield cast("Columns", tuple(column[:rows] for column in columns))
         if read < n:
             self.warn(f"the file is cut off: {read:,} of {n:,} events are there")
 
-    def _pieces(self) -> Iterator[tuple[NDArray[Any], ...]]:
+    def find_place(self, t_us: int) -> int:
+        """Number of a row; 0 in .npz files, which can only be read from their start."""
+        if self._table is None or not self._table.is_seekable:
+            return 0
+
+        def read_times(start: int, stop: int) -> NDArray[np.int64]:
+            return self.times_us(next(self._pieces(start, stop - start), _NO_ROWS)[0])
+
+        return find_row(read_times, len(self._table), t_us, probe=ROWS, margin=ROWS)
+
+    def _pieces(self, start: int, rows: int) -> Iterator[tuple[NDArray[Any], ...]]:
         if self._table is not None and self._table.dtype.names:
-            for records in self._table.pieces(ROWS):
+            for records in self._table.pieces(rows, start=start):
                 yield tuple(records[self._keys[role]] for role in "txyp")
             return
-        pieces = [self._columns[role].pieces(ROWS, self._keys[role]) for role in "txyp"]
+        pieces = [self._columns[role].pieces(rows, self._keys[role], start) for role in "txyp"]
         yield from zip(*pieces, strict=False)
 
     def _find_keys(self, table: NumpyArray) -> tuple[dict[str, Any], str]:

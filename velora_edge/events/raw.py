@@ -62,7 +62,9 @@ class RawReader(EventReader):
     def stream_from(self, t_us: int) -> RawStream:
         """A new stream that begins at the first event at `t_us` or later, found through the index."""
         with RawIndex(self) as index:
+            index.load()
             stream = RawStream(self, index.find(t_us))
+            index.save()
         stream.skip_until(t_us)
         stream.take_triggers()
         return stream

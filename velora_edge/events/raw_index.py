@@ -13,6 +13,7 @@ import numpy as np
 
 from velora_edge.events import _index_kernels as kernels
 from velora_edge.events import _raw_state as s
+from velora_edge.events.index_file import IndexFile
 from velora_edge.events.mapped import MappedFile
 from velora_edge.events.raw_walker import CHUNK_BYTES, LONG_AGO, RawWalker
 
@@ -45,6 +46,8 @@ class Checkpoint(NamedTuple):
 
 
 START = Checkpoint(0, LONG_AGO, -1, 0, -1)
+_KEPT_COLUMNS = 7
+"""A checkpoint and zeros; in the last row, the scan's memory and the number of words that were looked at."""
 
 
 class RawIndex:
@@ -59,14 +62,38 @@ class RawIndex:
         self._file = MappedFile(reader.path, reader.payload_at)
         self._memory = np.array([0, 0, 0, LONG_AGO, 0, -1], np.int64)
         self._found = np.empty((CHUNK_BYTES // SPACING_BYTES + 2, kernels.COLUMNS), np.int64)
-        self._position = 0
+        self._position = self._kept = 0
         self.checkpoints = [START]
         self.is_complete = False
+        kind = f"{reader.encoding} {reader.payload_at} {reader.is_legacy}"
+        self._index_file = IndexFile(reader.path, kind, _KEPT_COLUMNS)
 
     @property
     def latest_us(self) -> int:
         """No event of what was looked at is later than this."""
         return int(self._memory[kernels.HIGHEST_US])
+
+    def load(self) -> None:
+        """Take over what was kept of the index, if it is of the file as it is now."""
+        rows, is_complete = self._index_file.load()
+        if not _are_sound(rows):
+            return
+        *checkpoints, last = rows.tolist()
+        self.checkpoints = [Checkpoint(*row[: len(START)]) for row in checkpoints]
+        self._memory[:], self._position = last[:-1], last[-1]
+        self._kept, self.is_complete = self._position, is_complete
+        self._file.close()
+        at = self._position * self._walker.words.itemsize
+        self._file = MappedFile(self._reader.path, self._reader.payload_at + at)
+
+    def save(self) -> None:
+        """Keep the index beside the recording, if it has grown since it was loaded."""
+        if self._position == self._kept:
+            return
+        rows = np.zeros((len(self.checkpoints) + 1, _KEPT_COLUMNS), np.int64)
+        rows[:-1, : len(START)] = self.checkpoints
+        rows[-1] = (*self._memory, self._position)
+        self._index_file.save(rows, is_complete=self.is_complete)
 
     def find(self, t_us: int) -> Checkpoint:
         """The last checkpoint before which there is no event at `t_us` or later."""
@@ -104,6 +131,20 @@ class RawIndex:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _are_sound(rows: NDArray[np.int64]) -> bool:
+    """Whether kept rows can be an index at all."""
+    if len(rows) < 2 or tuple(rows[0, : len(START)].tolist()) != START:
+        return False
+    position, before_us, high, wraps, base = rows[1:-1, : len(START)].T
+    return bool(
+        (np.diff(position, prepend=0) > 0).all()
+        and (np.diff(before_us) >= 0).all()
+        and ((high >= 0) & (high < 1 << 28) & (wraps >= 0) & (wraps < 1 << 30)).all()
+        and ((base >= -1) & (base <= position)).all()
+        and rows[-1, -1] >= 0
+    )
 
 
 def count_at_most(reader: RawReader) -> int:
