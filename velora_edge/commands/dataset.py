@@ -37,8 +37,13 @@ def check(path: str, kind: str, quick: bool, as_json: bool) -> None:
     """
     from velora_edge.data.check import check as look_at
     from velora_edge.data.clips import ClipSpec
+    from velora_edge.data.registry import detect
+    from velora_edge.data.store import stored_spec
 
-    source = open_source(path, ClipSpec(length=2, image_size=(64, 64)), kind)
+    spec = ClipSpec(length=2, image_size=(64, 64))
+    if Path(path).is_file() and kind in ("auto", "store") and detect(Path(path)) == "store":
+        spec = stored_spec(Path(path))
+    source = open_source(path, spec, kind)
     with progress(len(source), "checking", quiet=as_json) as tick:
         report = look_at(source, deep=not quick, tick=tick)
     if as_json:
@@ -97,7 +102,8 @@ def _spec(config: str | None, image_size: int) -> ClipSpec:
 
     tree = read_yaml(config)
     clip = build_config(tree.get("clip") or {}, ClipConfig, path=config)
-    size = (tree.get("model") or {}).get("image_size", [image_size, image_size])
+    form = tree.get("model") or tree.get("tower") or {}
+    size = form.get("image_size", [image_size, image_size])
     if not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size)):
         raise ConfigError([f"model.image_size: expected height and width, got {size!r}"], path=config)
     return clip.spec(8, (size[0], size[1]))

@@ -117,7 +117,8 @@ def draw_digit(picture: NDArray[np.float32], rng: np.random.Generator) -> NDArra
     # Grey strokes of 8 x 8 pixels become sharp ones: a soft threshold draws their outline.
     sharpness, weight = rng.uniform(0.06, 0.12), rng.uniform(110, 175)
     strokes = 1 / (1 + np.exp(-sharpness * (cv2.GaussianBlur(grey, (0, 0), _FINE * 0.7) - weight)))
-    return (20 + 200 * strokes).astype(np.float32)
+    # A pixel sees the mean over its area.
+    return np.asarray(cv2.blur((20 + 200 * strokes).astype(np.float32), (_FINE, _FINE)), np.float32)
 
 
 def saccade(scene: NDArray[np.float32], rng: np.random.Generator) -> EventBatch:
@@ -139,9 +140,8 @@ def _look(scene: NDArray[np.float32], offset_px: NDArray[np.float64]) -> NDArray
     corner = (len(scene) - _FINE * SIDE_PX) / 2 + _FINE * offset_px
     matrix = np.array([[_FINE, 0, corner[0]], [0, _FINE, corner[1]]])
     matrix[:, 2] += (_FINE - 1) / 2
-    smooth = cv2.blur(scene, (_FINE, _FINE))
     seen = cv2.warpAffine(
-        smooth, matrix, (SIDE_PX, SIDE_PX), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        scene, matrix, (SIDE_PX, SIDE_PX), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )  # fmt: skip
     return np.asarray(seen, np.float32)

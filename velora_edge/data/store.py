@@ -15,7 +15,8 @@ import h5py
 import hdf5plugin
 import numpy as np
 
-from velora_edge.data.clips import CAMERAS, ClipSource, Item, Pairs
+from velora_edge.bundle import EventInput, RGBInput
+from velora_edge.data.clips import CAMERAS, ClipSource, ClipSpec, Item, Pairs
 from velora_edge.data.hdf5_file import Hdf5File
 from velora_edge.errors import DatasetError
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from velora_edge.data.clips import ClipSpec, Modality
+    from velora_edge.data.clips import Modality
 
 FORMAT, VERSION = "velora-clips", 1
 
@@ -190,6 +191,20 @@ class ClipStoreWriter:
     ) -> None:
         self._file.close()
         self._partial.unlink(missing_ok=True)
+
+
+def stored_spec(path: Path, length: int = 2) -> ClipSpec:
+    """The form that a store's images were packed in.
+
+    Raises:
+        DatasetError: if the file cannot be read.
+    """
+    opener = Hdf5File(path)
+    file = opener()
+    height, width = next(file[camera].shape[1:3] for camera in CAMERAS if camera in file)
+    event, rgb = (json.loads(file.attrs[camera]) for camera in ("event", "rgb"))
+    opener.close()
+    return ClipSpec(length, (height, width), event=EventInput(**event), rgb=RGBInput(**rgb))
 
 
 def is_store(file: h5py.File) -> bool:

@@ -71,6 +71,9 @@ class ImageClassifier(nn.Module):
             )
         except (TypeError, AssertionError, ValueError, RuntimeError) as error:
             raise ConfigError([f"tower.args: timm cannot make {tower.name}: {error}"]) from error
+        positions = self.vit.pos_embed
+        assert isinstance(positions, torch.Tensor)
+        nn.init.normal_(positions, std=tower.position_std)
         for name in ("mean", "std"):
             values = torch.tensor(getattr(tower, name)).view(3, 1, 1)
             self.register_buffer(name, values, persistent=False)

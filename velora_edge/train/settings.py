@@ -138,6 +138,8 @@ class TowerSection(Section):
         mean: subtracted from an image scaled to 0..1, by channel.
         std: divides it afterwards.
         images: taken of each camera's images of a recording in each epoch.
+        position_std: spread of the position embeddings at the start. timm's own, 0.02, takes several times
+            as many steps to learn where things are from a few thousand images.
     """
 
     name: str
@@ -146,6 +148,7 @@ class TowerSection(Section):
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     images: int = Field(2, ge=1)
+    position_std: float = Field(0.5, gt=0)
 
 
 class PretrainConfig(Section):
