@@ -114,6 +114,15 @@ def test_a_gap_in_the_words_is_bridged_and_counted_and_a_repeated_piece_left_out
     assert writer.facts.dropped == {"gaps": 1}
 
 
+def test_a_frame_that_is_not_later_than_the_one_before_is_left_out_and_counted(tmp_path: Path) -> None:
+    writer = RecordingWriter(tmp_path / "r", Facts())
+    for t_us in (100, 200, 200, 150, 300):
+        writer.write(picture(t_us))
+    writer.close("asked for")
+    assert [frame.t_us for frame in RecordedVideo(str(tmp_path / "r"))] == [100, 200, 300]
+    assert writer.facts.dropped == {"late_frames": 2, "gaps": 0}
+
+
 def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(InputError, match="is not empty; record to a new folder"):

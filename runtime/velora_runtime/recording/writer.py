@@ -59,7 +59,8 @@ class RecordingWriter:
         self._files: dict[str, AppendFile] = {}
         self._video: VideoWriter | None = None
         self._last_words: Words | None = None
-        self._gaps = 0
+        self._last_frame_us: int | None = None
+        self._gaps = self._late = 0
         self._synced_s = time.monotonic()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +102,8 @@ class RecordingWriter:
             why: for `why_ended`.
             dropped: pieces that came too fast, by kind.
         """
-        self.facts.dropped = {**(dropped or {}), "gaps": self._gaps}
+        late = {"late_frames": self._late} if self._late else {}
+        self.facts.dropped = {**(dropped or {}), **late, "gaps": self._gaps}
         self.facts.ended, self.facts.why_ended = _now(), why
         self._attempt(self._end_video)
         self._attempt(self._end_files)
@@ -130,6 +132,10 @@ class RecordingWriter:
             self._file(names.EVENTS).write(lead_in(item.form, item.place, after_us))
 
     def _write_picture(self, item: Picture) -> None:
+        if self._last_frame_us is not None and item.t_us <= self._last_frame_us:
+            self._late += 1  # no pair can be made of it either
+            return
+        self._last_frame_us = item.t_us
         if self._video is None:
             height, width = item.image.shape[:2]
             self._tell_camera("video", {"height": height, "width": width})
