@@ -9,6 +9,7 @@ from velora_edge import open_events
 from velora_edge.cli import velora
 from velora_edge.commands.convert import is_pictures
 from velora_edge.console import run
+from velora_edge.events.hot_pixels import write_mask
 from velora_edge.events.writers import WRITERS
 
 ENDINGS = {"EVT3": "raw", "EVT2": "raw", "EVT2.1": "raw", "HDF5": "h5", "CSV": "csv"}
@@ -74,6 +75,69 @@ def test_rebased_times_begin_at_zero(convert, tmp_path, options, first_us, edges
     assert kept.triggers().t_us.tolist() == edges
 
 
+def test_a_cut_without_events_keeps_neither_events_nor_edges_of_other_times(convert, tmp_path):
+    write_events(tmp_path / "in.raw", count=500, triggers_us=[7_000_100])
+    code, out, err = convert("in.raw", "out.raw", "--start", "5")
+    assert (code, out, err) == (0, "DIR/out.raw: EVT3, 64x48, 0 events\n", "")
+
+
+@pytest.mark.parametrize("kind", ["raw", "h5", "csv"])
+def test_a_cut_of_any_format_is_the_same(convert, tmp_path, kind):
+    batch = write_events(tmp_path / "in.raw")
+    convert("in.raw", f"whole.{kind}")
+    span = ("--start", "0.0501", "--duration", "0.1", "--sensor", "64x48")
+    assert convert(f"whole.{kind}", "out.csv", *span)[0] == 0
+    assert columns(open_events(tmp_path / "out.csv", sensor=(64, 48)).read()) == columns(batch[501:1501])
+
+
+def test_filters_and_the_cap_drop_events_and_say_so(convert, tmp_path):
+    batch = write_events(tmp_path / "in.raw")
+    options = ("--filter", "refractory=200000", "--filter", "background", "--event-rate-cap", "1k")
+    code, _, err = convert("in.raw", "out.raw", *options)
+    assert code == 0
+    kept = open_events(tmp_path / "out.raw").read()
+    dropped = [int(line.split()[-3].replace(",", "")) for line in err.splitlines()]
+    assert [line.partition(": ")[2].partition(":")[0] for line in err.splitlines()] == [
+        "refractory", "background", "rate cap",
+    ]  # fmt: skip
+    assert len(kept) + sum(dropped) == len(batch)
+    assert 0 < len(kept) <= 400
+
+
+def test_hot_pixels_are_left_out(convert, tmp_path):
+    batch = write_events(tmp_path / "in.raw", count=500)
+    hot = np.zeros((48, 64), np.bool_)
+    hot[batch.y[7], batch.x[7]] = True
+    write_mask(tmp_path / "hot.json", hot)
+    code, _, err = convert("in.raw", "out.raw", "--hot-pixels", str(tmp_path / "hot.json"))
+    is_hot = (batch.x == batch.x[7]) & (batch.y == batch.y[7])
+    assert (code, err) == (0, f"warning: hot pixels: {is_hot.sum()} events dropped\n")
+    assert columns(open_events(tmp_path / "out.raw").read()) == columns(batch[~is_hot])
+
+
+def test_events_are_turned_and_flipped(convert, tmp_path):
+    batch = write_events(tmp_path / "in.raw", count=500)
+    assert convert("in.raw", "out.raw", "--flip", "horizontal", "--rotate", "90")[0] == 0
+    turned = open_events(tmp_path / "out.raw")
+    assert (turned.width, turned.height) == (48, 64)
+    events = turned.read()
+    assert events.x.tolist() == (47 - batch.y.astype(int)).tolist()
+    assert events.y.tolist() == (63 - batch.x.astype(int)).tolist()
+
+
+def test_events_are_laid_onto_another_cameras_picture(convert, tmp_path):
+    batch = write_events(tmp_path / "in.raw", count=500)
+    (tmp_path / "c.yaml").write_text("homography: [2, 0, 0, 0, 2, 0, 0, 0, 1]\nresolution: [100, 90]\n")
+    code, out, err = convert("in.raw", "out.csv", "--calibration", str(tmp_path / "c.yaml"))
+    inside = (batch.x < 50) & (batch.y < 45)
+    assert (code, out) == (0, f"DIR/out.csv: CSV, 100x90, {inside.sum()} events\n")
+    assert err == f"warning: calibration: {(~inside).sum()} events dropped\n"
+    assert (
+        open_events(tmp_path / "out.csv", sensor=(100, 90)).read().x.tolist()
+        == (2 * batch.x[inside].astype(int)).tolist()
+    )
+
+
 def test_a_file_that_exists_is_replaced_only_by_force(convert, tmp_path):
     write_events(tmp_path / "in.raw", count=500)
     (tmp_path / "out.csv").write_text("mine")
@@ -110,6 +174,10 @@ def test_events_that_cannot_be_written_leave_no_file(convert, tmp_path):
         ("in.raw", "nowhere/out.raw", (), "DIR/nowhere/out.raw: cannot be written"),
         ("in.raw", "out.raw", ("--start", "-1"), "--start: expected 0 or more seconds"),
         ("in.raw", "out.raw", ("--sensor", "big"), "--sensor: expected WxH"),
+        ("in.raw", "out.raw", ("--filter", "fog"), "no filter is called 'fog'"),
+        ("in.raw", "out.raw", ("--event-rate-cap", "fast"), "expected events a second, such as 5M"),
+        ("in.raw", "out.raw", ("--calibration", "none.yaml"), "none.yaml: cannot be read"),
+        ("in.raw", "out.raw", ("--hot-pixels", "none.json"), "none.json: cannot be read"),
     ],
 )  # fmt: skip
 def test_bad_usage_is_one_line_and_exit_code_2(convert, tmp_path, source, target, options, message):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ import numpy as np
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import InputError
+from velora_edge.events.camera_options import camera_options, read_camera_options
 from velora_edge.events.writers import WRITERS, format_of, open_writer
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from velora_edge.events.filters import FilterChain
     from velora_edge.events.simulator import SensorModel
     from velora_edge.events.writers.base import EventWriter
 
@@ -37,6 +41,7 @@ class EventSource:
         triggers: called at most once, before that; gives all trigger edges.
         warnings: what was wrong with it, complete after the last batch.
         steps: how many batches there will be, where that is known.
+        first_us: time of the first event, where the batches do not begin with it.
     """
 
     width: int
@@ -45,6 +50,7 @@ class EventSource:
     triggers: Callable[[], TriggerBatch]
     warnings: list[str]
     steps: int | None = None
+    first_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +72,24 @@ class Cut:
         """Whether nothing is left out."""
         return self.start_us == 0 and self.duration_us is None
 
+    def span_us(self, first_us: int) -> tuple[int, int | None]:
+        """Where the cut begins and ends in a source whose first event is at `first_us`."""
+        start_us = first_us + self.start_us
+        return start_us, None if self.duration_us is None else start_us + self.duration_us
 
-def from_recording(path: str, sensor: tuple[int, int] | None, format_name: str | None) -> EventSource:
-    """The events of a file of any format that can be read."""
+
+def from_recording(
+    path: str, sensor: tuple[int, int] | None, format_name: str | None, cut: Cut
+) -> EventSource:
+    """The events of a file of any format that can be read, without reading far beyond the cut."""
     from velora_edge.events.registry import open_events
 
     reader = open_events(path, format=format_name, sensor=sensor)
-    return EventSource(reader.width, reader.height, reader.__iter__, reader.triggers, reader.warnings)
+    first_us = None if cut.is_whole else reader.first_us()
+    if first_us is None:
+        return EventSource(reader.width, reader.height, reader.__iter__, reader.triggers, reader.warnings)
+    batches = functools.partial(reader.between, *cut.span_us(first_us))
+    return EventSource(reader.width, reader.height, batches, reader.triggers, reader.warnings, None, first_us)
 
 
 def from_pictures(path: str, sensor: tuple[int, int] | None, model: SensorModel, seed: int) -> EventSource:
@@ -109,39 +126,51 @@ def from_pictures(path: str, sensor: tuple[int, int] | None, model: SensorModel,
 
 
 def convert(
-    source: EventSource, writer: EventWriter, cut: Cut, advance: Callable[[EventBatch], None]
+    source: EventSource,
+    writer: EventWriter,
+    cut: Cut,
+    chain: FilterChain,
+    advance: Callable[[EventBatch], None],
 ) -> None:
-    """Write what `cut` keeps of the source; the writer is left open.
+    """Write what the cut and the filters keep of the source; the writer is left open.
 
     Args:
         source: walked over once.
-        writer: of a file of the source's sensor.
+        writer: of a file of the size that the filters leave.
         cut: what is kept.
-        advance: called after each batch of the source with what was kept of it.
+        chain: filters of the events, not of the trigger edges.
+        advance: called after each batch of the source with what the cut kept of it.
     """
     triggers = source.triggers()
     triggers = _select(triggers, np.argsort(triggers.t_us, kind="stable"))
-    begun, shift_us, end_us = False, 0, None
-    for batch in source.batches():
-        if len(batch) and not begun:
-            begun = True
-            start_us = int(batch.t_us[0]) + cut.start_us
-            end_us = None if cut.duration_us is None else start_us + cut.duration_us
-            if not cut.is_whole:
-                triggers = _select(triggers, _inside(triggers.t_us, start_us, end_us))
-            shift_us = _first_us(start_us, batch, triggers, cut) if cut.rebases else 0
-            writer.write_triggers(replace(triggers, t_us=triggers.t_us - shift_us))
-        if len(batch):
-            if end_us is not None and int(batch.t_us.min()) >= end_us:
-                break
-            if not cut.is_whole:
-                batch = batch[_inside(batch.t_us, start_us, end_us)]
-            if shift_us:
-                batch = replace(batch, t_us=batch.t_us - shift_us)
-            writer.write(batch)
-        advance(batch)
-    if not begun:
-        writer.write_triggers(triggers)
+    batches = source.batches()
+    first = next((batch for batch in batches if len(batch)), None)
+    first_us = source.first_us if first is None or source.first_us is not None else int(first.t_us[0])
+    start_us, end_us = cut.span_us(first_us or 0)
+    if first_us is not None and not cut.is_whole:
+        triggers = _select(triggers, _inside(triggers.t_us, start_us, end_us))
+    shift_us = _first_us(start_us, triggers, cut) if cut.rebases and first_us is not None else 0
+    writer.write_triggers(replace(triggers, t_us=triggers.t_us - shift_us))
+    kept = _cut_batches(first, batches, (start_us, end_us), cut, advance)
+    for batch in chain.filtered(kept):
+        writer.write(replace(batch, t_us=batch.t_us - shift_us) if shift_us else batch)
+
+
+def _cut_batches(
+    first: EventBatch | None,
+    others: Iterator[EventBatch],
+    span_us: tuple[int, int | None],
+    cut: Cut,
+    advance: Callable[[EventBatch], None],
+) -> Iterator[EventBatch]:
+    start_us, end_us = span_us
+    for batch in itertools.chain([] if first is None else [first], others):
+        if len(batch) and end_us is not None and int(batch.t_us.min()) >= end_us:
+            return
+        kept = batch if cut.is_whole else batch[_inside(batch.t_us, start_us, end_us)]
+        if len(kept):
+            yield kept
+        advance(kept)
 
 
 def _inside(t_us: NDArray[Any], start_us: int, end_us: int | None) -> NDArray[Any]:
@@ -149,7 +178,7 @@ def _inside(t_us: NDArray[Any], start_us: int, end_us: int | None) -> NDArray[An
     return inside if end_us is None else inside & (t_us < end_us)
 
 
-def _first_us(start_us: int, batch: EventBatch, triggers: TriggerBatch, cut: Cut) -> int:
+def _first_us(start_us: int, triggers: TriggerBatch, cut: Cut) -> int:
     if not cut.is_whole or not len(triggers):
         return start_us
     return min(start_us, int(triggers.t_us[0]))
@@ -181,7 +210,7 @@ def _progress(steps: int | None, quiet: bool) -> Iterator[Callable[[EventBatch],
         yield advance
 
 
-def _report(writer: EventWriter, source: EventSource) -> None:
+def _report(writer: EventWriter, source: EventSource, chain: FilterChain) -> None:
     click.echo(
         f"{writer.path}: {writer.format}, {writer.width}x{writer.height}, {writer.events_written:,} events"
         + (f", {writer.triggers_written:,} trigger edges" if writer.triggers_written else "")
@@ -189,7 +218,7 @@ def _report(writer: EventWriter, source: EventSource) -> None:
     if writer.triggers_dropped:
         text = f"{writer.triggers_dropped:,} trigger edges left out: {writer.format} has no place for them"
         click.echo(f"warning: {text}", err=True)
-    for text in source.warnings:
+    for text in (*source.warnings, *chain.sentences()):
         click.echo(f"warning: {text}", err=True)
 
 
@@ -204,6 +233,7 @@ EXAMPLES = """\b
 Examples:
   velora convert recording.dat recording.raw
   velora convert recording.raw part.h5 --start 2.5 --duration 1
+  velora convert recording.raw clean.raw --filter background=3000 --hot-pixels hot.json
   velora convert video.mp4 events.raw --sensor 640x480 --threshold 0.25
 """
 
@@ -237,10 +267,11 @@ Examples:
     "--noise", default=0.1, show_default=True, metavar="HZ", help="Video: background activity of a pixel."
 )
 @click.option("--seed", default=0, show_default=True, help="Video: of mismatch and noise.")
+@camera_options
 def command(
     source: str, target: str, format_name: str | None, input_format: str | None, sensor: str | None,
     start: float, duration: float | None, rebase: bool, force: bool, quiet: bool, threshold: float,
-    refractory: int, noise: float, seed: int,
+    refractory: int, noise: float, seed: int, **camera: Any,
 ) -> None:  # fmt: skip
     """Write the events of IN, a recording of events, a video or a folder of images, to a new file OUT."""
     from velora_edge.commands.info import parse_sensor
@@ -252,15 +283,16 @@ def command(
         raise InputError("exists already", path=target, remedy="give another name, or --force to replace it")
     name = format_name or format_of(target)
     size = parse_sensor(sensor)
+    cut = Cut(round(start * 1e6), None if duration is None else round(duration * 1e6), rebase)
     if is_pictures(source):
         model = SensorModel(threshold, threshold, refractory_us=refractory, noise_rate_hz=noise)
         events = from_pictures(source, size, model, seed)
     else:
-        events = from_recording(source, size, input_format)
-    cut = Cut(round(start * 1e6), None if duration is None else round(duration * 1e6), rebase)
+        events = from_recording(source, size, input_format, cut)
+    chain, (width, height) = read_camera_options(camera).rewriting_chain((events.width, events.height))
     with (
-        open_writer(target, name, width=events.width, height=events.height) as writer,
+        open_writer(target, name, width=width, height=height) as writer,
         _progress(events.steps, quiet) as advance,
     ):
-        convert(events, writer, cut, advance)
-    _report(writer, events)
+        convert(events, writer, cut, chain, advance)
+    _report(writer, events, chain)

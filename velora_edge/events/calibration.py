@@ -15,6 +15,7 @@ import numpy as np
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import InputError
 from velora_edge.events._frame_kernels import SeparableMap
+from velora_edge.events.filters import EventFilter
 from velora_edge.events.registration import RegistrationMap
 from velora_edge.geometry import fit
 
@@ -168,22 +169,18 @@ class View:
         return RegistrationMap.from_table(cells, target_hw)
 
 
-class ViewedEvents:
-    """Events moved to where they lie in a view; those that lie nowhere in it are dropped and counted.
-
-    Single-threaded.
+class ViewedEvents(EventFilter):
+    """Moves events to where they lie in a view, and drops those that lie nowhere in it.
 
     Attributes:
         width: of the view, pixels.
         height: likewise.
-        dropped: events so far.
     """
 
     name = "calibration"
 
     def __init__(self, view: View) -> None:
         self.height, self.width = view.view_hw
-        self.dropped = 0
         self._table = view.registration(view.view_hw, "stretch").as_table()
 
     def apply(self, batch: EventBatch) -> EventBatch:
