@@ -14,7 +14,7 @@ import numpy as np
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import InputError
-from velora_edge.events.camera_options import camera_options, read_camera_options
+from velora_edge.events.treatment_options import rate_cap_option, read_treatment, treatment_options
 from velora_edge.events.writers import WRITERS, format_of, open_writer
 
 if TYPE_CHECKING:
@@ -267,11 +267,12 @@ Examples:
     "--noise", default=0.1, show_default=True, metavar="HZ", help="Video: background activity of a pixel."
 )
 @click.option("--seed", default=0, show_default=True, help="Video: of mismatch and noise.")
-@camera_options
+@treatment_options
+@rate_cap_option
 def command(
     source: str, target: str, format_name: str | None, input_format: str | None, sensor: str | None,
     start: float, duration: float | None, rebase: bool, force: bool, quiet: bool, threshold: float,
-    refractory: int, noise: float, seed: int, **camera: Any,
+    refractory: int, noise: float, seed: int, **treatment: Any,
 ) -> None:  # fmt: skip
     """Write the events of IN, a recording of events, a video or a folder of images, to a new file OUT."""
     from velora_edge.commands.info import parse_sensor
@@ -289,7 +290,7 @@ def command(
         events = from_pictures(source, size, model, seed)
     else:
         events = from_recording(source, size, input_format, cut)
-    chain, (width, height) = read_camera_options(camera).rewriting_chain((events.width, events.height))
+    chain, (width, height) = read_treatment(treatment).rewriting_chain((events.width, events.height))
     with (
         open_writer(target, name, width=width, height=height) as writer,
         _progress(events.steps, quiet) as advance,

@@ -1,4 +1,4 @@
-"""What a user says of the event camera itself: how it sees, and what of its events is not wanted."""
+"""What is done to a camera's events before a model sees them: how the camera sees, and what is not wanted."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class CameraSettings:
-    """The event camera's own settings; the model's are in its manifest.
+class Treatment:
+    """What a user says of the event camera itself; what the model wants is in its manifest.
 
     Attributes:
         calibration: file, see `read_calibration`.

@@ -1,4 +1,4 @@
-"""The command line's options of the event camera itself, for every command that takes its events."""
+"""The command line's options of what is done to events, for every command that takes a camera's events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from velora_edge.events.calibration import ROTATIONS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from velora_edge.events.camera import CameraSettings
+    from velora_edge.events.treatment import Treatment
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -53,26 +53,28 @@ _OPTIONS = (
         help="background (drops events without a neighbour within 5000 us), or refractory (drops those of a "
         "pixel that fired within 1000 us). May be given again.",
     ),
-    click.option(
-        "--event-rate-cap",
-        metavar="N",
-        help="Events a second at most, such as 5M; the rest is thinned evenly and counted.",
-    ),
 )
 
 
-def camera_options(command: F) -> F:
-    """A command with the options of the event camera."""
+rate_cap_option = click.option(
+    "--event-rate-cap",
+    metavar="N",
+    help="Events a second at most, such as 5M; the rest is thinned evenly and counted.",
+)
+
+
+def treatment_options(command: F) -> F:
+    """A command with the options of what is done to events, but for the cap on their rate."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def read_camera_options(given: dict[str, Any]) -> CameraSettings:
+def read_treatment(given: dict[str, Any]) -> Treatment:
     """What a user gave, as a value."""
-    from velora_edge.events.camera import CameraSettings
+    from velora_edge.events.treatment import Treatment
 
-    return CameraSettings(
+    return Treatment(
         given["calibration"],
         given["depth_m"],
         given["hot_pixels"],
