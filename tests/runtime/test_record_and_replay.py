@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -199,6 +200,40 @@ def test_a_run_that_is_killed_leaves_a_recording_that_replays(
     assert live(model, folder, "--pace", "max", "--quiet", "--out", out) == 0
     assert "the recording was not ended properly; it is read as far as it goes" in capsys.readouterr().err
     assert [line["t_us"] for line in read_lines(out)] == frames[2:]
+
+
+def test_keys_begin_and_end_a_recording_and_save_the_last_seconds(model: Path, tmp_path: Path) -> None:
+    write_events(tmp_path / "e.raw", start_us=START_US, duration_us=60_000_000, count=600_000)
+    ours, theirs = pty.openpty()
+    args = ("--events", tmp_path / "e.raw", "--quiet", "--keep", "5", "--recordings", tmp_path / "rs")
+    code = "import sys; from velora_edge.cli import live; sys.argv[0] = 'velora-live'; live()"
+    # A session's first terminal is its own: then the run is in the foreground there.
+    shell = f'exec "$0" "$@" <{os.ttyname(theirs)}'
+    with subprocess.Popen(
+        ["sh", "-c", shell, sys.executable, "-c", code, *map(str, (model, *args))],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    ) as process:
+        assert process.stderr is not None
+        for key, answer in (
+            ("", "keys: r begins"),
+            ("s", "saving a clip to"),
+            ("r", "recording to"),
+            ("r", "asked for"),
+        ):
+            os.write(ours, key.encode())
+            lines = iter(process.stderr.readline, "")
+            assert any(answer in line for line in lines), answer
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert process.returncode == 0
+    whys = [read_recording(folder).facts.why_ended for folder in sorted((tmp_path / "rs").iterdir())]
+    assert sorted(map(str, whys)) == ["asked for", "clip"]
 
 
 def test_a_full_disk_stops_the_recording_and_not_the_recognition(
