@@ -188,7 +188,11 @@ class Attachments:
         return [f"the recording in {r.folder} was {r.why}" for r in self._results if not r.is_whole]
 
     def _end_recorder(self, recorder: Recorder) -> None:
+        had_ended = bool(self._results)
         self._results = recorder.close()
+        if self._results and not had_ended:
+            model = "MODEL" if self._run.model is None else self._run.model["path"]
+            self._note(f"replay it: velora-live {model} {self._results[-1].folder}")
 
     def _listen_to_keys(self, recorder: Recorder) -> None:
         from velora_runtime.keys import KeyReader
