@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from recordings import write_events
+from velora_runtime.recording.folder import Facts
 from videos import write_video
 
+from tests.events import aedat4_writer
 from velora_edge.bundle import EventInput
 from velora_edge.commands.recording_packer import RuntimePacker
 from velora_edge.data.clips import ClipSpec, Item
@@ -146,3 +148,39 @@ def test_folders_with_recordings_are_told_from_others(tmp_path: Path) -> None:
     assert [has_recordings(tmp_path / name) for name in ("classes", "long", "many", "other")] == [
         True, True, True, False,
     ]  # fmt: skip
+
+
+def test_a_davis_file_holds_both_cameras(tmp_path: Path) -> None:
+    width, height = 16, 8
+    events = [(1000 * k, k % width, k % height, k % 2) for k in range(120)]
+    packets = [(0, aedat4_writer.events(events))]
+    for k in (1, 2):
+        fields = {0: 40_000 * k, 5: 16, 6: width, 7: height}
+        packets.append((1, aedat4_writer.frame(fields, bytes([50 * k]) * (3 * width * height))))
+    streams = [aedat4_writer.stream(0, "EVTS"), aedat4_writer.stream(1, "FRME")]
+    (tmp_path / "wave").mkdir()
+    (tmp_path / "wave" / "a.aedat4").write_bytes(aedat4_writer.recording(streams, packets))
+    source = open_recordings(tmp_path, SPEC, RuntimePacker())
+    assert source.cameras == ("rgb", "event")
+    pairs = source.read(0, np.arange(source.pairs(0)))
+    assert pairs.rgb is not None
+    assert pairs.rgb[:, 8, 8].tolist() == [[50, 50, 50], [100, 100, 100]]
+    assert pairs.event is not None
+    assert (pairs.event != 255).any(axis=(1, 2, 3)).all()
+
+
+def test_folders_that_velora_record_wrote_are_recordings(tmp_path: Path) -> None:
+    take = tmp_path / "wave" / "monday"
+    take.mkdir(parents=True)
+    Facts(started="2026-01-01T00:00:00Z").write(take)
+    write_events(take / "events.raw", start_us=7_000_000)
+    write_video(take / "video.mp4", FRAMES_US)
+    (take / "timestamps.txt").write_text("".join(f"{7_000_000 + t}\n" for t in FRAMES_US))
+    source = open_recordings(tmp_path, SPEC, RuntimePacker())
+    assert [item.name for item in source.items] == ["wave/monday"]
+    assert source.set_problems() == []
+    assert source.problems(0, deep=True) == []
+    assert source.pairs(0) == 9
+    event = source.read(0, np.arange(9)).event
+    assert event is not None
+    assert (event != 255).any(axis=(1, 2, 3)).all()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from velora_runtime.clock import SystemClock
 from velora_runtime.packer import Packed, Packer
-from velora_runtime.sources.video_file import VideoFile
-from velora_runtime.sync import SyncOptions, choose_sync
+from velora_runtime.sources.registry import open_rgb_source
+from velora_runtime.sync import Placed, SyncOptions, choose_sync
 from velora_runtime.windows import WindowRule, edges_us
 
 from velora_edge.data.recordings import PackedPair
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from velora_runtime.sync import Placed
+    from numpy.typing import NDArray
+    from velora_runtime.sources.base import RGBSource
 
     from velora_edge.bundle import Manifest
     from velora_edge.data.clips import ClipSpec
-    from velora_edge.events.base import EventStream
+    from velora_edge.datatypes import RGBFrame
+    from velora_edge.events.base import EventReader, EventStream
+
+    Instants = Iterator[tuple[int, Placed | None]]
 
 
 class RuntimePacker:
@@ -39,32 +43,61 @@ class RuntimePacker:
             # The packer reads image size, representation and fits: a spec has them as a manifest does.
             packer = Packer(cast("Manifest", spec), stream, rule, SystemClock())
             packed = Packed.empty(spec.image_size)
-            if video is None:
-                instants = _windows(first_us, spec, stream)
-            else:
-                source = VideoFile(str(video))
-                sync = choose_sync(SyncOptions(), source, reader, first_us)
-                instants = (placed for frame in source if (placed := sync.place(frame)) is not None)
-            for instant in instants:
-                t_us = instant if isinstance(instant, int) else instant.t_us
+            instants = (
+                _windows(stream, first_us, spec.event.window_us)
+                if video is None
+                else _frames(reader, video, first_us)
+            )
+            for t_us, placed in instants:
                 if packer.accepts(t_us):
-                    packer.pack_into(packed, t_us, None if isinstance(instant, int) else instant, 0)
+                    packer.pack_into(packed, t_us, placed, 0)
                     yield _view(packed, t_us)
 
     def video_length_us(self, video: Path) -> int:
         """From a video's first frame to the end of its last one, as long as the ones before it."""
-        times = VideoFile(str(video)).times_us()
+        times = _times_us(video)
         if len(times) < 2:
             return 0
         return int(times[-1] - times[0] + np.median(np.diff(times)))
 
 
-def _windows(first_us: int, spec: ClipSpec, stream: EventStream) -> Iterator[int | Placed]:
-    """Ends of the windows that a recording without a video fills, as the runtime cuts them by default."""
-    for end_us in edges_us(first_us, Fraction(1_000_000, spec.event.window_us)):
-        yield end_us
+def _windows(stream: EventStream, first_us: int, window_us: int) -> Instants:
+    """Ends of the windows that a recording without pictures fills, as the runtime cuts them by default."""
+    for end_us in edges_us(first_us, Fraction(1_000_000, window_us)):
+        yield end_us, None
         if stream.t_next_us is None:
             return
+
+
+def _frames(reader: EventReader, video: Path, first_us: int) -> Instants:
+    """Pictures on the event clock, with their instants."""
+    if video == reader.path:
+        yield from ((frame.t_us, Placed(frame, frame.t_us)) for frame in _frames_in(reader))
+        return
+    source = _open(video)
+    sync = choose_sync(SyncOptions(), source, reader, first_us)
+    for frame in source:
+        placed = sync.place(frame)
+        if placed is not None:
+            yield placed.t_us, placed
+
+
+def _open(video: Path) -> RGBSource:
+    source = open_rgb_source(str(video))
+    assert source is not None
+    return source
+
+
+def _frames_in(reader: EventReader) -> Iterator[RGBFrame]:
+    frames: Iterator[RGBFrame] = reader.frames()  # type: ignore[attr-defined]  # of AEDAT4's reader
+    return frames
+
+
+def _times_us(video: Path) -> NDArray[np.int64]:
+    if video.suffix.lower() == ".aedat4":
+        with open_events(video) as reader:
+            return np.array([frame.t_us for frame in _frames_in(reader)], np.int64)
+    return _open(video).times_us()
 
 
 def _view(packed: Packed, t_us: int) -> PackedPair:

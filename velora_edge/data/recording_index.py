@@ -1,6 +1,8 @@
 """Which files make up a set of our own recordings.
 
     SET/wave/first.raw, first.mp4           a class is a folder; an event file, a video beside it
+    SET/wave/second.aedat4                  a DAVIS camera's file holds both
+    SET/wave/third/recording.json ...       a folder that velora record wrote
     SET/train/wave/first.raw ...            the same, divided by us: train, val, test
     SET/day1.raw, day1.mp4, segments.csv    one long recording; a line is start,end,label[,split]
     SET/day1/...                            several of these, each in a folder with its segments.csv
@@ -15,7 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from velora_edge.data.clips import SPLITS, Item
-from velora_edge.errors import DatasetError
+from velora_edge.errors import DatasetError, InputError
+from velora_edge.events.registry import open_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
 EVENTS = (".raw", ".h5", ".hdf5", ".aedat4", ".dat", ".bin", ".npz")
 VIDEOS = (".mp4", ".mkv", ".mov", ".avi", ".webm")
-SEGMENTS = "segments.csv"
+SEGMENTS, RECORDED = "segments.csv", "recording.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,8 @@ class Recording:
     Attributes:
         item: its name, label and part.
         events: the event file.
-        video: the video beside it, or None.
+        video: the video beside it; `events` itself where it holds frames too; a folder that velora record
+            wrote; or None.
         start_us: where it begins, from the recording's first pair.
         end_us: where it ends, excluded; None: at the recording's end.
     """
@@ -119,12 +123,22 @@ def _by_class(path: Path, problems: list[str]) -> Iterator[_Found]:
         classes = [(folder, None) for folder in folders]
     for folder, split in classes:
         files = _event_files(folder)
-        videos = {video.stem: video for video in folder.iterdir() if video.suffix.lower() in VIDEOS}
+        videos = {video.stem: video for video in _videos(folder)}
         for events in files:
             name = events.relative_to(path).with_suffix("").as_posix()
-            yield _Found(name, folder.name, split, events, videos.pop(events.stem, None))
+            yield _Found(
+                name, folder.name, split, events, videos.pop(events.stem, None) or _frames_in(events)
+            )
+        taken = [sub for sub in _folders(folder) if (sub / RECORDED).is_file()]
+        for sub in taken:
+            found = _event_files(sub)
+            if len(found) != 1:
+                problems.append(f"{sub.relative_to(path)}: expected one event file, found {len(found)}")
+                continue
+            video = sub if _videos(sub) else None
+            yield _Found(sub.relative_to(path).as_posix(), folder.name, split, found[0], video)
         problems += [f"{v.relative_to(path)}: no event file of the same name" for v in videos.values()]
-        if not files:
+        if not files and not taken:
             problems.append(f"{folder.relative_to(path)}: no event files")
 
 
@@ -135,7 +149,10 @@ def _segments(file: Path, root: Path, problems: list[str]) -> Iterator[_Found]:
         problems.append(f"{shown}: expected one event file beside it, found {len(files)}")
         return
     events = files[0]
-    video = next((v for v in sorted(folder.iterdir()) if v.suffix.lower() in VIDEOS), None)
+    videos = _videos(folder)
+    video = videos[0] if videos else _frames_in(events)
+    if videos and (folder / RECORDED).is_file():
+        video = folder
     with file.open(newline="", encoding="utf-8-sig") as stream:
         rows = csv.DictReader(stream, skipinitialspace=True)
         missing = {"start", "end", "label"} - set(rows.fieldnames or ())
@@ -179,6 +196,21 @@ def _as_split(name: str) -> Split | None:
 
 def _folders(path: Path) -> list[Path]:
     return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _videos(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in VIDEOS)
+
+
+def _frames_in(events: Path) -> Path | None:
+    """The event file itself, where its camera took frames as well."""
+    if events.suffix.lower() != ".aedat4":
+        return None
+    try:
+        with open_events(events) as reader:
+            return events if getattr(reader, "has_frames", False) else None
+    except (InputError, OSError):
+        return None  # the file's own problem is told when the recording is looked at
 
 
 def _event_files(folder: Path) -> list[Path]:
