@@ -12,161 +12,37 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from velora_edge.errors import BundleError
+from velora_edge.manifest import (
+    GRAPHS,
+    RGB,
+    SCHEMA_VERSION,
+    EngineFile,
+    EventInput,
+    Manifest,
+    Palette,
+    Precision,
+    RGBInput,
+    Weights,
+)
+from velora_edge.manifest_versions import migrate
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
 
+__all__ = [
+    "GRAPHS", "MANIFEST", "RGB", "SCHEMA_VERSION", "Bundle", "BundleWriter", "EngineFile", "EventInput",
+    "Manifest", "Palette", "Precision", "RGBInput", "Weights", "file_sha256", "find_model", "open_bundle",
+    "read_manifest", "replace_folder", "write_manifest",
+]  # fmt: skip
+
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
-GRAPHS = ("rgb", "event", "diff", "head", "clip")
-
-RGB = tuple[int, int, int]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Palette(_Strict):
-    """Colours of the polarity image, RGB, 0 to 255."""
-
-    background: RGB = (255, 255, 255)
-    off: RGB = (0, 0, 255)
-    on: RGB = (255, 0, 0)
-
-
-class EventInput(_Strict):
-    """How events become the image that the event tower sees.
-
-    Attributes:
-        representation: its name in the registry of `velora_edge.events.representations`.
-        palette: colours of the polarity image; the other representations ignore it.
-        window_us: the window's longest length, which is also the one that the model was trained with.
-        fit: how the sensor's picture is brought to the model's size.
-    """
-
-    representation: str = "polarity"
-    palette: Palette = Palette()
-    window_us: int = Field(33_333, gt=0)
-    fit: Literal["crop", "letterbox", "stretch"] = "crop"
-
-
-class RGBInput(_Strict):
-    """How the camera's picture becomes the image that the RGB tower sees."""
-
-    fit: Literal["crop", "letterbox", "stretch"] = "crop"
-
-
-class Weights(_Strict):
-    """Where the weights come from.
-
-    Attributes:
-        trained: False for random weights: then every run says so.
-        architecture: the backbone's timm name and the fusion's form, for the reader.
-        sha256: digest of the merged state dict.
-        run: the training run's identity: its name, date, data and configuration's digest.
-    """
-
-    trained: bool
-    architecture: str
-    sha256: str
-    run: dict[str, Any] = Field(default_factory=dict)
-
-
-class EngineFile(_Strict):
-    """A TensorRT engine in the bundle, and all that it depends on.
-
-    Attributes:
-        graph: which of the bundle's graphs it computes.
-        file: its name in the bundle.
-        sha256: of the file.
-        model: digest of the graph and the weights that it was built from.
-        precision: of the graph.
-        tensorrt: the TensorRT version that built it.
-        gpu: the GPU that it was built on and for.
-        compute_capability: that GPU's.
-        version_compatible: newer TensorRT versions of the same major version run it too.
-        hardware_compatible: other GPUs of compute capability 8.0 or more run it too.
-        origin: name of the machine that built it.
-        signature: the entry, signed with that machine's own key.
-        parity: differences to ONNX Runtime on the same clips, by output, and what they were computed on.
-    """
-
-    graph: Literal["rgb", "event", "diff", "head", "clip"]
-    file: str
-    sha256: str
-    model: str
-    precision: Literal["fp32", "fp16", "bf16", "int8"]
-    tensorrt: str
-    gpu: str
-    compute_capability: str
-    version_compatible: bool = False
-    hardware_compatible: bool = False
-    origin: str = ""
-    signature: str = ""
-    parity: dict[str, Any] = Field(default_factory=dict)
-
-
-class Manifest(_Strict):
-    """What the runtime must know of a model; `manifest.json`.
-
-    Attributes:
-        schema_version: of this file's form.
-        name: the model's name.
-        version: velora-edge's version that wrote it.
-        labels: class names, in the order of the logits.
-        clip_length: pairs in a clip, T.
-        stride: pairs from one of a clip's pairs to the next, s.
-        image_size: height and width of the model's images, pixels.
-        tokens: tokens a tower gives for an image, N.
-        token_size: size of a token, P.
-        mean: subtracted from an image scaled to 0..1, by channel; inside the graphs, here for the reader.
-        std: divides it afterwards.
-        precision: of the graphs.
-        files: SHA-256 by file name, for every file but the manifest.
-        parity: largest differences measured at export, by comparison.
-        accuracy: figures of the training run's evaluation.
-        engines: what `velora build` added; checked by the backend that loads one.
-    """
-
-    schema_version: int = SCHEMA_VERSION
-    name: str
-    version: str
-    labels: tuple[str, ...] = Field(min_length=1)
-    clip_length: int = Field(ge=2)
-    stride: int = Field(1, ge=1)
-    image_size: tuple[int, int]
-    tokens: int = Field(gt=0)
-    token_size: int = Field(gt=0)
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    event: EventInput = EventInput()
-    rgb: RGBInput = RGBInput()
-    weights: Weights
-    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
-    opset: int
-    files: dict[str, str] = Field(default_factory=dict)
-    parity: dict[str, Any] = Field(default_factory=dict)
-    accuracy: dict[str, Any] = Field(default_factory=dict)
-    engines: tuple[EngineFile, ...] = ()
-
-    @model_validator(mode="after")
-    def _names_are_plain(self) -> Self:
-        for name in (*self.files, *(engine.file for engine in self.engines)):
-            parts = Path(name).parts
-            if Path(name).is_absolute() or ".." in parts or "\\" in name or not parts:
-                raise ValueError(f"file name {name!r} leaves the bundle")
-        missing = [f"{graph}.onnx" for graph in GRAPHS if f"{graph}.onnx" not in self.files]
-        if self.files and missing:
-            raise ValueError(f"files lack {', '.join(missing)}")
-        return self
 
 
 class Bundle:
@@ -224,22 +100,33 @@ def read_manifest(path: Path) -> Manifest:
         raise BundleError(
             f"cannot be read: {error}", path=path, place=MANIFEST, remedy="export the model again"
         ) from error
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise BundleError(
-            f"schema version {version} is newer than this velora-edge reads (up to {SCHEMA_VERSION})",
-            path=path,
-            place=MANIFEST,
-            remedy="pip install -U velora-edge",
-        )
+    _check_version(raw, path)
     try:
-        return Manifest.model_validate_json((path / MANIFEST).read_bytes())
+        return Manifest.model_validate_json(json.dumps(migrate(raw)))
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}"
             for e in error.errors(include_url=False)
         )
         raise BundleError(problems, path=path, place=MANIFEST, remedy="export the model again") from error
+
+
+def _check_version(raw: Any, path: Path) -> None:
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if type(version) is not int or version < 1:
+        raise BundleError(
+            f"expected an object with schema_version, 1 to {SCHEMA_VERSION}, got {version!r}",
+            path=path,
+            place=MANIFEST,
+            remedy="export the model again",
+        )
+    if version > SCHEMA_VERSION:
+        raise BundleError(
+            f"schema version {version} is newer than this velora-edge reads (up to {SCHEMA_VERSION})",
+            path=path,
+            place=MANIFEST,
+            remedy="pip install -U velora-edge",
+        )
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:

@@ -1,22 +1,38 @@
-"""A trained model to a bundle: merge, five graphs, parity, manifest; all or nothing."""
+"""A trained model to a bundle: merge, five graphs, their precision, a report, a manifest; all or nothing."""
 
 from __future__ import annotations
 
 import copy
 import json
-from typing import TYPE_CHECKING, Any
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from velora_edge import __version__
-from velora_edge.bundle import GRAPHS, Bundle, BundleWriter, EventInput, Manifest, RGBInput, Weights
+from velora_edge.bundle import (
+    GRAPHS,
+    Bundle,
+    BundleWriter,
+    EventInput,
+    Manifest,
+    Precision,
+    RGBInput,
+    Weights,
+)
 from velora_edge.errors import InputError
+from velora_edge.manifest import Calibration
 from velora_edge.model.checkpoint import state_sha256
 from velora_edge.model.lora import merge
+from velora_export.calibrate import calibrate
+from velora_export.clips import random_clips
 from velora_export.graphs import make_graphs
 from velora_export.onnx_graph import OPSET, trace
-from velora_export.parity import TOLERANCE, Clips, check_parity, measure_parity, random_clips
 from velora_export.plain import simplify
+from velora_export.precisions import convert
+from velora_export.report import Measured, write_report
 from velora_export.weights import SharedWeights, save_graph
 
 if TYPE_CHECKING:
@@ -24,12 +40,38 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from velora_edge.model.velora import VELoRA
+    from velora_export.clips import Clips
+    from velora_export.histograms import Method
 
 METADATA_PREFIX = "velora."
 _IN_METADATA = (
     "name", "version", "labels", "clip_length", "stride", "image_size", "tokens", "token_size", "mean", "std",
     "event", "rgb", "precision", "weights",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Target:
+    """In what form a model is exported, and what that is judged by.
+
+    Attributes:
+        precision: of the graphs.
+        judged: clips for the report; None: noise.
+        calibration: clips that int8 takes its ranges from; int8 needs them.
+        method: how a range is chosen; auto: by what each gives.
+        force: keep an export that there are objections to.
+    """
+
+    precision: Precision = "fp32"
+    judged: Clips | None = None
+    calibration: Clips | None = None
+    method: Literal["auto"] | Method = "auto"
+    force: bool = False
+
+    @property
+    def steps(self) -> int:
+        """How many lines of progress there will be."""
+        return 3 + len(GRAPHS) + {"fp32": 0, "int8": 2}.get(self.precision, 1)
 
 
 def export_bundle(
@@ -44,10 +86,10 @@ def export_bundle(
     stride: int = 1,
     run: Mapping[str, Any] | None = None,
     accuracy: Mapping[str, Any] | None = None,
-    clips: Clips | None = None,
+    target: Target | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Bundle:
-    """Write the model as a bundle, fp32, once its graphs were found to give the model's own logits.
+    """Write the model as a bundle, once its graphs were found to give the model's own logits.
 
     Args:
         model: with or without LoRA; it is not changed.
@@ -60,30 +102,34 @@ def export_bundle(
         stride: pairs from one of a clip's pairs to the next.
         run: identity of the training run.
         accuracy: figures of its evaluation.
-        clips: real clips for the parity report; None: random ones.
+        target: precision and clips; None: fp32, compared on noise.
         progress: called with a line before each step.
 
     Raises:
-        InputError: if the path is taken by something else, or the labels do not fit.
-        EngineError: if a graph cannot be made, or gives other logits than the model.
+        InputError: if the path is taken by something else, the labels do not fit, or int8 has no clips.
+        EngineError: if a graph cannot be made, gives other logits than the model, or is not worth keeping.
     """
-    say = progress or (lambda line: None)
-    config = model.config
-    with BundleWriter(path) as writer:
+    say, target = progress or (lambda line: None), target or Target()
+    if target.precision == "int8" and target.calibration is None:
+        raise InputError("int8 takes its ranges from real clips", place="--clips", remedy="give some")
+    with (
+        BundleWriter(path) as writer,
+        tempfile.TemporaryDirectory(dir=writer.path.parent, prefix=".") as name_,
+    ):
         say("merge LoRA")
         model = _on_cpu(model)
         merged = merge(model)
         manifest = Manifest(
             name=name,
             version=__version__,
-            labels=tuple(labels if labels is not None else config.labels),
-            clip_length=config.clip_length,
+            labels=tuple(labels if labels is not None else model.config.labels),
+            clip_length=model.config.clip_length,
             stride=stride,
-            image_size=config.image_size,
+            image_size=model.config.image_size,
             tokens=model.tokens,
             token_size=model.token_size,
-            mean=config.mean,
-            std=config.std,
+            mean=model.config.mean,
+            std=model.config.std,
             event=event or EventInput(),
             rgb=rgb or RGBInput(),
             weights=Weights(
@@ -92,25 +138,49 @@ def export_bundle(
                 sha256=state_sha256(merged.state_dict()),
                 run=dict(run or {}),
             ),
+            precision=target.precision,
             opset=OPSET,
             accuracy=dict(accuracy or {}),
         )
         _check_labels(manifest, model)
-        metadata = manifest_metadata(manifest)
         simplify(merged)
-        graphs = make_graphs(merged)
-        with SharedWeights(writer.folder) as weights:
-            for graph in GRAPHS:
-                say(f"graph {graph}.onnx")
-                traced = trace(graphs[graph], graph)
-                weights.take(traced)
-                save_graph(traced, writer.folder / f"{graph}.onnx", metadata)
-        say("parity with torch")
-        parity = measure_parity(
-            model, merged, writer.folder, clips or random_clips(config), tolerance=TOLERANCE["fp32"]
-        )
-        check_parity(parity)
-        return writer.finish(manifest.model_copy(update={"parity": {"fp32": parity.as_dict()}}))
+        staged = writer.folder if target.precision == "fp32" else Path(name_)
+        _trace_graphs(merged, staged, manifest, say)
+        calibration = _convert(staged, writer.folder, manifest, target, say)
+        measured = Measured(model, merged, writer.folder, staged, manifest)
+        judged = target.judged or random_clips(model.config)
+        report = write_report(measured, judged, calibration, say, force=target.force)
+        return writer.finish(manifest.model_copy(update={"report": report}))
+
+
+def _trace_graphs(merged: VELoRA, folder: Path, manifest: Manifest, say: Callable[[str], None]) -> None:
+    metadata = manifest_metadata(manifest)
+    graphs = make_graphs(merged)
+    with SharedWeights(folder) as weights:
+        for graph in GRAPHS:
+            say(f"graph {graph}.onnx")
+            traced = trace(graphs[graph], graph)
+            weights.take(traced)
+            save_graph(traced, folder / f"{graph}.onnx", metadata)
+
+
+def _convert(
+    staged: Path, folder: Path, manifest: Manifest, target: Target, say: Callable[[str], None]
+) -> Calibration | None:
+    """Write the graphs in the precision that is wanted, where they were traced in another."""
+    if target.precision == "fp32":
+        return None
+    metadata = manifest_metadata(manifest)
+    if target.precision != "int8" or target.calibration is None:
+        say(f"types: {target.precision}")
+        convert(staged, folder, target.precision, metadata)
+        return None
+    clips = target.calibration
+    say(f"calibration on {len(clips)} clips: {clips.source}")
+    ranges = calibrate(staged, clips, target.method)
+    say(f"types: int8, ranges by {ranges.method}")
+    layers = convert(staged, folder, "int8", metadata, thresholds=ranges.thresholds)
+    return Calibration(method=ranges.method, source=clips.source, clips=len(clips), layers=layers)
 
 
 def _on_cpu(model: VELoRA) -> VELoRA:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from velora_edge.errors import EngineError
+from velora_export.node_names import name_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +56,7 @@ def trace(graph: Graph, name: str, *, opset: int = OPSET) -> onnx_ir.Model:
     model = program.model
     model.graph.name = name
     _fold_transposes(model)
+    name_nodes(model.graph, name)
     return model
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx_ir as ir
 
-from velora_edge.errors import EngineError, MissingExtraError
+from velora_edge.errors import EngineError
+from velora_edge.ort import first_line, load_runtime, open_session, session_options
+from velora_export.widen import is_bf16, widen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,35 +21,67 @@ if TYPE_CHECKING:
 class Sessions:
     """Runs the graphs of one folder; a session is made when a graph is first asked for.
 
+    A bf16 graph is computed in fp32 and rounded after each operator (see `widen`).
+
     Args:
         folder: where `rgb.onnx` and the others lie, with their weights beside them.
         threads: for each graph; 0: as many as the machine has cores.
+
+    Attributes:
+        threads: as given.
     """
 
     def __init__(self, folder: Path, *, threads: int = 0) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise MissingExtraError("onnxruntime", "cpu", "checking an exported model") from error
-        self._runtime, self._folder = onnxruntime, folder
-        self._options = onnxruntime.SessionOptions()
-        self._options.intra_op_num_threads = threads
-        self._options.log_severity_level = 3
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._runtime = load_runtime("checking an exported model")
+        self._folder, self.threads = folder, threads
+        self._sessions: dict[str, Any] = {}
+
+    @property
+    def runtime(self) -> str:
+        """What computes, for the report."""
+        return f"ONNX Runtime {self._runtime.__version__} on the CPU"
+
+    def is_rounded(self, graph: str) -> bool:
+        """Whether a graph is bf16, which here is computed in fp32 and rounded: its speed says nothing."""
+        return is_bf16(ir.load(self._folder / f"{graph}.onnx"))
 
     def run(self, graph: str, inputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
-        """The one output of a graph.
+        """The one output of a graph, as float32; inputs that are fp16 in the graph are rounded here.
+
+        Raises:
+            EngineError: if ONNX Runtime refuses the graph.
+        """
+        session = self.session(graph)
+        halves = {entry.name for entry in session.get_inputs() if entry.type == "tensor(float16)"}
+        given = {name: a.astype(np.float16) if name in halves else a for name, a in inputs.items()}
+        try:
+            (output,) = session.run(None, given)
+        except Exception as error:  # onnxruntime's own types, none of them public
+            raise EngineError(f"onnxruntime failed in {graph}.onnx: {first_line(error)}") from error
+        return np.asarray(output, np.float32)
+
+    def session(self, graph: str) -> Any:
+        """The graph's session.
 
         Raises:
             EngineError: if ONNX Runtime refuses the graph.
         """
         if graph not in self._sessions:
-            path = self._folder / f"{graph}.onnx"
-            try:
-                self._sessions[graph] = self._runtime.InferenceSession(
-                    str(path), self._options, providers=["CPUExecutionProvider"]
-                )
-            except Exception as error:  # onnxruntime's own types, none of them public
-                raise EngineError(f"ONNX Runtime cannot load {path.name}: {error}".splitlines()[0]) from error
-        (output,) = self._sessions[graph].run(None, dict(inputs))
-        return np.asarray(output, np.float32)
+            self._sessions[graph] = self._open(graph)
+        return self._sessions[graph]
+
+    def _open(self, graph: str) -> Any:
+        path = self._folder / f"{graph}.onnx"
+        options = session_options(self.threads)
+        try:
+            if not self.is_rounded(graph):
+                return open_session(path, options)
+            model = ir.load(path)
+            widen(model)
+            return open_session(ir.to_proto(model).SerializeToString(), options, weights=self._folder)
+        except EngineError as error:
+            raise EngineError(f"{path.name}: {error}") from error
+
+    def close(self) -> None:
+        """Let go of the sessions' memory."""
+        self._sessions.clear()

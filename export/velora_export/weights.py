@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx_ir
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from typing import BinaryIO
 
 WEIGHTS = "weights.bin"
@@ -45,7 +45,10 @@ class SharedWeights:
         """Store the model's weights, and make the model refer to the file in their place."""
         for value in model.graph.initializers.values():
             tensor = value.const_value
-            if tensor is None or tensor.nbytes < INLINE_BYTES or isinstance(tensor, onnx_ir.ExternalTensor):
+            if tensor is None or self._holds(tensor):
+                continue
+            if tensor.nbytes < INLINE_BYTES:
+                value.const_value = onnx_ir.tensor(tensor.numpy(), name=value.name)
                 continue
             data = tensor.tobytes()
             value.const_value = onnx_ir.ExternalTensor(
@@ -57,6 +60,10 @@ class SharedWeights:
                 name=value.name or "",
                 base_dir=self.folder,
             )
+
+    def _holds(self, tensor: onnx_ir.TensorProtocol) -> bool:
+        """Whether the tensor lies in this file already; one that lies in another folder's is copied."""
+        return isinstance(tensor, onnx_ir.ExternalTensor) and Path(tensor.base_dir) == self.folder
 
     def _place(self, data: bytes) -> int:
         key = hashlib.sha256(data).digest()
@@ -77,9 +84,8 @@ def save_graph(model: onnx_ir.Model, path: Path, metadata: dict[str, str]) -> No
     model.metadata_props.update(metadata)
     proto = onnx_ir.serde.serialize_model(model)
     for node in proto.graph.node:
-        del node.metadata_props[
-            :
-        ]  # where in torch's source each node came from: half of a small graph's bytes
+        # Where in torch's source each node came from is half of a small graph's bytes.
+        del node.metadata_props[:]
         node.doc_string = ""
     for value in [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]:
         del value.metadata_props[:]

@@ -11,7 +11,9 @@ import pytest
 import torch
 from networks import SHALLOW, T, tiny_config, tiny_model
 from velora_export.bundle_export import export_bundle
-from velora_export.parity import normalise, random_clips, stream_clip
+from velora_export.clips import random_clips
+from velora_export.parity import normalise
+from velora_export.streaming import stream_clip
 
 from velora_edge.bundle import GRAPHS, EventInput, Palette, open_bundle
 from velora_edge.errors import EngineError, InputError
@@ -154,10 +156,15 @@ def test_the_manifest_holds_what_the_runtime_must_know(exported: Exported) -> No
     assert manifest.event == EventInput(window_us=20_000, palette=Palette(background=(0, 0, 0)))
     assert (manifest.weights.trained, manifest.weights.run["seed"]) == (True, 0)
     assert sorted(manifest.files) == sorted([*(f"{graph}.onnx" for graph in GRAPHS), "weights.bin"])
-    parity = manifest.parity["fp32"]
-    assert parity["tolerance"] == TOLERANCE
-    assert 0 < max(parity["merged"], parity["onnx"], parity["streaming"]) < TOLERANCE
-    assert parity["top1_agreement"] == 1.0
+    report = manifest.report
+    assert report is not None
+    assert report.tolerance == TOLERANCE
+    assert 0 < max(report.merged, report.onnx, report.streaming) < TOLERANCE
+    assert (report.top1_agreement, report.accuracy, report.calibration) == (1.0, None, None)
+    sizes = [(exported.bundle.path / name).stat().st_size for name in manifest.files]
+    assert report.graph_bytes == sum(sizes)
+    assert report.latency is not None
+    assert 0 < report.latency.p50_ms <= report.latency.p99_ms
 
 
 @pytest.mark.parametrize("graph", GRAPHS)

@@ -37,11 +37,13 @@ def test_export_tells_steps_parity_and_the_next_command(
     assert lines[0].startswith(f"{out}: ")
     assert lines[0].endswith("MB, 3 labels, clips of 4, random weights")
     assert "ONNX Runtime" in lines[1]
-    assert lines[2:] == [f"next: velora-live {out} --events RECORDING --rgb VIDEO"]
+    assert lines[2].startswith("a streaming step: ")
+    assert lines[3:] == [f"next: velora-live {out} --events RECORDING --rgb VIDEO"]
     assert steps.splitlines() == [
-        "[1/7] merge LoRA",
-        *(f"[{i}/7] graph {g}.onnx" for i, g in enumerate(("rgb", "event", "diff", "head", "clip"), start=2)),
-        "[7/7] parity with torch",
+        "[1/8] merge LoRA",
+        *(f"[{i}/8] graph {g}.onnx" for i, g in enumerate(("rgb", "event", "diff", "head", "clip"), start=2)),
+        "[7/8] parity with torch on 4 clips: random, seed 0",
+        "[8/8] latency of a streaming step",
     ]
     manifest = open_bundle(out).manifest
     assert (manifest.name, manifest.labels) == ("poses", ("sit", "stand", "walk"))
@@ -56,6 +58,8 @@ def test_export_tells_steps_parity_and_the_next_command(
         (["export", "best", "x.velora", "--labels", "two.txt"], "the model has 3 classes, got 2 labels"),
         (["export", "best", "x.velora", "--labels", "twice.txt"], "error: twice.txt: names 'a' twice"),
         (["export", "best", "x.velora", "--labels", "none.txt"], "error: none.txt: cannot be read as text"),
+        (["export", "best", "x.velora", "--precision", "int8"], "error: --clips: int8 takes its ranges from"),
+        (["export", "best", "x.velora", "--clips", "two.npz"], "error: two.npz: no clips: "),
         (["import-checkpoint", "two.txt", "out"], "error: two.txt: not a torch checkpoint"),
         (["import-checkpoint", "none.pth", "out"], "error: none.pth: no such checkpoint"),
     ],

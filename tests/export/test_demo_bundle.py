@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from velora_export.clips import random_clips
 from velora_export.demo_bundle import CONFIG, LABELS, random_demo_model
-from velora_export.parity import TOLERANCE, random_clips, stream_clip
 from velora_export.sessions import Sessions
+from velora_export.streaming import stream_clip
+from velora_export.verdict import ABSOLUTE
 
 from velora_edge.bundle import find_model, open_bundle
 
@@ -20,8 +22,9 @@ def test_the_packaged_bundle_is_whole_small_and_of_the_demo_s_labels() -> None:
     assert bundle.manifest.labels == LABELS
     assert LABELS[:3] == ("red-left", "red-right", "red-up")
     assert len(set(LABELS)) == 12
-    parity = bundle.manifest.parity["fp32"]
-    assert max(parity["merged"], parity["onnx"], parity["streaming"]) < TOLERANCE["fp32"]
+    report = bundle.manifest.report
+    assert report is not None
+    assert max(report.merged, report.onnx, report.streaming) < ABSOLUTE
 
 
 def test_its_graphs_run_and_streaming_equals_the_clip() -> None:
@@ -33,7 +36,7 @@ def test_its_graphs_run_and_streaming_equals_the_clip() -> None:
     flags = {f"{m}_present": np.ones((1, bundle.manifest.clip_length), np.float32) for m in ("rgb", "event")}
     whole = sessions.run("clip", {"rgb": clips.rgb, "event": clips.event, **flags})
     streamed = stream_clip(sessions, clips.rgb[0], clips.event[0], flags)
-    np.testing.assert_allclose(streamed, whole, atol=TOLERANCE["fp32"], rtol=0)
+    np.testing.assert_allclose(streamed, whole, atol=ABSOLUTE, rtol=0)
 
 
 def test_random_weights_follow_from_the_seed() -> None:

@@ -1,0 +1,79 @@
+"""Ranges of an int8 model's activations: observed on real clips, cut off by the method that costs least."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from velora_export.histograms import Method
+from velora_export.observe import observe
+from velora_export.precisions import STREAMING, convert
+from velora_export.sessions import Sessions
+from velora_export.streaming import stream_clip
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from velora_export.clips import Clips
+    from velora_export.linear_layers import LayerKey
+    from velora_export.observe import Histograms
+
+COMPARED = 8
+"""Clips that both methods are tried on."""
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What int8 is to cover.
+
+    Attributes:
+        method: that chose them.
+        thresholds: by layer, the absolute activation that becomes 127.
+    """
+
+    method: Method
+    thresholds: dict[LayerKey, float]
+
+
+def calibrate(
+    staged: Path, clips: Clips, method: Literal["auto"] | Method, tick: Callable[[], None] = lambda: None
+) -> Ranges:
+    """Observe a model and choose its ranges.
+
+    Args:
+        staged: folder of its fp32 graphs.
+        clips: real ones.
+        method: `auto` quantises by each method, and takes the one whose logits are nearer those of fp32.
+        tick: called after each clip.
+    """
+    histograms = observe(staged, clips, tick)
+    if method != "auto":
+        return _ranges(histograms, method)
+    few = clips.first(COMPARED)
+    wanted = _logits(staged, few)
+    tried = [_ranges(histograms, each) for each in get_args(Method)]
+    return min(tried, key=lambda ranges: _distance(staged, ranges, few, wanted))
+
+
+def _ranges(histograms: Histograms, method: Method) -> Ranges:
+    return Ranges(method, {key: found.threshold(method) for key, found in histograms.items()})
+
+
+def _distance(staged: Path, ranges: Ranges, clips: Clips, wanted: NDArray[np.float32]) -> float:
+    """Root mean square of the logits' differences to fp32."""
+    with tempfile.TemporaryDirectory(dir=staged) as name:
+        convert(staged, Path(name), "int8", {}, thresholds=ranges.thresholds, graphs=STREAMING)
+        given = _logits(Path(name), clips)
+    return float(np.sqrt(np.square(given - wanted).mean()))
+
+
+def _logits(folder: Path, clips: Clips) -> NDArray[np.float32]:
+    sessions = Sessions(folder)
+    pairs = zip(clips.rgb, clips.event, strict=True)
+    return np.concatenate([stream_clip(sessions, rgb, event, clips.flags()) for rgb, event in pairs])

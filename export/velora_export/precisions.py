@@ -1,0 +1,72 @@
+"""From the fp32 graphs of a model to those of another precision, over one file of weights again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from velora_edge.bundle import GRAPHS
+from velora_edge.datatypes import MODALITIES
+from velora_export.int8 import quantise
+from velora_export.narrow import FLOAT, HALVES, narrow
+from velora_export.weights import SharedWeights, save_graph
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from velora_edge.bundle import Precision
+    from velora_export.linear_layers import LayerKey
+
+STREAMING = (*MODALITIES, "head")
+TOKENS = {"fp16": ir.DataType.FLOAT16}
+"""Precisions whose tokens are not float32. NumPy has no bfloat16: a host could not hold such tokens."""
+
+
+def convert(
+    staged: Path,
+    folder: Path,
+    precision: Precision,
+    metadata: Mapping[str, str],
+    *,
+    thresholds: Mapping[LayerKey, float] | None = None,
+    graphs: Sequence[str] = GRAPHS,
+) -> int:
+    """Write the graphs in another precision.
+
+    Args:
+        staged: folder of the fp32 graphs.
+        folder: where to.
+        precision: fp16, bf16 or int8.
+        metadata: `metadata_props` of each graph.
+        thresholds: of the layers' activations, for int8.
+        graphs: which of them.
+
+    Returns:
+        How many linear layers of the streaming graphs compute in int8.
+    """
+    layers = 0
+    with SharedWeights(folder) as weights:
+        for name in graphs:
+            model = ir.load(staged / f"{name}.onnx")
+            if precision == "int8":
+                count = quantise(model, name, thresholds or {})
+                layers += count if name in STREAMING else 0
+            else:
+                _narrow(model, name, precision)
+            weights.take(model)
+            save_graph(model, folder / f"{name}.onnx", dict(metadata))
+    return layers
+
+
+def _narrow(model: ir.Model, name: str, precision: str) -> None:
+    tokens = TOKENS.get(precision, FLOAT)
+    inputs = MODALITIES if name == "head" and tokens != FLOAT else ()
+    output = tokens if name in MODALITIES else FLOAT
+    narrow(model, HALVES[precision], inputs=inputs, output=output)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of the graphs and the weights in a folder."""
+    return sum(file.stat().st_size for file in folder.iterdir() if file.suffix in (".onnx", ".bin"))

@@ -1,0 +1,175 @@
+"""One model's graphs in every precision, made from its fp32 bundle."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+from filelock import FileLock
+from networks import tiny_config
+from velora_export.calibrate import calibrate
+from velora_export.clips import random_clips
+from velora_export.observe import observe
+from velora_export.parity import measure_parity
+from velora_export.precisions import convert
+from velora_export.sessions import Sessions
+from velora_export.verdict import find_objections
+
+from velora_edge.bundle import GRAPHS, Precision
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Exported
+
+CLIPS = random_clips(tiny_config(), count=2, seed=3)
+HALVES: list[Precision] = ["fp16", "bf16"]
+OTHERS: list[Precision] = [*HALVES, "int8"]
+FLOAT = onnx.TensorProto.FLOAT
+KINDS = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16, "int8": FLOAT}
+
+
+@pytest.fixture(scope="session")
+def converted(exported: Exported) -> dict[str, Path]:
+    folders = {p: exported.bundle.path.with_name(f"tiny-{p}") for p in OTHERS}
+    staged = exported.bundle.path
+    with FileLock(f"{staged}.precisions.lock"):
+        for precision, folder in folders.items():
+            if not folder.exists():
+                folder.mkdir()
+                ranges = calibrate(staged, CLIPS, "percentile") if precision == "int8" else None
+                convert(staged, folder, precision, {}, thresholds=ranges and ranges.thresholds)
+    return folders
+
+
+@pytest.mark.parametrize("precision", OTHERS)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_graphs_are_what_onnx_allows(converted: dict[str, Path], precision: Precision, graph: str) -> None:
+    path = converted[precision] / f"{graph}.onnx"
+    onnx.checker.check_model(str(path), full_check=True)
+    model = onnx.load(path, load_external_data=False)
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 18)]
+
+
+@pytest.mark.parametrize("precision", OTHERS)
+def test_inputs_and_outputs_have_the_types_that_the_runtime_expects(
+    converted: dict[str, Path], precision: Precision
+) -> None:
+    tokens = KINDS["fp16"] if precision == "fp16" else FLOAT
+    images = onnx.TensorProto.UINT8
+    expected = {
+        **dict.fromkeys(("rgb", "event", "diff"), ({images}, tokens)),
+        "head": ({tokens, FLOAT}, FLOAT),
+        "clip": ({images, FLOAT}, FLOAT),
+    }
+    found = {}
+    for graph in GRAPHS:
+        model = onnx.load(converted[precision] / f"{graph}.onnx", load_external_data=False).graph
+        inputs = {value.type.tensor_type.elem_type for value in model.input}
+        found[graph] = (inputs, model.output[0].type.tensor_type.elem_type)
+    assert found == expected
+
+
+@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_all_layers_but_the_classifier_are_narrow(
+    converted: dict[str, Path], precision: Precision, graph: str
+) -> None:
+    model = onnx.load(converted[precision] / f"{graph}.onnx", load_external_data=False).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in [*model.value_info, *model.output]}
+    layers = Counter(
+        (node.op_type, kinds[node.output[0]])
+        for node in model.node
+        if node.op_type in ("MatMul", "LayerNormalization")
+    )
+    assert {kind for _, kind in layers} == {KINDS[precision]}
+    classifiers = [kinds[node.output[0]] for node in model.node if node.op_type == "Gemm"]
+    assert classifiers == ([FLOAT] if graph in ("head", "clip") else [])
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_int8_has_a_pair_around_every_linear_layer_and_nothing_else(
+    converted: dict[str, Path], graph: str
+) -> None:
+    model = onnx.load(converted["int8"] / f"{graph}.onnx", load_external_data=False).graph
+    made = {output: node.op_type for node in model.node for output in node.output}
+    fed = Counter(
+        (node.op_type, tuple(made.get(name, "") == "DequantizeLinear" for name in node.input[:2]))
+        for node in model.node
+        if "DequantizeLinear" in {made.get(name) for name in node.input}
+    )
+    # A block has four; a tower one block; the head three blocks, E for each modality, query, key and value.
+    layers = {"rgb": 4, "event": 4, "diff": 4, "head": 3 * 4 + 6, "clip": 3 * 4 + 3 * 4 + 6}
+    assert fed == {("MatMul", (True, True)): layers[graph]}
+
+
+@pytest.mark.parametrize("precision", OTHERS)
+def test_graphs_of_a_precision_share_their_weights(converted: dict[str, Path], precision: Precision) -> None:
+    folder = converted[precision]
+    places = {}
+    for graph in GRAPHS:
+        tensors = onnx.load(folder / f"{graph}.onnx", load_external_data=False).graph.initializer
+        found = [{entry.key: entry.value for entry in tensor.external_data} for tensor in tensors]
+        places[graph] = {(place["offset"], place["length"]) for place in found if place}
+        assert {place["location"] for place in found if place} == {"weights.bin"}
+    assert all(places[graph] <= places["clip"] for graph in GRAPHS)
+    assert (folder / "weights.bin").stat().st_size < 500_000
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_half_precisions_stay_near_the_model(
+    exported: Exported, converted: dict[str, Path], precision: Precision
+) -> None:
+    sessions = Sessions(converted[precision], threads=2)
+    parity = measure_parity(exported.model, exported.model, sessions, CLIPS)
+    assert find_objections(parity, precision, None, trained=True) == ()
+    assert parity.onnx > 1e-5  # it did round
+
+
+def test_int8_tells_the_same_labels(exported: Exported, converted: dict[str, Path]) -> None:
+    sessions = Sessions(converted["int8"], threads=2)
+    parity = measure_parity(exported.model, exported.model, sessions, CLIPS)
+    assert parity.top1_agreement == 1.0
+    assert 1e-5 < parity.onnx < 0.1 * parity.largest
+    assert parity.streaming < 0.01 * parity.largest
+
+
+def test_layers_are_observed_as_the_head_and_the_towers_call_them(exported: Exported) -> None:
+    seen: list[None] = []
+    histograms = observe(exported.bundle.path, CLIPS, lambda: seen.append(None), threads=2)
+    assert len(seen) == 2
+    images = {key: int(h.counts.sum()) // (17 * 48) for key, h in histograms.items()}
+    qkv = {(key.in_head, key.module): count for key, count in images.items() if key.module.endswith("qkv")}
+    # two clips of four pairs by the towers; one a clip by the head, its shared block on three modalities
+    assert qkv == {
+        (False, "towers.rgb.vit.blocks.0.attn.qkv"): 8,
+        (False, "towers.event.vit.blocks.0.attn.qkv"): 8,
+        (False, "towers.diff.vit.blocks.0.attn.qkv"): 6,
+        (True, "towers.rgb.vit.blocks.0.attn.qkv"): 2,
+        (True, "towers.event.vit.blocks.0.attn.qkv"): 2,
+        (True, "head.shared.attn.qkv"): 6,
+    }
+
+
+def test_auto_takes_the_method_whose_logits_are_nearer(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "staged"
+    shutil.copytree(exported.bundle.path, folder)
+    monkeypatch.setattr(
+        "velora_export.histograms.entropy", lambda counts, limit: limit / 50
+    )  # cuts off nearly all
+    assert calibrate(folder, CLIPS, "auto").method == "percentile"
+    monkeypatch.setattr("velora_export.histograms.entropy", lambda counts, limit: limit)
+    monkeypatch.setattr("velora_export.histograms.percentile", lambda counts, limit: limit / 50)
+    assert calibrate(folder, CLIPS, "auto").method == "entropy"
+
+
+def test_tokens_of_fp16_are_taken_and_given_as_such(converted: dict[str, Path]) -> None:
+    session = Sessions(converted["fp16"], threads=2).session("rgb")
+    (tokens,) = session.run(None, {"image": CLIPS.rgb[0, :1]})
+    assert (tokens.dtype, tokens.shape) == (np.float16, (1, 17, 48))

@@ -1,0 +1,252 @@
+"""What `manifest.json` says of a bundle: its form, validated, and published as a JSON Schema.
+
+The schema's version rises when a manifest could not be read by an older velora-edge, that is with every field
+that is new: unknown fields are refused. `velora_edge.manifest_versions` brings older manifests up to date.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+SCHEMA_VERSION = 2
+GRAPHS = ("rgb", "event", "diff", "head", "clip")
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+RGB = tuple[int, int, int]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Palette(_Strict):
+    """Colours of the polarity image, RGB, 0 to 255."""
+
+    background: RGB = (255, 255, 255)
+    off: RGB = (0, 0, 255)
+    on: RGB = (255, 0, 0)
+
+
+class EventInput(_Strict):
+    """How events become the image that the event tower sees.
+
+    Attributes:
+        representation: its name in the registry of `velora_edge.events.representations`.
+        palette: colours of the polarity image; the other representations ignore it.
+        window_us: the window's longest length, which is also the one that the model was trained with.
+        fit: how the sensor's picture is brought to the model's size.
+    """
+
+    representation: str = "polarity"
+    palette: Palette = Palette()
+    window_us: int = Field(33_333, gt=0)
+    fit: Literal["crop", "letterbox", "stretch"] = "crop"
+
+
+class RGBInput(_Strict):
+    """How the camera's picture becomes the image that the RGB tower sees."""
+
+    fit: Literal["crop", "letterbox", "stretch"] = "crop"
+
+
+class Weights(_Strict):
+    """Where the weights come from.
+
+    Attributes:
+        trained: False for random weights: then every run says so.
+        architecture: the backbone's timm name and the fusion's form, for the reader.
+        sha256: digest of the merged state dict.
+        run: the training run's identity: its name, date, data and configuration's digest.
+    """
+
+    trained: bool
+    architecture: str
+    sha256: str
+    run: dict[str, Any] = Field(default_factory=dict)
+
+
+class Accuracy(_Strict):
+    """Shares of labelled clips that are told right.
+
+    Attributes:
+        clips: how many there were.
+        torch: told right by the model in torch, fp32.
+        exported: told right by the exported graphs.
+    """
+
+    clips: int = Field(ge=1)
+    torch: float
+    exported: float
+
+
+class StepLatency(_Strict):
+    """How long a streaming step took where the model was exported: three towers and the head, batch 1.
+
+    Attributes:
+        runtime: what computed it.
+        machine: the processor.
+        threads: for the arithmetic.
+        steps: how many were measured.
+        p50_ms: median.
+        p99_ms: 99th percentile.
+        fp32_p50_ms: median of the same model in fp32, its steps between these; None where that was not asked.
+    """
+
+    runtime: str
+    machine: str
+    threads: int
+    steps: int = Field(ge=1)
+    p50_ms: float
+    p99_ms: float
+    fp32_p50_ms: float | None = None
+
+
+class Calibration(_Strict):
+    """Where the ranges of an int8 model's activations come from.
+
+    Attributes:
+        method: how a range was chosen from what was seen.
+        source: of the clips.
+        clips: how many there were.
+        layers: linear layers that compute in int8, in a streaming step.
+    """
+
+    method: Literal["percentile", "entropy"]
+    source: str
+    clips: int = Field(ge=1)
+    layers: int
+
+
+class Report(_Strict):
+    """How far the exported graphs are from the model in torch, fp32, and what they cost.
+
+    Attributes:
+        source: of the clips.
+        clips: how many were compared.
+        runtime: what computed the graphs' logits.
+        merged: largest difference of a logit: LoRA merged against apart, both in torch.
+        onnx: the same: the clip graph against torch, with both cameras and with each alone.
+        relative: the same as a share of torch's largest logit; None where it was not kept.
+        streaming: the same: image by image through the streaming graphs, against the clip graph.
+        top1_agreement: share of clips with the same best label in torch and in the clip graph.
+        tolerance: what the export had to keep below; absolute in fp32, relative otherwise; 0: not asked.
+        accuracy: where the clips have labels.
+        graph_bytes: of the graphs and their weights together; None where it was not kept.
+        latency: of a streaming step.
+        calibration: of an int8 model.
+        overridden: reasons to refuse the export that the user overrode.
+    """
+
+    source: str
+    clips: int = Field(ge=1)
+    runtime: str
+    merged: float
+    onnx: float
+    relative: float | None = None
+    streaming: float
+    top1_agreement: float
+    tolerance: float
+    accuracy: Accuracy | None = None
+    graph_bytes: int | None = None
+    latency: StepLatency | None = None
+    calibration: Calibration | None = None
+    overridden: tuple[str, ...] = ()
+
+
+class EngineFile(_Strict):
+    """A TensorRT engine in the bundle, and all that it depends on.
+
+    Attributes:
+        graph: which of the bundle's graphs it computes.
+        file: its name in the bundle.
+        sha256: of the file.
+        model: digest of the graph and the weights that it was built from.
+        precision: of the graph.
+        tensorrt: the TensorRT version that built it.
+        gpu: the GPU that it was built on and for.
+        compute_capability: that GPU's.
+        version_compatible: newer TensorRT versions of the same major version run it too.
+        hardware_compatible: other GPUs of compute capability 8.0 or more run it too.
+        origin: name of the machine that built it.
+        signature: the entry, signed with that machine's own key.
+        parity: differences to ONNX Runtime on the same clips, by output, and what they were computed on.
+    """
+
+    graph: Literal["rgb", "event", "diff", "head", "clip"]
+    file: str
+    sha256: str
+    model: str
+    precision: Precision
+    tensorrt: str
+    gpu: str
+    compute_capability: str
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    origin: str = ""
+    signature: str = ""
+    parity: dict[str, Any] = Field(default_factory=dict)
+
+
+class Manifest(_Strict):
+    """What the runtime must know of a model; `manifest.json`.
+
+    Attributes:
+        schema_version: of this file's form.
+        name: the model's name.
+        version: velora-edge's version that wrote it.
+        labels: class names, in the order of the logits.
+        clip_length: pairs in a clip, T.
+        stride: pairs from one of a clip's pairs to the next, s.
+        image_size: height and width of the model's images, pixels.
+        tokens: tokens a tower gives for an image, N.
+        token_size: size of a token, P.
+        mean: subtracted from an image scaled to 0..1, by channel; inside the graphs, here for the reader.
+        std: divides it afterwards.
+        precision: of the graphs.
+        files: SHA-256 by file name, for every file but the manifest.
+        report: what was measured at export; None where a bundle was made without.
+        accuracy: figures of the training run's evaluation.
+        engines: what `velora build` added; checked by the backend that loads one.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    version: str
+    labels: tuple[str, ...] = Field(min_length=1)
+    clip_length: int = Field(ge=2)
+    stride: int = Field(1, ge=1)
+    image_size: tuple[int, int]
+    tokens: int = Field(gt=0)
+    token_size: int = Field(gt=0)
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    event: EventInput = EventInput()
+    rgb: RGBInput = RGBInput()
+    weights: Weights
+    precision: Precision = "fp32"
+    opset: int
+    files: dict[str, str] = Field(default_factory=dict)
+    report: Report | None = None
+    accuracy: dict[str, Any] = Field(default_factory=dict)
+    engines: tuple[EngineFile, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_are_plain(self) -> Self:
+        for name in (*self.files, *(engine.file for engine in self.engines)):
+            parts = Path(name).parts
+            if Path(name).is_absolute() or ".." in parts or "\\" in name or not parts:
+                raise ValueError(f"file name {name!r} leaves the bundle")
+        missing = [f"{graph}.onnx" for graph in GRAPHS if f"{graph}.onnx" not in self.files]
+        if self.files and missing:
+            raise ValueError(f"files lack {', '.join(missing)}")
+        return self
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of `manifest.json`, as docs/manifest.schema.json publishes it."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Manifest.model_json_schema()}

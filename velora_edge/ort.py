@@ -1,0 +1,87 @@
+"""ONNX Runtime sessions with our settings, on the provider that was asked for or not at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from velora_edge.errors import EngineError, MissingExtraError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+_FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
+
+Provider = tuple[str, dict[str, str]]
+"""A provider's name and its options."""
+
+
+def load_runtime(purpose: str, extra: str = "cpu") -> Any:
+    """The onnxruntime module.
+
+    Raises:
+        MissingExtraError: naming the extra to install, if it is not there.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", extra, purpose) from error
+    return onnxruntime
+
+
+def session_options(threads: int = 0) -> Any:
+    """Options for short latencies on a machine that has other things to do.
+
+    Args:
+        threads: for the arithmetic on the CPU; 0: as many as it has cores.
+    """
+    options = load_runtime("inference").SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # The graphs run one after the other: a pool that spins between them would take the cores from decoding.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def open_session(
+    model: Path | bytes,
+    options: Any,
+    providers: Sequence[Provider] = ((CPU, {}),),
+    *,
+    weights: Path | None = None,
+) -> Any:
+    """A session on the first of `providers`.
+
+    Args:
+        model: the graph's file, or the graph.
+        options: see `session_options`.
+        providers: the one that is wanted, then those that may take what it cannot.
+        weights: folder of the weights' file, for a graph that is no file.
+
+    Raises:
+        MissingExtraError: if ONNX Runtime is not installed.
+        EngineError: if it refuses the graph, or fell back to another provider.
+    """
+    runtime = load_runtime("inference")
+    if weights is not None:
+        options.add_session_config_entry(_FOLDER_OF_WEIGHTS, str(weights))
+    try:
+        session = runtime.InferenceSession(
+            model if isinstance(model, bytes) else str(model), options, providers=list(providers)
+        )
+    except Exception as error:  # onnxruntime raises types of its own, all of them straight from Exception
+        raise EngineError(f"onnxruntime cannot load the graph: {first_line(error)}") from error
+    found, (wanted, _) = session.get_providers(), providers[0]
+    if found[:1] != [wanted]:
+        raise EngineError(
+            f"expected onnxruntime on {wanted}, got {', '.join(found)}; velora doctor tells more"
+        )
+    return session
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
