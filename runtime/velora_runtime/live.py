@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from velora_runtime.attach_options import read_attach_options, read_outputs, watching_options
+from velora_runtime.camera_options import camera_options, read_live_options
 
 if TYPE_CHECKING:
     from velora_runtime.session import RunOptions
@@ -60,14 +61,24 @@ class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
 @click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model")
 @click.argument("recording", required=False)
-@click.option("--events", metavar="SRC", help="Event recording, or none.  [default: none]")
-@click.option("--rgb", metavar="SRC", help="Video file, frame folder, or none.  [default: none]")
+@click.option(
+    "--events",
+    metavar="SRC",
+    help="Event recording, prophesee://[SERIAL], inivation://HOST:PORT, "
+    "tcp://HOST:PORT, - (standard input), emulate (made of the RGB pictures), or none.  [default: none]",
+)
+@click.option(
+    "--rgb",
+    metavar="SRC",
+    help="Video file, frame folder, 0 or /dev/video0, csi://0, rtsp:// or http:// address, gst://PIPELINE, "
+    "or none.  [default: none]",
+)
 @click.option(
     "--sync",
     default="auto",
     metavar="HOW",
     help="How RGB frames find their time: auto, timestamps, offset=US (timestamps and US microseconds more), "
-    "trigger (edges on the event camera's input).  [default: auto]",
+    "trigger (edges on the event camera's input), host (live cameras: by arrival).  [default: auto]",
 )
 @click.option(
     "--trigger-id", type=int, metavar="N", help="Trigger input.  [default: the one with most edges]"
@@ -113,6 +124,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
 @click.option("--video", metavar="FILE.mp4", help="Write a video of both cameras with the label.")
 @click.option("--summary", metavar="FILE.json", help="Write the run's figures as JSON.")
 @click.option("--quiet", is_flag=True, help="Do not print predictions.")
+@camera_options
 @watching_options
 def command(**given: Any) -> None:
     """Recognise what the cameras, or recordings of them, show.
@@ -154,5 +166,6 @@ def _options(given: dict[str, Any]) -> RunOptions:
         rate_hz=given["rate"],
         sensor=given["sensor"],
         summary=given["summary"],
+        live=read_live_options(given),
         attach=read_attach_options(given),
     )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from velora_runtime.channel import Channel, ClosedError, FullPolicy
 from velora_runtime.free_list import FreeList
 from velora_runtime.instant import Instant
+from velora_runtime.oversight import LEAVE_BEHIND_S, Oversight
 from velora_runtime.packer import Packed
 from velora_runtime.run_report import RunReport
 from velora_runtime.sinks.base import Seen
@@ -69,7 +70,7 @@ class Pipeline:
         sinks: get what it says; closed at the end, also after an error.
         pace: `max` or `realtime`.
         clock: of all times and waits.
-        stop: set at the end of the run, by whoever ends it; live cameras share it.
+        oversight: looks after the threads; its `stop` ends the run, and live cameras share it.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Pipeline:
         sinks: Sequence[Sink],
         pace: Pace,
         clock: Clock,
-        stop: threading.Event | None = None,
+        oversight: Oversight | None = None,
     ) -> None:
         self.report = RunReport(sink_drops={sink.name: 0 for sink in sinks})
         self._feed, self._packer, self._recogniser, self._sinks = feed, packer, recogniser, sinks
@@ -94,7 +95,8 @@ class Pipeline:
             Channel(sink.room, "newest" if sink.may_lose else when_full) for sink in sinks
         ]
         self._free = FreeList(lambda: Packed.empty(manifest.image_size))
-        self._stop = stop or threading.Event()
+        self._oversight = oversight or Oversight(clock)
+        self._stop, self._watchdog = self._oversight.stop, self._oversight.watchdog
         self._errors: list[BaseException] = []
 
     def stop(self) -> None:
@@ -115,9 +117,8 @@ class Pipeline:
         ]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(0.2)  # returns to the interpreter, so that signals are handled
+        self._oversight.service.ready()
+        self._await(threads)
         try:
             self._close_sinks()
         except Exception as error:
@@ -127,13 +128,23 @@ class Pipeline:
             raise self._errors[0]
         return self.report
 
+    def _await(self, threads: Sequence[threading.Thread]) -> None:
+        """Until all have ended; after an error, those that do not are left behind."""
+        waited_s, turn_s = 0.0, 0.2
+        for thread in threads:
+            while thread.is_alive() and waited_s < LEAVE_BEHIND_S:
+                thread.join(turn_s)  # returns to the interpreter, so that signals are handled
+                waited_s += turn_s if self._errors else 0.0
+                if not self._errors:
+                    self._guarded(lambda: self._oversight.turn(self.report))
+
     def _work(self) -> Iterator[tuple[str, Callable[[], None]]]:
         if self._feed.rgb is not None:
             yield "rgb", self._read_rgb
         yield "pack", self._pack
         yield "inference", self._infer
         for sink, items in zip(self._sinks, self._items, strict=True):
-            yield f"sink-{sink.name}", functools.partial(_drain, sink, items)
+            yield f"sink-{sink.name}", functools.partial(self._drain, sink, items)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Run a thread's work; the first error of any thread ends them all."""
@@ -171,14 +182,15 @@ class Pipeline:
         first_us: int | None = None
         for instant in self._instants():
             if not self._packer.accepts(instant.t_us):
-                self.report.frames.late += 1
+                self.report.frames.late += instant.placed is not None
                 continue
             first_us = instant.t_us if first_us is None else first_us
             duration_us = self._feed.duration_us
             if duration_us is not None and instant.t_us - first_us >= duration_us:
                 self._stop.set()
                 break
-            self._pack_one(instant)
+            with self._watchdog.working("packing"):
+                self._pack_one(instant)
         else:
             if self._feed.rgb is None and not self._stop.is_set():
                 self._packer.skip_rest()
@@ -230,7 +242,8 @@ class Pipeline:
 
     def _infer(self) -> None:
         while (packed := self._pairs.get()) is not None:
-            seen = self._see(packed)
+            with self._watchdog.working("inference"):
+                seen = self._see(packed)
             for sink, items in zip(self._sinks, self._items, strict=True):
                 item = sink.take(seen)
                 dropped = None if item is None else items.put(item)
@@ -269,6 +282,11 @@ class Pipeline:
         )
         return tuple(name for name, is_wanted, frame in cameras if is_wanted and frame is None)
 
+    def _drain(self, sink: Sink, items: Channel[Any]) -> None:
+        while (item := items.get()) is not None:
+            with self._watchdog.working(f"sink {sink.name}"):
+                sink.write(item)
+
     def _close_sinks(self) -> None:
         with contextlib.ExitStack() as closing:
             for sink in self._sinks:
@@ -289,8 +307,3 @@ class Pacer:
         if self._offset_us is None:
             self._offset_us = self._clock.now_us() - t_us
         self._clock.wait_until(t_us + self._offset_us, self._stop)
-
-
-def _drain(sink: Sink, items: Channel[Any]) -> None:
-    while (item := items.get()) is not None:
-        sink.write(item)

@@ -18,22 +18,27 @@ from velora_runtime.camera_states import CameraStates
 from velora_runtime.clock import SystemClock
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.registry import open_engine
+from velora_runtime.engines.retrying import RetryingEngine
+from velora_runtime.oversight import Oversight
 from velora_runtime.recording.onlooker import Onlooker, no_model
+from velora_runtime.run_sources import LiveOptions, choose_feed, open_sources
+from velora_runtime.service import ServiceManager
 from velora_runtime.sinks.base import SinkContext
 from velora_runtime.sinks.registry import open_sink
-from velora_runtime.sources.registry import NONE, open_event_source, open_rgb_source
-from velora_runtime.sync import SyncOptions, choose_sync
-from velora_runtime.windows import WindowRule, edges_us
+from velora_runtime.sources.registry import NONE
+from velora_runtime.sync import SyncOptions
+from velora_runtime.windows import WindowRule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from velora_edge.bundle import Bundle, Manifest
-    from velora_edge.events.base import EventReader, EventStream
+    from velora_edge.events.base import EventStream
     from velora_runtime.clock import Clock
-    from velora_runtime.engines.base import Engine
+    from velora_runtime.packer import Packer
     from velora_runtime.pipeline import Feed, Pace, Pipeline
     from velora_runtime.run_report import RunReport
+    from velora_runtime.run_sources import RunSources
     from velora_runtime.sinks.base import Sink
     from velora_runtime.sources.base import RGBSource
 
@@ -55,6 +60,7 @@ class RunOptions:
         rate_hz: windows a second for events alone; None: the model's own.
         sensor: width and height, for event files that do not tell.
         summary: where the report goes as JSON, or None.
+        live: of live cameras.
         attach: what runs beside the pipeline.
     """
 
@@ -70,6 +76,7 @@ class RunOptions:
     rate_hz: Fraction | None = None
     sensor: tuple[int, int] | None = None
     summary: str | None = None
+    live: LiveOptions = field(default_factory=LiveOptions)
     attach: AttachOptions = field(default_factory=AttachOptions)
 
 
@@ -90,24 +97,43 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
     with contextlib.ExitStack() as closing:
         bundle = None if options.model is None else open_bundle(options.model)
         manifest = no_model() if bundle is None else bundle.manifest
-        reader, stream, rgb = _open_sources(options, closing)
+        oversight = Oversight(clock, note, ServiceManager())
+        opened = open_sources(
+            options.events,
+            options.rgb,
+            options.sensor,
+            options.pace,
+            options.live,
+            clock,
+            oversight.stop,
+            note,
+        )
+        closing.callback(opened.close)
         engine = None if bundle is None else _open_engine(options, bundle, closing, note)
-        attached = _attach(options, bundle, stream, closing, note)
-        tapped = None if stream is None else attached.tap_events(stream)
-        if rgb is None and tapped is not None and tapped.t_next_us is None:
+        attached = _attach(options, bundle, opened.stream, closing, note)
+        tapped = None if opened.stream is None else attached.tap_events(opened.stream)
+        windows = WindowRule(manifest.event.window_us)
+        packer = _make_packer(manifest, tapped, windows, clock)
+        opened.start()
+        if opened.rgb is None and tapped is not None and tapped.t_next_us is None:
             raise RecordingError("holds no events", path=options.events, remedy="record it again")
-        feed = attached.tap_feed(_make_feed(options, manifest, reader, tapped, rgb, note))
-        pipeline = _make_pipeline(options, manifest, feed, tapped, engine, attached, clock)
+        feed = attached.tap_feed(_make_feed(options, manifest, opened, tapped, clock, oversight, note))
+        windows.end_us = tapped.t_next_us if tapped is not None and opened.rgb is None else None
+        pipeline = _make_pipeline(options, manifest, feed, packer, engine, attached, clock, oversight)
         engine_name = "no engine" if engine is None else engine.name
-        attached.begin(pipeline.report, engine_name, CameraStates(pipeline.report, rgb, stream))
+        states = CameraStates(pipeline.report, opened.rgb, opened.stream)
+        attached.begin(pipeline.report, engine_name, states)
         with _stopped_by_signals(pipeline.stop):
             report = pipeline.run()
+        opened.close()
         attached.end()
-        report.warnings += [*(reader.warnings if reader else ()), *(rgb.warnings if rgb else ())]
-        report.warnings += attached.warnings()
+        report.cameras = opened.as_dict()
+        report.engine_retries = 0 if engine is None else engine.retries
+        report.warnings += [*opened.warnings(), *attached.warnings()]
     for warning in report.warnings:
         note(warning)
-    if reader is not None and rgb is not None and 0 < report.pairs.packed == report.pairs.without_events:
+    is_recorded = opened.reader is not None and opened.rgb is not None
+    if is_recorded and 0 < report.pairs.packed == report.pairs.without_events:
         note("no frame falls into the event recording: all pairs are RGB alone; choose another --sync")
     if bundle is not None and not report.predictions:
         note(_why_silent(manifest, report))
@@ -131,20 +157,6 @@ def _note_weights(bundle: Bundle, note: Callable[[str], None]) -> None:
         note(f"the weights of {bundle.manifest.name} are random: its labels mean nothing")
 
 
-def _open_sources(
-    options: RunOptions, closing: contextlib.ExitStack
-) -> tuple[EventReader | None, EventStream | None, RGBSource | None]:
-    reader = open_event_source(options.events, options.sensor)
-    stream = None
-    if reader is not None:
-        closing.callback(reader.close)
-        stream = closing.enter_context(reader.stream())
-    rgb = open_rgb_source(options.rgb)
-    if rgb is not None:
-        closing.callback(rgb.close)
-    return reader, stream, rgb
-
-
 def _attach(
     options: RunOptions,
     bundle: Bundle | None,
@@ -164,27 +176,20 @@ def _attach(
 def _make_feed(
     options: RunOptions,
     manifest: Manifest,
-    reader: EventReader | None,
+    opened: RunSources,
     stream: EventStream | None,
-    rgb: RGBSource | None,
+    clock: Clock,
+    oversight: Oversight,
     note: Callable[[str], None],
 ) -> Feed:
-    from velora_runtime.pipeline import Feed
-
     duration_us = None if options.duration_s is None else round(options.duration_s * 1e6)
-    first_us = None if stream is None else stream.t_next_us
-    if rgb is not None:
-        sync = choose_sync(options.sync, rgb, reader, first_us)
-        if reader is not None:
-            note(f"synchronised {sync.line}")
-        return Feed(rgb, sync, None, duration_us)
     rate_hz = options.rate_hz or Fraction(1_000_000, manifest.event.window_us)
-    return Feed(None, None, edges_us(first_us or 0, rate_hz), duration_us)
+    return choose_feed(opened, stream, options.sync, rate_hz, duration_us, clock, oversight.stop, note)
 
 
 def _open_engine(
     options: RunOptions, bundle: Bundle, closing: contextlib.ExitStack, note: Callable[[str], None]
-) -> Engine:
+) -> RetryingEngine:
     _note_weights(bundle, note)
     choice = open_engine(bundle, options.backend, options.engine)
     closing.callback(choice.engine.close)
@@ -192,38 +197,43 @@ def _open_engine(
     for reason in choice.passed_over:
         note(f"passed over {reason}")
     choice.engine.warm_up()
-    return choice.engine
+    return RetryingEngine(choice.engine, note)
+
+
+def _make_packer(manifest: Manifest, stream: EventStream | None, windows: WindowRule, clock: Clock) -> Packer:
+    """A packer with its kernels loaded, before a live camera begins to deliver."""
+    from velora_runtime.packer import Packer
+
+    packer = Packer(manifest, stream, windows, clock)
+    packer.warm_up()
+    return packer
 
 
 def _make_pipeline(
     options: RunOptions,
     manifest: Manifest,
     feed: Feed,
-    stream: EventStream | None,
-    engine: Engine | None,
+    packer: Packer,
+    engine: RetryingEngine | None,
     attached: Attachments,
     clock: Clock,
+    oversight: Oversight,
 ) -> Pipeline:
-    from velora_runtime.packer import Packer
     from velora_runtime.pipeline import Pipeline
     from velora_runtime.recogniser import Recogniser
 
-    start_us = stream.t_next_us if stream is not None and feed.rgb is None else None
-    windows = WindowRule(manifest.event.window_us, start_us)
-    packer = Packer(manifest, stream, windows, clock)
-    packer.warm_up()
     recogniser = Onlooker() if engine is None else Recogniser(manifest, engine, clock)
-    sinks = [*_open_sinks(options, manifest, feed.rgb, stream), *attached.sinks()]
-    return Pipeline(manifest, feed, packer, recogniser, sinks, options.pace, clock)
+    sinks = [*_open_sinks(options, manifest, feed.rgb, has_events=packer.has_events), *attached.sinks()]
+    return Pipeline(manifest, feed, packer, recogniser, sinks, options.pace, clock, oversight)
 
 
 def _open_sinks(
-    options: RunOptions, manifest: Manifest, rgb: RGBSource | None, stream: EventStream | None
+    options: RunOptions, manifest: Manifest, rgb: RGBSource | None, *, has_events: bool
 ) -> list[Sink]:
     context = SinkContext(
         manifest,
         None if rgb is None else (rgb.height, rgb.width),
-        None if stream is None else manifest.image_size,
+        manifest.image_size if has_events else None,
     )
     sinks: list[Sink] = []
     try:

@@ -5,7 +5,7 @@
   second (both started with the recording), and otherwise the first event.
 - `offset=US`: the same, and US microseconds more.
 - `trigger`: each frame is given the time of its edge on the event camera's trigger input.
-- `host`: by arrival; needs live cameras.
+- `host`: by arrival, for live cameras; `velora_runtime.cameras` has it, and triggers as they come.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from velora_runtime.sources.base import RGBSource
 
 Edge = Literal["rising", "falling"]
-MODES = "auto, timestamps, trigger or offset=US"
+MODES = "auto, timestamps, trigger, host or offset=US"
 
 STARTED_WITH_US = 1_000_000
 """A recording whose first event is earlier than this began when its clock did."""
@@ -128,7 +128,12 @@ def choose_sync(
     Raises:
         InputError: if there is no such way, or the sources cannot be synchronised by it.
     """
-    mode, offset_us = _parse(options.mode)
+    mode, offset_us = parse_mode(options.mode)
+    if mode == "host":
+        raise InputError(
+            "--sync host goes by the arrival of live data, which recordings do not have",
+            remedy="use auto, timestamps, trigger or offset=US",
+        )
     if mode == "trigger":
         if events is None:
             raise InputError(
@@ -142,15 +147,14 @@ def choose_sync(
     return _by_timestamps(rgb, offset_us, t_first_us)
 
 
-def _parse(mode: str) -> tuple[str, int]:
-    """The mode's name, and the offset in microseconds."""
-    if mode in ("auto", "timestamps", "trigger"):
+def parse_mode(mode: str) -> tuple[str, int]:
+    """The mode's name, and the offset in microseconds.
+
+    Raises:
+        InputError: if there is no such mode.
+    """
+    if mode in ("auto", "timestamps", "trigger", "host"):
         return mode, 0
-    if mode == "host":
-        raise InputError(
-            "--sync host goes by the arrival of live data, which recordings do not have",
-            remedy=f"use {MODES}",
-        )
     if offset := re.fullmatch(r"offset=([+-]?\d+)", mode):
         return "offset", int(offset[1])
     raise InputError(f"expected --sync {MODES}, got {mode!r}", remedy="US is in whole microseconds")

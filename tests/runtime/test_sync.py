@@ -132,8 +132,8 @@ def test_trigger_without_such_edges_tells_which_there_are() -> None:
             "host",
             r"--sync host goes by the arrival of live data.*; use auto, timestamps, trigger or offset=US",
         ),
-        ("offset=1.5", "expected --sync auto, timestamps, trigger or offset=US, got 'offset=1.5'"),
-        ("clock", "expected --sync auto, timestamps, trigger or offset=US, got 'clock'"),
+        ("offset=1.5", "expected --sync auto, timestamps, trigger, host or offset=US, got 'offset=1.5'"),
+        ("clock", "expected --sync auto, timestamps, trigger, host or offset=US, got 'clock'"),
     ],
 )
 def test_a_way_that_there_is_not_is_refused(mode: str, message: str) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from velora_runtime.attach_options import read_attach_options, recording_options
+from velora_runtime.camera_options import camera_options, read_live_options
 
 if TYPE_CHECKING:
     from velora_runtime.session import RunOptions
@@ -40,6 +41,7 @@ Examples:
     "--duration", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after S seconds."
 )
 @click.option("--sensor", metavar="WxH", help="Size of the event sensor, where the source does not tell.")
+@camera_options
 @recording_options
 def command(**given: Any) -> None:
     """Record cameras to DIR, a new folder: raw events, video, times, triggers.
@@ -67,5 +69,6 @@ def _options(given: dict[str, Any]) -> RunOptions:
         outputs=(),
         duration_s=given["duration"],
         sensor=parse_sensor(given["sensor"]),
+        live=read_live_options(given),
         attach=read_attach_options({**given, "record": given["folder"]}),
     )

@@ -32,6 +32,8 @@ STEP_US, STEP_AFTER_US = 50_000, 2_000_000
 """Where all arrivals of 2 s are this much later than expected, a clock was set or the way has changed."""
 KEPT_LINES = 10
 """Estimates of the last second."""
+KEPT_LATES = 50
+"""Buckets of the last 5 s."""
 
 
 class Line(NamedTuple):
@@ -54,7 +56,8 @@ class ClockMap:
 
     def __init__(self) -> None:
         self._line: Line | None = None
-        self._lateness_us = 0.0
+        self._late_us = 0.0
+        self._lates: tuple[float, ...] = ()
         self.restart()
 
     def restart(self) -> None:
@@ -65,8 +68,14 @@ class ClockMap:
         self._first_us: int | None = None
         self._reached_us = 0
 
-    def add(self, device_us: int, host_us: int) -> None:
-        """Something that the device stamped `device_us` arrived at `host_us`."""
+    def add(self, device_us: int, host_us: int, since_us: int | None = None) -> None:
+        """Something that the device stamped `device_us` arrived at `host_us`.
+
+        Args:
+            device_us: the time of its end.
+            host_us: when it was there.
+            since_us: the time of its beginning, where it covers a time: that part had to wait for the rest.
+        """
         delay_us, bucket = host_us - device_us, host_us // BUCKET_US
         if self._first_us is None:
             self._first_us = device_us
@@ -83,8 +92,8 @@ class ClockMap:
         late_us = delay_us - line.delay_us(device_us)
         if late_us < 0:
             self._line = Line(device_us, delay_us, line.rate)
-        # Falls to a third in some 200 arrivals.
-        self._lateness_us = max(late_us, self._lateness_us * 0.995)
+        waited_us = 0 if since_us is None else max(0, device_us - since_us)
+        self._late_us = max(self._late_us, late_us + waited_us)
 
     @property
     def is_known(self) -> bool:
@@ -98,8 +107,8 @@ class ClockMap:
 
     @property
     def lateness_us(self) -> int:
-        """How much later than the earliest the latest of the last arrivals came."""
-        return int(self._lateness_us)
+        """How much later than it could have been there the latest data of the last seconds was there."""
+        return int(max(self._late_us, *self._lates)) if self._lates else int(self._late_us)
 
     @property
     def rate_ppm(self) -> float:
@@ -136,6 +145,7 @@ class ClockMap:
         x, delay = points[:, 0] - at_us, points[:, 1]
         if self._line is not None:
             self._lines.append(self._line)
+            self._lates, self._late_us = (*self._lates[1 - KEPT_LATES :], self._late_us), 0.0
             expected = np.array([self._line.delay_us(t) for t in (at_us - STEP_AFTER_US, at_us)])
             is_recent = x > -STEP_AFTER_US
             if x[0] < -STEP_AFTER_US and (delay[is_recent] > expected.max() + STEP_US).all():

@@ -25,6 +25,12 @@ BACK_US = 10_000
 """Words may come out of order by so much; further back, a clock was set."""
 SLACK_US = 20_000
 """An event so much later than its parcel reaches would block the windows that follow."""
+SMOOTH_US, LEAST_BYTES = 5_000, 32
+"""A stream that is held back comes in pieces of about this duration."""
+LONG_US = 100_000
+"""Bytes that cover more than this are looked at in parts."""
+YOUNG_US, YOUNG_BYTES = 1_000_000, 4096
+"""A new connection is looked at in small pieces, to see at once if it is to be held back."""
 SPANS = 64
 """Times of presence that are remembered."""
 
@@ -78,7 +84,8 @@ class EventIntake:
         self._timeline = Timeline(self.clock_map, BACK_US, LEAP_US if is_paced else None)
         self._listeners: tuple[EdgeListener, ...] = ()
         self._number = 0
-        self._is_new = True
+        self._is_new, self._begun_us = True, 0
+        self._reached_us, self._smooth_bytes = 0, YOUNG_BYTES
 
     def listen(self, listener: EdgeListener) -> None:
         """Let a listener have the edges from now on."""
@@ -87,7 +94,7 @@ class EventIntake:
     def begin(self) -> None:
         """A connection was made."""
         self._timeline.begin()
-        self._is_new = True
+        self._is_new, self._begun_us = True, self._clock.now_us()
         self._number += 1  # a gap: the packing thread's decoder begins anew, too
         if self._pour is not None:
             self._pour.begin()
@@ -97,8 +104,13 @@ class EventIntake:
     def take(self, item: bytes | Decoded, arrived_us: int) -> None:
         """Take in what came: raw bytes, or events."""
         if isinstance(item, bytes):
-            for start in range(0, len(item), MOST_BYTES):
-                self._take_bytes(item[start : start + MOST_BYTES], arrived_us)
+            start = 0
+            while start < len(item):
+                most, reached_us = self._most_bytes(), self._reached_us
+                piece = item[start : start + most]
+                used = self._take_bytes(piece, arrived_us if not start else self._clock.now_us())
+                start += used
+                self._learn_bytes(used, self._reached_us - reached_us)
         else:
             self._take_decoded(item, arrived_us)
 
@@ -111,30 +123,59 @@ class EventIntake:
         there_us = sum(max(0, min(t1_us, end) - max(t0_us, begin)) for begin, end in tuple(self.spans))
         return 2 * there_us >= t1_us - t0_us
 
-    def _take_bytes(self, data: bytes, arrived_us: int) -> None:
+    def _most_bytes(self) -> int:
+        """Of one parcel: little at once where a stream is held back, or it would come in jerks."""
+        if self._pour is None:
+            return MOST_BYTES
+        if self._pour.is_pouring:
+            return self._smooth_bytes
+        is_young = self._clock.now_us() - self._begun_us < YOUNG_US
+        return YOUNG_BYTES if is_young else MOST_BYTES
+
+    def _learn_bytes(self, n_bytes: int, passed_us: int) -> None:
+        """How many bytes are a few milliseconds, by the piece that was taken last."""
+        wanted = n_bytes * SMOOTH_US // max(passed_us, 1)
+        self._smooth_bytes = max(LEAST_BYTES, min(wanted, 2 * self._smooth_bytes, MOST_BYTES))
+
+    def _take_bytes(self, data: bytes, arrived_us: int) -> int:
+        """Take in bytes from the front of `data`; return how many."""
         assert self._scout is not None
-        counts = self.counts
-        counts.bytes += len(data)
         look = self._scout.look(data)
-        counts.resyncs = self._scout.resyncs
-        if look is None:
-            return
-        if look.is_garbage or self._is_blocking(look):
+        while look is not None and self._is_long(look) and len(data) > LEAST_BYTES:
+            self._scout.take_back(look)
+            data = data[: len(data) // 2]
+            look = self._scout.look(data)
+        self.counts.bytes += len(data)
+        self.counts.resyncs = self._scout.resyncs
+        if look is not None:
+            self._take_look(self._scout, look, arrived_us)
+        return len(data)
+
+    def _is_long(self, look: Look) -> bool:
+        """It covers more time than should come at once."""
+        if self._pour is None or look.is_garbage:
+            return False
+        return look.duration_us > (2 * SMOOTH_US if self._pour.is_pouring else LONG_US)
+
+    def _take_look(self, scout: Scout, look: Look, arrived_us: int) -> None:
+        counts = self.counts
+        if look.is_garbage or self._is_blocking(scout, look):
             counts.garbage_bytes += len(look.words)
             self._number += 1
             return
         counts.received += look.events
         if look.reached_us is None:
             return  # before the first time word: events without a time
-        arrived_us = self._hold_back(look.reached_us, arrived_us)
-        begins_us = look.reached_us if look.begins_us is None else look.begins_us
+        begins_us = look.begins_us if look.begins_us is not None else scout.find_first_us(look)
+        begins_us = look.reached_us if begins_us is None else begins_us
         if self._is_cut(look.reached_us, arrived_us):
             # Some of it is of the old time and some of the new, and nobody knows where it changes.
             counts.dropped["clock"] += look.events
             self._number += 1
             self._note_new_clock(look.reached_us)
             return
-        reached_us = self._timeline.place(look.reached_us, arrived_us)
+        arrived_us = self._hold_back(look.reached_us, arrived_us)
+        reached_us = self._timeline.place(look.reached_us, arrived_us, begins_us)
         shift_us = self._timeline.shift_us
         edges = TriggerBatch(look.edges.t_us + shift_us, look.edges.id, look.edges.p)
         self._put(
@@ -152,12 +193,13 @@ class EventIntake:
 
     def _take_decoded(self, item: Decoded, arrived_us: int) -> None:
         self.counts.received += len(item.batch)
-        arrived_us = self._hold_back(item.reached_us, arrived_us)
         if self._is_cut(item.reached_us, arrived_us):
             self._note_new_clock(item.reached_us)
-        reached_us = self._timeline.place(item.reached_us, arrived_us)
-        shift_us, batch, edges = self._timeline.shift_us, item.batch, item.edges
+        arrived_us = self._hold_back(item.reached_us, arrived_us)
+        batch, edges = item.batch, item.edges
         begins_us = int(batch.t_us[0]) if len(batch) else item.reached_us
+        reached_us = self._timeline.place(item.reached_us, arrived_us, begins_us)
+        shift_us = self._timeline.shift_us
         moved = EventBatch(batch.t_us + shift_us, batch.x, batch.y, batch.p) if shift_us else batch
         moved_edges = TriggerBatch(edges.t_us + shift_us, edges.id, edges.p)
         parcel = Parcel(self._number, reached_us, len(batch), moved_edges, batch=moved)
@@ -165,6 +207,7 @@ class EventIntake:
 
     def _put(self, parcel: Parcel, begins_us: int) -> None:
         self._number += 1
+        self._reached_us = parcel.reached_us
         self._extend(min(begins_us, parcel.reached_us), parcel.reached_us)
         for listener in self._listeners:
             listener.add_edges(parcel.edges, parcel.reached_us)
@@ -193,14 +236,14 @@ class EventIntake:
         self._is_new = True
         self._note(f"the event camera's clock was set to {device_us} us; times go on by the host's clock")
 
-    def _is_blocking(self, look: Look) -> bool:
+    def _is_blocking(self, scout: Scout, look: Look) -> bool:
         """Its times jump ahead and come back: an event that is left for later would hold up all windows."""
-        assert self._scout is not None
         if not look.steps_back or look.reached_us is None:
             return False
-        if not self._scout.leaves_events(look, look.reached_us + SLACK_US):
+        if not scout.leaves_events(look, look.reached_us + SLACK_US):
             return False
-        self._scout.take_back(look)
+        scout.take_back(look)
+        scout.drop_rest()
         return True
 
     def _hold_back(self, device_us: int, arrived_us: int) -> int:

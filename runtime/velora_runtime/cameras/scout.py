@@ -39,6 +39,7 @@ class Look:
     Attributes:
         words: whole words, as bytes.
         before: the decoder's state before them.
+        rest: bytes of a word that had begun before them.
         begins_us: its time before them, camera clock; None before the first time word.
         reached_us: its time after them, likewise.
         events: in them.
@@ -49,12 +50,18 @@ class Look:
 
     words: bytes
     before: NDArray[Any]
+    rest: bytes
     begins_us: int | None
     reached_us: int | None
     events: int
     edges: TriggerBatch
     steps_back: int
     is_garbage: bool
+
+    @property
+    def duration_us(self) -> int:
+        """Time that they cover; 0 where it is not known."""
+        return 0 if self.begins_us is None or self.reached_us is None else self.reached_us - self.begins_us
 
 
 class Scout:
@@ -91,14 +98,15 @@ class Scout:
 
         Words that are garbage leave no trace.
         """
-        data = self._rest + data
+        rest = self._rest
+        data = rest + data
         if self._is_lost:
             data = data[self._find_word(data) :]
         usable = len(data) // self._word_bytes * self._word_bytes
         words, self._rest = data[:usable], data[usable:]
         if not words:
             return None
-        look = self._walk(words)
+        look = self._walk(words, rest)
         if look.is_garbage:
             self._walker.state[:] = look.before
             self._forget_place()
@@ -110,6 +118,11 @@ class Scout:
     def take_back(self, look: Look) -> None:
         """Stand again where the decoder stood before a look."""
         self._walker.state[:] = look.before
+        self._rest = look.rest
+
+    def drop_rest(self) -> None:
+        """Forget the bytes of a word that has begun."""
+        self._rest = b""
 
     def leaves_events(self, look: Look, t1_us: int) -> bool:
         """Whether some of the words' events are not before a time."""
@@ -120,7 +133,16 @@ class Scout:
         self._walker.state[:] = after
         return is_left
 
-    def _walk(self, words: bytes) -> Look:
+    def find_first_us(self, look: Look) -> int | None:
+        """Time of the words' first event, camera clock; None if there is none."""
+        after = self._walker.state.copy()
+        self._walker.state[:] = look.before
+        t_us = self._walker.find_next_us() if self._load(look.words) else None
+        self._walker.take_triggers()
+        self._walker.state[:] = after
+        return t_us
+
+    def _walk(self, words: bytes, rest: bytes = b"") -> Look:
         walker, before = self._walker, self._walker.state.copy()
         self._load(words)
         walker.walk(NEVER, CountSink())
@@ -130,6 +152,7 @@ class Scout:
         return Look(
             words,
             before,
+            rest,
             _time(before),
             _time(state),
             int(walker.walked),

@@ -48,13 +48,19 @@ class Timeline:
             return False
         return self._leap_us is None or t_us <= self.clock_map.to_device_us(arrived_us) + self._leap_us
 
-    def place(self, device_us: int, arrived_us: int) -> int:
-        """The device's time on the one clock; begins anew where it does not go on."""
+    def place(self, device_us: int, arrived_us: int, since_us: int | None = None) -> int:
+        """The device's time on the one clock; begins anew where it does not go on.
+
+        Args:
+            device_us: the time of what came, or of its end.
+            arrived_us: when it came, host clock.
+            since_us: the time of its beginning, where it covers a time.
+        """
         if not self.goes_on(device_us, arrived_us):
             self._restart(device_us, arrived_us)
         t_us = device_us + self.shift_us
         self._latest_us = t_us if self._latest_us is None else max(self._latest_us, t_us)
-        self.clock_map.add(t_us, arrived_us)
+        self.clock_map.add(t_us, arrived_us, None if since_us is None else since_us + self.shift_us)
         return t_us
 
     def _restart(self, device_us: int, arrived_us: int) -> None:

@@ -1,0 +1,60 @@
+"""The options of live cameras, which `velora-live` and `velora record` share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from velora_runtime.run_sources import LiveOptions
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+_OPTIONS = (
+    click.option(
+        "--event-format",
+        type=click.Choice(["EVT2", "EVT2.1", "EVT3"], case_sensitive=False),
+        help="Of raw events on tcp:// or - that come without a header; with --sensor.",
+    ),
+    click.option(
+        "--event-rate-cap",
+        metavar="N",
+        help="Let through so many events a second at most, such as 5M; for live cameras.",
+    ),
+    click.option(
+        "--cameras",
+        metavar="FILE.yaml",
+        help="Settings of live cameras: biases, regions, rate control, picture size; docs/guides/cameras.md.",
+    ),
+    click.option(
+        "--retry",
+        type=click.FloatRange(0),
+        metavar="S",
+        help="Try a lost camera for S seconds, 0: not at all.  [default: for ever]",
+    ),
+)
+
+
+def camera_options(command: F) -> F:
+    """A command with the options of live cameras."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def read_live_options(given: dict[str, Any]) -> LiveOptions:
+    """What a user gave, as a value.
+
+    Raises:
+        InputError: if the cap is no rate.
+    """
+    from velora_edge.events.filters import read_rate
+    from velora_runtime.run_sources import LiveOptions
+
+    cap = given["event_rate_cap"]
+    return LiveOptions(
+        given["event_format"], given["cameras"], None if cap is None else read_rate(cap), given["retry"]
+    )
