@@ -2,16 +2,23 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from tests.events import words as w
+from velora_edge import open_events
 from velora_edge.cli import velora
+from velora_edge.commands.event_facts import Look, read_facts
 from velora_edge.console import run
 
 HEADER = b"% evt 3.0\n% geometry 40x8\n% end\n"
 PAYLOAD = w.evt3(
     w.time_high(0), w.addr_y(1), w.addr_x(3, 1), w.time_low(9), w.addr_x(4, 0), w.addr_x(5, 1), w.edge(0, 1),
     w.addr_x(40),
+)  # fmt: skip
+MORE = HEADER + w.evt3(
+    w.time_high(0), w.addr_y(1), w.time_low(5), w.addr_x(3), w.time_high(244), w.time_low(10), w.edge(0, 1),
+    w.addr_x(4), w.time_low(20), w.addr_x(5), w.time_high(500), w.edge(0, 0), w.addr_x(6),
 )  # fmt: skip
 LOST = "1 event lies outside the sensor of 40x8 and was dropped"
 
@@ -85,10 +92,59 @@ def test_the_sensors_size_can_be_given(info):
             "error: FILE, header: the header does not tell the sensor's size; pass --sensor WxH\n",
         ),
         (HEADER, ("--sensor", "wide"), "error: --sensor: expected WxH such as 1280x720, got 'wide'\n"),
+        (
+            MORE,
+            ("--start", "-1"),
+            "error: --start: expected 0 or more seconds, and --duration: more than 0\n",
+        ),
+        (
+            MORE,
+            ("--hot-pixels", "a.png"),
+            "error: a.png: expected a name that ends in .npy or .json; change it\n",
+        ),
     ],
 )
 def test_an_unusable_file_ends_with_2_and_one_line(info, content, options, message):
     assert info(content, *options) == (2, "", message)
+
+
+@pytest.mark.parametrize(
+    ("options", "events", "triggers", "first_us", "last_us"),
+    [
+        ((), 4, 2, 5, 2_048_000),
+        (("--start", "1.1"), 1, 1, 2_048_000, 2_048_000),
+        (("--start", "0.5", "--duration", "1"), 2, 1, 999_434, 999_444),
+        (("--duration", "0.5"), 1, 0, 5, 5),
+        (("--start", "3"), 0, 0, None, None),
+    ],
+)
+def test_a_part_of_a_recording(info, options, events, triggers, first_us, last_us):
+    facts = json.loads(info(MORE, "--json", *options)[1])
+    assert (facts["events"], facts["triggers"]) == (events, triggers)
+    assert (facts["t_first_us"], facts["t_last_us"]) == (first_us, last_us)
+
+
+def test_hot_pixels_are_counted_and_written(info, tmp_path):
+    burning = [word for t in range(30) for word in (w.time_low(t), w.addr_x(7))]
+    payload = w.evt3(w.time_high(0), w.addr_y(2), w.addr_x(3), *burning)
+    target = str(tmp_path / "hot.json")
+    code, out, err = info(HEADER + payload, "--hot-pixels", target)
+    assert (code, err) == (0, "")
+    assert ["hot", "pixels", "1", "of", "320"] in [line.split() for line in out.splitlines()]
+    assert json.loads((tmp_path / "hot.json").read_text()) == {"sensor": [40, 8], "hot_pixels": [[7, 2]]}
+    assert json.loads(info(None, "--json", "--hot-pixels", target)[1])["hot_pixels"] == 1
+    assert (
+        json.loads(info(None, "--json", "--start", "0.00002", "--hot-pixels", target)[1])["hot_pixels"] == 0
+    )
+
+
+def test_a_real_recording_has_few_hot_pixels(shared_events, tmp_path):
+    mask = tmp_path / "hot.npy"
+    path = shared_events / "expelliarmus_evt2_sample.raw"
+    with open_events(path) as reader:
+        facts = read_facts(reader, Look(hot_pixels=str(mask)))
+    assert facts.events == 539_481
+    assert facts.hot_pixels == int(np.load(mask).sum()) < 100
 
 
 def test_a_text_file_named_raw_ends_with_2_and_one_line(info):

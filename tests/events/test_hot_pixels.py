@@ -3,31 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from velora_edge import open_events
-from velora_edge.datatypes import EventBatch
 from velora_edge.errors import InputError
-from velora_edge.events.hot_pixels import count_pixels, find_hot_pixels, read_mask, write_mask
+from velora_edge.events.hot_pixels import find_hot_pixels, read_mask, write_mask
 
 SECOND = 1_000_000
-
-
-def batch(t, x, y):
-    return EventBatch(
-        np.array(t, np.int64), np.array(x, np.uint16), np.array(y, np.uint16), np.zeros(len(t), np.uint8)
-    )
-
-
-def test_events_are_counted_by_pixel():
-    counts, duration_us = count_pixels(
-        [batch([5, 9], [0, 2], [1, 1]), batch([7, 20], [2, 1], [1, 0])], (2, 3)
-    )
-    assert counts.tolist() == [[0, 1, 0], [1, 0, 2]]
-    assert duration_us == 15
-
-
-def test_no_events_take_no_time():
-    counts, duration_us = count_pixels([], (1, 2))
-    assert (counts.tolist(), duration_us) == ([[0, 0]], 0)
 
 
 @pytest.mark.parametrize("place", [(0, 0), (0, 7), (5, 0), (5, 7), (3, 4)])
@@ -68,13 +47,6 @@ def test_counts_beyond_16_bits_are_compared_right():
     counts = np.full((6, 8), 10_000_000)
     counts[2, 2] = 200_000_000
     assert find_hot_pixels(counts, SECOND).sum() == 1
-
-
-def test_a_real_recording_has_few_hot_pixels(shared_events):
-    reader = open_events(shared_events / "expelliarmus_evt2_sample.raw")
-    counts, duration_us = count_pixels(reader, (reader.height, reader.width))
-    assert (int(counts.sum()), duration_us) == (539_481, 50_000)
-    assert find_hot_pixels(counts, duration_us).sum() < 100
 
 
 @pytest.mark.parametrize("name", ["mask.npy", "mask.json"])

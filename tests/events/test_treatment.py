@@ -5,8 +5,8 @@ import pytest
 
 from velora_edge.errors import InputError
 from velora_edge.events._frame_kernels import FullMap, SeparableMap
-from velora_edge.events.treatment import Treatment
 from velora_edge.events.hot_pixels import write_mask
+from velora_edge.events.treatment import Treatment
 
 SENSOR = (4, 3)
 

@@ -3,57 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from velora_edge.commands.event_facts import look_options, read_facts, read_look
 from velora_edge.errors import InputError
 from velora_edge.gpu.plan import is_plan, read_plan_version
 
 if TYPE_CHECKING:
     from velora_edge.bundle import Manifest
-    from velora_edge.events.base import EventReader
-
-
-@dataclass(frozen=True, slots=True)
-class RecordingFacts:
-    """What `velora info --json` prints of a recording; times are None where it holds no events."""
-
-    format: str
-    width: int
-    height: int
-    events: int
-    on: int
-    off: int
-    t_first_us: int | None
-    t_last_us: int | None
-    duration_us: int | None
-    triggers: int
-    warnings: list[str]
-
-
-def read_facts(reader: EventReader) -> RecordingFacts:
-    """Read a recording once from its start to its end and tell what is in it."""
-    events = on = 0
-    first_us: int | None = None
-    last_us: int | None = None
-    for batch in reader:
-        events += len(batch)
-        on += int(batch.p.sum())
-        low, high = int(batch.t_us.min()), int(batch.t_us.max())
-        first_us = low if first_us is None else min(first_us, low)
-        last_us = high if last_us is None else max(last_us, high)
-    triggers = len(reader.triggers())
-    duration_us = None if first_us is None or last_us is None else last_us - first_us
-    warnings = list(reader.warnings)
-    if not events:
-        warnings.append("the recording holds no events")
-    return RecordingFacts(
-        reader.format, reader.width, reader.height, events, on, events - on, first_us, last_us,
-        duration_us, triggers, warnings,
-    )  # fmt: skip
 
 
 def parse_sensor(text: str | None) -> tuple[int, int] | None:
@@ -68,22 +28,6 @@ def parse_sensor(text: str | None) -> tuple[int, int] | None:
     if not (x and width.isdigit() and height.isdigit() and int(width) > 0 and int(height) > 0):
         raise InputError(f"--sensor: expected WxH such as 1280x720, got {text!r}")
     return int(width), int(height)
-
-
-def _recording_rows(facts: RecordingFacts) -> list[tuple[str, str]]:
-    rows = [
-        ("format", facts.format),
-        ("sensor", f"{facts.width}x{facts.height}"),
-        ("events", f"{facts.events:,} ({facts.on:,} ON, {facts.off:,} OFF)"),
-    ]
-    if facts.t_first_us is not None and facts.duration_us is not None:
-        rows.append(("time", f"{facts.t_first_us:,} to {facts.t_last_us:,} us"))
-        rows.append(("duration", f"{facts.duration_us / 1e6:,.6f} s"))
-        if facts.duration_us:
-            rows.append(("rate", f"{facts.events / facts.duration_us:,.3f} million events a second"))
-    rows.append(("triggers", f"{facts.triggers:,}"))
-    rows += [("warning" if facts.warnings else "warnings", text) for text in facts.warnings or ["none"]]
-    return rows
 
 
 def _bundle_rows(manifest: Manifest) -> list[tuple[str, str]]:
@@ -102,7 +46,7 @@ def _bundle_rows(manifest: Manifest) -> list[tuple[str, str]]:
             "weights",
             manifest.weights.architecture + ("" if manifest.weights.trained else "; random: untrained"),
         ),
-        *((f"parity {name}", str(value)) for name, value in manifest.parity.items()),
+        *_report_rows(manifest),
         *((f"accuracy {name}", str(value)) for name, value in manifest.accuracy.items()),
         *(
             (f"engine {entry.graph}", f"TensorRT {entry.tensorrt} on {entry.gpu}, built by {entry.origin}")
@@ -110,6 +54,50 @@ def _bundle_rows(manifest: Manifest) -> list[tuple[str, str]]:
         ),
         ("files", f"{len(manifest.files)}, all as the manifest says"),
     ]
+
+
+def _report_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    """What was measured when the bundle was exported."""
+    report = manifest.report
+    if report is None:
+        return [("parity", "not measured")]
+    rows = [
+        (
+            "parity",
+            f"logits within {report.onnx:.2g} of torch's, same label in {report.top1_agreement:.1%} of "
+            f"{report.clips} clips ({report.source})",
+        )
+    ]
+    if report.accuracy is not None:
+        told = report.accuracy
+        rows.append(("told right", f"{told.exported:.1%} of {told.clips} clips, torch {told.torch:.1%}"))
+    if report.latency is not None:
+        step = report.latency
+        fp32 = "" if step.fp32_p50_ms is None else f", fp32 {step.fp32_p50_ms:.1f} ms"
+        rows.append(
+            (
+                "step",
+                f"{step.p50_ms:.1f} ms, p99 {step.p99_ms:.1f} ms{fp32}: {step.runtime}, {step.machine}, "
+                f"{step.threads} threads",
+            )
+        )
+    if report.calibration is not None:
+        ranges = report.calibration
+        rows.append(
+            (
+                "calibrated",
+                f"{ranges.layers} layers by {ranges.method} on {ranges.clips} clips ({ranges.source})",
+            )
+        )
+    return [*rows, *(("forced", reason) for reason in report.overridden)]
+
+
+def _print_schema(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from velora_edge.manifest import json_schema
+
+        click.echo(json.dumps(json_schema(), indent=2))
+        context.exit()
 
 
 def _print_rows(rows: list[tuple[str, str]]) -> None:
@@ -123,7 +111,16 @@ def _print_rows(rows: list[tuple[str, str]]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--sensor", metavar="WxH", help="The sensor's size, for a file that does not tell.")
 @click.option("--format", "format_name", metavar="NAME", help="The format, for a file without its header.")
-def command(path: str, as_json: bool, sensor: str | None, format_name: str | None) -> None:
+@click.option(
+    "--schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_schema,
+    help="Print the JSON Schema of a bundle's manifest, and leave.",
+)
+@look_options
+def command(path: str, as_json: bool, sensor: str | None, format_name: str | None, **look: Any) -> None:
     """Tell what a recording, a model bundle or a TensorRT engine is, and what is wrong with it."""
     if path == "demo" or (Path(path).is_dir() and (Path(path) / "manifest.json").is_file()):
         from velora_edge.bundle import open_bundle
@@ -133,6 +130,14 @@ def command(path: str, as_json: bool, sensor: str | None, format_name: str | Non
             click.echo(manifest.model_dump_json(indent=2))
         else:
             _print_rows(_bundle_rows(manifest))
+        return
+    from velora_edge.commands import recording_facts
+
+    if recording_facts.is_recording(path):
+        if as_json:
+            click.echo(json.dumps(recording_facts.describe(path), indent=2))
+        else:
+            _print_rows(recording_facts.rows(path))
         return
     if is_plan(Path(path)):
         engine = {"format": "TensorRT engine", "tensorrt": read_plan_version(Path(path))}
@@ -144,8 +149,8 @@ def command(path: str, as_json: bool, sensor: str | None, format_name: str | Non
     from velora_edge.events.registry import open_events
 
     with open_events(path, format=format_name, sensor=parse_sensor(sensor)) as reader:
-        facts = read_facts(reader)
+        facts = read_facts(reader, read_look(look))
     if as_json:
-        click.echo(json.dumps(asdict(facts), indent=2))
+        click.echo(json.dumps(facts.as_dict(), indent=2))
     else:
-        _print_rows(_recording_rows(facts))
+        _print_rows(facts.rows())

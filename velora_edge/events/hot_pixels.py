@@ -1,4 +1,4 @@
-"""Pixels that fire on their own: found in a recording, kept in a file, read back as a mask."""
+"""Pixels that fire on their own: found by their counts, kept in a file, read back as a mask."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ import numpy as np
 from velora_edge.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from os import PathLike
 
     from numpy.typing import NDArray
-
-    from velora_edge.datatypes import EventBatch
 
 FACTOR = 10.0
 """A hot pixel fires this many times as often as the pixels around it do..."""
@@ -24,17 +21,6 @@ LEAST_EVENTS = 20
 """... and this often at least..."""
 LEAST_HZ = 5.0
 """... and at this rate."""
-
-
-def count_pixels(batches: Iterable[EventBatch], hw: tuple[int, int]) -> tuple[NDArray[np.int64], int]:
-    """Events of each pixel, int64[H, W], and the time from the first to the last of them, microseconds."""
-    height, width = hw
-    counts = np.zeros(height * width, np.int64)
-    first_us, last_us = np.iinfo(np.int64).max, np.iinfo(np.int64).min
-    for batch in batches:
-        counts += np.bincount(batch.y.astype(np.intp) * width + batch.x, minlength=height * width)
-        first_us, last_us = min(first_us, int(batch.t_us.min())), max(last_us, int(batch.t_us.max()))
-    return counts.reshape(hw), max(last_us - first_us, 0)
 
 
 def find_hot_pixels(counts: NDArray[np.int64], duration_us: int) -> NDArray[np.bool_]:

@@ -1,0 +1,182 @@
+"""What `velora info` tells of a recording of events: read once, from where to where it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from velora_edge.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from velora_edge.events.base import EventReader
+
+
+@dataclass(frozen=True, slots=True)
+class EventFacts:
+    """What `velora info --json` prints of a recording; times are None where it holds no events.
+
+    `hot_pixels` is there only where they were looked for.
+    """
+
+    format: str
+    width: int
+    height: int
+    events: int
+    on: int
+    off: int
+    t_first_us: int | None
+    t_last_us: int | None
+    duration_us: int | None
+    triggers: int
+    warnings: list[str]
+    hot_pixels: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The facts that are known, for JSON."""
+        said = asdict(self)
+        if self.hot_pixels is None:
+            del said["hot_pixels"]
+        return said
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The facts for people: name and value."""
+        rows = [
+            ("format", self.format),
+            ("sensor", f"{self.width}x{self.height}"),
+            ("events", f"{self.events:,} ({self.on:,} ON, {self.off:,} OFF)"),
+        ]
+        if self.t_first_us is not None and self.duration_us is not None:
+            rows.append(("time", f"{self.t_first_us:,} to {self.t_last_us:,} us"))
+            rows.append(("duration", f"{self.duration_us / 1e6:,.6f} s"))
+            if self.duration_us:
+                rows.append(("rate", f"{self.events / self.duration_us:,.3f} million events a second"))
+        rows.append(("triggers", f"{self.triggers:,}"))
+        if self.hot_pixels is not None:
+            rows.append(("hot pixels", f"{self.hot_pixels:,} of {self.width * self.height:,}"))
+        rows += [("warning" if self.warnings else "warnings", text) for text in self.warnings or ["none"]]
+        return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is wanted of a recording.
+
+    Attributes:
+        start_s: how far from the first event to begin, seconds.
+        duration_s: how much to look at; None: to the end.
+        hot_pixels: file to which a mask of the hot pixels is written, see `write_mask`; None: none.
+    """
+
+    start_s: float = 0.0
+    duration_s: float | None = None
+    hot_pixels: str | None = None
+
+
+def look_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command with --start, --duration and --hot-pixels."""
+    options = (
+        click.option(
+            "--start", default=0.0, metavar="S", help="Events: begin so many seconds after the first of them."
+        ),
+        click.option("--duration", type=float, metavar="S", help="Events: look at so many seconds only."),
+        click.option(
+            "--hot-pixels",
+            metavar="OUT",
+            help="Events: write which pixels fire on their own to a file, .npy or .json; best of a recording "
+            "in which little moves.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def read_look(given: dict[str, Any]) -> Look:
+    """What a user gave, as a value.
+
+    Raises:
+        InputError: if there is no such part of a recording.
+    """
+    if given["start"] < 0 or (given["duration"] is not None and given["duration"] <= 0):
+        raise InputError("--start: expected 0 or more seconds, and --duration: more than 0")
+    return Look(given["start"], given["duration"], given["hot_pixels"])
+
+
+def read_facts(reader: EventReader, look: Look | None = None) -> EventFacts:
+    """Read a recording, or the part of it that is wanted, and tell what is in it.
+
+    Raises:
+        InputError: if the mask of hot pixels cannot be written.
+    """
+    look = look or Look()
+    events = on = 0
+    first_us: int | None = None
+    last_us: int | None = None
+    counts = _PixelCounts(reader) if look.hot_pixels is not None else None
+    span = _span(reader, look)
+    for batch in reader if span is None else reader.between(*span):
+        if counts is not None:
+            counts.add(batch.x, batch.y)
+        events += len(batch)
+        on += int(batch.p.sum())
+        low, high = int(batch.t_us.min()), int(batch.t_us.max())
+        first_us = low if first_us is None else min(first_us, low)
+        last_us = high if last_us is None else max(last_us, high)
+    triggers = _count_between(reader.triggers().t_us, span)
+    duration_us = None if first_us is None or last_us is None else last_us - first_us
+    warnings = list(reader.warnings)
+    if not events:
+        warnings.append("the recording holds no events")
+    hot = None
+    if counts is not None and look.hot_pixels is not None:
+        hot = counts.write_hot_pixels(look.hot_pixels, duration_us or 0)
+    return EventFacts(
+        reader.format, reader.width, reader.height, events, on, events - on, first_us, last_us,
+        duration_us, triggers, warnings, hot,
+    )  # fmt: skip
+
+
+class _PixelCounts:
+    """How often each pixel fired."""
+
+    def __init__(self, reader: EventReader) -> None:
+        self._hw = reader.height, reader.width
+        self._counts = np.zeros(reader.height * reader.width, np.int64)
+
+    def add(self, x: NDArray[np.uint16], y: NDArray[np.uint16]) -> None:
+        """Count events at these places."""
+        cells = y.astype(np.intp) * self._hw[1] + x
+        self._counts += np.bincount(cells, minlength=len(self._counts))
+
+    def write_hot_pixels(self, path: str, duration_us: int) -> int:
+        """Write their mask; how many they are."""
+        from velora_edge.events.hot_pixels import find_hot_pixels, write_mask
+
+        mask = find_hot_pixels(self._counts.reshape(self._hw), duration_us)
+        write_mask(path, mask)
+        return int(mask.sum())
+
+
+def _span(reader: EventReader, look: Look) -> tuple[int, int | None] | None:
+    """From when to when to look, None for everything."""
+    first_us = None if look.start_s == 0 and look.duration_s is None else reader.first_us()
+    if first_us is None:
+        return None
+    start_us = first_us + round(look.start_s * 1e6)
+    return start_us, None if look.duration_s is None else start_us + round(look.duration_s * 1e6)
+
+
+def _count_between(t_us: NDArray[np.int64], span: tuple[int, int | None] | None) -> int:
+    if span is None:
+        return len(t_us)
+    inside = t_us >= span[0]
+    if span[1] is not None:
+        inside &= t_us < span[1]
+    return int(inside.sum())
