@@ -18,6 +18,10 @@ Provider = tuple[str, dict[str, str]]
 """A provider's name and its options."""
 
 
+class GraphError(EngineError):
+    """ONNX Runtime does not take a graph."""
+
+
 def load_runtime(purpose: str, extra: str = "cpu") -> Any:
     """The onnxruntime module.
 
@@ -62,9 +66,11 @@ def open_session(
 
     Raises:
         MissingExtraError: if ONNX Runtime is not installed.
-        EngineError: if it refuses the graph, or fell back to another provider.
+        GraphError: if it does not take the graph.
+        EngineError: if it cannot start on the provider, or fell back to another.
     """
     runtime = load_runtime("inference")
+    wanted = providers[0][0]
     if weights is not None:
         options.add_session_config_entry(_FOLDER_OF_WEIGHTS, str(weights))
     try:
@@ -72,8 +78,9 @@ def open_session(
             model if isinstance(model, bytes) else str(model), options, providers=list(providers)
         )
     except Exception as error:  # onnxruntime raises types of its own, all of them straight from Exception
-        raise EngineError(f"onnxruntime cannot load the graph: {first_line(error)}") from error
-    found, (wanted, _) = session.get_providers(), providers[0]
+        kind = GraphError if wanted == CPU else EngineError
+        raise kind(f"onnxruntime cannot load the graph: {first_line(error)}") from error
+    found = session.get_providers()
     if found[:1] != [wanted]:
         raise EngineError(
             f"expected onnxruntime on {wanted}, got {', '.join(found)}; velora doctor tells more"

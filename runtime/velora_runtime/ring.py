@@ -8,12 +8,12 @@ there are s rings, one a phase, and pair number i belongs to phase i mod s.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +110,22 @@ class TokenMemory:
     """The rings' tokens in host memory, for engines that compute there.
 
     Attributes:
-        rgb: float32[S, T, N, P]: phases, slots, tokens, token size.
-        event: float32[S, T, N, P].
-        diff: float32[S, T - 1, N, P].
+        rgb: [S, T, N, P]: phases, slots, tokens, token size; float32 or float16, as the graphs give them.
+        event: the same.
+        diff: [S, T - 1, N, P].
     """
 
-    def __init__(self, stride: int, clip_length: int, tokens: int, token_size: int) -> None:
-        self.rgb = np.zeros((stride, clip_length, tokens, token_size), np.float32)
+    def __init__(
+        self,
+        stride: int,
+        clip_length: int,
+        tokens: int,
+        token_size: int,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.rgb: NDArray[Any] = np.zeros((stride, clip_length, tokens, token_size), dtype)
         self.event = np.zeros_like(self.rgb)
-        self.diff = np.zeros((stride, clip_length - 1, tokens, token_size), np.float32)
+        self.diff: NDArray[Any] = np.zeros((stride, clip_length - 1, tokens, token_size), dtype)
 
     def clear(self) -> None:
         """Set every token to zero."""

@@ -106,7 +106,10 @@ def test_a_graph_that_cannot_be_parsed_is_a_bundle_error(tmp_path: Path) -> None
 
 
 def test_cuda_is_refused_and_never_replaced_by_the_cpu(bundle: Bundle) -> None:
-    with pytest.raises(EngineError, match="no engine for device cuda: onnxruntime: this backend computes"):
+    with pytest.raises(
+        EngineError,
+        match="no engine for device cuda: onnxruntime with CUDA: .*; onnxruntime: this backend computes on the C",
+    ):
         registry.open_engine(bundle, "onnxruntime", EngineOptions(device="cuda"))
 
 
@@ -138,10 +141,11 @@ def test_auto_takes_the_first_that_runs_and_tells_why_it_passed_over_the_others(
             return RecordingEngine(3)
 
     modules = {"better": Better(), "worse": Worse()}
-    monkeypatch.setattr(registry, "BACKENDS", {name: name for name in modules})
+    monkeypatch.setattr(registry, "BACKENDS", {name: {f"the {name}": name} for name in modules})
+    monkeypatch.setattr(registry, "AUTO", ("better", "worse"))
     monkeypatch.setattr(registry.importlib, "import_module", modules.__getitem__)
     choice = registry.open_engine(bundle, "auto", EngineOptions())
     assert isinstance(choice.engine, RecordingEngine)
-    assert choice.passed_over == ("better: there is no such device here",)
+    assert choice.passed_over == ("the better: there is no such device here",)
     with pytest.raises(EngineError, match="better: there is no such device here"):
         registry.open_engine(bundle, "better", EngineOptions())

@@ -1,7 +1,7 @@
 """Every backend by name, best first, and the choice among them.
 
 A backend is one module with `why_not` and `open_engine` (see `Backend`) and one line in `BACKENDS`. It is
-imported when it is considered, so it may need an optional library.
+imported when it is considered, so it may need an optional library. A name may stand for several, best first.
 """
 
 from __future__ import annotations
@@ -17,9 +17,16 @@ if TYPE_CHECKING:
     from velora_runtime.engines.base import Backend, Engine, EngineOptions
 
 BACKENDS = {
-    "tensorrt": "velora_runtime.engines.tensorrt",
-    "onnxruntime": "velora_runtime.engines.ort",
+    "tensorrt": {"tensorrt": "velora_runtime.engines.tensorrt"},
+    "onnxruntime": {
+        "onnxruntime with CUDA": "velora_runtime.engines.ort_cuda",
+        "onnxruntime": "velora_runtime.engines.ort",
+    },
+    "onnxruntime-tensorrt": {"onnxruntime with TensorRT": "velora_runtime.engines.ort_tensorrt"},
 }
+"""Modules by what they are for people, by the name that the user gives."""
+AUTO = ("tensorrt", "onnxruntime")
+"""The names that auto stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +56,9 @@ def open_engine(bundle: Bundle, backend: str, options: EngineOptions) -> Choice:
     if backend != "auto" and backend not in BACKENDS:
         raise EngineError(f"no backend is called {backend!r}; there are {', '.join(BACKENDS)}")
     passed_over: list[str] = []
-    for name in BACKENDS if backend == "auto" else [backend]:
-        module = cast("Backend", importlib.import_module(BACKENDS[name]))
+    names = AUTO if backend == "auto" else (backend,)
+    for name, path in (entry for chosen in names for entry in BACKENDS[chosen].items()):
+        module = cast("Backend", importlib.import_module(path))
         reason = module.why_not(bundle, options)
         if reason is None:
             return Choice(module.open_engine(bundle, options), tuple(passed_over))

@@ -1,0 +1,206 @@
+"""ONNX Runtime on an NVIDIA GPU: tokens stay on the device, where the head reads them.
+
+The provider is tried before a bundle is opened on it, and looked at again after every session was made: ONNX
+Runtime goes on with the CPU where a library is missing, and says so on standard error alone. No node may run
+on the CPU.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from velora_edge.datatypes import MODALITIES
+from velora_edge.doctor.providers import provider as try_provider
+from velora_edge.errors import EngineError
+from velora_edge.gpu.cuda import has_gpu
+from velora_edge.ort import CUDA, Provider, load_runtime
+from velora_runtime.engines.ort_device import DeviceGraph, Place, Target, allocate
+from velora_runtime.engines.ort_graphs import INPUTS, token_type
+from velora_runtime.ring import Presence
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from velora_edge.bundle import Bundle, Manifest
+    from velora_runtime.engines.base import EngineOptions
+    from velora_runtime.ring import Slot
+
+LOG = logging.getLogger("velora.onnxruntime")
+
+FED = {**INPUTS, "head": INPUTS["head"][3:]}
+"""The inputs of each graph that come from the host; the head's others are the rings."""
+
+Providers = Callable[..., list[Provider]]
+"""Gives ONNX Runtime's providers for a manifest, with CUDA graphs or without (`cuda_graph`)."""
+
+
+def why_not(bundle: Bundle, options: EngineOptions) -> str | None:
+    """Why it cannot run here as asked, or None. Starts the provider on a graph of one node."""
+    return why_no_provider(CUDA, options)
+
+
+def why_no_provider(name: str, options: EngineOptions) -> str | None:
+    """Why one of ONNX Runtime's providers for a GPU cannot be used, or None."""
+    if options.device == "cpu":
+        return "this backend computes on a GPU only (--device cuda)"
+    if importlib.util.find_spec("onnxruntime") is None:
+        return "onnxruntime is not installed (pip install 'velora-edge[gpu]')"
+    if name not in load_runtime("inference", "gpu").get_available_providers():
+        return f"this onnxruntime was built without {name} (pip install 'velora-edge[gpu]')"
+    if not has_gpu():
+        return "there is no NVIDIA GPU"
+    try:
+        found = try_provider(name)
+    except Exception as error:  # whatever a library that does not fit raises
+        return f"{name} does not start: {error}".splitlines()[0]
+    return None if found["usable"] else f"{name} does not start: {found['reason']}; velora doctor tells more"
+
+
+def open_engine(bundle: Bundle, options: EngineOptions) -> OrtDeviceEngine:
+    """The bundle's graphs on the GPU.
+
+    Raises:
+        EngineError: if ONNX Runtime does not start there with every node of the graphs.
+        BundleError: if a graph has other inputs than a bundle's graphs have.
+    """
+    return OrtDeviceEngine(bundle, options, "CUDA", cuda_providers)
+
+
+def cuda_providers(manifest: Manifest, *, cuda_graph: bool) -> list[Provider]:
+    """CUDA alone. TF32 keeps ten bits of each factor: an fp32 model would be none."""
+    return [(CUDA, {"device_id": "0", "use_tf32": "0", "enable_cuda_graph": str(int(cuda_graph))})]
+
+
+class OrtDeviceEngine:
+    """The streaming graphs on a GPU; see `velora_runtime.engines.base.Engine`.
+
+    Single-threaded: the inference thread only.
+
+    Args:
+        bundle: the model.
+        options: what the user asked for.
+        what: the provider, for people.
+        providers: gives ONNX Runtime's providers, with and without CUDA graphs.
+
+    Attributes:
+        name: backend and device.
+        has_graphs: runs are replayed as CUDA graphs; settled by `warm_up`.
+    """
+
+    def __init__(self, bundle: Bundle, options: EngineOptions, what: str, providers: Providers) -> None:
+        self.name = f"onnxruntime, {what} on the GPU"
+        self.has_graphs = options.cuda_graph
+        self._bundle, self._providers = bundle, providers
+        self._open()
+
+    def encode_rgb(self, image: NDArray[np.uint8], slot: Slot) -> None:
+        """Put the tokens of an RGB picture into the slot."""
+        self._encode("rgb", {"image": image}, slot.phase, slot.pair)
+
+    def encode_event(self, image: NDArray[np.uint8], slot: Slot) -> None:
+        """Put the tokens of an event frame into the slot."""
+        self._encode("event", {"image": image}, slot.phase, slot.pair)
+
+    def encode_diff(
+        self,
+        rgb: NDArray[np.uint8],
+        rgb_before: NDArray[np.uint8],
+        event: NDArray[np.uint8],
+        event_before: NDArray[np.uint8],
+        slot: Slot,
+    ) -> None:
+        """Put the tokens of the difference to the pair before into the slot."""
+        images = {"rgb": rgb, "rgb_before": rgb_before, "event": event, "event_before": event_before}
+        self._encode("diff", images, slot.phase, slot.diff)
+
+    def decide(self, phase: int, presence: Presence) -> NDArray[np.float32]:
+        """The logits of one ring's clip, float32[K]; valid until the next call."""
+        head, target = self._graphs["head"], self._heads[phase]
+        self._feed_presence(presence)
+        head.run(target)
+        logits: NDArray[np.float32] = target.place.read()[0]
+        return logits
+
+    def warm_up(self) -> None:
+        """Run every graph on every slot, record what can be recorded, and leave the rings empty."""
+        if self.has_graphs:
+            try:
+                self._run_all(record=True)
+            except EngineError as error:
+                LOG.warning("CUDA graphs are not used, which costs some latency: %s", error)
+                self.close()
+                self.has_graphs = False
+                self._open()
+        if not self.has_graphs:
+            self._run_all(record=False)
+        for modality in MODALITIES:
+            for ring in self._rings[modality]:
+                Place(ring, self._dtype).fill(0)
+
+    def close(self) -> None:
+        """Let go of runs, sessions and memory, in that order."""
+        for held in (self._slots, self._heads, self._graphs, self._rings):
+            held.clear()
+
+    def _open(self) -> None:
+        manifest = self._bundle.manifest
+        providers = self._providers(manifest, cuda_graph=self.has_graphs)
+        self._graphs = {name: DeviceGraph(self._bundle, name, providers, FED[name]) for name in INPUTS}
+        self._dtype = token_type({name: graph.graph for name, graph in self._graphs.items()}, self._bundle)
+        size = (manifest.tokens, manifest.token_size)
+        self._rings = {
+            name: [allocate((1, self._places(name), *size), self._dtype) for _ in range(manifest.stride)]
+            for name in MODALITIES
+        }
+        self._slots = {
+            name: [self._bind_slots(name, ring) for ring in self._rings[name]] for name in MODALITIES
+        }
+        self._heads = [self._bind_head(phase) for phase in range(manifest.stride)]
+
+    def _bind_slots(self, modality: str, ring: Any) -> list[Target]:
+        places = (Place(ring, self._dtype, index) for index in range(self._places(modality)))
+        return [self._graphs[modality].bind(place, {}) for place in places]
+
+    def _bind_head(self, phase: int) -> Target:
+        logits = allocate((1, len(self._bundle.manifest.labels)), np.float32)
+        return self._graphs["head"].bind(
+            Place(logits, np.dtype(np.float32)), {name: self._rings[name][phase] for name in MODALITIES}
+        )
+
+    def _places(self, modality: str) -> int:
+        return self._bundle.manifest.clip_length - (modality == "diff")
+
+    def _encode(self, modality: str, images: Mapping[str, NDArray[np.uint8]], phase: int, place: int) -> None:
+        graph = self._graphs[modality]
+        for name, image in images.items():
+            graph.feed(name, image)
+        graph.run(self._slots[modality][phase][place])
+
+    def _feed_presence(self, presence: Presence) -> None:
+        flags = (presence.rgb, presence.event, presence.diff)
+        for name, array in zip(FED["head"], flags, strict=True):
+            self._graphs["head"].feed(name, array)
+
+    def _run_all(self, *, record: bool) -> None:
+        """Run everything that a stream can ask for, on a pattern; record it, and check what was recorded."""
+        size = self._bundle.manifest.image_size
+        pattern = np.arange(np.prod(size) * 3, dtype=np.uint32).astype(np.uint8).reshape(*size, 3)
+        for modality in MODALITIES:
+            for name in FED[modality]:
+                self._graphs[modality].feed(name, pattern)
+        sizes = (self._places(name) for name in MODALITIES)
+        self._feed_presence(Presence(*(np.ones(count, np.float32) for count in sizes)))
+        runs = [(self._graphs[m], target) for m in MODALITIES for ring in self._slots[m] for target in ring]
+        runs += [(self._graphs["head"], target) for target in self._heads]
+        for graph, target in runs:
+            if record:
+                graph.record(target)
+            else:
+                graph.check(target)
