@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -102,6 +103,31 @@ def test_two_processes_give_the_losses_of_one_with_twice_the_batch(
         torch.testing.assert_close(second[name], value, atol=2e-4, rtol=1e-3, msg=name)
     moved = [name for name in first if "lora_B" in name and float(second[name].abs().max()) > 0]
     assert len(moved) >= 12
+
+
+def test_two_hosts_give_the_losses_of_one_with_twice_the_batch(tmp_path: Path, toy_clips: Path) -> None:
+    settings: dict[str, Any] = {"epochs": 1, "ema": 0.9}
+    one = write_config(tmp_path / "one", toy_clips, batch_size=8, **settings)
+    two = write_config(tmp_path / "two", toy_clips, batch_size=4, **settings)
+    assert run(one).returncode == 0
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{probe.getsockname()[1]}"
+    hosts = [
+        subprocess.Popen(
+            [*COMMAND, str(two), "--hosts", "2", "--host", str(host), "--main", meeting],
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for host in range(2)
+    ]
+    assert [host.wait(timeout=240) for host in hosts] == [0, 0]
+    losses = [
+        [line["loss"] for line in read_metrics(folder / "toy")]
+        for folder in (tmp_path / "one", tmp_path / "two")
+    ]
+    assert losses[1] == pytest.approx(losses[0], abs=2e-5)
 
 
 def test_a_run_of_several_processes_that_cannot_start_says_why_once(tmp_path: Path, toy_clips: Path) -> None:

@@ -34,7 +34,8 @@ class Launch:
 
     def check(self) -> None:
         """Raise InputError if the numbers do not go together."""
-        if self.hosts > 1 and not self.main:
+        address, _, port = (self.main or "").rpartition(":")
+        if self.hosts > 1 and not (address and port.isdigit()):
             raise InputError(
                 "several hosts need to know where to meet",
                 place="--main",
