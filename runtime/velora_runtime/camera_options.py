@@ -22,7 +22,7 @@ _OPTIONS = (
     click.option(
         "--event-rate-cap",
         metavar="N",
-        help="Let through so many events a second at most, such as 5M; for live cameras.",
+        help="Let through so many events a second at most, such as 5M; the rest is dropped and counted.",
     ),
     click.option(
         "--cameras",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from velora_edge.events.treatment_options import read_treatment, treatment_options
 from velora_runtime.attach_options import read_attach_options, read_outputs, watching_options
 from velora_runtime.camera_options import camera_options, read_live_options
 
@@ -99,6 +100,13 @@ class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
 )
 @click.option("--rate", type=Rate(), help="Windows a second, for events alone.  [default: the model's]")
 @click.option(
+    "--start",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="S",
+    help="Recordings: begin S seconds after the first event.",
+)
+@click.option(
     "--duration", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after S seconds."
 )
 @click.option(
@@ -124,6 +132,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
 @click.option("--video", metavar="FILE.mp4", help="Write a video of both cameras with the label.")
 @click.option("--summary", metavar="FILE.json", help="Write the run's figures as JSON.")
 @click.option("--quiet", is_flag=True, help="Do not print predictions.")
+@treatment_options
 @camera_options
 @watching_options
 def command(**given: Any) -> None:
@@ -167,5 +176,7 @@ def _options(given: dict[str, Any]) -> RunOptions:
         sensor=given["sensor"],
         summary=given["summary"],
         live=read_live_options(given),
+        start_s=given["start"],
+        treatment=read_treatment(given),
         attach=read_attach_options(given),
     )

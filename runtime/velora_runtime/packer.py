@@ -61,6 +61,7 @@ class Packer:
         events: the event camera, None where there is none.
         windows: where each pair's window starts.
         clock: for the time that packing takes.
+        registration: from the event camera's sensor to the model's image; None for the manifest's fit alone.
 
     Attributes:
         pairs: packed so far.
@@ -68,7 +69,12 @@ class Packer:
     """
 
     def __init__(
-        self, manifest: Manifest, events: EventStream | None, windows: WindowRule, clock: Clock
+        self,
+        manifest: Manifest,
+        events: EventStream | None,
+        windows: WindowRule,
+        clock: Clock,
+        registration: RegistrationMap | None = None,
     ) -> None:
         self.pairs = self.skipped = 0
         self._manifest, self._events, self._windows, self._clock = manifest, events, windows, clock
@@ -77,7 +83,7 @@ class Packer:
         if events is not None:
             sensor_hw = (events.height, events.width)
             fits = RegistrationMap.from_fit(sensor_hw, manifest.image_size, manifest.event.fit)
-            self._accumulator = make_accumulator(manifest.event, fits)
+            self._accumulator = make_accumulator(manifest.event, registration or fits)
 
     def warm_up(self) -> None:
         """Load the kernels by walking over no events, so that the first real window is not slower."""
@@ -144,9 +150,12 @@ class Packer:
 
     def _pack_events(self, packed: Packed, t_us: int, *, is_there: bool) -> EventFrame | None:
         window_us, packed.events = self._windows.start(t_us), 0
-        if self._events is None or not is_there:
+        if self._events is None:
             return None
-        self.skipped += self._events.skip_until(window_us)
+        if is_there or self._events.is_live:
+            self.skipped += self._events.skip_until(window_us)
+        if not is_there:
+            return None
         if not self._events.is_live and self._events.t_next_us is None:
             return None
         shift_us = self._events.shift_us

@@ -49,6 +49,7 @@ class Feed:
         duration_us: the run ends once this much of the recording has passed; None: at its end.
         live: when pairs are made with a live RGB camera, which may be away; None otherwise.
         is_live: data comes when it comes: nothing is held back to its pace.
+        start_us: frames before it are passed over; None: none is.
     """
 
     rgb: RGBSource | None = None
@@ -57,6 +58,7 @@ class Feed:
     duration_us: int | None = None
     live: LiveInstants | None = None
     is_live: bool = False
+    start_us: int | None = None
 
 
 class Pipeline:
@@ -170,6 +172,9 @@ class Pipeline:
             placed = sync.place(frame)
             if placed is None:
                 counts.unplaced += 1
+                continue
+            if self._feed.start_us is not None and placed.t_us < self._feed.start_us:
+                counts.early += 1
                 continue
             pacer.wait_for(placed.t_us)
             if self._stop.is_set():

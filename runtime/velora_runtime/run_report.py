@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from velora_runtime.histogram import Histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RATE_CAP = "rate cap"
+"""The filter whose events count as dropped: there were too many. What others leave out was not wanted."""
 
 STAGES = ("pack", "encode", "head", "total")
 
@@ -17,6 +23,7 @@ class FrameCounts:
     Attributes:
         read: frames that the source gave.
         unplaced: without a place on the event clock (no trigger edge).
+        early: before the start that was asked for.
         late: not later than the pair before.
         dropped: for newer ones, before they were packed.
         overrun: of a live camera, dropped before they were even read.
@@ -25,6 +32,7 @@ class FrameCounts:
     read: int = 0
     overrun: int = 0
     unplaced: int = 0
+    early: int = 0
     late: int = 0
     dropped: int = 0
 
@@ -73,6 +81,7 @@ class RunReport:
         was_stopped: the user ended it.
         engine_retries: calls of the engine that failed and were made again.
         cameras: what live cameras say of themselves, by `rgb` and `event`.
+        count_filtered: gives the events that filters have dropped so far, by the filter's name.
         warnings: what was odd in the sources.
     """
 
@@ -88,18 +97,20 @@ class RunReport:
     was_stopped: bool = False
     engine_retries: int = 0
     cameras: dict[str, Any] = field(default_factory=dict)
+    count_filtered: Callable[[], dict[str, int]] = dict
     warnings: list[str] = field(default_factory=list)
 
     def dropped(self) -> dict[str, int]:
         """RGB frames and events dropped so far, as every prediction tells them."""
         rgb = self.frames.overrun + self.frames.dropped + self.pairs.dropped_rgb
-        return {"rgb": rgb, "events": self.pairs.dropped_events}
+        return {"rgb": rgb, "events": self.pairs.dropped_events + self.count_filtered().get(RATE_CAP, 0)}
 
     @property
     def unused_frames(self) -> int:
         """Frames that were read ahead when the run was ended."""
         paired = self.pairs.packed - self.pairs.without_rgb
-        return self.frames.read - paired - self.frames.unplaced - self.frames.late - self.frames.dropped
+        frames = self.frames
+        return frames.read - paired - frames.unplaced - frames.early - frames.late - frames.dropped
 
     @property
     def recording_s(self) -> float:
@@ -118,6 +129,7 @@ class RunReport:
                 "read": frames.read,
                 "paired": pairs.packed - pairs.without_rgb,
                 "unplaced": frames.unplaced,
+                "early": frames.early,
                 "late": frames.late,
                 "unused": self.unused_frames,
                 "overrun": frames.overrun,
@@ -126,7 +138,11 @@ class RunReport:
             "empty_windows": pairs.empty,
             "engine_retries": self.engine_retries,
             "cameras": dict(self.cameras),
-            "events": {"in_windows": pairs.events, "skipped": pairs.skipped_events},
+            "events": {
+                "in_windows": pairs.events,
+                "skipped": pairs.skipped_events,
+                "filtered": self.count_filtered(),
+            },
             "latency_ms": {stage: values.summary(1000) for stage, values in self.latency_us.items()},
             "skew_us": self.skew_us.summary() if self.skew_us.count else None,
             "recording_s": round(self.recording_s, 6),
@@ -145,6 +161,7 @@ class RunReport:
             f"events {pairs.events:,} in windows, {pairs.skipped_events:,} skipped, "
             f"{pairs.dropped_events:,} dropped",
         ]
+        lines += [f"{name}: {n:,} events dropped" for name, n in self.count_filtered().items() if n]
         if frames.read:
             lines.append(
                 f"RGB frames {frames.read:,} read, {self.dropped()['rgb']:,} dropped, "

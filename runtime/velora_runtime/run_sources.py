@@ -59,6 +59,8 @@ class RunSources:
         live_rgb: the same where it is a live camera.
         stream: the events of whichever of the first three there is.
         settings: of the cameras.
+        begins_us: time of the recording's first event, where the stream begins later.
+        start_us: what comes before is left out; None: nothing.
     """
 
     reader: EventReader | None = None
@@ -68,6 +70,8 @@ class RunSources:
     live_rgb: LiveRGB | None = None
     stream: EventStream | None = None
     settings: CameraSettings = field(default_factory=CameraSettings)
+    begins_us: int | None = None
+    start_us: int | None = None
 
     @property
     def is_live(self) -> bool:
@@ -215,7 +219,8 @@ def choose_feed(
     first_us = None if stream is None else stream.t_next_us
     if opened.rgb is None:
         return Feed(None, None, edges_us(first_us or 0, rate_hz), duration_us, is_live=opened.is_live)
-    way = _choose_sync(opened, sync, first_us, clock, stop, note)
+    begins_us = first_us if opened.begins_us is None else opened.begins_us
+    way = _choose_sync(opened, sync, begins_us, clock, stop, note)
     if stream is not None and opened.emulated is None:
         note(f"synchronised {way.line}")
     if opened.emulated is not None:
@@ -227,7 +232,9 @@ def choose_feed(
         stands_in = None if opened.live_events is None else opened.live_events.stream
         window_us = round(1_000_000 / rate_hz)
         instants = LiveInstants(opened.live_rgb, stands_in, window_us, clock, stop)
-    return Feed(opened.rgb, way, None, duration_us, instants, is_live=opened.is_live)
+    return Feed(
+        opened.rgb, way, None, duration_us, instants, is_live=opened.is_live, start_us=opened.start_us
+    )
 
 
 def _choose_sync(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from velora_edge.bundle import open_bundle
 from velora_edge.errors import InputError, RecordingError
+from velora_edge.events.treatment import Treatment
 from velora_runtime.attachments import Attachments, AttachOptions, RunFacts
 from velora_runtime.camera_states import CameraStates
 from velora_runtime.clock import SystemClock
@@ -27,6 +28,7 @@ from velora_runtime.sinks.base import SinkContext
 from velora_runtime.sinks.registry import open_sink
 from velora_runtime.sources.registry import NONE
 from velora_runtime.sync import SyncOptions
+from velora_runtime.treated import begin_at, treat_events
 from velora_runtime.windows import WindowRule
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from velora_edge.bundle import Bundle, Manifest
     from velora_edge.events.base import EventStream
+    from velora_edge.events.registration import RegistrationMap
     from velora_runtime.clock import Clock
     from velora_runtime.packer import Packer
     from velora_runtime.pipeline import Feed, Pace, Pipeline
@@ -61,6 +64,8 @@ class RunOptions:
         sensor: width and height, for event files that do not tell.
         summary: where the report goes as JSON, or None.
         live: of live cameras.
+        start_s: how far from the first event of a recording to begin.
+        treatment: what is done to the events.
         attach: what runs beside the pipeline.
     """
 
@@ -77,6 +82,8 @@ class RunOptions:
     sensor: tuple[int, int] | None = None
     summary: str | None = None
     live: LiveOptions = field(default_factory=LiveOptions)
+    start_s: float = 0.0
+    treatment: Treatment = field(default_factory=Treatment)
     attach: AttachOptions = field(default_factory=AttachOptions)
 
 
@@ -109,11 +116,14 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
             note,
         )
         closing.callback(opened.close)
+        begin_at(opened, options.start_s)
+        source = opened.stream
+        treated = treat_events(opened, options.treatment, manifest)
         engine = None if bundle is None else _open_engine(options, bundle, closing, note)
         attached = _attach(options, bundle, opened.stream, closing, note)
         tapped = None if opened.stream is None else attached.tap_events(opened.stream)
         windows = WindowRule(manifest.event.window_us)
-        packer = _make_packer(manifest, tapped, windows, clock)
+        packer = _make_packer(manifest, tapped, windows, clock, treated.registration)
         opened.start()
         if opened.rgb is None and tapped is not None and tapped.t_next_us is None:
             raise RecordingError("holds no events", path=options.events, remedy="record it again")
@@ -121,7 +131,8 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
         windows.end_us = tapped.t_next_us if tapped is not None and opened.rgb is None else None
         pipeline = _make_pipeline(options, manifest, feed, packer, engine, attached, clock, oversight)
         engine_name = "no engine" if engine is None else engine.name
-        states = CameraStates(pipeline.report, opened.rgb, opened.stream)
+        pipeline.report.count_filtered = treated.count_dropped
+        states = CameraStates(pipeline.report, opened.rgb, source)
         attached.begin(pipeline.report, engine_name, states)
         with _stopped_by_signals(pipeline.stop):
             report = pipeline.run()
@@ -200,11 +211,17 @@ def _open_engine(
     return RetryingEngine(choice.engine, note)
 
 
-def _make_packer(manifest: Manifest, stream: EventStream | None, windows: WindowRule, clock: Clock) -> Packer:
+def _make_packer(
+    manifest: Manifest,
+    stream: EventStream | None,
+    windows: WindowRule,
+    clock: Clock,
+    registration: RegistrationMap | None,
+) -> Packer:
     """A packer with its kernels loaded, before a live camera begins to deliver."""
     from velora_runtime.packer import Packer
 
-    packer = Packer(manifest, stream, windows, clock)
+    packer = Packer(manifest, stream, windows, clock, registration)
     packer.warm_up()
     return packer
 

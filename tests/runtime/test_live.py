@@ -122,6 +122,7 @@ def test_frames_fewer_than_triggers_are_paired_with_their_own(
         "late": 0,
         "unused": 0,
         "overrun": 0,
+        "early": 0,
     }
     said = capsys.readouterr().err
     assert f"by rising triggers on input 0: {len(kept)} of {len(kept)} frames on 40 edges" in said
@@ -156,7 +157,7 @@ def test_video_and_summary_are_written(model: Path, events: Path, tmp_path: Path
         assert sum(1 for _ in container.decode(video=0)) == 39
     report = json.loads(summary.read_text())
     assert (report["model"], report["pairs"], report["predictions"]) == ("tiny", 39, 37)
-    assert report["events"] == {"in_windows": 3900, "skipped": 100}
+    assert report["events"] == {"in_windows": 3900, "skipped": 100, "filtered": {}}
     assert report["dropped"] == {"rgb": 0, "events": 0, "pairs": 0, "sinks": {"video": 0}}
     assert set(report["latency_ms"]) == {"pack", "encode", "head", "total"}
     assert report["recording_s"] == 0.38

@@ -9,6 +9,8 @@ import pytest
 from velora_runtime.histogram import Histogram
 from velora_runtime.run_report import RunReport
 
+from velora_edge.events.filters import RateCap
+
 
 def test_percentiles_are_right_to_one_and_a_half_percent() -> None:
     values = np.random.default_rng(2).lognormal(8, 1.5, 5000)
@@ -49,6 +51,7 @@ def make_report() -> RunReport:
     for stage in report.latency_us:
         report.latency_us[stage].add(2000)
     report.warnings.append("odd")
+    report.count_filtered = lambda: {"background": 9, RateCap.name: 5}
     return report
 
 
@@ -58,13 +61,13 @@ def test_report_as_json_has_every_count() -> None:
         "v": 1,
         "pairs": 14,
         "predictions": 8,
-        "dropped": {"rgb": 6, "events": 70, "pairs": 4, "sinks": {"video": 2}},
-        "frames": {"read": 20, "paired": 13, "unplaced": 1, "late": 2, "unused": 1, "overrun": 0},
+        "dropped": {"rgb": 6, "events": 75, "pairs": 4, "sinks": {"video": 2}},
+        "frames": {"read": 20, "paired": 13, "unplaced": 1, "early": 0, "late": 2, "unused": 1, "overrun": 0},
         "absent": {"rgb": 1, "event": 0},
         "empty_windows": 5,
         "engine_retries": 6,
         "cameras": {"rgb": {"state": "live"}},
-        "events": {"in_windows": 1000, "skipped": 30},
+        "events": {"in_windows": 1000, "skipped": 30, "filtered": {"background": 9, "rate cap": 5}},
         "latency_ms": {"pack": stage, "encode": stage, "head": stage, "total": stage},
         "skew_us": {"p50": 40.0, "p95": 40.0, "p99": 40.0, "max": 40.0},
         "recording_s": 2.0,
@@ -79,6 +82,8 @@ def test_report_for_people_is_a_few_lines() -> None:
     assert make_report().lines() == [
         "14 pairs, 8 predictions; 2.00 s of recording in 0.50 s",
         "events 1,000 in windows, 30 skipped, 70 dropped",
+        "background: 9 events dropped",
+        "rate cap: 5 events dropped",
         "RGB frames 20 read, 6 dropped, 1 without a trigger, 2 not later than the one before",
         "absent: RGB in 1 pairs, events in 0",
         "skew  p50 40  p95 40  max 40 us",

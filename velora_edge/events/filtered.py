@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from velora_edge.datatypes import EventBatch
 from velora_edge.events import _array_kernels as kernels
 from velora_edge.events.base import EventStream
 
 if TYPE_CHECKING:
-    from velora_edge.datatypes import EventBatch, TriggerBatch
+    from velora_edge.datatypes import TriggerBatch
     from velora_edge.events.base import EventTap, FrameAccumulator
     from velora_edge.events.filters import FilterChain
 
@@ -23,7 +24,8 @@ class FilteredStream(EventStream):
 
     Events are decoded to arrays for that, where they went straight into frames before. Windows stay where
     they are: `t_next_us` is the other stream's, and what filters hold back they give at the window's end. A
-    listener gets everything, unfiltered. What was dropped is counted in the chain, and nowhere else.
+    listener gets everything, unfiltered. What was dropped is counted in the chain, and nowhere else. Times
+    are the stream's, so `shift_us` is 0.
 
     Single-threaded: whoever packs frames from it.
 
@@ -42,11 +44,6 @@ class FilteredStream(EventStream):
         self._counts = np.zeros(1, np.int64)
 
     @property
-    def shift_us(self) -> int:  # type: ignore[override]
-        """The other stream's."""
-        return self._stream.shift_us
-
-    @property
     def t_next_us(self) -> int | None:
         """Time of the other stream's next event, which may not pass; None at its end."""
         return self._stream.t_next_us
@@ -54,6 +51,11 @@ class FilteredStream(EventStream):
     def await_window(self, t0_us: int, t1_us: int) -> bool:
         """Wait until all events of [t0, t1) are there, or will not come; whether the camera was there."""
         return self._stream.await_window(t0_us, t1_us)
+
+    def warm_up(self, frame: FrameAccumulator) -> None:
+        """Load the kernels of the other stream and of the filters; adds nothing."""
+        self._stream.warm_up(frame)
+        self._add(self.chain.apply(EventBatch.empty()), frame)
 
     def skip_until(self, t_us: int) -> int:
         """Pass over the events before `t_us`, through the filters; return how many passed these."""

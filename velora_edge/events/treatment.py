@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -76,6 +76,10 @@ class Treatment:
             return FilterChain(chain), sensor
         view = self._unmasked_view(sensor)
         return FilterChain([*chain, ViewedEvents(view)]), (view.view_hw[1], view.view_hw[0])
+
+    def without_cap(self) -> Treatment:
+        """The same without the cap on the event rate."""
+        return replace(self, rate_cap=None)
 
     def _unmasked_view(self, sensor: tuple[int, int]) -> View:
         if self.calibration is None:

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from velora_edge.events.calibration import ROTATIONS
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -41,7 +39,7 @@ _OPTIONS = (
     ),
     click.option(
         "--rotate",
-        type=click.Choice([str(degrees) for degrees in ROTATIONS]),
+        type=click.Choice(["0", "90", "180", "270"]),
         default="0",
         help="Turn the events clockwise, after --flip.",
     ),

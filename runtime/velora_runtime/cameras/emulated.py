@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from velora_edge.datatypes import TriggerBatch
+from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.events.base import EventStream
 from velora_edge.events.simulator import EventSimulator, SensorModel
 from velora_runtime.cameras.live_stream import BatchWalk
@@ -102,6 +102,15 @@ class EmulatedStream(EventStream):
                 break
             self._has_parcel = False
         return walked
+
+    def read_batch(self, most: int, t1_us: int) -> EventBatch:
+        """The next events before `t1_us`, at most `most` of them; none if none are there."""
+        while self._load():
+            batch, is_left = self._walk.read(most, t1_us)
+            self._has_parcel = is_left
+            if len(batch) or is_left:
+                return batch
+        return EventBatch.empty()
 
     def take_triggers(self) -> TriggerBatch:
         """None: there is no trigger input."""

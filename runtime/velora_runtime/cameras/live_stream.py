@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from velora_edge.datatypes import TriggerBatch
+from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.events import _array_kernels as kernels
 from velora_edge.events import _raw_state as s
 from velora_edge.events._sink_kernels import CountSink, FrameSink
 from velora_edge.events.base import EventStream
+from velora_edge.events.raw_decoder import new_arrays, take_batch
 from velora_edge.events.raw_walker import RawWalker
 from velora_runtime.cameras.scout import restore_place
 
 if TYPE_CHECKING:
     import threading
 
-    from velora_edge.datatypes import EventBatch
     from velora_edge.events.base import EventTap, FrameAccumulator
     from velora_edge.events.raw_header import Encoding
     from velora_runtime.cameras.camera import Camera, CameraState
@@ -44,6 +45,9 @@ class _Walk(Protocol):
 
     def accumulate(self, t1_us: int, frame: FrameAccumulator) -> tuple[int, bool]:
         """Add the events before `t1_us` to the frame: how many, and whether any are left."""
+
+    def read(self, most: int, t1_us: int) -> tuple[EventBatch, bool]:
+        """About `most` events before `t1_us`, and whether any are left."""
 
 
 class WordWalk:
@@ -75,6 +79,13 @@ class WordWalk:
         frame.events += int(self.walker.state[s.PLACED])
         return self.walker.walked, is_left
 
+    def read(self, most: int, t1_us: int) -> tuple[EventBatch, bool]:
+        """About `most` events before `t1_us`, and whether any are left."""
+        arrays = new_arrays(most)
+        self.walker.state[s.PLACED] = 0
+        is_left = self.walker.walk(t1_us, arrays)
+        return take_batch(arrays, int(self.walker.state[s.PLACED])), is_left
+
     def warm_up(self, frame: FrameAccumulator) -> None:
         """Load the kernels by walking a word that says nothing."""
         other = WordWalk(self.walker.encoding, self.walker.sensor, self.walker.is_legacy)
@@ -82,6 +93,8 @@ class WordWalk:
         other.count(1)
         other._fill(HARMLESS[self.walker.encoding])
         other.accumulate(1, frame)
+        other._fill(HARMLESS[self.walker.encoding])
+        other.read(1, 1)
 
     def _fill(self, words: bytes) -> None:
         def read_into(memory: memoryview) -> int:
@@ -126,6 +139,12 @@ class BatchWalk:
         frame.events += int(self._counts[0])
         return self._position - start, self._position < len(batch)
 
+    def read(self, most: int, t1_us: int) -> tuple[EventBatch, bool]:
+        """At most `most` events before `t1_us`, and whether any are left."""
+        batch, start = self._batch(), self._position
+        self._position = int(kernels.find_end(batch.t_us[: start + most], start, t1_us))
+        return batch[start : self._position], self._position < len(batch)
+
     def _batch(self) -> EventBatch:
         assert self._parcel is not None
         assert self._parcel.batch is not None
@@ -167,7 +186,7 @@ class LiveStream(EventStream):
         self._clock, self._stop, self._is_paced = clock, stop, is_paced
         self._parcel: Parcel | None = None
         self._number = -1
-        self._walked = 0
+        self._walked = self._asked_us = 0
         self._edges: list[TriggerBatch] = []
 
     @property
@@ -184,8 +203,10 @@ class LiveStream(EventStream):
     @property
     def t_next_us(self) -> int | None:
         """Time of the stream's first parcel; None once the camera has ended and all is walked over."""
-        if self._queue.is_finished and self._parcel is None and self._queue.peek() is None:
-            return None
+        if self._queue.is_finished:
+            is_read = self._parcel is None and self._queue.peek() is None
+            if is_read or (self._queue.reached_us is not None and self._asked_us >= self._queue.reached_us):
+                return None
         return self._intake.first_us
 
     def now_us(self) -> int | None:
@@ -220,6 +241,7 @@ class LiveStream(EventStream):
         Raises:
             VeloraError: whatever ended the camera's thread.
         """
+        self._asked_us = t0_us
         while (verdict := self.judge_window(t0_us, t1_us, self._clock.now_us())) is None:
             self._queue.wait(TURN_S)
             self._raise_error()
@@ -232,13 +254,14 @@ class LiveStream(EventStream):
             return self._intake.covers(t0_us, t1_us)
         if not self._is_paced:
             return None
-        if not self._camera.is_delivering:
-            return self._intake.covers(t0_us, t1_us)
         clock_map = self._intake.clock_map
         if not clock_map.is_known:
+            return None if self._camera.is_delivering else False
+        is_there = self._camera.is_delivering
+        grace_us = max(LEAST_GRACE_US, min(2 * clock_map.lateness_us, MOST_GRACE_US)) if is_there else 0
+        if now_us < clock_map.to_host_us(t1_us) + grace_us:
             return None
-        grace_us = max(LEAST_GRACE_US, min(2 * clock_map.lateness_us, MOST_GRACE_US))
-        return None if now_us < clock_map.to_host_us(t1_us) + grace_us else True
+        return is_there or self._intake.covers(t0_us, t1_us)
 
     def skip_until(self, t_us: int) -> int:
         """Pass over the events before `t_us`; return how many they were."""
@@ -267,6 +290,20 @@ class LiveStream(EventStream):
                 break
             self._parcel = None
         return walked
+
+    def read_batch(self, most: int, t1_us: int) -> EventBatch:
+        """The next events before `t1_us`, on the stream's clock: about `most`, none if none are there."""
+        while (parcel := self._load()) is not None:
+            shift_us = self._shift_of(parcel)
+            batch, is_left = self._walk.read(most, t1_us - shift_us)
+            self._walked += len(batch)
+            if not is_left:
+                self._parcel = None
+            if len(batch):
+                return replace(batch, t_us=batch.t_us + shift_us) if shift_us else batch
+            if is_left:
+                break
+        return EventBatch.empty()
 
     def take_triggers(self) -> TriggerBatch:
         """The trigger edges of the parcels that were begun since the last call."""
