@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from velora_edge.data.clips import Split
 
-EVENTS = (".raw", ".h5", ".hdf5", ".aedat4", ".dat", ".bin", ".npz")
+EVENTS = (".raw", ".h5", ".hdf5", ".aedat4", ".dat", ".bin", ".npz", ".npy", ".mat")
 VIDEOS = (".mp4", ".mkv", ".mov", ".avi", ".webm")
 SEGMENTS, RECORDED = "segments.csv", "recording.json"
 

@@ -45,6 +45,8 @@ class DataConfig(Section):
         split: how it is divided where its publishers did not.
         augment: how training clips are varied.
         seed: of the sets that are made here.
+        check: look at every file's name, head and tail before training; millions of files on a slow disk take
+            minutes.
         workers: processes that read clips, for each training process; 0 reads in the training process.
     """
 
@@ -53,6 +55,7 @@ class DataConfig(Section):
     split: SplitConfig = SplitConfig()
     augment: AugmentConfig = AugmentConfig()
     seed: int = 0
+    check: bool = True
     workers: int = Field(0, ge=0)
 
     def problems(self) -> list[str]:

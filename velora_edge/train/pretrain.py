@@ -108,7 +108,8 @@ def pretrain(
         )
     spec = config.clip.spec(config.tower.images, config.tower.image_size)
     source = open_clips(config.data.path, spec, kind=config.data.kind, seed=config.data.seed)
-    require_sound(source)
+    if config.data.check:
+        require_sound(source)
     clear_run(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_yaml(config, folder / "config.yaml")

@@ -70,7 +70,8 @@ def train(
     accelerator = make_accelerator(config.train)
     tell = say if accelerator.is_main_process else lambda line: None
     source = open_data(config)
-    require_sound(source)
+    if config.data.check and accelerator.is_main_process:
+        require_sound(source)
     folder = RunFolder(config, source)
     is_resumed = resume and (folder.path / STATE).exists()
     if not (resume or overwrite):

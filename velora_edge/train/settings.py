@@ -171,7 +171,7 @@ class PretrainConfig(Section):
 
 def same_run(first: TrainConfig, second: TrainConfig) -> list[str]:
     """Keys that differ and lead to different weights; where there are none, one run can resume the other."""
-    ignored = ("run.", "data.workers", "data.path", "train.save_every")
+    ignored = ("run.", "data.workers", "data.path", "data.check", "train.save_every")
     trees = [_flat(config.model_dump(mode="json")) for config in (first, second)]
     keys = sorted(set(trees[0]) | set(trees[1]))
     return [key for key in keys if not key.startswith(ignored) and trees[0].get(key) != trees[1].get(key)]
