@@ -12,6 +12,7 @@ from velora_runtime.engines.ort import OnnxRuntimeEngine
 from velora_runtime.ring import Presence, Slot
 
 from tests.fakes import RecordingEngine, write_tiny_bundle
+from tests.toy_bundle import H, T, W, write_toy_bundle
 from velora_edge.bundle import Bundle, file_sha256
 from velora_edge.errors import BundleError, EngineError
 
@@ -149,3 +150,18 @@ def test_auto_takes_the_first_that_runs_and_tells_why_it_passed_over_the_others(
     assert choice.passed_over == ("the better: there is no such device here",)
     with pytest.raises(EngineError, match="better: there is no such device here"):
         registry.open_engine(bundle, "better", EngineOptions())
+
+
+@pytest.mark.parametrize(("half", "kind"), [(False, np.float32), (True, np.float16)])
+def test_the_rings_hold_what_the_graphs_give(tmp_path: Path, half: bool, kind: type) -> None:
+    toy = write_toy_bundle(tmp_path / "toy.velora", half=half)
+    engine = OnnxRuntimeEngine(toy, EngineOptions(threads=1))
+    assert {tokens.dtype.type for tokens in (engine.memory.rgb, engine.memory.event, engine.memory.diff)} == {
+        kind
+    }
+    engine.encode_rgb(np.full((H, W, 3), 200, np.uint8), Slot(0, 1, 0))
+    assert engine.memory.rgb[0, 1].any()
+    assert not engine.memory.rgb[0, 0].any()
+    presence = Presence.none(T)
+    presence.rgb[1] = 1
+    assert np.isfinite(engine.decide(0, presence)).all()
