@@ -186,7 +186,9 @@ def _figures(report: Report) -> list[str]:
     ]
     if report.accuracy is not None:
         told = report.accuracy
-        lines.append(f"accuracy: {told.exported:.2%} of {told.clips} clips, the model in torch {told.torch:.2%}")
+        lines.append(
+            f"accuracy: {told.exported:.2%} of {told.clips} clips, the model in torch {told.torch:.2%}"
+        )
     if report.latency is not None:
         step = report.latency
         fp32 = "" if step.fp32_p50_ms is None else f", in fp32 {step.fp32_p50_ms:.1f} ms"

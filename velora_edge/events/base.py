@@ -82,7 +82,7 @@ class EventStream(ABC):
         """Wait until all events of [t0, t1) are there, or will not come; whether the camera was there."""
         return True
 
-    def warm_up(self, frame: FrameAccumulator) -> None:
+    def warm_up(self, frame: FrameAccumulator) -> None:  # noqa: B027  (recordings compile as they go)
         """Load the kernels of a live stream, so that its first window is not slower; adds nothing."""
 
     def listen(self, tap: EventTap) -> None:
