@@ -26,6 +26,7 @@ from velora_runtime.run_sources import LiveOptions, choose_feed, open_sources
 from velora_runtime.service import ServiceManager
 from velora_runtime.sinks.base import SinkContext
 from velora_runtime.sinks.registry import open_sink
+from velora_runtime.sources.live_registry import is_live
 from velora_runtime.sources.registry import NONE
 from velora_runtime.sync import SyncOptions
 from velora_runtime.treated import begin_at, treat_events
@@ -105,6 +106,10 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
         bundle = None if options.model is None else open_bundle(options.model)
         manifest = no_model() if bundle is None else bundle.manifest
         oversight = Oversight(clock, note, ServiceManager())
+        engine = None
+        if bundle is not None and is_live(options.events, options.rgb):
+            # First: a camera would not wait for it.
+            engine = _open_engine(options, bundle, closing, note)
         opened = open_sources(
             options.events,
             options.rgb,
@@ -119,7 +124,8 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
         begin_at(opened, options.start_s)
         source = opened.stream
         treated = treat_events(opened, options.treatment, manifest)
-        engine = None if bundle is None else _open_engine(options, bundle, closing, note)
+        if bundle is not None and engine is None:
+            engine = _open_engine(options, bundle, closing, note)
         attached = _attach(options, bundle, opened.stream, closing, note)
         tapped = None if opened.stream is None else attached.tap_events(opened.stream)
         windows = WindowRule(manifest.event.window_us)

@@ -52,6 +52,9 @@ class LiveEvents:
         )
         self.camera: Camera[Any] = Camera(feed, self.intake, setup.patience, setup.clock, setup.note)
         self.camera.adopt()
+        self._can_wait = feed.can_wait
+        if not feed.can_wait:
+            self.camera.start()  # a device overflows where nobody reads
         self.stream = LiveStream(
             self.camera, self.intake, queue, walk, self.sensor, setup.clock, setup.stop, is_paced=is_paced
         )
@@ -68,13 +71,16 @@ class LiveEvents:
         Raises:
             SourceError: if nothing comes.
         """
-        self.camera.start()
+        if self._can_wait:
+            self.camera.start()
         if not self.stream.await_first(FIRST_WAIT_S):
             raise SourceError(
                 f"nothing came for {FIRST_WAIT_S:.0f} s",
                 path=self.name,
                 remedy="check that the camera sends events",
             )
+        if not self._can_wait:
+            self.stream.begin_now()
 
     def warnings(self) -> list[str]:
         """What was odd, one sentence each."""
@@ -87,7 +93,10 @@ class LiveEvents:
     def as_dict(self) -> dict[str, Any]:
         """For the summary."""
         events = self.intake.counts.as_dict()
-        return {**self.camera.as_dict(), "events": {**events, "unread": self.stream.unread}}
+        return {
+            **self.camera.as_dict(),
+            "events": {**events, "early": self.stream.early, "unread": self.stream.unread},
+        }
 
     def close(self) -> None:
         """End the thread and let go of the camera."""

@@ -165,6 +165,9 @@ class LiveStream(EventStream):
         clock: the host's.
         stop: the run is to end.
         is_paced: the stream keeps the pace of the host's clock: a silent sensor's window ends by it.
+
+    Attributes:
+        early: events that came before the run was ready, and were left out.
     """
 
     is_live = True
@@ -186,7 +189,7 @@ class LiveStream(EventStream):
         self._clock, self._stop, self._is_paced = clock, stop, is_paced
         self._parcel: Parcel | None = None
         self._number = -1
-        self._walked = self._asked_us = 0
+        self._walked = self._asked_us = self.early = 0
         self._edges: list[TriggerBatch] = []
 
     @property
@@ -234,6 +237,13 @@ class LiveStream(EventStream):
             self._queue.wait(TURN_S)
             self._raise_error()
         return self._intake.first_us is not None
+
+    def begin_now(self) -> None:
+        """Leave out what came before the run was ready."""
+        reached_us = self._queue.reached_us
+        while (parcel := self._queue.get()) is not None and reached_us is not None:
+            self.early += parcel.events
+            self._intake.first_us = reached_us = parcel.reached_us
 
     def await_window(self, t0_us: int, t1_us: int) -> bool:
         """Wait until all events of [t0, t1) are there, or will not come; whether the camera was there.

@@ -5,7 +5,7 @@ from __future__ import annotations
 LEAD_US = 200_000
 """A camera does not gain so much on the host's clock within `OVER_US`; a file does at once."""
 OVER_US = 1_000_000
-FASTER = 1.002
+FASTER = 1.02
 """A little faster than it was recorded: a camera that was taken for a file, for it had something in store,
 comes into its own again, whatever its clock."""
 

@@ -26,6 +26,8 @@ def _starts(*schemes: str) -> Callable[[str], bool]:
 
 EVENT_CAMERAS: list[tuple[Callable[[str], bool], str, str]] = [
     (_starts("tcp://"), "velora_runtime.sources.tcp_events", "TcpEvents"),
+    (_starts("prophesee://"), "velora_runtime.sources.prophesee", "PropheseeEvents"),
+    (_starts("inivation://"), "velora_runtime.sources.inivation", "InivationEvents"),
     (lambda text: text == "-", "velora_runtime.sources.stdin_events", "StdinEvents"),
 ]
 RGB_CAMERAS: list[tuple[Callable[[str], bool], str, str]] = [
@@ -42,6 +44,11 @@ RGB_CAMERAS: list[tuple[Callable[[str], bool], str, str]] = [
     (_starts("csi://"), "velora_runtime.sources.gstreamer", "open_csi"),
     (_starts("gst://"), "velora_runtime.sources.gstreamer", "open_pipeline"),
 ]
+
+
+def is_live(*texts: str) -> bool:
+    """Whether one of these strings names a live camera."""
+    return any(claims(text) for claims, _, _ in (*EVENT_CAMERAS, *RGB_CAMERAS) for text in texts)
 
 
 def open_live_events(text: str, setup: LiveSetup) -> LiveEvents | None:
