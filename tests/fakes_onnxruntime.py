@@ -90,7 +90,7 @@ class FakeValue:
     def numpy(self) -> np.ndarray:
         return self.array.copy()
 
-    def update_inplace(self, data: np.ndarray) -> None:
+    def update_inplace(self, data: np.ndarray, /) -> None:
         assert data.flags.c_contiguous
         assert (data.shape, data.dtype) == (self.array.shape, self.array.dtype)
         self.array[...] = data

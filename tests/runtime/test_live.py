@@ -273,7 +273,7 @@ def test_cuda_without_a_gpu_fails_and_does_not_fall_back(
     model: Path, events: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, line = error_of(capsys, model, "--events", events, "--device", "cuda", "--backend", "onnxruntime")
-    assert (code, line.startswith("error: no engine for device cuda: onnxruntime:")) == (1, True)
+    assert (code, line.startswith("error: no engine for device cuda: onnxruntime with CUDA: ")) == (1, True)
 
 
 def test_a_sensor_size_can_be_given_for_a_file_that_does_not_tell(

@@ -273,8 +273,11 @@ def test_the_fake_has_the_real_library_s_names_and_parameters(fake: type, real: 
         if name.startswith("_"):
             continue
         theirs = list(inspect.signature(getattr(real, name)).parameters)
-        ours = list(inspect.signature(method).parameters)
-        assert ours == theirs[: len(ours)], name
+        ours = inspect.signature(method).parameters.values()
+        assert len(ours) <= len(theirs), name
+        # What is only ever given by place has other names in other versions.
+        by_name = [(o.name, t) for o, t in zip(ours, theirs, strict=False) if o.kind is not o.POSITIONAL_ONLY]
+        assert [o for o, _ in by_name] == [t for _, t in by_name], name
 
 
 @pytest.mark.gpu
