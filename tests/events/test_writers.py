@@ -59,28 +59,34 @@ EVT3_WORDS = [
         [0x8000, 0x6005, 0x0002, 0x2803, 0x2004, 0x6006, 0x2004, 0x0003, 0x2004],
     ),
     (
-        "two neighbours are cheaper as single events",
-        [(0, 3, 0, 0), (0, 4, 0, 0)],
+        "four neighbours are cheaper as single events",
+        [(0, 3, 0, 0), (0, 4, 0, 0), (0, 5, 0, 0), (0, 6, 0, 0)],
         [],
-        [0x8000, 0x6000, 0x0000, 0x2003, 0x2004],
+        [0x8000, 0x6000, 0x0000, 0x2003, 0x2004, 0x2005, 0x2006],
     ),
     (
-        "three within eight columns are a short vector",
-        [(0, 3, 0, 1), (0, 5, 0, 1), (0, 10, 0, 1)],
+        "five within 32 columns are a vector, whose three words are all there",
+        [(0, 3, 0, 1), (0, 5, 0, 1), (0, 10, 0, 1), (0, 20, 0, 1), (0, 34, 0, 1)],
         [],
-        [0x8000, 0x6000, 0x0000, 0x3803, 0x5085],
+        [0x8000, 0x6000, 0x0000, 0x3803, 0x4085, 0x4020, 0x5080],
     ),
     (
-        "a long run needs one base",
-        [(0, x, 0, 0) for x in range(1, 21)],
+        "a vector lies on the sensor with all its pixels",
+        [(0, x, 0, 0) for x in range(59, 64)],
         [],
-        [0x8000, 0x6000, 0x0000, 0x3001, 0x4FFF, 0x50FF],
+        [0x8000, 0x6000, 0x0000, 0x3020, 0x4000, 0x4000, 0x50F8],
+    ),
+    (
+        "a long run needs one base, and the second vector pays from four events on",
+        [(0, x, 0, 0) for x in (*range(32), 32, 40, 50, 63)],
+        [],
+        [0x8000, 0x6000, 0x0000, 0x3000, 0x4FFF, 0x4FFF, 0x50FF, 0x4101, 0x4040, 0x5080],
     ),
     (
         "columns that go back begin anew",
-        [(0, 3, 0, 1), (0, 4, 0, 1), (0, 5, 0, 1), (0, 5, 0, 1)],
+        [(0, 3, 0, 1), (0, 4, 0, 1), (0, 5, 0, 1), (0, 6, 0, 1), (0, 7, 0, 1), (0, 7, 0, 1)],
         [],
-        [0x8000, 0x6000, 0x0000, 0x3803, 0x5007, 0x2805],
+        [0x8000, 0x6000, 0x0000, 0x3803, 0x401F, 0x4000, 0x5000, 0x2807],
     ),
     (
         "every TIME_HIGH of a gap",
@@ -371,7 +377,7 @@ def test_encoder_stopped_anywhere_goes_on_as_if_it_had_not(encode, kind, room):
     edges = (triggers.t_us, triggers.id, triggers.p)
 
     def run(function, size):
-        words, at, state = np.zeros(size, kind), np.zeros(2, np.int64), np.full(4, -1, np.int64)
+        words, at, state = np.zeros(size, kind), np.zeros(2, np.int64), np.array([-1, -1, -1, 64])
         out = []
         while at[0] < len(batch) or at[1] < len(triggers):
             out += words[: function(events, edges, state, at, words)].tolist()

@@ -15,12 +15,12 @@ import numpy as np
 
 from velora_edge.events._compile import kernel
 
-# Places in `state`, int64[4], all -1 at the start of a stream.
-HIGH, LOW, ROW = range(3)
+# Places in `state`, int64[4]: -1 at the start of a stream, but for the sensor's width.
+HIGH, LOW, ROW, WIDTH = range(4)
 # Why `first_fault` stopped.
 OUTSIDE, EARLIER, NO_POLARITY = 1, 2, 3
 
-_VECTOR = 12
+_VECTOR = 32
 _EVT3_JUMP = 1 << 10
 _EVT2_JUMP = 1 << 26
 
@@ -49,7 +49,8 @@ def encode_evt3(events: Any, triggers: Any, state: Any, at: Any, words: Any) -> 
     """Write uint16 words; return how many. See the module for `state` and `at`.
 
     Every TIME_HIGH is written, one each 4096 us, as cameras do; in a gap of more than a wrap, four a wrap.
-    Vectors stand where they take fewer words than single events.
+    Vectors stand where they take fewer words than single events: always VECT_12, VECT_12 and VECT_8, for 32
+    pixels that all lie on the sensor. The format allows others, but OpenEB and evutils take these only.
     """
     t, x, y, p = events
     edge_t, edge_id, edge_p = triggers
@@ -57,7 +58,7 @@ def encode_evt3(events: Any, triggers: Any, state: Any, at: Any, words: Any) -> 
     high, low, row = state[HIGH], state[LOW], state[ROW]
     base: Any = -1
     base_p: Any = -1  # where the next vector word would begin, in this row at this time
-    room = len(words) - 5
+    room, last_base = len(words) - 7, state[WIDTH] - _VECTOR
     while (i < len(t) or j < len(edge_t)) and n < room:
         is_edge = j < len(edge_t) and (i == len(t) or edge_t[j] <= t[i])
         now = edge_t[j] if is_edge else t[i]
@@ -82,8 +83,8 @@ def encode_evt3(events: Any, triggers: Any, state: Any, at: Any, words: Any) -> 
             row, base = np.int64(y[i]), -1
             words[n] = row
             n += 1
-        is_next = base >= 0 and p[i] == base_p and base <= x[i] < base + _VECTOR
-        start = base if is_next else np.int64(x[i])
+        is_next = 0 <= base <= last_base and p[i] == base_p and base <= x[i] < base + _VECTOR
+        start = base if is_next else min(np.int64(x[i]), last_base)
         end, mask = i + 1, 1 << (np.int64(x[i]) - start)
         while (
             end < len(t)
@@ -96,17 +97,18 @@ def encode_evt3(events: Any, triggers: Any, state: Any, at: Any, words: Any) -> 
             mask |= 1 << (np.int64(x[end]) - start)
             end += 1
         polarity = np.int64(p[i]) << 11
-        if end - i >= (2 if is_next else 3):
+        if start >= 0 and end - i >= (4 if is_next else 5):
             if not is_next:
                 words[n] = 0x3000 | polarity | start
                 n += 1
-            fits_8 = mask < 256
-            words[n] = (0x5000 if fits_8 else 0x4000) | mask
-            base, base_p, i = start + (8 if fits_8 else _VECTOR), p[i], end
+            words[n] = 0x4000 | (mask & 0xFFF)
+            words[n + 1] = 0x4000 | ((mask >> 12) & 0xFFF)
+            words[n + 2] = 0x5000 | (mask >> 24)
+            n += 3
+            base, base_p, i = start + _VECTOR, p[i], end
         else:
             words[n] = 0x2000 | polarity | x[i]
-            base, i = -1, i + 1
-        n += 1
+            n, base, i = n + 1, -1, i + 1
     at[0], at[1] = i, j
     state[HIGH], state[LOW], state[ROW] = high, low, row
     return n

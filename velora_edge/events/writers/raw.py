@@ -8,7 +8,7 @@ import numpy as np
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import InputError
-from velora_edge.events.writers._raw_kernels import encode_evt2, encode_evt3, encode_evt21
+from velora_edge.events.writers._raw_kernels import WIDTH, encode_evt2, encode_evt3, encode_evt21
 from velora_edge.events.writers.base import EventWriter
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class RawWriter(EventWriter):
         text = "".join(f"% {line}\n" for line in lines)
         self._file.write(text.format(width=self.width, height=self.height).encode("ascii"))
         self._state = np.full(4, -1, np.int64)
+        self._state[WIDTH] = self.width
         self._words = np.empty(_ROOM_WORDS, np.dtype(self.word))
         self._pending = TriggerBatch.empty()
 
