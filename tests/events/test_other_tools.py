@@ -1,7 +1,7 @@
 """Converted files, read by other people's tools (benchmarks/requirements-peers.txt), give the same events.
 
-Pairs that fail for reasons of the other tool are left out: expelliarmus stops at EVT3's triggers and lets its times
-drift, evutils and faery know no EVT2.1 in the order of Prophesee's cameras, faery no HDF5.
+Pairs that fail for reasons of the other tool are left out: expelliarmus stops at EVT3's triggers and lets its
+times drift, evutils and faery know no EVT2.1 in the order of Prophesee's cameras, faery no HDF5.
 """
 
 from __future__ import annotations

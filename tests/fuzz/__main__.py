@@ -24,7 +24,7 @@ import traceback
 import zlib
 from pathlib import Path
 
-from tests.fuzz.check import check_file
+from tests.fuzz.check import check_file, warm_up
 from tests.fuzz.samples import MADE, samples
 from tests.fuzz.spoil import spoil
 
@@ -49,6 +49,9 @@ def work(name: str, seed: int, first: int, folder: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     path = folder / f"{name}-{seed}.current"
+    for data in samples(name):
+        path.write_bytes(data)
+        warm_up(path, random.Random(0))
     for number in range(first, 1 << 60):
         data = make_case(name, seed, number)
         path.write_bytes(data)

@@ -83,7 +83,8 @@ def check_file(path: Path, rng: random.Random) -> str:
         read_everything(path)
         try:
             with open_events(path) as reader:
-                _make_frames(reader, rng, guard)
+                name, is_full = rng.choice(list(REPRESENTATIONS)), rng.random() < 0.5
+                _make_frames(reader, rng, guard, name, is_full=is_full)
                 _resume(reader, rng)
                 if isinstance(reader, RawReader):
                     _split(reader, rng)
@@ -92,15 +93,24 @@ def check_file(path: Path, rng: random.Random) -> str:
     return "events"
 
 
-def _make_frames(reader: Any, rng: random.Random, guard: Guard) -> None:
-    """Windows of the stream as one of the representations, in guarded memory."""
+def warm_up(path: Path, rng: random.Random) -> None:
+    """Compile what a file of this format can ask for, so that it does not count as time spent on one."""
+    check_file(path, rng)
+    with open_events(path) as reader:
+        for name in REPRESENTATIONS:
+            for is_full in (False, True):
+                _make_frames(reader, rng, Guard(), name, is_full=is_full)
+
+
+def _make_frames(reader: Any, rng: random.Random, guard: Guard, name: str, *, is_full: bool) -> None:
+    """Windows of the stream as a representation, in guarded memory, through a map of either form."""
     if reader.width * reader.height > _LARGEST:
         return
     size = rng.choice(((24, 32), (1, 1), (reader.height, reader.width)))
     registration = RegistrationMap.from_fit((reader.height, reader.width), size, "crop")
-    if rng.random() < 0.5:
+    if is_full:
         registration = RegistrationMap.from_table(registration.as_table(), size)
-    frame = make_accumulator(EventInput(representation=rng.choice(list(REPRESENTATIONS))), registration)
+    frame = make_accumulator(EventInput(representation=name), registration)
     frame.representation.state = frame.state = guard.around_all(frame.state)
     image = guard.around(np.empty((*size, 3), np.uint8))
     step_us = rng.choice((1, 50, 33_333, 10**7))
