@@ -130,8 +130,9 @@ def fuzz(name: str, seconds: float, seed: int, folder: Path) -> collections.Coun
     """Read spoilt files of one format for some time; how many came to which end."""
     ends: collections.Counter[str] = collections.Counter()
     worker = Worker(name, seed, folder)
-    end = time.monotonic() + seconds
     with contextlib.suppress(KeyboardInterrupt):
+        ends[worker.next()] += 1  # after everything is compiled
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             ends[worker.next()] += 1
     worker.close()
