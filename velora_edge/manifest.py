@@ -114,12 +114,14 @@ class Calibration(_Strict):
         source: of the clips.
         clips: how many there were.
         layers: linear layers that compute in int8, in a streaming step.
+        floats: what the other layers compute in.
     """
 
     method: Literal["percentile", "entropy"]
     source: str
     clips: int = Field(ge=1)
     layers: int
+    floats: Literal["fp32", "fp16"] = "fp32"
 
 
 class Report(_Strict):

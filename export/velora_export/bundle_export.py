@@ -29,9 +29,9 @@ from velora_edge.model.lora import merge
 from velora_export.calibrate import calibrate
 from velora_export.clips import random_clips
 from velora_export.graphs import make_graphs
-from velora_export.onnx_graph import OPSET, trace
+from velora_export.onnx_graph import trace
 from velora_export.plain import simplify
-from velora_export.precisions import convert
+from velora_export.precisions import Floats, convert, opset
 from velora_export.report import Measured, write_report
 from velora_export.weights import SharedWeights, save_graph
 
@@ -59,6 +59,7 @@ class Target:
         judged: clips for the report; None: noise.
         calibration: clips that int8 takes its ranges from; int8 needs them.
         method: how a range is chosen; auto: by what each gives.
+        floats: what the other layers of an int8 model compute in: fp32 for a CPU, fp16 for a GPU.
         force: keep an export that there are objections to.
     """
 
@@ -66,6 +67,7 @@ class Target:
     judged: Clips | None = None
     calibration: Clips | None = None
     method: Literal["auto"] | Method = "auto"
+    floats: Floats = "fp32"
     force: bool = False
 
     @property
@@ -139,7 +141,7 @@ def export_bundle(
                 run=dict(run or {}),
             ),
             precision=target.precision,
-            opset=OPSET,
+            opset=opset(target.precision, target.floats),
             accuracy=dict(accuracy or {}),
         )
         _check_labels(manifest, model)
@@ -178,9 +180,11 @@ def _convert(
     clips = target.calibration
     say(f"calibration on {len(clips)} clips: {clips.source}")
     ranges = calibrate(staged, clips, target.method)
-    say(f"types: int8, ranges by {ranges.method}")
-    layers = convert(staged, folder, "int8", metadata, thresholds=ranges.thresholds)
-    return Calibration(method=ranges.method, source=clips.source, clips=len(clips), layers=layers)
+    say(f"types: int8 and {target.floats}, ranges by {ranges.method}")
+    layers = convert(staged, folder, "int8", metadata, thresholds=ranges.thresholds, floats=target.floats)
+    return Calibration(
+        method=ranges.method, source=clips.source, clips=len(clips), layers=layers, floats=target.floats
+    )
 
 
 def _on_cpu(model: VELoRA) -> VELoRA:

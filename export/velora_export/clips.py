@@ -123,7 +123,7 @@ def _read(source: ClipSource, members: NDArray[np.int64], known: list[int | None
     return Clips(
         images.get("rgb", empty),
         images.get("event", empty),
-        str(source.path),
+        source.path.name,
         tuple(source.cameras),
         None if None in labels else np.array(labels, np.int64),
     )

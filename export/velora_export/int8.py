@@ -12,7 +12,7 @@ every CPU compute the same numbers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -33,13 +33,16 @@ PAIR = 128.0
 """Largest sum of two neighbouring weights of one sign: 255 * 128 < 2**15."""
 
 
-def quantise(model: ir.Model, name: str, thresholds: Mapping[LayerKey, float]) -> int:
+def quantise(
+    model: ir.Model, name: str, thresholds: Mapping[LayerKey, float], *, half_scales: bool = False
+) -> int:
     """Make a graph's linear layers compute in int8, in place.
 
     Args:
         model: in fp32.
         name: rgb, event, diff, head or clip.
         thresholds: by layer, the absolute activation that becomes 127.
+        half_scales: choose scales that fp16 holds exactly.
 
     Returns:
         How many layers do.
@@ -56,9 +59,10 @@ def quantise(model: ir.Model, name: str, thresholds: Mapping[LayerKey, float]) -
             raise EngineError(f"the {name} graph has a layer that was not calibrated: {layer.key.module}")
         value = layer.activation
         if value not in activations:
-            activations[value] = _rounded_activation(graph, layer.node, value, thresholds[layer.key])
+            scale = _held(np.array(thresholds[layer.key] / TOP), half=half_scales)
+            activations[value] = _rounded_activation(graph, layer.node, value, scale)
         if layer.weight not in weights:
-            weights[layer.weight] = _rounded_weight(graph, layer.node, layer.weight)
+            weights[layer.weight] = _rounded_weight(graph, layer.node, layer.weight, half=half_scales)
         layer.node.replace_input_with(0, activations[value])
         layer.node.replace_input_with(1, weights[layer.weight])
     for weight in weights:
@@ -83,8 +87,19 @@ def round_weight(weight: NDArray[np.float32], scales: NDArray[np.float32]) -> ND
     return np.clip(np.rint(weight / scales), -TOP, TOP).astype(np.int8)
 
 
-def _rounded_activation(graph: ir.Graph, before: ir.Node, value: ir.Value, threshold: float) -> ir.Value:
-    scale = add_weight(graph, f"{value.name}.scale", ir.tensor(np.float32(threshold / TOP)))
+def _held(scales: NDArray[Any], *, half: bool) -> NDArray[np.float32]:
+    """Scales as they will be stored; in fp16 rounded upwards, so that no weight leaves its range."""
+    if not half:
+        return scales.astype(np.float32)
+    near = scales.astype(np.float16)
+    up = np.nextafter(near, np.float16(np.inf))
+    return np.where(near.astype(np.float64) < scales, up, near).astype(np.float32)
+
+
+def _rounded_activation(
+    graph: ir.Graph, before: ir.Node, value: ir.Value, size: NDArray[np.float32]
+) -> ir.Value:
+    scale = add_weight(graph, f"{value.name}.scale", ir.tensor(size))
     zero = add_weight(graph, f"{value.name}.zero", ir.tensor(np.int8(0)))
     down = _node("QuantizeLinear", [value, scale, zero], f"{value.name}.int8", ir.DataType.INT8, value)
     up = _node("DequantizeLinear", [down.outputs[0], scale, zero], f"{value.name}.real", value.dtype, value)
@@ -92,10 +107,10 @@ def _rounded_activation(graph: ir.Graph, before: ir.Node, value: ir.Value, thres
     return up.outputs[0]
 
 
-def _rounded_weight(graph: ir.Graph, before: ir.Node, value: ir.Value) -> ir.Value:
+def _rounded_weight(graph: ir.Graph, before: ir.Node, value: ir.Value, *, half: bool) -> ir.Value:
     assert value.const_value is not None
     weight = value.const_value.numpy()
-    scales = weight_scales(weight)
+    scales = _held(weight_scales(weight), half=half)
     rounded = add_weight(graph, f"{value.name}.int8", ir.tensor(round_weight(weight, scales)))
     scale = add_weight(graph, f"{value.name}.scale", ir.tensor(scales))
     zero = add_weight(graph, f"{value.name}.zero", ir.tensor(np.zeros(len(scales), np.int8)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import onnx_ir as ir
 
@@ -10,6 +10,7 @@ from velora_edge.bundle import GRAPHS
 from velora_edge.datatypes import MODALITIES
 from velora_export.int8 import quantise
 from velora_export.narrow import FLOAT, HALVES, narrow
+from velora_export.onnx_graph import OPSET
 from velora_export.weights import SharedWeights, save_graph
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from velora_edge.bundle import Precision
     from velora_export.linear_layers import LayerKey
 
+Floats = Literal["fp32", "fp16"]
 STREAMING = (*MODALITIES, "head")
 TOKENS = {"fp16": ir.DataType.FLOAT16}
 """Precisions whose tokens are not float32. NumPy has no bfloat16: a host could not hold such tokens."""
@@ -31,6 +33,7 @@ def convert(
     metadata: Mapping[str, str],
     *,
     thresholds: Mapping[LayerKey, float] | None = None,
+    floats: Floats = "fp32",
     graphs: Sequence[str] = GRAPHS,
 ) -> int:
     """Write the graphs in another precision.
@@ -41,6 +44,7 @@ def convert(
         precision: fp16, bf16 or int8.
         metadata: `metadata_props` of each graph.
         thresholds: of the layers' activations, for int8.
+        floats: what the other layers of an int8 model compute in.
         graphs: which of them.
 
     Returns:
@@ -51,13 +55,20 @@ def convert(
         for name in graphs:
             model = ir.load(staged / f"{name}.onnx")
             if precision == "int8":
-                count = quantise(model, name, thresholds or {})
+                count = quantise(model, name, thresholds or {}, half_scales=floats == "fp16")
                 layers += count if name in STREAMING else 0
-            else:
-                _narrow(model, name, precision)
+            form = floats if precision == "int8" else precision
+            if form != "fp32":
+                _narrow(model, name, form)
+            model.graph.opset_imports[""] = opset(precision, floats)
             weights.take(model)
             save_graph(model, folder / f"{name}.onnx", dict(metadata))
     return layers
+
+
+def opset(precision: Precision, floats: Floats = "fp32") -> int:
+    """Of a precision's graphs; 19 is the first with quantisation of fp16, and changes nothing else here."""
+    return 19 if precision == "int8" and floats == "fp16" else OPSET
 
 
 def _narrow(model: ir.Model, name: str, precision: str) -> None:

@@ -63,7 +63,8 @@ def write_report(
     parity = measure_parity(measured.model, measured.merged, sessions, clips)
     check_model(parity, precision)
     say("latency of a streaming step")
-    latency = measure_latency(measured, sessions)
+    for_gpu = precision == "bf16" or (calibration is not None and calibration.floats == "fp16")
+    latency = None if for_gpu else measure_latency(measured, sessions)
     objections = find_objections(parity, precision, latency, trained=manifest.weights.trained)
     check_objections(objections, force=force)
     return Report(
@@ -80,11 +81,9 @@ def write_report(
     )
 
 
-def measure_latency(measured: Measured, sessions: Sessions) -> StepLatency | None:
-    """Times of a streaming step here, int8 beside fp32; None for bf16, which no CPU computes."""
+def measure_latency(measured: Measured, sessions: Sessions) -> StepLatency:
+    """Times of a streaming step here, int8 beside fp32."""
     manifest = measured.manifest
-    if manifest.precision == "bf16":
-        return None
     steps = [make_step(sessions, manifest)]
     if manifest.precision == "int8":
         steps.append(make_step(Sessions(measured.staged), manifest))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from networks import SHALLOW, tiny_model
 from safetensors.torch import load_file
+from velora_export.clips import random_clips
 from velora_export.sessions import Sessions
 
 from velora_edge.bundle import open_bundle
@@ -108,3 +109,36 @@ def test_a_published_checkpoint_runs_as_a_bundle_and_gives_the_published_log_pro
         rings = {m: item[f"{m}_frame_tokens"].numpy()[None] for m in ("rgb", "event", "diff")}
         logits = torch.from_numpy(sessions.run("head", {**rings, **present}))
         torch.testing.assert_close(logits.log_softmax(1), item["log_probs"], atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_an_int8_export_tells_its_ranges_its_speed_beside_fp32_and_what_was_overridden(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_model(backbone=SHALLOW)
+    save_checkpoint(model, tmp_path / "best", include_base=True)
+    clips = random_clips(model.config, count=4)
+    np.savez(tmp_path / "c.npz", rgb=clips.rgb, event=clips.event, label=np.array([0, 1, 2, 0]))
+    arguments = ["export", str(tmp_path / "best"), str(tmp_path / "out.velora"), "--precision", "int8"]
+    assert run(velora, [*arguments, "--clips", str(tmp_path / "c.npz"), "--force"]) == 0
+    printed, steps = capfd.readouterr()
+    assert "[7/10] calibration on 2 clips: c.npz" in steps
+    assert "[10/10] latency of a streaming step" in steps
+    bundle = open_bundle(tmp_path / "out.velora")
+    report = bundle.manifest.report
+    assert bundle.manifest.precision == "int8"
+    assert report is not None
+    assert report.calibration is not None
+    assert (report.calibration.source, report.calibration.clips, report.calibration.layers) == (
+        "c.npz",
+        2,
+        30,
+    )
+    assert report.accuracy is not None
+    assert report.accuracy.clips == 2
+    assert report.latency is not None
+    assert report.latency.fp32_p50_ms is not None
+    warned = [line.removeprefix("warning: ") for line in printed.splitlines() if line.startswith("warning: ")]
+    assert tuple(warned) == report.overridden
+    slower = report.latency.p50_ms >= report.latency.fp32_p50_ms
+    assert any("no faster here" in reason for reason in report.overridden) == slower

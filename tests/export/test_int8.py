@@ -141,3 +141,16 @@ def test_no_pair_of_neighbours_can_leave_sixteen_bits(rows: int) -> None:
 
 def test_an_output_without_weights_has_a_scale() -> None:
     assert weight_scales(np.zeros((4, 2), np.float32)).tolist() == [1.0, 1.0]
+
+
+def test_scales_for_fp16_are_held_by_it_and_never_smaller() -> None:
+    model = _model()
+    quantise(model, "head", {QUERY: 3.1, KEY: 3.1}, half_scales=True)
+    exact = weight_scales(_model().graph.initializers["wq"].const_value.numpy())  # type: ignore[union-attr]
+    for name, least in (("x.scale", np.float32(3.1 / TOP)), ("wq.scale", exact)):
+        tensor = model.graph.initializers[name].const_value
+        assert tensor is not None
+        scales = tensor.numpy()
+        np.testing.assert_array_equal(scales, scales.astype(np.float16).astype(np.float32))
+        assert (scales >= least).all()
+        assert (scales <= least * 1.001).all()

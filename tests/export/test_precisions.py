@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
 CLIPS = random_clips(tiny_config(), count=2, seed=3)
 HALVES: list[Precision] = ["fp16", "bf16"]
-OTHERS: list[Precision] = [*HALVES, "int8"]
+OTHERS = [*HALVES, "int8", "int8-fp16"]
+"""The last: int8 with fp16 between its layers."""
 FLOAT = onnx.TensorProto.FLOAT
 KINDS = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16, "int8": FLOAT}
+KINDS["int8-fp16"] = KINDS["fp16"]
 
 
 @pytest.fixture(scope="session")
@@ -41,25 +43,28 @@ def converted(exported: Exported) -> dict[str, Path]:
         for precision, folder in folders.items():
             if not folder.exists():
                 folder.mkdir()
-                ranges = calibrate(staged, CLIPS, "percentile") if precision == "int8" else None
-                convert(staged, folder, precision, {}, thresholds=ranges and ranges.thresholds)
+                kind, _, floats = precision.partition("-")
+                ranges = calibrate(staged, CLIPS, "percentile").thresholds if kind == "int8" else None
+                given: Any = {"precision": kind, "floats": floats or "fp32"}
+                convert(staged, folder, metadata={}, thresholds=ranges, **given)
     return folders
 
 
 @pytest.mark.parametrize("precision", OTHERS)
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_graphs_are_what_onnx_allows(converted: dict[str, Path], precision: Precision, graph: str) -> None:
+def test_graphs_are_what_onnx_allows(converted: dict[str, Path], precision: str, graph: str) -> None:
     path = converted[precision] / f"{graph}.onnx"
     onnx.checker.check_model(str(path), full_check=True)
     model = onnx.load(path, load_external_data=False)
-    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 18)]
+    expected = 19 if precision == "int8-fp16" else 18
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", expected)]
 
 
 @pytest.mark.parametrize("precision", OTHERS)
 def test_inputs_and_outputs_have_the_types_that_the_runtime_expects(
-    converted: dict[str, Path], precision: Precision
+    converted: dict[str, Path], precision: str
 ) -> None:
-    tokens = KINDS["fp16"] if precision == "fp16" else FLOAT
+    tokens = KINDS["fp16"] if precision.endswith("fp16") else FLOAT
     images = onnx.TensorProto.UINT8
     expected = {
         **dict.fromkeys(("rgb", "event", "diff"), ({images}, tokens)),
@@ -77,7 +82,7 @@ def test_inputs_and_outputs_have_the_types_that_the_runtime_expects(
 @pytest.mark.parametrize("precision", HALVES)
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_all_layers_but_the_classifier_are_narrow(
-    converted: dict[str, Path], precision: Precision, graph: str
+    converted: dict[str, Path], precision: str, graph: str
 ) -> None:
     model = onnx.load(converted[precision] / f"{graph}.onnx", load_external_data=False).graph
     kinds = {value.name: value.type.tensor_type.elem_type for value in [*model.value_info, *model.output]}
@@ -92,10 +97,11 @@ def test_all_layers_but_the_classifier_are_narrow(
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("precision", ["int8", "int8-fp16"])
 def test_int8_has_a_pair_around_every_linear_layer_and_nothing_else(
-    converted: dict[str, Path], graph: str
+    converted: dict[str, Path], graph: str, precision: str
 ) -> None:
-    model = onnx.load(converted["int8"] / f"{graph}.onnx", load_external_data=False).graph
+    model = onnx.load(converted[precision] / f"{graph}.onnx", load_external_data=False).graph
     made = {output: node.op_type for node in model.node for output in node.output}
     fed = Counter(
         (node.op_type, tuple(made.get(name, "") == "DequantizeLinear" for name in node.input[:2]))
@@ -108,7 +114,7 @@ def test_int8_has_a_pair_around_every_linear_layer_and_nothing_else(
 
 
 @pytest.mark.parametrize("precision", OTHERS)
-def test_graphs_of_a_precision_share_their_weights(converted: dict[str, Path], precision: Precision) -> None:
+def test_graphs_of_a_precision_share_their_weights(converted: dict[str, Path], precision: str) -> None:
     folder = converted[precision]
     places = {}
     for graph in GRAPHS:
@@ -130,8 +136,9 @@ def test_half_precisions_stay_near_the_model(
     assert parity.onnx > 1e-5  # it did round
 
 
-def test_int8_tells_the_same_labels(exported: Exported, converted: dict[str, Path]) -> None:
-    sessions = Sessions(converted["int8"], threads=2)
+@pytest.mark.parametrize("precision", ["int8", "int8-fp16"])
+def test_int8_tells_the_same_labels(exported: Exported, converted: dict[str, Path], precision: str) -> None:
+    sessions = Sessions(converted[precision], threads=2)
     parity = measure_parity(exported.model, exported.model, sessions, CLIPS)
     assert parity.top1_agreement == 1.0
     assert 1e-5 < parity.onnx < 0.1 * parity.largest

@@ -67,6 +67,13 @@ class _Steps:
     show_default=True,
     help="How int8's ranges are cut off; auto tries both.",
 )
+@click.option(
+    "--floats",
+    type=click.Choice(["fp32", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="What an int8 model's other layers compute in: fp32 for a CPU, fp16 for a GPU.",
+)
 @click.option("--force", is_flag=True, help="Keep an export that is slower or less accurate than fp32.")
 @click.option(
     "--triton",
@@ -125,7 +132,14 @@ def _export(checkpoint: Path, out: Path, *, name: str | None, labels: Path | Non
 
 
 def _target(
-    description: Checkpoint, *, precision: Any, ranges: Any, force: bool, clips: str | None, **counts: Any
+    description: Checkpoint,
+    *,
+    precision: Any,
+    ranges: Any,
+    floats: Any,
+    force: bool,
+    clips: str | None,
+    **counts: Any,
 ) -> Target:
     from velora_export.bundle_export import Target
 
@@ -141,7 +155,7 @@ def _target(
     if clips is None:
         return Target(precision)
     real = _read_clips(description, clips, **counts)
-    return Target(precision, real.judged, real.calibration, ranges, force)
+    return Target(precision, real.judged, real.calibration, ranges, floats, force)
 
 
 def _read_clips(
