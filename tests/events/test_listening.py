@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.events import words as w
 from tests.fakes import MemoryEvents
 from tests.recordings import write_events
 from velora_edge.events.raw_walker import NEVER
@@ -66,3 +67,24 @@ def test_arrays_are_heard_batch_by_batch_and_listening_changes_nothing(listens: 
         stream.listen(ear)
     assert (stream.t_next_us, stream.skip_until(15), stream.t_next_us) == (10, 1, 20)
     assert [batch.t_us.tolist() for batch in ear.batches] == ([[10, 20]] if listens else [])
+
+
+def test_a_listener_that_comes_late_gets_what_was_not_walked_over(tmp_path: Path) -> None:
+    batch = write_events(tmp_path / "e.raw", count=2000, start_us=0, duration_us=2000)
+    ear = Ear()
+    with open_events(tmp_path / "e.raw") as reader, reader.stream_from(1500) as stream:
+        stream.listen(ear)
+        stream.skip_until(NEVER)
+    # The rest begins within a chunk: time and row were told by the words before it.
+    told = w.evt3(w.time_high(0), w.time_low(1500), w.addr_y(int(batch.y[1500])))
+    (tmp_path / "rest.raw").write_bytes(ear.headers.pop() + told + ear.words)
+    assert w.rows(open_events(tmp_path / "rest.raw").read()) == w.rows(batch[1500:])
+
+
+def test_a_listener_that_comes_late_gets_the_rest_of_a_batch() -> None:
+    events = [(t, 1, 1, 1) for t in range(10)]
+    stream, ear = MemoryEvents(events, (4, 4)).stream(), Ear()
+    stream.skip_until(7)
+    stream.listen(ear)
+    stream.skip_until(NEVER)
+    assert [t for batch in ear.batches for t in batch.t_us.tolist()] == [7, 8, 9]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from velora_edge.events.base import FrameAccumulator
+    from velora_edge.events.base import EventTap, FrameAccumulator
 
 _LONG_AGO = np.iinfo(np.int64).min
 _FAR_AHEAD = np.iinfo(np.int64).max
@@ -147,6 +147,12 @@ class ArrayStream(EventStream):
         self._triggers_taken = 0
         self._reached_us = _LONG_AGO
         self._counts = np.zeros(1, np.int64)
+
+    def listen(self, tap: EventTap) -> None:
+        """Let `tap` have all that was not walked over yet, and what is taken in from now on."""
+        super().listen(tap)
+        if self._position < len(self._batch):
+            tap.take_batch(self._batch[self._position :])
 
     @property
     def t_next_us(self) -> int | None:

@@ -86,7 +86,7 @@ class EventStream(ABC):
         """Load the kernels of a live stream, so that its first window is not slower; adds nothing."""
 
     def listen(self, tap: EventTap) -> None:
-        """Let `tap` have what is taken in from now on: everything, if no event was asked for before."""
+        """Let `tap` have all that was not walked over yet, and what is taken in from now on."""
         self._tap = tap
 
     @property

@@ -117,8 +117,8 @@ class RawStream(EventStream):
         self._file = MappedFile(reader.path, reader.payload_at + checkpoint.position)
 
     def listen(self, tap: EventTap) -> None:
-        """Let `tap` have the words from now on."""
-        self._walker.tap = tap
+        """Let `tap` have the words that were not walked over yet."""
+        self._walker.listen(tap)
 
     @property
     def t_next_us(self) -> int | None:

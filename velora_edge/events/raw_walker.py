@@ -116,6 +116,12 @@ class RawWalker:
             self.tap.take_words(self._words, self)
         return got > 0
 
+    def listen(self, tap: EventTap) -> None:
+        """Let `tap` have what is left of the chunk, and the next ones."""
+        self.tap = tap
+        if self._position < len(self._words):
+            tap.take_words(self._words[self._position :], self)
+
     @property
     def words(self) -> NDArray[Any]:
         """The chunk's words, valid until the next is taken."""
