@@ -129,7 +129,7 @@ class Attachments:
             return feed
         from velora_runtime.recording.taps import RecordedSync
 
-        return replace(feed, sync=RecordedSync(feed.sync, self._recorder))
+        return replace(feed, sync=RecordedSync(feed.sync, self._recorder, feed.start_us))
 
     def sinks(self) -> list[Sink]:
         """What listens to the predictions."""

@@ -100,6 +100,17 @@ def test_frames_begin_with_the_events_and_keep_their_place(
         assert {**line, **same} == {**expected, **same}
 
 
+def test_what_is_recorded_begins_with_the_run(bundle: Bundle, events: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "v.mp4", [PERIOD_US * k for k in range(39)], hw=(48, 64))
+    cameras = ("--events", events, "--rgb", tmp_path / "v.mp4", "--sync", "trigger", "--start", "0.2")
+    _, summary = live(bundle, tmp_path, *cameras, "--record", tmp_path / "kept")
+    kept = open_events(tmp_path / "kept" / "events.raw").read()
+    expected = open_events(events).read()
+    assert kept.t_us.tolist() == expected.t_us[2000:].tolist()
+    paired = summary["frames"]["paired"] + summary["frames"]["late"]
+    assert summary["recordings"][0]["counts"]["frames"] == paired
+
+
 def test_frames_alone_begin_later(bundle: Bundle, tmp_path: Path) -> None:
     write_video(tmp_path / "v.mp4", [PERIOD_US * k for k in range(30)])
     late, summary = live(bundle, tmp_path, "--rgb", tmp_path / "v.mp4", "--start", "0.1")

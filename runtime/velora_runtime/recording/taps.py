@@ -96,14 +96,14 @@ class RecordedStream(EventStream):
 
 
 class RecordedSync:
-    """A synchronisation whose placed pictures a recorder gets too.
+    """A synchronisation whose placed pictures a recorder gets too, but for those before the run's start.
 
     Single-threaded: the RGB camera's thread.
     """
 
-    def __init__(self, sync: Sync, recorder: Recorder) -> None:
+    def __init__(self, sync: Sync, recorder: Recorder, start_us: int | None = None) -> None:
         self.line = sync.line
-        self._sync, self._recorder = sync, recorder
+        self._sync, self._recorder, self._start_us = sync, recorder, start_us
 
     def __getattr__(self, name: str) -> Any:
         """What synchronisations of this kind have beyond others."""
@@ -112,7 +112,7 @@ class RecordedSync:
     def place(self, frame: RGBFrame) -> Placed | None:
         """The frame on the event clock; None if it has no place there."""
         placed = self._sync.place(frame)
-        if placed is not None:
+        if placed is not None and (self._start_us is None or placed.t_us >= self._start_us):
             self._recorder.take_picture(placed.frame.image, placed.t_us)
         return placed
 
