@@ -46,8 +46,8 @@ class Clips:
         return len(self.rgb)
 
     def first(self, count: int) -> Clips:
-        """At most `count` of them, evenly spread."""
-        which = _spread(len(self), count)
+        """At most `count` of them, drawn; the same each time."""
+        which = _draw(len(self), count)
         labels = None if self.labels is None else self.labels[which]
         return replace(self, rgb=self.rgb[which], event=self.event[which], labels=labels)
 
@@ -88,7 +88,7 @@ def random_clips(config: ModelConfig, count: int = 4, seed: int = 0) -> Clips:
 def read_real_clips(
     source: ClipSource, labels: Sequence[str], run: dict[str, Any], *, calibration: int, judged: int
 ) -> RealClips:
-    """Clips of a data set, chosen evenly over its recordings.
+    """Clips of a data set, drawn from its recordings.
 
     Args:
         source: the set, in the model's form.
@@ -106,8 +106,8 @@ def read_real_clips(
     places = {label: k for k, label in enumerate(labels)}
     known = [places.get(label) for label in source.labels]
     return RealClips(
-        _read(source, trained[_spread(len(trained), calibration)], known),
-        _read(source, held_out[_spread(len(held_out), judged)], known),
+        _read(source, trained[_draw(len(trained), calibration)], known),
+        _read(source, held_out[_draw(len(held_out), judged)], known),
     )
 
 
@@ -162,8 +162,7 @@ def read_npz(path: Path, config: ModelConfig) -> RealClips:
     return RealClips(*parts)
 
 
-def _spread(there: int, wanted: int) -> NDArray[np.int64]:
-    """At most `wanted` numbers below `there`, evenly apart."""
-    if wanted >= there:
-        return np.arange(there, dtype=np.int64)
-    return (np.arange(wanted, dtype=np.int64) * there) // wanted
+def _draw(there: int, wanted: int) -> NDArray[np.int64]:
+    """At most `wanted` numbers below `there`, the same each time, rising; drawn, for sets repeat their classes."""
+    drawn = np.random.default_rng(0).permutation(there)[:wanted]
+    return np.sort(drawn).astype(np.int64)
