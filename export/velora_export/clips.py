@@ -163,6 +163,6 @@ def read_npz(path: Path, config: ModelConfig) -> RealClips:
 
 
 def _draw(there: int, wanted: int) -> NDArray[np.int64]:
-    """At most `wanted` numbers below `there`, the same each time, rising; drawn, for sets repeat their classes."""
+    """At most `wanted` numbers below `there`, rising, always the same; drawn, for sets repeat classes."""
     drawn = np.random.default_rng(0).permutation(there)[:wanted]
     return np.sort(drawn).astype(np.int64)

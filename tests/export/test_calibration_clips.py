@@ -21,7 +21,7 @@ SPEC = ClipSpec(length=4, image_size=(32, 32))
 
 
 class _Set(ClipSource):
-    """Recordings of four pairs; every pixel of recording k is k."""
+    """Recordings of four pairs; every pixel of recording k is k, modulo 256."""
 
     kind, path, spec = "made", Path("made"), SPEC
 
@@ -35,7 +35,7 @@ class _Set(ClipSource):
         return 4
 
     def read(self, index: int, which: NDArray[np.int64]) -> Pairs:
-        images = np.full((len(which), 32, 32, 3), index, np.uint8)
+        images = np.full((len(which), 32, 32, 3), index % 256, np.uint8)
         return Pairs(*(images if camera in self.cameras else None for camera in ("rgb", "event")))
 
     def problems(self, index: int, *, deep: bool) -> list[str]:
