@@ -24,8 +24,10 @@ GAPS = 32
 """Gaps that the spacing is estimated from."""
 LEAST_EDGES = 8
 """Edges before there is a beat."""
-FITS = 0.25
-"""Part of the spacing by which an edge may miss the beat."""
+FITS, NEAR = 0.25, 0.04
+"""Part of the spacing by which an edge may miss the beat: where edges are uneven, and where they are even."""
+STRANGE = 3
+"""So many edges in a row that miss an even beat make it an uneven one."""
 OFF_BEAT = 0.2
 """If the median gap differs from the spacing by this part, the camera has another rate now."""
 MOST_MISSED = 15
@@ -74,14 +76,15 @@ class EdgeTrack:
 
     def __init__(self, trigger_id: int | None, polarity: int) -> None:
         self.counts = EdgeCounts()
-        self.changed = threading.Condition()
+        self._lock = threading.Lock()
         self._trigger_id, self._polarity = trigger_id, polarity
         self._ticks: deque[Tick] = deque(maxlen=KEPT)
         self._gaps: deque[int] = deque(maxlen=GAPS)
         self._first: list[int] = []
         self._spacing_us = 0.0
         self._last_edge_us: int | None = None
-        self._guessed = 0
+        self._guessed = self._strange = 0
+        self._fits, self._unevenness = FITS, FITS / 6
         self._reached_us = 0
 
     @property
@@ -96,7 +99,7 @@ class EdgeTrack:
 
     def add_edges(self, edges: TriggerBatch, reached_us: int) -> None:
         """Take in edges of all inputs, and the time up to which they are all there."""
-        with self.changed:
+        with self._lock:
             if self._trigger_id is None and len(edges):
                 self._trigger_id = int(edges.id[0])
             is_ours = (edges.id == self._trigger_id) & (edges.p == self._polarity)
@@ -104,11 +107,10 @@ class EdgeTrack:
                 self._add(t_us)
             self._reached_us = max(self._reached_us, reached_us)
             self._fill_in()
-            self.changed.notify_all()
 
     def nearest(self, t_us: float) -> Tick | None:
         """The tick nearest to a time; None if there is none within half the spacing."""
-        with self.changed:
+        with self._lock:
             times = [tick.t_us for tick in self._ticks]
             if not times or not self._spacing_us:
                 return None
@@ -128,15 +130,34 @@ class EdgeTrack:
             return
         beats = (t_us - self._ticks[-1].t_us) / self._spacing_us
         whole = round(beats)
-        if whole == 0 and self._guessed and abs(beats) <= FITS:
+        off = abs(beats - whole)
+        if whole == 0 and self._guessed and off <= FITS:
             self._ticks[-1] = Tick(t_us, is_seen=True)  # it was taken for missed, and was only late
             self._guessed -= 1
             self.counts.missed -= 1
-        elif whole >= 1 and abs(beats - whole) <= FITS * whole:
+        elif whole >= 1 and off <= self._fits * whole:
             self._append(t_us, whole)
+            self._learn_evenness(off / whole)
         else:
-            self.counts.doubled += 1
+            self._leave_out(t_us, off if whole == 0 else 1.0)
         self._follow_rate()
+
+    def _learn_evenness(self, off: float) -> None:
+        self._strange = 0
+        self._unevenness += 0.05 * (off - self._unevenness)
+        self._fits = max(NEAR, min(6 * self._unevenness, FITS))
+
+    def _leave_out(self, t_us: int, off: float) -> None:
+        """An edge that is one too many: of two near each other, the one that fits the beat better stays."""
+        self.counts.doubled += 1
+        self._strange += 1
+        if self._strange >= STRANGE:
+            self._fits, self._unevenness = FITS, FITS / 6
+        if off > NEAR or len(self._ticks) < 2 or not self._ticks[-1].is_seen:
+            return
+        expected_us = self._ticks[-2].t_us + self._spacing_us
+        if abs(t_us - expected_us) < abs(self._ticks[-1].t_us - expected_us):
+            self._ticks[-1] = Tick(t_us, is_seen=True)
 
     def _append(self, t_us: int, beats: int) -> None:
         """Add a tick, and those that are missing before it."""

@@ -14,6 +14,7 @@ from velora_edge.events._sink_kernels import CountSink, FrameSink
 from velora_edge.events.base import EventStream
 from velora_edge.events.raw_decoder import new_arrays, take_batch
 from velora_edge.events.raw_walker import RawWalker
+from velora_runtime.cameras.camera import CameraState
 from velora_runtime.cameras.scout import restore_place
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from velora_edge.events.base import EventTap, FrameAccumulator
     from velora_edge.events.raw_header import Encoding
-    from velora_runtime.cameras.camera import Camera, CameraState
+    from velora_runtime.cameras.camera import Camera
     from velora_runtime.cameras.intake import EventIntake
     from velora_runtime.cameras.parcels import Decoded, Parcel, ParcelQueue
     from velora_runtime.clock import Clock
@@ -266,7 +267,7 @@ class LiveStream(EventStream):
             return None
         clock_map = self._intake.clock_map
         if not clock_map.is_known:
-            return None if self._camera.is_delivering else False
+            return False if self._camera.state is CameraState.LOST else None
         is_there = self._camera.is_delivering
         grace_us = max(LEAST_GRACE_US, min(2 * clock_map.lateness_us, MOST_GRACE_US)) if is_there else 0
         if now_us < clock_map.to_host_us(t1_us) + grace_us:

@@ -85,13 +85,13 @@ class Scout:
         self._walker = RawWalker(encoding, sensor, is_legacy)
         self._word_bytes = WORD_BYTES[encoding]
         self._rest = b""
-        self._is_lost = False
+        self._is_lost, self._slipped = False, 0
 
     def begin(self) -> None:
         """Forget where the stream stood: a new connection."""
         width, height = self._walker.sensor
         self._walker.state[:] = s.new_state(width, height)
-        self._rest, self._is_lost = b"", False
+        self._rest, self._is_lost, self._slipped = b"", False, 0
 
     def look(self, data: bytes) -> Look | None:
         """Look at the words that end in these bytes, at most `MOST_BYTES`; None where there are none.
@@ -111,8 +111,9 @@ class Scout:
             self._walker.state[:] = look.before
             self._forget_place()
             self._is_lost = True
-        else:
-            self._is_lost = False
+        elif self._is_lost:
+            self.resyncs += self._slipped % self._word_bytes != 0
+            self._is_lost, self._slipped = False, 0
         return look
 
     def take_back(self, look: Look) -> None:
@@ -178,7 +179,7 @@ class Scout:
             bad.append(0 if look is None else sum(int(self._walker.state[b] - state[b]) for b in _BAD))
             self._walker.state[:] = state
         best = int(np.argmin(bad))
-        self.resyncs += best != 0
+        self._slipped += best
         return best
 
     def _forget_place(self) -> None:

@@ -26,7 +26,7 @@ AWAY = 20
 """Frames in a row without a tick; after these, the delay is learnt anew."""
 LONGEST_WAIT_US = 200_000
 """How long a frame waits for its edge."""
-TURN_S = 0.01
+TURN_US = 1_000
 
 
 @dataclass(slots=True)
@@ -159,7 +159,7 @@ class OnlineTriggerSync:
         needed_us = wanted_us + 0.5 * self._edges.spacing_us
         until_us = self._clock.now_us() + LONGEST_WAIT_US
         while self._edges.reached_us < needed_us and not self._stop.is_set():
-            if self._clock.now_us() >= until_us:
+            now_us = self._clock.now_us()
+            if now_us >= until_us:
                 return
-            with self._edges.changed:
-                self._edges.changed.wait(TURN_S)
+            self._clock.wait_until(now_us + TURN_US, self._stop)
