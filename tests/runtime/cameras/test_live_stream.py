@@ -29,7 +29,7 @@ def parcels(first_ms: int, last_ms: int, *, camera_us: int = 0, arrive_us: int =
 
 
 def windows(rig: Rig, ends_ms: range) -> tuple[list[int | None], Packer]:
-    """Events of each window of 10 ms, None where the camera was absent; steps are taken as time needs them."""
+    """Events of each window of 10 ms, None where the camera was absent; takes steps as time needs them."""
     packer = Packer(tiny_manifest(), rig.stream, WindowRule(10 * MS, (ends_ms[0] - 10) * MS), rig.clock)
     found: list[int | None] = []
     for end_ms in ends_ms:
