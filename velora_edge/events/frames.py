@@ -1,8 +1,9 @@
 """Whole recordings into frames, window after window, on one thread or on several.
 
 On several threads, each takes a group of neighbouring windows of a `.raw` file and begins at a checkpoint
-just before them (`raw_index`). The frames are the same, in the same order, as on one thread. What was wrong
-with the file is noted in the reader's warnings on one thread only.
+just before them (`raw_index`), if windows are large enough for that. The index is kept for the next time.
+The frames are the same, in the same order, as on one thread. What was wrong with the file is noted in the
+reader's warnings on one thread only.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ if TYPE_CHECKING:
 
     Window = tuple[int, int]
 
-GROUP_BYTES = 1 << 21
+GROUP_BYTES = 1 << 22
 """Of a file, for one thread at once: what lies between its checkpoint and its windows is walked twice."""
-MOST_WINDOWS = 256
+MOST_WINDOWS = 16
+"""Of a group. Where more would fit, windows cost more than their events, and one thread is the fastest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,10 @@ def count_frames(reader: EventReader, window_us: int, threads: int = 1) -> Itera
 
 
 def _all_frames(reader: EventReader, windows: Iterable[Window], job: _Job, threads: int) -> Iterator[_Frame]:
-    if threads > 1 and isinstance(reader, RawReader):
+    windows = iter(windows)
+    first = list(itertools.islice(windows, MOST_WINDOWS))
+    windows = itertools.chain(first, windows)
+    if threads > 1 and isinstance(reader, RawReader) and _are_large(reader, first):
         found = _frames_by_threads(reader, windows, job, threads)
     else:
         found = _frames_of(reader.stream(), windows, job)
@@ -146,6 +151,15 @@ def _all_frames(reader: EventReader, windows: Iterable[Window], job: _Job, threa
         yield frame
         if job.is_shared:
             job.spare.append(frame.source)
+
+
+def _are_large(reader: RawReader, windows: list[Window]) -> bool:
+    """Whether windows hold so many words that several threads are faster."""
+    if len(windows) < MOST_WINDOWS:
+        return True
+    with RawIndex(reader) as index:
+        index.load()
+        return index.find(windows[-1][0]).position - index.find(windows[0][0]).position >= GROUP_BYTES
 
 
 def _frames_of(stream: EventStream, windows: Iterable[Window], job: _Job) -> Iterator[_Frame]:
@@ -176,12 +190,14 @@ def _frames_by_threads(
     pending: deque[Future[list[_Frame]]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
+        index.load()
         for checkpoint, group in _group_windows(index, windows, job.to_last_event):
             pending.append(pool.submit(work, checkpoint, group))
-            if len(pending) > 2 * threads:
+            if len(pending) > threads:
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
+        index.save()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         index.close()
