@@ -32,6 +32,7 @@ COMMANDS = {
         "turn a checkpoint that VELoRA's authors published into one of ours",
     ),
     "build": ("velora_edge.commands.build", "command", "build a bundle's TensorRT engines for this machine"),
+    "cameras": ("velora_edge.commands.cameras", "command", "list the cameras that are attached"),
     "doctor": ("velora_edge.commands.doctor", "command", "tell what this machine has, and what is missing"),
 }
 

@@ -293,4 +293,7 @@ def _as_triggers(arrays: list[Any]) -> TriggerBatch:
 
 
 def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """What an error of HAL says: its message comes in a frame of dashes, below its own name."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    useful = [line for line in lines if line.strip("-") and line != "Metavision HAL exception"]
+    return useful[0] if useful else type(error).__name__
