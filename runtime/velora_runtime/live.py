@@ -11,6 +11,7 @@ import click
 from velora_edge.events.treatment_options import read_treatment, treatment_options
 from velora_runtime.attach_options import read_attach_options, read_outputs, watching_options
 from velora_runtime.camera_options import camera_options, read_live_options
+from velora_runtime.decision_settings import decision_options, read_decision_settings
 
 if TYPE_CHECKING:
     from velora_runtime.session import RunOptions
@@ -135,6 +136,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
 @treatment_options
 @camera_options
 @watching_options
+@decision_options
 def command(**given: Any) -> None:
     """Recognise what the cameras, or recordings of them, show.
 
@@ -179,4 +181,5 @@ def _options(given: dict[str, Any]) -> RunOptions:
         start_s=given["start"],
         treatment=read_treatment(given),
         attach=read_attach_options(given),
+        decide=read_decision_settings(given["decide"]),
     )

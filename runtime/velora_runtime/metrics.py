@@ -138,6 +138,10 @@ def _counters(report: RunReport) -> Iterator[str]:
     )
     for name, text, value in plain:
         yield from (*_family(name, "counter", text), sample(name, value))
+    if report.actions is not None:
+        yield from _family("velora_actions_total", "counter", "Actions that started, by label.")
+        for label, value in sorted(dict(report.actions).items()):
+            yield sample("velora_actions_total", value, {"label": label})
     yield from _family("velora_dropped_total", "counter", "What was lost, by kind and cause.")
     for kind, cause, value in (
         ("frame", "late", frames.late),

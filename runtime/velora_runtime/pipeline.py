@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from velora_runtime.channel import Channel, ClosedError, FullPolicy
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from velora_edge.bundle import Manifest
     from velora_runtime.clock import Clock
+    from velora_runtime.decision import Action, Decider
     from velora_runtime.live_instants import LiveInstants
     from velora_runtime.packer import Packer
     from velora_runtime.recogniser import Recogniser
@@ -73,6 +74,7 @@ class Pipeline:
         pace: `max` or `realtime`.
         clock: of all times and waits.
         oversight: looks after the threads; its `stop` ends the run, and live cameras share it.
+        decider: tells when actions start and end; None: nobody does.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Pipeline:
         pace: Pace,
         clock: Clock,
         oversight: Oversight | None = None,
+        decider: Decider | None = None,
     ) -> None:
         self.report = RunReport(sink_drops={sink.name: 0 for sink in sinks})
         self._feed, self._packer, self._recogniser, self._sinks = feed, packer, recogniser, sinks
@@ -99,6 +102,9 @@ class Pipeline:
         self._free = FreeList(lambda: Packed.empty(manifest.image_size))
         self._oversight = oversight or Oversight(clock)
         self._stop, self._watchdog = self._oversight.stop, self._oversight.watchdog
+        self._decider = decider
+        if decider is not None:
+            self.report.actions = {}
         self._errors: list[BaseException] = []
 
     def stop(self) -> None:
@@ -248,16 +254,39 @@ class Pipeline:
     def _infer(self) -> None:
         while (packed := self._pairs.get()) is not None:
             with self._watchdog.working("inference"):
-                seen = self._see(packed)
-            for sink, items in zip(self._sinks, self._items, strict=True):
-                item = sink.take(seen)
-                dropped = None if item is None else items.put(item)
-                if dropped is not None:
-                    self.report.sink_drops[sink.name] += 1
-                    sink.discard(dropped)
+                seen, actions = self._decide(self._see(packed))
+            self._tell(lambda sink: sink.take(seen))  # noqa: B023  (called at once)
+            self._tell_actions(actions)
             self._free.give(packed)
+        if self._decider is not None:
+            self._tell_actions(self._decider.end())
         for items in self._items:
             items.finish()
+
+    def _tell(self, take: Callable[[Sink], Any]) -> None:
+        """Give each sink's thread what the sink takes."""
+        for sink, items in zip(self._sinks, self._items, strict=True):
+            item = take(sink)
+            dropped = None if item is None else items.put(item)
+            if dropped is not None:
+                self.report.sink_drops[sink.name] += 1
+                sink.discard(dropped)
+
+    def _tell_actions(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            self._tell(lambda sink: sink.take_action(action))  # noqa: B023  (called at once)
+
+    def _decide(self, seen: Seen) -> tuple[Seen, Sequence[Action]]:
+        """What was seen with what is decided on it, and the actions that it starts and ends."""
+        said = seen.prediction
+        if self._decider is None or self.report.actions is None or said is None:
+            return seen, ()
+        actions = self._decider.see(said.seq, said.t_us, self._recogniser.scores)
+        counts = self.report.actions
+        for action in actions:
+            if action.to_us is None:
+                counts[action.label] = counts.get(action.label, 0) + 1
+        return replace(seen, decided=self._decider.decided), actions
 
     def _see(self, packed: Packed) -> Seen:
         report, recogniser, pair = self.report, self._recogniser, packed.pair

@@ -39,6 +39,7 @@ class Recogniser:
         ring: which pairs it holds.
         encode_us: what the towers took for the last pair, microseconds.
         head_us: what the head took, 0 where the clip was not yet full.
+        scores: probabilities of the last prediction by label, float32[K]; valid until the next.
     """
 
     def __init__(self, manifest: Manifest, engine: Engine, clock: Clock) -> None:
@@ -46,7 +47,7 @@ class Recogniser:
         self.encode_us = self.head_us = 0
         self._labels, self._engine, self._clock = manifest.labels, engine, clock
         self._before = [Packed.empty(manifest.image_size) for _ in range(manifest.stride)]
-        self._scores = np.zeros(len(manifest.labels), np.float32)
+        self.scores = np.zeros(len(manifest.labels), np.float32)
 
     @property
     def missing(self) -> int:
@@ -90,9 +91,9 @@ class Recogniser:
         missing: tuple[str, ...] = (),
     ) -> Prediction:
         """What the logits say, as a prediction for the pair."""
-        softmax_into(logits, self._scores)
-        best = np.argsort(-self._scores, kind="stable")[:TOP]
-        top = tuple((self._labels[i], float(self._scores[i])) for i in best)
+        softmax_into(logits, self.scores)
+        best = np.argsort(-self.scores, kind="stable")[:TOP]
+        top = tuple((self._labels[i], float(self.scores[i])) for i in best)
         pair = packed.pair
         return Prediction(
             pair.seq, pair.t_us, *top[0], top, packed.events, pair.skew_us, latency_ms, dropped, missing

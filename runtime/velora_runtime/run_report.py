@@ -81,6 +81,7 @@ class RunReport:
         was_stopped: the user ended it.
         engine_retries: calls of the engine that failed and were made again.
         cameras: what live cameras say of themselves, by `rgb` and `event`.
+        actions: that started, by label; None in a run that does not decide.
         count_filtered: gives the events that filters have dropped so far, by the filter's name.
         warnings: what was odd in the sources.
     """
@@ -97,6 +98,7 @@ class RunReport:
     was_stopped: bool = False
     engine_retries: int = 0
     cameras: dict[str, Any] = field(default_factory=dict)
+    actions: dict[str, int] | None = None
     count_filtered: Callable[[], dict[str, int]] = dict
     warnings: list[str] = field(default_factory=list)
 
@@ -124,6 +126,7 @@ class RunReport:
             "v": 1,
             "pairs": pairs.packed,
             "predictions": self.predictions,
+            **({} if self.actions is None else {"actions": dict(self.actions)}),
             "dropped": {**self.dropped(), "pairs": pairs.dropped, "sinks": dict(self.sink_drops)},
             "frames": {
                 "read": frames.read,
@@ -161,6 +164,9 @@ class RunReport:
             f"events {pairs.events:,} in windows, {pairs.skipped_events:,} skipped, "
             f"{pairs.dropped_events:,} dropped",
         ]
+        if self.actions is not None:
+            named = ", ".join(f"{label} {n:,}" for label, n in sorted(self.actions.items()))
+            lines.append(f"actions: {named or 'none'}")
         lines += [f"{name}: {n:,} events dropped" for name, n in self.count_filtered().items() if n]
         if frames.read:
             lines.append(

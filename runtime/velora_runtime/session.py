@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from velora_edge.events.base import EventStream
     from velora_edge.events.registration import RegistrationMap
     from velora_runtime.clock import Clock
+    from velora_runtime.decision_settings import DecisionSettings
     from velora_runtime.packer import Packer
     from velora_runtime.pipeline import Feed, Pace, Pipeline
     from velora_runtime.run_report import RunReport
@@ -68,6 +69,7 @@ class RunOptions:
         start_s: how far from the first event of a recording to begin.
         treatment: what is done to the events.
         attach: what runs beside the pipeline.
+        decide: when actions start and end; None: nobody tells.
     """
 
     model: str | None
@@ -86,6 +88,7 @@ class RunOptions:
     start_s: float = 0.0
     treatment: Treatment = field(default_factory=Treatment)
     attach: AttachOptions = field(default_factory=AttachOptions)
+    decide: DecisionSettings | None = None
 
 
 def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock | None = None) -> RunReport:
@@ -167,6 +170,13 @@ def _check(options: RunOptions) -> None:
         raise InputError("--rate is for events alone: with --rgb, frames tell when", remedy="leave one out")
     if options.rgb == NONE and options.sync.mode not in ("auto", "timestamps"):
         raise InputError(f"--sync {options.sync.mode} needs an RGB camera", remedy="give --rgb")
+    if options.decide is not None and options.rate_hz is not None:
+        spacing_ms = float(1000 / options.rate_hz)
+        if spacing_ms >= options.decide.gap_ms:
+            raise InputError(
+                f"windows {spacing_ms:g} ms apart all lie beyond a gap of {options.decide.gap_ms:g} ms",
+                remedy=f"add --decide gap_ms={3 * spacing_ms:g}",
+            )
 
 
 def _note_weights(bundle: Bundle, note: Callable[[str], None]) -> None:
@@ -242,12 +252,14 @@ def _make_pipeline(
     clock: Clock,
     oversight: Oversight,
 ) -> Pipeline:
+    from velora_runtime.decision import Decider
     from velora_runtime.pipeline import Pipeline
     from velora_runtime.recogniser import Recogniser
 
     recogniser = Onlooker() if engine is None else Recogniser(manifest, engine, clock)
     sinks = [*_open_sinks(options, manifest, feed.rgb, has_events=packer.has_events), *attached.sinks()]
-    return Pipeline(manifest, feed, packer, recogniser, sinks, options.pace, clock, oversight)
+    decider = None if options.decide is None else Decider(manifest.labels, options.decide)
+    return Pipeline(manifest, feed, packer, recogniser, sinks, options.pace, clock, oversight, decider)
 
 
 def _open_sinks(
@@ -257,6 +269,7 @@ def _open_sinks(
         manifest,
         None if rgb is None else (rgb.height, rgb.width),
         manifest.image_size if has_events else None,
+        decides=options.decide is not None,
     )
     sinks: list[Sink] = []
     try:

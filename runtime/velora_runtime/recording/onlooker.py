@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from velora_edge import __version__
 from velora_edge.bundle import EventInput, Manifest, Weights
 
@@ -36,6 +38,7 @@ class Onlooker:
 
     missing = 0
     encode_us = head_us = 0
+    scores = np.zeros(1, np.float32)
 
     def see(self, packed: Packed) -> None:
         """No logits."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from velora_edge.bundle import Manifest
     from velora_edge.datatypes import FramePair, Prediction
+    from velora_runtime.decision import Action, Decided
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +20,13 @@ class SinkContext:
         manifest: the model's.
         rgb_hw: height and width of the RGB pictures, pixels; None where there is no RGB camera.
         event_hw: height and width of the event frames; None where there is no event camera.
+        decides: the run tells when actions start and end.
     """
 
     manifest: Manifest
     rgb_hw: tuple[int, int] | None = None
     event_hw: tuple[int, int] | None = None
+    decides: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +37,19 @@ class Seen:
         pair: the pair; its event frame's image is used again once `Sink.take` has returned.
         prediction: None while the first clip is not full.
         missing: pairs that lack until it is.
+        decided: what is held to be going on; None in a run that does not decide.
     """
 
     pair: FramePair
     prediction: Prediction | None
     missing: int = 0
+    decided: Decided | None = None
 
 
 class Sink(ABC):
-    """Somewhere that predictions go. `take` is called by the inference thread, all else by the sink's own.
+    """Somewhere that predictions go.
+
+    `take` and `take_action` are called by the inference thread, all else by the sink's own.
 
     Attributes:
         name: for people and for the count of what was dropped.
@@ -58,16 +65,20 @@ class Sink(ABC):
     def take(self, seen: Seen) -> Any:
         """What `write` needs of it, or None if the sink does not want it. Quick; copies what is reused."""
 
+    def take_action(self, action: Action) -> Any:
+        """What `write` needs of an action that starts or ends with the pair just taken, or None."""
+        return None
+
     @abstractmethod
     def write(self, item: Any) -> None:
-        """Write an item that `take` gave.
+        """Write an item that `take` or `take_action` gave.
 
         Raises:
             InputError: if it cannot be written.
         """
 
     def discard(self, item: Any) -> None:  # noqa: B027  (most items need no care)
-        """An item that `take` gave was dropped, because the sink is too slow."""
+        """An item was dropped, because the sink is too slow."""
 
     def close(self) -> None:  # noqa: B027  (most sinks hold nothing)
         """Finish what was written, also after an error elsewhere; nothing is left half-written."""

@@ -1,4 +1,7 @@
-"""One JSON object a prediction, one prediction a line: schema version 1 (docs: runtime/README.md)."""
+"""One JSON object a prediction, one prediction a line: schema version 1 (docs/guides/predictions.md).
+
+A run that decides has a line for each start and end of an action too (docs/guides/decisions.md).
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from velora_edge.datatypes import Prediction
 from velora_edge.errors import InputError
 from velora_runtime.sinks.base import Seen, Sink
 
 if TYPE_CHECKING:
-    from velora_edge.datatypes import Prediction
+    from velora_runtime.decision import Action
     from velora_runtime.sinks.base import SinkContext
 
 SCHEMA_VERSION = 1
@@ -43,7 +47,11 @@ class JsonlSink(Sink):
         """The prediction, where there is one."""
         return seen.prediction
 
-    def write(self, item: Prediction) -> None:
+    def take_action(self, action: Action) -> Action:
+        """The action."""
+        return action
+
+    def write(self, item: Prediction | Action) -> None:
         """Append a line, whole or not at all."""
         line = encode_line(item)
         try:
@@ -77,9 +85,26 @@ def as_record(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def encode_line(prediction: Prediction) -> bytes:
-    """A prediction as a line of UTF-8 JSON with its newline."""
-    return json.dumps(as_record(prediction), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+def as_action_record(action: Action) -> dict[str, Any]:
+    """An action's start or end as the object that schema version 1 describes."""
+    record: dict[str, Any] = {
+        "v": SCHEMA_VERSION,
+        "type": "action",
+        "state": "start" if action.to_us is None else "end",
+        "action": action.number,
+        "label": action.label,
+        "score": round(action.score, 6),
+        "seq": action.seq,
+        "t_us": action.t_us,
+        "from_us": action.from_us,
+    }
+    return record if action.to_us is None else {**record, "to_us": action.to_us, "why": action.why}
+
+
+def encode_line(item: Prediction | Action) -> bytes:
+    """A prediction, or an action's start or end, as a line of UTF-8 JSON with its newline."""
+    record = as_record(item) if isinstance(item, Prediction) else as_action_record(item)
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def _cannot_write(path: object, error: OSError) -> InputError:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from velora_edge.datatypes import Prediction
 from velora_edge.errors import InputError, MissingExtraError
 from velora_runtime.sinks.base import Seen, Sink
 from velora_runtime.sinks.jsonl import encode_line
 
 if TYPE_CHECKING:
-    from velora_edge.datatypes import Prediction
+    from velora_runtime.decision import Action
     from velora_runtime.sinks.base import SinkContext
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
@@ -29,7 +30,7 @@ class Broker:
     Attributes:
         host: name or address.
         port: 1883, or 8883 with TLS.
-        topic: of the predictions; `TOPIC/status` says online or offline.
+        topic: of the predictions; `TOPIC/status` says online or offline, `TOPIC/action` the newest action.
         user: or None.
         password: or None.
         has_tls: the connection is encrypted, and the broker's certificate checked.
@@ -114,14 +115,21 @@ class MqttSink(Sink):
         """The prediction, where there is one."""
         return seen.prediction
 
-    def write(self, item: Prediction) -> None:
+    def take_action(self, action: Action) -> Action:
+        """The action."""
+        return action
+
+    def write(self, item: Prediction | Action) -> None:
         """Hand a message to the client's thread; lost where there is no broker, or it is far behind."""
         with self._lock:
             if self._unsent >= MOST_UNSENT or not self._client.is_connected():
                 self.lost += 1
                 return
             self._unsent += 1
-        self._client.publish(self._broker.topic, encode_line(item)[:-1])
+        if isinstance(item, Prediction):
+            self._client.publish(self._broker.topic, encode_line(item)[:-1])
+        else:  # retained: whoever comes later hears what is going on
+            self._client.publish(f"{self._broker.topic}/action", encode_line(item)[:-1], retain=True)
 
     def close(self) -> None:
         """Say goodbye, as far as the broker still listens."""

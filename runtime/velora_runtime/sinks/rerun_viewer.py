@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from velora_runtime.decision import Action
     from velora_runtime.sinks.base import SinkContext
 
 MOST_HZ = 10
@@ -68,8 +69,17 @@ class RerunSink(Sink):
         self._taken_s = now_s
         return _Scene(seen, None if seen.pair.event is None else seen.pair.event.image.copy())
 
-    def write(self, item: _Scene) -> None:
-        """Log one moment."""
+    def take_action(self, action: Action) -> Action:
+        """The action."""
+        return action
+
+    def write(self, item: _Scene | Action) -> None:
+        """Log one moment, or an action's start or end."""
+        if not isinstance(item, _Scene):
+            self._stream.set_time("event_clock", duration=item.t_us / 1e6)
+            verb = "starts" if item.to_us is None else "ends"
+            self._stream.log("action", self._rerun.TextLog(f"{item.label} {verb}"))
+            return
         pair, log = item.seen.pair, self._stream.log
         self._stream.set_time("event_clock", duration=pair.t_us / 1e6)
         if pair.rgb is not None:

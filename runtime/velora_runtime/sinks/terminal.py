@@ -6,12 +6,13 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from velora_edge.datatypes import Prediction
 from velora_runtime.sinks.base import Seen, Sink
 
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from velora_edge.datatypes import Prediction
+    from velora_runtime.decision import Action
     from velora_runtime.sinks.base import SinkContext
 
 REFRESH_S = 0.1
@@ -19,11 +20,11 @@ REFRESH_S = 0.1
 
 
 class TerminalSink(Sink):
-    """A line with label, score, latencies and drops.
+    """A line with label, score, latencies and drops; one more for each start and end of an action.
 
     Args:
         target: not used.
-        context: not used.
+        context: tells whether there will be actions.
     """
 
     name = "terminal"
@@ -32,6 +33,7 @@ class TerminalSink(Sink):
         self._live: Live | None = None
         self._drawn_s = 0.0
         self._last: Prediction | None = None
+        self._decides = context.decides
         if sys.stdout.isatty():
             from rich.live import Live
 
@@ -42,12 +44,19 @@ class TerminalSink(Sink):
         """The prediction, where there is one."""
         return seen.prediction
 
-    def write(self, item: Prediction) -> None:
-        """Show the prediction; on a terminal, a label that has just changed stays above the line."""
+    def take_action(self, action: Action) -> Action:
+        """The action."""
+        return action
+
+    def write(self, item: Prediction | Action) -> None:
+        """Show it; on a terminal, actions, or else labels that have just changed, stay above the line."""
         if self._live is None:
-            print(as_line(item), flush=True)
+            print(as_line(item) if isinstance(item, Prediction) else as_action_line(item), flush=True)
             return
-        if self._last is not None and item.label != self._last.label:
+        if not isinstance(item, Prediction):
+            self._live.console.print(as_action_line(item), highlight=False, markup=False)
+            return
+        if not self._decides and self._last is not None and item.label != self._last.label:
             self._live.console.print(as_line(self._last), highlight=False, markup=False)
         self._last = item
         now_s = time.monotonic()
@@ -79,3 +88,11 @@ def as_line(prediction: Prediction) -> str:
         f"{prediction.t_us / 1e6:10.3f} s  {prediction.label:<16} {prediction.score:4.0%} {bar:<10}  "
         f"{prediction.events:7,} events  {stages} ms{skew}{lack}{drops}"
     )
+
+
+def as_action_line(action: Action) -> str:
+    """An action's start or end in one line, for people."""
+    if action.to_us is None:
+        return f"{action.from_us / 1e6:10.3f} s  {action.label:<16} {action.score:4.0%} starts"
+    lasted_s = (action.to_us - action.from_us) / 1e6
+    return f"{action.to_us / 1e6:10.3f} s  {action.label:<16} {action.score:4.0%} ends after {lasted_s:.3f} s"

@@ -123,10 +123,11 @@ def _cannot_write(path: object, error: Exception) -> InputError:
 
 
 def _words(seen: Seen) -> tuple[str, float | None, str]:
-    """Label, score and details."""
+    """Label (the decided one in a run that decides), score and details."""
     seconds = f"{seen.pair.t_us / 1e6:.3f} s"
     prediction = seen.prediction
     if prediction is None:
         return f"waiting for {seen.missing} more", None, seconds
     stages = "  ".join(f"{stage} {value:.1f}" for stage, value in prediction.latency_ms.items())
-    return prediction.label, prediction.score, f"{seconds}  {prediction.events} events  {stages} ms"
+    told = seen.decided or prediction
+    return told.label, told.score, f"{seconds}  {prediction.events} events  {stages} ms"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.datatypes import Prediction
+    from velora_runtime.decision import Decided
     from velora_runtime.sinks.base import Seen
 
 PICTURES_HZ = 15
@@ -24,7 +25,7 @@ SPELLS_KEPT = 60
 
 @dataclass(frozen=True, slots=True)
 class Spell:
-    """A time during which one label was the best.
+    """A time during which one label was the best, or was decided on in a run that decides.
 
     Attributes:
         label: that label.
@@ -51,6 +52,7 @@ class Scene:
         rgb: uint8[H, W, 3], the newest picture; None where there is no RGB camera, or it is gone.
         event: uint8[H, W, 3], an event frame of the last moments, likewise.
         seen_s: when, on the machine's monotonic clock.
+        decided: what is held to be going on; None in a run that does not decide.
     """
 
     number: int = 0
@@ -60,6 +62,7 @@ class Scene:
     rgb: NDArray[np.uint8] | None = None
     event: NDArray[np.uint8] | None = None
     seen_s: float = 0.0
+    decided: Decided | None = None
 
 
 class Latest(Sink):
@@ -86,20 +89,22 @@ class Latest(Sink):
         """Replace the scene; nothing is left for `write`."""
         self.metrics.observe(seen)
         if seen.prediction is not None:
-            self._extend_history(seen.prediction)
+            self._extend_history(seen.decided or seen.prediction, seen.prediction.t_us)
         pair, last, now_s = seen.pair, self.scene, time.monotonic()
         event = None if pair.event is None else last.event
         if pair.event is not None and (event is None or now_s - self._copied_s >= 1 / PICTURES_HZ):
             event, self._copied_s = pair.event.image.copy(), now_s
         rgb = None if pair.rgb is None else pair.rgb.image
-        self.scene = Scene(last.number + 1, seen.prediction, seen.missing, pair.skew_us, rgb, event, now_s)
+        self.scene = Scene(
+            last.number + 1, seen.prediction, seen.missing, pair.skew_us, rgb, event, now_s, seen.decided
+        )
 
     def write(self, item: object) -> None:
         """Never called."""
 
-    def _extend_history(self, said: Prediction) -> None:
-        before, spell = self.history, Spell(said.label, said.t_us, said.t_us, said.score)
+    def _extend_history(self, said: Prediction | Decided, t_us: int) -> None:
+        before, spell = self.history, Spell(said.label, t_us, t_us, said.score)
         if before and before[-1].label == said.label:
             last = before[-1]
-            before, spell = before[:-1], Spell(said.label, last.t0_us, said.t_us, max(last.score, said.score))
+            before, spell = before[:-1], Spell(said.label, last.t0_us, t_us, max(last.score, said.score))
         self.history = (*before[1 - SPELLS_KEPT :], spell)

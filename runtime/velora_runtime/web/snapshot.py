@@ -89,6 +89,7 @@ class Watched:
             "score": None if said is None else round(said.score, 4),
             "top": [] if said is None else [[label, round(score, 4)] for label, score in said.top],
             "missing": scene.missing,
+            **self._decision(),
             "history": [
                 {"label": s.label, "t0_us": s.t0_us, "t1_us": s.t1_us, "score": round(s.score, 4)}
                 for s in self.latest.history
@@ -137,6 +138,13 @@ class Watched:
             *self._recorder_gauges(),
         )
         return self.latest.metrics.expose(self.report, gauges)
+
+    def _decision(self) -> dict[str, Any]:
+        decided = self.latest.scene.decided
+        if decided is None:
+            return {}
+        said = {"label": decided.label, "score": round(decided.score, 4), "since_us": decided.since_us}
+        return {"decision": said}
 
     def _latencies(self) -> dict[str, dict[str, float]]:
         said = self.latest.scene.prediction
