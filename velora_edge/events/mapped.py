@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from velora_edge.errors import RecordingError
 from velora_edge.events._compile import kernel
 
 if TYPE_CHECKING:
@@ -27,21 +28,26 @@ def copy_bytes(source: Any, target: Any) -> None:
 class MappedFile:
     """Reads a file from a position to its end, at more than twice the speed of `readinto`.
 
-    What cannot be mapped (a pipe, a device) is read. The file's size is looked at again before each window,
-    so that a recording in progress is followed and one that was cut meanwhile ends where it ends now.
+    What cannot be mapped (a pipe, a device) is read. The file's size is looked at before each read: a
+    recording in progress is followed, and one that somebody cuts meanwhile gives an error. That matters: memory
+    mapped beyond a file's end kills the process that touches it (SIGBUS). What is left is the time between
+    the look and the copy, some 50 us for each 256 kB. Reading with `readinto` would close it at half the speed.
 
     Single-threaded.
 
     Raises:
         OSError: from any method, as the system reports it.
+        RecordingError: from `read_into`, if the file is shorter than it was.
     """
 
     def __init__(self, path: Path, start: int = 0) -> None:
+        self._path = path
         self._file = path.open("rb", buffering=0)
         self._position = start
         self._window: mmap.mmap | None = None
         self._window_start = self._window_end = 0
-        self._is_mappable = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+        status = os.fstat(self._file.fileno())
+        self._is_mappable, self._size = stat.S_ISREG(status.st_mode), status.st_size
         if not self._is_mappable:
             self._file.read(start)
 
@@ -49,6 +55,11 @@ class MappedFile:
     def position(self) -> int:
         """Byte that is read next."""
         return self._position
+
+    @property
+    def size(self) -> int:
+        """Of the file when it was last looked at, bytes; 0 for a pipe."""
+        return self._size
 
     @property
     def is_closed(self) -> bool:
@@ -61,6 +72,7 @@ class MappedFile:
             got = self._file.readinto(memory) or 0
             self._position += got
             return got
+        self._look_at_size()
         if self._position >= self._window_end:
             self._move_window()
         if self._window is None:
@@ -71,12 +83,23 @@ class MappedFile:
         self._position += n
         return n
 
+    def _look_at_size(self) -> None:
+        """Take note of the file's size; it may have grown."""
+        size = os.lseek(self._file.fileno(), 0, os.SEEK_END)  # a fifth of what fstat takes
+        if size < self._size:
+            raise RecordingError(
+                f"the file was cut while it was read: it had {self._size:,} bytes and has {size:,}",
+                path=self._path,
+                place=f"byte {self._position:,}",
+                remedy="let whoever writes it finish, then read it again",
+            )
+        self._size = size
+
     def _move_window(self) -> None:
         """Map what follows the position, if anything does."""
         self._unmap()
-        status = os.fstat(self._file.fileno())
         start = self._position // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-        length = min(WINDOW_BYTES, status.st_size - start)
+        length = min(WINDOW_BYTES, self._size - start)
         if self._position >= start + length:
             return
         self._window = mmap.mmap(self._file.fileno(), length, access=mmap.ACCESS_READ, offset=start)
