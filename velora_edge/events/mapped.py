@@ -29,9 +29,9 @@ class MappedFile:
     """Reads a file from a position to its end, at more than twice the speed of `readinto`.
 
     What cannot be mapped (a pipe, a device) is read. The file's size is looked at before each read: a
-    recording in progress is followed, and one that somebody cuts meanwhile gives an error. That matters: memory
-    mapped beyond a file's end kills the process that touches it (SIGBUS). What is left is the time between
-    the look and the copy, some 50 us for each 256 kB. Reading with `readinto` would close it at half the speed.
+    recording in progress is followed, and one that somebody cuts meanwhile gives an error. That matters:
+    touching memory that is mapped beyond a file's end kills the process (SIGBUS). What is left is the time
+    between the look and the copy, some 50 us for 256 kB; `readinto` would close it, at half the speed.
 
     Single-threaded.
 
@@ -85,7 +85,7 @@ class MappedFile:
 
     def _look_at_size(self) -> None:
         """Take note of the file's size; it may have grown."""
-        size = os.lseek(self._file.fileno(), 0, os.SEEK_END)  # a fifth of what fstat takes
+        size = os.lseek(self._file.fileno(), 0, os.SEEK_END)  # 0.7 us; fstat takes twice that
         if size < self._size:
             raise RecordingError(
                 f"the file was cut while it was read: it had {self._size:,} bytes and has {size:,}",
