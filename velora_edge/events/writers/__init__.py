@@ -21,6 +21,7 @@ WRITERS = {
     "EVT2": ("velora_edge.events.writers.raw", "EVT2Writer", ()),
     "EVT2.1": ("velora_edge.events.writers.raw", "EVT21Writer", ()),
     "HDF5": ("velora_edge.events.writers.hdf5", "HDF5Writer", (".h5", ".hdf5")),
+    "AEDAT4": ("velora_edge.events.writers.aedat4", "AEDAT4Writer", (".aedat4",)),
     "CSV": ("velora_edge.events.writers.text", "CSVWriter", (".csv",)),
 }
 
@@ -60,6 +61,7 @@ def open_writer(
 
     Raises:
         InputError: if there is no such format, or if it has no room for such a sensor.
+        MissingExtraError: if the format's library is not installed (AEDAT4).
         RecordingError: if the file cannot be written.
     """
     name = format_of(path) if format is None else format.upper()

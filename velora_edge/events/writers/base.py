@@ -43,6 +43,8 @@ class EventWriter(ABC):
     end_us: ClassVar[int] = 1 << 62
     """Times are before this."""
     largest_side_px: ClassVar[int] = 65536
+    part_ending: ClassVar[str] = ".part"
+    """Of the file's name while it is written."""
 
     def __init__(self, path: str | os.PathLike[str], width: int, height: int) -> None:
         if not (0 < width <= self.largest_side_px and 0 < height <= self.largest_side_px):
@@ -55,7 +57,7 @@ class EventWriter(ABC):
         self.events_written = 0
         self.triggers_written = self.triggers_dropped = 0
         self._last_us = -(1 << 62)
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}{self.part_ending}")
         self._is_open = True
         try:
             self._open(self._temporary)
