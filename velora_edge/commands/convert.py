@@ -40,7 +40,8 @@ class EventSource:
         batches: called once, gives the events.
         triggers: called at most once, before that; gives all trigger edges.
         warnings: what was wrong with it, complete after the last batch.
-        steps: how many batches there will be, where that is known.
+        share_done: how much of it was gone through, 0 to 1, once an event of the time that it is given has
+            come; None where that cannot be told.
         first_us: time of the first event, where the batches do not begin with it.
     """
 
@@ -49,7 +50,7 @@ class EventSource:
     batches: Callable[[], Iterator[EventBatch]]
     triggers: Callable[[], TriggerBatch]
     warnings: list[str]
-    steps: int | None = None
+    share_done: Callable[[int], float | None]
     first_us: int | None = None
 
 
@@ -87,9 +88,23 @@ def from_recording(
     reader = open_events(path, format=format_name, sensor=sensor)
     first_us = None if cut.is_whole else reader.first_us()
     if first_us is None:
-        return EventSource(reader.width, reader.height, reader.__iter__, reader.triggers, reader.warnings)
-    batches = functools.partial(reader.between, *cut.span_us(first_us))
-    return EventSource(reader.width, reader.height, batches, reader.triggers, reader.warnings, None, first_us)
+        return EventSource(
+            reader.width,
+            reader.height,
+            reader.__iter__,
+            reader.triggers,
+            reader.warnings,
+            lambda _: reader.done,
+        )
+    start_us, end_us = cut.span_us(first_us)
+
+    def share_done(t_us: int) -> float | None:
+        return reader.done if end_us is None else (t_us - start_us) / (end_us - start_us)
+
+    batches = functools.partial(reader.between, start_us, end_us)
+    return EventSource(
+        reader.width, reader.height, batches, reader.triggers, reader.warnings, share_done, first_us
+    )
 
 
 def from_pictures(path: str, sensor: tuple[int, int] | None, model: SensorModel, seed: int) -> EventSource:
@@ -115,14 +130,18 @@ def from_pictures(path: str, sensor: tuple[int, int] | None, model: SensorModel,
     simulator = EventSimulator(width, height, model, seed)
     resizer = Resizer((source.height, source.width), (height, width), "crop")
     image = np.empty((height, width, 3), np.uint8)
+    seen, pictures_in_all = 0, len(source.times_us())
 
     def batches() -> Iterator[EventBatch]:
+        nonlocal seen
         for frame in source:
+            seen += 1
             resizer.resize_into(frame.image, image)
             yield simulator.push(image, frame.t_us)
 
-    steps = len(source.times_us())
-    return EventSource(width, height, batches, TriggerBatch.empty, source.warnings, steps)
+    return EventSource(
+        width, height, batches, TriggerBatch.empty, source.warnings, lambda _: seen / pictures_in_all
+    )
 
 
 def convert(
@@ -189,23 +208,27 @@ def _select(triggers: TriggerBatch, which: NDArray[Any]) -> TriggerBatch:
 
 
 @contextlib.contextmanager
-def _progress(steps: int | None, quiet: bool) -> Iterator[Callable[[EventBatch], None]]:
-    """A bar on standard error that tells events and seconds; it only swings where `steps` are not known."""
+def _progress(source: EventSource, quiet: bool) -> Iterator[Callable[[EventBatch], None]]:
+    """A bar on standard error that tells events and the time left; it swings where that is not known."""
     if quiet:
         yield lambda batch: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("0 events", total=steps)
+        task = bar.add_task("0 events", total=None)
         events = 0
 
         def advance(batch: EventBatch) -> None:
             nonlocal events
             events += len(batch)
-            bar.update(task, advance=1, description=f"{events:,} events")
+            share = source.share_done(int(batch.t_us[-1])) if len(batch) else None
+            if share is None:
+                bar.update(task, description=f"{events:,} events")
+            else:
+                bar.update(task, total=1.0, completed=share, description=f"{events:,} events")
 
         yield advance
 
@@ -293,7 +316,7 @@ def command(
     chain, (width, height) = read_treatment(treatment).rewriting_chain((events.width, events.height))
     with (
         open_writer(target, name, width=width, height=height) as writer,
-        _progress(events.steps, quiet) as advance,
+        _progress(events, quiet) as advance,
     ):
         convert(events, writer, cut, chain, advance)
     _report(writer, events, chain)

@@ -84,12 +84,14 @@ class Aedat4Reader(ArrayReader):
     def _batches(self, at: int | None) -> Iterator[EventBatch]:
         for packet in self._file.packets(self._stream.number, "EVTS", at):
             events = self._events(packet)
+            self.done = self._file.done
             yield EventBatch(
                 events["t"].astype(np.int64),
                 events["x"].astype(np.uint16),
                 events["y"].astype(np.uint16),
                 (events["p"] != 0).astype(np.uint8),
             )
+        self.done = self._file.done
 
     def triggers(self) -> TriggerBatch:
         """Edges of the external signal (id 0) and of the camera's generator (id 1), and nothing else."""

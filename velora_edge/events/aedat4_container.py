@@ -52,12 +52,17 @@ class Aedat4File:
         path: the file.
         warn: told what is wrong with it, one sentence at a time.
 
+    Attributes:
+        streams: by number.
+        done: how much of the file the latest pass over packets has been through, 0 to 1.
+
     Raises:
         RecordingError: if its header is damaged.
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
         self._path, self._warn = path, warn
+        self.done = 0.0
         self._size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(len(MAGIC) + 4)
@@ -154,6 +159,7 @@ class Aedat4File:
                         f"the file is damaged from the packet at byte {at:,} on; what comes before it is used"
                     )
                     return
+                self.done = min(1.0, (at + 8 + size) / self._stop)
                 if number == wanted:
                     yield at, file.read(size)
                 at += 8 + size

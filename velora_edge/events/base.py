@@ -148,8 +148,10 @@ class EventReader(ABC):
         width: of the sensor, pixels.
         height: of the sensor, pixels.
         warnings: what was wrong with the file, one sentence each; complete once it was read to its end.
+        done: how much of the file the latest pass has been through, 0 to 1; None where that cannot be told.
     """
 
+    done: float | None = None
     path: Path
     format: str
     width: int

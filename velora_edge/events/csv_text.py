@@ -78,6 +78,7 @@ class CsvReader(ColumnReader):
     def _pieces(self, byte: int, at: int) -> Iterator[tuple[Columns, Place | None]]:
         """The lines' columns, and the place after them, None where it cannot be told."""
         bad, first_bad = 0, 0
+        size = self.path.stat().st_size
         with _open(self.path) as file:
             file.seek(byte)
             while lines := list(islice(_lines(file), LINES)):
@@ -88,6 +89,7 @@ class CsvReader(ColumnReader):
                     bad += len(bad_here)
                 at += len(lines)
                 byte = file.tell()
+                self.done = byte / size if byte <= size else None
                 yield table, (byte, at) if byte < _NO_BYTE else None
         if bad:
             self.warn(f"{bad:,} lines are no events and were left out (first: line {first_bad:,})")

@@ -107,6 +107,7 @@ class DatReader(ArrayReader):
         """Times in us, with wraps undone, the words beside them, and the place after them."""
         at, *memory = place
         unwrap = _Unwrapper(*memory)
+        size = self.path.stat().st_size
         with self.path.open("rb") as file:
             file.seek(at)
             while data := file.read(8 * _WORDS):
@@ -116,6 +117,7 @@ class DatReader(ArrayReader):
                 if len(pairs):
                     at += pairs.nbytes
                     t_us = unwrap(pairs[:, 0].astype(np.int64))
+                    self.done = at / size
                     yield t_us, pairs[:, 1], (at, *unwrap.memory)
 
 

@@ -114,6 +114,7 @@ class Hdf5Reader(ColumnReader):
         lost, reason = 0, ""
         for start in range(self._start if place is None else place, self._stop, rows):
             stop = min(start + rows, self._stop)
+            self.done = (stop - self._start) / (self._stop - self._start)
             try:
                 yield self._events.read(start, stop)
             except DAMAGE as error:

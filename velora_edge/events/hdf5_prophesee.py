@@ -102,6 +102,7 @@ class PropheseeHdf5Reader(ArrayReader):
         missing, damaged, reason = n - first, 0, ""
         for start in (start for start in self._starts if first <= start < n):
             announced = min(chunk_rows, n - start)
+            self.done = (start + announced) / n
             missing -= announced
             try:
                 batch = self._decode_chunk(start)[:announced]
@@ -134,6 +135,7 @@ class PropheseeHdf5Reader(ArrayReader):
         n, stored, lost = int(self._events.shape[0]), self._stored, 0
         for start in range(0, stored, ROWS):
             stop = min(start + ROWS, stored)
+            self.done = stop / stored
             try:
                 rows = self._events[start:stop]
             except DAMAGE:

@@ -49,7 +49,7 @@ class NMnistReader(ArrayReader):
 
     def batches(self) -> Iterator[EventBatch]:
         """The events in file order."""
-        overflow_us = 0
+        overflow_us, size = 0, self.path.stat().st_size
         with self.path.open("rb") as file:
             while data := file.read(EVENT_BYTES * _EVENTS):
                 if len(data) % EVENT_BYTES:
@@ -62,6 +62,7 @@ class NMnistReader(ArrayReader):
                 offsets_us = overflow_us + OVERFLOW_US * np.cumsum(is_overflow, dtype=np.int64)
                 overflow_us = int(offsets_us[-1]) if len(offsets_us) else overflow_us
                 rows, offsets_us = rows[~is_overflow], offsets_us[~is_overflow]
+                self.done = file.tell() / size
                 yield EventBatch(
                     _times_us(rows) + offsets_us,
                     rows[:, 0].astype(np.uint16),

@@ -66,6 +66,7 @@ class NumpyReader(ColumnReader):
         for columns in self._pieces(read, ROWS):
             rows = min(len(column) for column in columns)
             read += rows
+            self.done = read / n if n else None
             yield cast("Columns", tuple(column[:rows] for column in columns))
         if read < n:
             self.warn(f"the file is cut off: {read:,} of {n:,} events are there")

@@ -170,6 +170,8 @@ class RawStream(EventStream):
                 place=f"byte {self._file.position}",
                 remedy="copy the file again",
             ) from error
+        size = self._file.size
+        self._reader.done = self._file.position / size if size else None
         if not more:
             self._file.close()
             self._note_losses()

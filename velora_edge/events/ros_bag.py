@@ -122,6 +122,7 @@ class RosBagReader(ArrayReader):
                     return
                 if message is None:
                     return
+                self.done = bag.share_before(message[1])
                 yield bytes(message[2]), bag.is_ros2
 
 
@@ -150,6 +151,14 @@ class _OpenBag:
         """Topics with their types."""
         connections: list[Any] = self.reader.connections
         return connections
+
+    def share_before(self, time_ns: int) -> float | None:
+        """How much of the bag lies before a time, 0 to 1; None where the bag does not tell."""
+        try:
+            share = (time_ns - self.reader.start_time) / self.reader.duration
+        except Exception:  # whatever a damaged bag leads to
+            return None
+        return min(max(share, 0.0), 1.0)
 
     def __enter__(self) -> _OpenBag:
         try:
