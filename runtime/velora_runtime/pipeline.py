@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from velora_runtime.sinks.base import Sink
     from velora_runtime.sources.base import RGBSource
     from velora_runtime.sync import Sync
+    from velora_runtime.windows import SteadyEdges
 
 Pace = Literal["realtime", "max"]
 
@@ -55,7 +56,7 @@ class Feed:
 
     rgb: RGBSource | None = None
     sync: Sync | None = None
-    edges_us: Iterator[int] | None = None
+    edges_us: SteadyEdges | None = None
     duration_us: int | None = None
     live: LiveInstants | None = None
     is_live: bool = False
@@ -206,6 +207,8 @@ class Pipeline:
             if self._feed.rgb is None and not self._stop.is_set():
                 self._packer.skip_rest()
         self.report.pairs.skipped_events = self._packer.skipped
+        if self._feed.edges_us is not None:
+            self.report.warnings += self._feed.edges_us.warnings()
         self._pairs.finish()
         self._frames.abort()
 
@@ -217,11 +220,13 @@ class Pipeline:
             while (instant := self._frames.get()) is not None:
                 yield instant
             return
+        edges, counts = self._feed.edges_us, self.report.pairs
         pacer = Pacer("max" if self._feed.is_live else self._pace, self._clock, self._stop)
-        for t_us in self._feed.edges_us:
+        for t_us in edges:
             if self._packer.is_exhausted:
                 return
-            pacer.wait_for(t_us)
+            counts.passed_over = edges.passed
+            pacer.wait_for(t_us - edges.passed_us)
             if self._stop.is_set():
                 return
             yield Instant(t_us, None, self._clock.now_us())

@@ -46,6 +46,7 @@ class PairCounts:
         without_rgb: of these, pairs without an RGB frame.
         without_events: of these, pairs without an event frame.
         empty: windows without either, of which no pair was made.
+        passed_over: empty windows in long gaps of a recording, of which no pair was made.
         dropped: for newer ones, before the model saw them.
         dropped_events: events in their windows.
         dropped_rgb: RGB frames in them.
@@ -57,6 +58,7 @@ class PairCounts:
     without_rgb: int = 0
     without_events: int = 0
     empty: int = 0
+    passed_over: int = 0
     dropped: int = 0
     dropped_events: int = 0
     dropped_rgb: int = 0
@@ -139,6 +141,7 @@ class RunReport:
             },
             "absent": {"rgb": pairs.without_rgb, "event": pairs.without_events},
             "empty_windows": pairs.empty,
+            "passed_over_windows": pairs.passed_over,
             "engine_retries": self.engine_retries,
             "cameras": dict(self.cameras),
             "events": {

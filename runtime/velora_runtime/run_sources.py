@@ -12,7 +12,7 @@ from velora_runtime.sources.event_feed import LiveSetup
 from velora_runtime.sources.live_registry import EMULATE, open_live_events, open_live_rgb
 from velora_runtime.sources.registry import open_event_source, open_rgb_source
 from velora_runtime.sync import SyncOptions, choose_sync
-from velora_runtime.windows import edges_us
+from velora_runtime.windows import SteadyEdges
 
 if TYPE_CHECKING:
     import threading
@@ -193,6 +193,7 @@ def choose_feed(
     stream: EventStream | None,
     sync: SyncOptions,
     rate_hz: Fraction,
+    clip_pairs: int,
     duration_us: int | None,
     clock: Clock,
     stop: threading.Event,
@@ -205,6 +206,7 @@ def choose_feed(
         stream: the events, as they are packed.
         sync: how the user wants frames to find their time.
         rate_hz: windows a second where there are only events, or while the RGB camera is away.
+        clip_pairs: pairs from the first to the last of a clip: so many windows of a long gap are made.
         duration_us: of the run, or None.
         clock: the host's.
         stop: ends the run.
@@ -218,7 +220,9 @@ def choose_feed(
 
     first_us = None if stream is None else stream.t_next_us
     if opened.rgb is None:
-        return Feed(None, None, edges_us(first_us or 0, rate_hz), duration_us, is_live=opened.is_live)
+        next_event_us = None if stream is None or opened.is_live else lambda: stream.t_next_us
+        edges = SteadyEdges(first_us or 0, rate_hz, next_event_us, lead=clip_pairs)
+        return Feed(None, None, edges, duration_us, is_live=opened.is_live)
     begins_us = first_us if opened.begins_us is None else opened.begins_us
     way = _choose_sync(opened, sync, begins_us, clock, stop, note)
     if stream is not None and opened.emulated is None:

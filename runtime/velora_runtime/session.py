@@ -211,7 +211,10 @@ def _make_feed(
 ) -> Feed:
     duration_us = None if options.duration_s is None else round(options.duration_s * 1e6)
     rate_hz = options.rate_hz or Fraction(1_000_000, manifest.event.window_us)
-    return choose_feed(opened, stream, options.sync, rate_hz, duration_us, clock, oversight.stop, note)
+    clip_pairs = manifest.clip_length * manifest.stride
+    return choose_feed(
+        opened, stream, options.sync, rate_hz, clip_pairs, duration_us, clock, oversight.stop, note
+    )
 
 
 def _open_engine(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from velora_edge.events.base import LONGEST_GAP_US
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 LONGEST = Fraction(3, 2)
 """A window may reach back to the end of the one before it up to this many nominal windows."""
@@ -52,13 +54,89 @@ class WindowRule:
         return start
 
 
-def edges_us(start_us: int, rate_hz: Fraction) -> Iterator[int]:
+class SteadyEdges:
     """Ends of windows at a fixed rate: whole microseconds, each rounded down on its own, so that none drifts.
 
-    Yields:
-        start_us + floor(k / rate_hz), k = 1, 2, ...; without end.
+    The k-th is start_us + floor(k / rate_hz). There is no last one.
+
+    One damaged word can put the next event hours or years ahead. Where the events of a recording leave a gap
+    that is longer than a minute, the windows in it are passed over in one step, but for the first `lead` of
+    them and for the last: a clip forgets what was before the gap, and then goes on as if all had been made.
+
+    Iterate once. Single-threaded: whoever packs.
+
+    Args:
+        start_us: where the first window begins.
+        rate_hz: windows a second.
+        next_event_us: gives the time of the next event that is not in a window yet, None after the last.
+            Without it, as for live cameras, every window is given.
+        lead: windows of a gap that are given before the rest is passed over.
+        longest_gap_us: gaps of up to this length are given in full.
+
+    Attributes:
+        passed: windows that were passed over so far.
+        passed_us: how long they were, all together.
     """
-    k = 0
-    while True:
-        k += 1
-        yield start_us + k * 1_000_000 * rate_hz.denominator // rate_hz.numerator
+
+    def __init__(
+        self,
+        start_us: int,
+        rate_hz: Fraction,
+        next_event_us: Callable[[], int | None] | None = None,
+        *,
+        lead: int = 0,
+        longest_gap_us: int = LONGEST_GAP_US,
+    ) -> None:
+        self.passed = self.passed_us = 0
+        self._start_us, self._rate_hz = start_us, rate_hz
+        self._next_event_us, self._lead, self._longest_gap_us = next_event_us, lead, longest_gap_us
+        self._gaps = 0
+        self._first_gap_us = (0, 0)
+
+    def __iter__(self) -> Iterator[int]:
+        given, quiet, quiet_from_us = 0, 0, self._start_us
+        while True:
+            next_us = None if self._next_event_us is None else self._next_event_us()
+            if next_us is not None and quiet >= self._lead and next_us - quiet_from_us > self._longest_gap_us:
+                given = self._pass_over(given, quiet_from_us, next_us)
+            given += 1
+            end_us = self._edge_us(given)
+            if next_us is not None and next_us < end_us:
+                quiet, quiet_from_us = 0, end_us
+            else:
+                quiet += 1
+            yield end_us
+
+    def warnings(self) -> list[str]:
+        """What was passed over, in one sentence; nothing where nothing was."""
+        if not self._gaps:
+            return []
+        gaps = (
+            "there is no event"
+            if self._gaps == 1
+            else f"{self._gaps:,} long gaps are without an event, the first"
+        )
+        from_us, to_us = self._first_gap_us
+        return [
+            f"{gaps} from {from_us:,} to {to_us:,} us ({(to_us - from_us) / 1e6:,.0f} s): "
+            f"{self.passed:,} empty windows were passed over"
+        ]
+
+    def _pass_over(self, given: int, from_us: int, next_us: int) -> int:
+        """The number of the last window that ends at the next event or before it."""
+        periods = (next_us - self._start_us) * self._rate_hz.numerator
+        last = periods // (1_000_000 * self._rate_hz.denominator) + 1
+        while self._edge_us(last) > next_us:
+            last -= 1
+        passed = last - 1 - given  # the last one is given: the next begins where it ends
+        if passed <= 0:
+            return given
+        self._gaps += 1
+        if self._gaps == 1:
+            self._first_gap_us = from_us, next_us
+        self.passed += passed
+        self.passed_us += self._edge_us(last - 1) - self._edge_us(given)
+        return last - 1
+
+    def _edge_us(self, k: int) -> int:
+        return self._start_us + k * 1_000_000 * self._rate_hz.denominator // self._rate_hz.numerator

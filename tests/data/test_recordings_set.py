@@ -184,3 +184,27 @@ def test_folders_that_velora_record_wrote_are_recordings(tmp_path: Path) -> None
     event = source.read(0, np.arange(9)).event
     assert event is not None
     assert (event != 255).any(axis=(1, 2, 3)).all()
+
+
+def write_gap(path: Path) -> Path:
+    """A second of events, 40 days without one, and a second of events; as text."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    times_us = [
+        *range(0, 1_000_000, 1000),
+        *(40 * 24 * 3600 * 1_000_000 + t for t in range(0, 1_000_000, 1000)),
+    ]
+    rows = "".join(f"{t},{k % 8},{k % 6},1\n" for k, t in enumerate(times_us))
+    path.write_text(f"# geometry: 8x6\nt,x,y,p\n{rows}")
+    return path
+
+
+def test_days_without_an_event_are_passed_over_and_told(tmp_path: Path) -> None:
+    events = write_gap(tmp_path / "wave" / "a.npy")  # by content, it is text
+    source = open_recordings(tmp_path, SPEC, RuntimePacker())
+    # Windows with events, the four of a clip without, the last of the gap, windows with events.
+    assert source.pairs(0) == 25 + 4 + 1 + 25
+    assert source.problems(0, deep=True) == [
+        "wave/a: there is no event from 999,000 to 3,456,000,000,000 us (3,455,999 s): "
+        "its clock jumped, or the file is damaged"
+    ]
+    assert events.is_file()

@@ -12,7 +12,7 @@ from velora_runtime.packer import Packer
 from velora_runtime.pipeline import Feed, Pipeline
 from velora_runtime.recogniser import Recogniser
 from velora_runtime.sync import TimestampSync
-from velora_runtime.windows import WindowRule, edges_us
+from velora_runtime.windows import SteadyEdges, WindowRule
 
 from tests.fakes import FakeClock, FakeRGB, MemoryEvents, RecordingEngine, RecordingSink, tiny_manifest
 from velora_edge.errors import EngineError, RecordingError
@@ -59,7 +59,8 @@ def make(
     start_us = None
     if times_us is None:
         start_us = events[0][0] if events else 0
-        feed = Feed(None, None, edges_us(start_us, Fraction(rate_hz)), duration_us)
+        next_us = None if stream is None else lambda: stream.t_next_us
+        feed = Feed(None, None, SteadyEdges(start_us, Fraction(rate_hz), next_us, lead=3), duration_us)
     else:
         feed = Feed(rgb or FakeRGB(times_us), TimestampSync(0, ""), None, duration_us)
     packer = Packer(manifest, stream, WindowRule(1000, start_us), clock)
@@ -273,3 +274,36 @@ def test_steady_state_uses_the_same_arrays_again() -> None:
     report = pipeline.run()
     assert report.pairs.packed > 250
     assert pipeline._free.made <= 7
+
+
+HOUR_US = 3_600_000_000
+AFTER_A_GAP = [*EVENTS, *((t_us + HOUR_US, x, y, p) for t_us, x, y, p in EVENTS)]
+
+
+@pytest.mark.parametrize("pace", ["max", "realtime"])
+def test_an_hour_without_an_event_is_passed_over_in_one_step(pace: Pace) -> None:
+    sink, clock = RecordingSink(), FakeClock()
+    began_us = clock.now_us()
+    report = make(events=AFTER_A_GAP, times_us=None, sinks=[sink], pace=pace, clock=clock).run()
+    ends_us = [seen.pair.t_us for seen in sink.written]
+    first, second = [1000 * k for k in range(1, 13)], [HOUR_US + 1000 * k for k in range(1, 12)]
+    made = [*first, 13_000, 14_000, 15_000, HOUR_US, *second]
+    if pace == "max":
+        assert ends_us == made
+    assert set(ends_us) <= set(made)
+    assert clock.now_us() - began_us < 1_000_000
+    assert report.as_dict()["passed_over_windows"] == HOUR_US // 1000 - 16
+    assert report.warnings == [
+        f"there is no event from 12,000 to {HOUR_US + EVENTS[0][0]:,} us (3,600 s): 3,599,984 empty windows "
+        "were passed over"
+    ]
+
+
+def test_frames_in_an_hour_without_events_keep_their_windows() -> None:
+    sink = RecordingSink()
+    times_us = [1000, 2000, HOUR_US // 2, HOUR_US + 1000, HOUR_US + 2000]
+    report = make(events=AFTER_A_GAP, times_us=times_us, sinks=[sink]).run()
+    pairs = [seen.pair for seen in sink.written]
+    assert [pair.t_us for pair in pairs] == times_us
+    assert [pair.event.events for pair in pairs if pair.event is not None] == [10, 10, 0, 10, 10]
+    assert (report.pairs.passed_over, report.warnings) == (0, [])

@@ -65,6 +65,7 @@ def test_report_as_json_has_every_count() -> None:
         "frames": {"read": 20, "paired": 13, "unplaced": 1, "early": 0, "late": 2, "unused": 1, "overrun": 0},
         "absent": {"rgb": 1, "event": 0},
         "empty_windows": 5,
+        "passed_over_windows": 0,
         "engine_retries": 6,
         "cameras": {"rgb": {"state": "live"}},
         "events": {"in_windows": 1000, "skipped": 30, "filtered": {"background": 9, "rate cap": 5}},

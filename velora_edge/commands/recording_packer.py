@@ -10,7 +10,7 @@ from velora_runtime.clock import SystemClock
 from velora_runtime.packer import Packed, Packer
 from velora_runtime.sources.registry import open_rgb_source
 from velora_runtime.sync import Placed, SyncOptions, choose_sync
-from velora_runtime.windows import WindowRule, edges_us
+from velora_runtime.windows import SteadyEdges, WindowRule
 
 from velora_edge.data.recordings import PackedPair
 from velora_edge.events.registry import open_events
@@ -43,11 +43,7 @@ class RuntimePacker:
             # The packer reads image size, representation and fits: a spec has them as a manifest does.
             packer = Packer(cast("Manifest", spec), stream, rule, SystemClock())
             packed = Packed.empty(spec.image_size)
-            instants = (
-                _windows(stream, first_us, spec.event.window_us)
-                if video is None
-                else _frames(reader, video, first_us)
-            )
+            instants = _windows(stream, first_us, spec) if video is None else _frames(reader, video, first_us)
             for t_us, placed in instants:
                 if packer.accepts(t_us):
                     packer.pack_into(packed, t_us, placed, 0)
@@ -61,9 +57,10 @@ class RuntimePacker:
         return int(times[-1] - times[0] + np.median(np.diff(times)))
 
 
-def _windows(stream: EventStream, first_us: int, window_us: int) -> Instants:
+def _windows(stream: EventStream, first_us: int, spec: ClipSpec) -> Instants:
     """Ends of the windows that a recording without pictures fills, as the runtime cuts them by default."""
-    for end_us in edges_us(first_us, Fraction(1_000_000, window_us)):
+    rate_hz = Fraction(1_000_000, spec.event.window_us)
+    for end_us in SteadyEdges(first_us, rate_hz, lambda: stream.t_next_us, lead=spec.length * spec.stride):
         yield end_us, None
         if stream.t_next_us is None:
             return

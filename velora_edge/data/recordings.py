@@ -10,6 +10,7 @@ import numpy as np
 from velora_edge.data.clips import ClipSource, Modality, Pairs
 from velora_edge.data.recording_index import RecordingIndex, index_recordings
 from velora_edge.errors import DatasetError, InputError
+from velora_edge.events.base import LONGEST_GAP_US
 from velora_edge.events.registry import open_events
 
 if TYPE_CHECKING:
@@ -186,11 +187,26 @@ def open_recordings(path: Path, spec: ClipSpec, packer: RecordingPacker | None =
 def _span_us(reader: EventReader) -> tuple[int | None, list[str]]:
     """From the first event to the last, and what was odd; reads the whole file."""
     first: int | None = None
-    last = 0
+    last = before = 0
+    gaps: list[str] = []
     for batch in reader:
-        first = int(batch.t_us.min()) if first is None else min(first, int(batch.t_us.min()))
-        last = max(last, int(batch.t_us.max()))
-    return (None if first is None else last - first), list(reader.warnings)
+        if first is None:
+            first = last = before = int(batch.t_us[0])
+        gaps += _gaps(batch.t_us, before)
+        first, last = min(first, int(batch.t_us.min())), max(last, int(batch.t_us.max()))
+        before = int(batch.t_us[-1])
+    return (None if first is None else last - first), [*reader.warnings, *gaps[:1]]
+
+
+def _gaps(t_us: NDArray[np.int64], before_us: int) -> Iterator[str]:
+    """What is odd about long times without an event, after one at `before_us`."""
+    for k in np.flatnonzero(np.diff(t_us, prepend=before_us) > LONGEST_GAP_US):
+        from_us = int(t_us[k - 1]) if k else before_us
+        seconds = (int(t_us[k]) - from_us) / 1e6
+        yield (
+            f"there is no event from {from_us:,} to {t_us[k]:,} us ({seconds:,.0f} s): "
+            "its clock jumped, or the file is damaged"
+        )
 
 
 def _first_of(pairs: Pairs) -> NDArray[np.uint8]:

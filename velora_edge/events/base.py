@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 BATCH_EVENTS = 1 << 17
 FAR_AHEAD_US = 1 << 62
 """Later than any event."""
+LONGEST_GAP_US = 60_000_000
+"""A camera is never silent for so long: its clock jumped, or the file is damaged."""
 
 
 class FrameAccumulator(Protocol):
