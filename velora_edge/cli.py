@@ -33,6 +33,7 @@ COMMANDS = {
     ),
     "build": ("velora_edge.commands.build", "command", "build a bundle's TensorRT engines for this machine"),
     "cameras": ("velora_edge.commands.cameras", "command", "list the cameras that are attached"),
+    "sync": ("velora_edge.commands.sync", "command", "find the offset between events and a video"),
     "doctor": ("velora_edge.commands.doctor", "command", "tell what this machine has, and what is missing"),
 }
 
