@@ -136,6 +136,8 @@ def make_accelerator(config: OptimSection) -> Accelerator:
     on_cpu = config.device == "cpu" or not torch.cuda.is_available()
     if config.precision == "fp16" and on_cpu:
         raise ConfigError(["train.precision: fp16 needs a GPU; use bf16 or fp32 on a CPU"])
+    # Gradients of clips that are learned become denormal, and a CPU is half as fast with such numbers.
+    torch.set_flush_denormal(True)
     if not is_launched():
         # accelerate keeps the first one's settings for the life of the process; a process may train again.
         AcceleratorState._reset_state(reset_partial_state=True)
