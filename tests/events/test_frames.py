@@ -8,12 +8,36 @@ import pytest
 from tests.events import words as w
 from velora_edge import open_events
 from velora_edge.bundle import EventInput
+from velora_edge.datatypes import EventBatch
 from velora_edge.events import raw_index
 from velora_edge.events.frames import count_frames, pack_frames
 from velora_edge.events.raw import RawStream
 from velora_edge.events.raw_index import RawIndex
+from velora_edge.events.writers import open_writer
 
 HEADER = b"% evt 3.0\n% geometry 40x8\n% end\n"
+
+
+WRONG = [
+    "1 event comes before the first time word; it has no time and was dropped",
+    "1 trigger edge comes before the first time word and was dropped",
+    "1 event comes before the first address that it refers to and was dropped",
+    "673 events lie outside the sensor of 40x8 and were dropped",  # 95 vectors' 7 last columns, and 8
+    "the time steps back 2 times; the events keep the camera's times",
+    "95 words are of no type that EVT3 has and were passed over",
+    "95 padding words (0x9999) were passed over",
+    "the recording was cut off within a word: dropped 1 of the 2 bytes of its last one",
+]
+
+
+def write_times(path, times_us):
+    """EVT2: events at these times, 40x8 pixels."""
+    n = len(times_us)
+    x, y = (np.arange(n) % side for side in (40, 8))
+    batch = EventBatch(np.array(times_us), x.astype(np.uint16), y.astype(np.uint16), np.ones(n, np.uint8))
+    with open_writer(path, "EVT2", width=40, height=8) as writer:
+        writer.write(batch)
+    return path
 
 
 @pytest.fixture
@@ -63,7 +87,7 @@ def test_a_recording_without_events_has_no_count_frames(tmp_path):
 )
 def test_several_threads_give_the_frames_of_one(shared_events, monkeypatch, name, threads):
     monkeypatch.setattr(raw_index, "SPACING_BYTES", 1 << 13)
-    monkeypatch.setattr("velora_edge.events.frames.GROUP_BYTES", 1 << 14)
+    monkeypatch.setattr("velora_edge.events.frame_threads.GROUP_BYTES", 1 << 14)
     reader = open_events(shared_events / name)
     with reader.stream() as stream:
         start_us = stream.t_next_us
@@ -112,7 +136,7 @@ def test_a_walk_from_any_checkpoint_goes_on_as_from_the_start(shared_events, mon
 
 def test_time_that_goes_back_does_not_change_the_windows(tmp_path, monkeypatch):
     monkeypatch.setattr(raw_index, "SPACING_BYTES", 8)
-    monkeypatch.setattr("velora_edge.events.frames.GROUP_BYTES", 8)
+    monkeypatch.setattr("velora_edge.events.frame_threads.GROUP_BYTES", 8)
     words = [w.addr_y(1)]
     for high in [*range(4090, 4096), *range(9), 7, 6, *range(7, 20), 15, 16, *range(18, 30)]:
         words += [w.time_high(high), w.time_low(5), w.addr_x(high % 40), w.base_x(3), w.vect_12(7)]
@@ -123,6 +147,64 @@ def test_time_that_goes_back_does_not_change_the_windows(tmp_path, monkeypatch):
     several = [frame.copy() for frame in count_frames(reader, 3000, 3)]
     assert len(one) == len(several) == 48
     assert all(map(np.array_equal, one, several))
+
+
+@pytest.fixture
+def small_groups(monkeypatch):
+    """Each thread gets a few words at a time."""
+    monkeypatch.setattr(raw_index, "SPACING_BYTES", 16)
+    monkeypatch.setattr("velora_edge.events.frame_threads.GROUP_BYTES", 16)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_is_wrong_is_told_alike_by_any_number_of_threads(tmp_path, small_groups, threads):
+    words = [w.addr_x(1, 1), w.edge(1, 1), w.time_high(0), w.time_low(1), w.addr_x(3, 1), w.addr_y(1)]
+    for high in [*range(60), 58, 57, *range(57, 90)]:
+        words += [w.time_high(high), w.time_low(5), w.addr_x(high % 44, 1), 0x9999, 0xB000]
+        words += [w.base_x(35, 1), w.vect_12(0xFFF)]
+    path = tmp_path / "recording.raw"
+    path.write_bytes(HEADER + w.evt3(*words) + b"\x01")
+    reader = open_events(path)
+    frames = list(count_frames(reader, 3000, threads))
+    assert len(frames) > 100
+    assert reader.warnings == WRONG
+    again = open_events(path)
+    edges = range(0, 500_000, 2500)
+    assert len(list(pack_frames(again, edges, EventInput(), (8, 8), threads))) == 199
+    assert again.warnings == WRONG
+    early = open_events(path)
+    list(pack_frames(early, range(0, 100_000, 2500), EventInput(), (8, 8), threads))
+    assert early.warnings == []  # the end was not reached
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_windows_of_a_long_gap_are_left_out_and_told(tmp_path, small_groups, threads):
+    days_us = 2 * 24 * 3600 * 1_000_000
+    path = write_times(tmp_path / "e.raw", [*range(0, 60_000, 500), *range(days_us, days_us + 60_000, 500)])
+    reader = open_events(path)
+    counts = [int(frame.sum()) for frame in count_frames(reader, 1000, threads)]
+    assert counts == [2] * 120
+    assert reader.warnings == [
+        "there is no event from 60,000 to 172,800,000,000 us (172,800 s): "
+        "172,799,940 empty windows were left out"
+    ]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("gap_us", [59_900_000, 60_000_000, 60_100_000, 75_000_000])
+def test_only_windows_of_gaps_of_more_than_a_minute_are_left_out(tmp_path, small_groups, gap_us, threads):
+    begins = (0, 1_000_000 + gap_us, 2_000_000 + 3 * gap_us)
+    times = [begin + t for begin in begins for t in range(0, 1_000_000, 5000)]
+    reader = open_events(write_times(tmp_path / "e.raw", times))
+    every = [int(frame.sum()) for frame in count_frames(reader, 100_000, threads, longest_gap_us=None)]
+    assert len(every) == 30 + 3 * gap_us // 100_000
+    assert reader.warnings == []
+    given = [int(frame.sum()) for frame in count_frames(reader, 100_000, threads)]
+    long = 2 * gap_us // 100_000 + (gap_us // 100_000 if gap_us > 60_000_000 else 0)
+    assert len(given) == len(every) - long
+    assert [n for n in given if n] == [n for n in every if n] == [20] * 30
+    (warning,) = reader.warnings
+    assert warning.endswith(f"{long:,} empty windows were left out")
 
 
 def test_a_checkpoint_far_from_rows_and_bases_still_finds_them(tmp_path, monkeypatch):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from velora_edge.datatypes import TriggerBatch
     from velora_edge.events._sink_kernels import ArraySink
     from velora_edge.events.base import EventTap, FrameAccumulator
@@ -78,6 +80,10 @@ class RawReader(EventReader):
             self._triggers = stream.take_triggers()
         return batch
 
+    def note(self, sentences: list[str]) -> None:
+        """Keep warnings, each once."""
+        self.warnings.extend(sentence for sentence in sentences if sentence not in self.warnings)
+
     def new_walker(self) -> RawWalker:
         """A walker for the file's words, before the first."""
         return RawWalker(self.encoding, (self.width, self.height), self.is_legacy)
@@ -105,10 +111,12 @@ class RawStream(EventStream):
     Args:
         reader: of the file.
         checkpoint: where to begin.
+        notes: tell the reader at the end what is wrong with the file; whoever walks over parts of it sums up.
     """
 
-    def __init__(self, reader: RawReader, checkpoint: Checkpoint = START) -> None:
+    def __init__(self, reader: RawReader, checkpoint: Checkpoint = START, *, notes: bool = True) -> None:
         self.width, self.height = reader.width, reader.height
+        self._notes, self._is_at_end = notes, False
         self._reader = reader
         self._walker = reader.new_walker()
         resume(self._walker, reader, checkpoint)
@@ -174,12 +182,19 @@ class RawStream(EventStream):
         self._reader.done = self._file.position / size if size else None
         if not more:
             self._file.close()
-            self._note_losses()
+            self._is_at_end = True
+            if self._notes:
+                self._reader.note(self._walker.warnings())
         return more
 
-    def _note_losses(self) -> None:
-        known = self._reader.warnings
-        known.extend(sentence for sentence in self._walker.warnings() if sentence not in known)
+    def losses(self) -> NDArray[np.int64]:
+        """How often each thing that can be wrong was met so far, see `RawWalker.losses`."""
+        return self._walker.losses()
+
+    @property
+    def cut_bytes(self) -> int | None:
+        """Bytes of a last word that was cut off; None while the file's end was not reached."""
+        return self._walker.cut_bytes if self._is_at_end else None
 
     def close(self) -> None:
         """Let go of the file."""

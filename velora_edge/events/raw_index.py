@@ -97,10 +97,18 @@ class RawIndex:
 
     def find(self, t_us: int) -> Checkpoint:
         """The last checkpoint before which there is no event at `t_us` or later."""
+        return self.checkpoints[max(self._place_after(t_us) - 1, 0)]
+
+    def latest_near(self, t_us: int) -> int:
+        """No event from the checkpoint that is found for `t_us` to the next one is later than this."""
+        place = self._place_after(t_us)
+        return self.checkpoints[place].before_us if place < len(self.checkpoints) else self.latest_us
+
+    def _place_after(self, t_us: int) -> int:
+        """Number of the first checkpoint before which there may be an event at `t_us` or later."""
         while not self.is_complete and self.latest_us < t_us:
             self._scan()
-        place = bisect.bisect_left(self.checkpoints, t_us, key=lambda checkpoint: checkpoint.before_us)
-        return self.checkpoints[max(place - 1, 0)]
+        return bisect.bisect_left(self.checkpoints, t_us, key=lambda checkpoint: checkpoint.before_us)
 
     def _scan(self) -> None:
         if not self._walker.fill(self._file.read_into):

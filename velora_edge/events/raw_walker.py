@@ -184,17 +184,34 @@ class RawWalker:
             self._taken.append(TriggerBatch(edges.t_us[:n].copy(), edges.id[:n].copy(), edges.p[:n].copy()))
             self.state[s.EDGES] = 0
 
-    def warnings(self) -> list[str]:
-        """What was lost or odd so far, one sentence each."""
+    @property
+    def cut_bytes(self) -> int:
+        """Bytes at the end of what was read that are no whole word."""
+        return self._rest.stop - self._rest.start
+
+    def losses(self) -> NDArray[np.int64]:
+        """How often each thing that can be wrong was met so far; sums of several walks may be described."""
+        return np.array([self.state[place] for place, _, _ in _SENTENCES], np.int64)
+
+    def describe(self, losses: NDArray[np.int64], cut_bytes: int) -> list[str]:
+        """What was lost or odd, one sentence each.
+
+        Args:
+            losses: see `losses`.
+            cut_bytes: at the recording's end.
+        """
         found = []
-        for place, one, many in _SENTENCES:
-            n = int(self.state[place])
+        for n, (_, one, many) in zip(losses.tolist(), _SENTENCES, strict=True):
             if n:
                 text = one if n == 1 else many
                 found.append(text.format(n=n, sensor="x".join(map(str, self.sensor)), encoding=self.encoding))
-        if self._rest.stop > self._rest.start:
+        if cut_bytes:
             found.append(
-                f"the recording was cut off within a word: dropped {self._rest.stop - self._rest.start} "
+                f"the recording was cut off within a word: dropped {cut_bytes} "
                 f"of the {self._word_bytes} bytes of its last one"
             )
         return found
+
+    def warnings(self) -> list[str]:
+        """What was lost or odd so far, one sentence each."""
+        return self.describe(self.losses(), self.cut_bytes)
