@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from velora_runtime.recording.items import Compressed, Edges, Picture, Said, Wor
 from velora_runtime.recording.recent import Recent
 from velora_runtime.recording.recorder import Recorder
 from velora_runtime.recording.results import RecordOptions
+from velora_runtime.recording.slabs import Slabs
 from velora_runtime.recording.taps import RecordedStream
 from velora_runtime.recording.words import Place, WordFormat
 from velora_runtime.recording.writer import RecordingWriter
@@ -236,6 +238,32 @@ def test_a_clock_that_begins_anew_empties_the_last_seconds() -> None:
     for t_us in (5_000_000, 5_000_500, 10):
         recent.add(said(t_us))
     assert [item.t_us for item in recent.items()] == [10]
+
+
+def test_what_is_kept_is_what_came_and_nobody_can_change_it() -> None:
+    recent = Recent(keep_us=1000, room_bytes=1 << 20)
+    came = Words(FORM, bytes(range(200)), Place(5), 0)
+    recent.add(came)
+    recent.add(Compressed(b"jpeg", 6))
+    kept, picture = recent.items()
+    assert isinstance(kept, Words)
+    assert isinstance(picture, Compressed)
+    assert (kept, bytes(picture.jpeg)) == (came, b"jpeg")
+    assert isinstance(kept.data, memoryview)
+    assert kept.data.readonly
+
+
+def test_the_memory_of_the_last_seconds_goes_back_with_the_last_piece_on_it() -> None:
+    slabs = Slabs(slab_bytes=8)
+    pieces = [slabs.keep(bytes([k] * 4)) for k in range(4)]  # two slabs of two pieces
+    large = slabs.keep(bytes(20))
+    slab = [weakref.ref(piece.obj) for piece in (*pieces, large)]
+    assert slab[0]() is slab[1]() is not slab[2]() is slab[3]() is not slab[4]()
+    assert [bytes(piece) for piece in pieces] == [bytes([k] * 4) for k in range(4)]
+    del pieces[0]
+    assert slab[0]() is not None
+    del pieces[0]
+    assert (slab[0](), slab[2]() is not None, len(large)) == (None, True, 20)
 
 
 def test_a_compressed_picture_is_nearly_the_picture() -> None:

@@ -30,7 +30,7 @@ class Words:
     """
 
     form: WordFormat
-    data: bytes
+    data: bytes | memoryview
     place: Place | None
     number: int
     shift_us: int = 0
@@ -86,7 +86,7 @@ class Picture:
 class Compressed:
     """An RGB frame as JPEG, a tenth of its size."""
 
-    jpeg: bytes
+    jpeg: bytes | memoryview
     t_us: int
 
     @classmethod

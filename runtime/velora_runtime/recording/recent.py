@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from velora_runtime.recording.items import Compressed, Edges, Said, Words
+from velora_runtime.recording.slabs import Slabs
 
 if TYPE_CHECKING:
     from velora_runtime.recording.items import Piece
@@ -17,6 +19,7 @@ class Recent:
     """Pieces of the last `keep_us`, fewer where they would take more than `room_bytes`.
 
     A chunk of words tells the time before its events, so it is kept until the chunk after it is too old.
+    Words and pictures lie in memory of their own, not on the heap.
 
     Single-threaded: whoever adds.
 
@@ -28,6 +31,7 @@ class Recent:
     def __init__(self, keep_us: int, room_bytes: int) -> None:
         self.keep_us, self.room_bytes = keep_us, room_bytes
         self.held_bytes = 0
+        self._slabs = Slabs()
         self._words: deque[Words] = deque()
         self._others: deque[Compressed | Edges | Said] = deque()
         self._reached_us: dict[bool, int] = {}
@@ -43,7 +47,9 @@ class Recent:
                 self._forget_all()
             self._reached_us[is_words] = item.t_us
         if isinstance(item, Words):
-            self._words.append(item)
+            self._words.append(replace(item, data=self._slabs.keep(item.data)))
+        elif isinstance(item, Compressed):
+            self._others.append(replace(item, jpeg=self._slabs.keep(item.jpeg)))
         else:
             self._others.append(item)
         self.held_bytes += item.n_bytes

@@ -96,7 +96,7 @@ class WordShifter:
         if place is not None:
             self._decoder.feed(lead_in(form, place))
 
-    def shift(self, data: bytes) -> tuple[Place, bytes] | None:
+    def shift(self, data: bytes | memoryview) -> tuple[Place, bytes] | None:
         """Where the new stream stands before these words, and the words; None where no event is in them.
 
         Raises:

@@ -127,7 +127,7 @@ def lead_in(form: WordFormat, place: Place, after_us: int | None = None) -> byte
     return np.array(words, "<u2").tobytes()
 
 
-def time_after(form: WordFormat, place: Place | None, data: bytes) -> int | None:
+def time_after(form: WordFormat, place: Place | None, data: bytes | memoryview) -> int | None:
     """The time that a decoder which stood at `place` has reached after these words; None if it saw none."""
     walker = RawWalker(form.encoding, form.sensor, form.is_legacy)
     rest = memoryview((b"" if place is None else lead_in(form, place)) + data)
