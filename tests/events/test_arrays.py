@@ -64,6 +64,23 @@ def test_events_out_of_order_are_kept_in_order_of_the_file_and_counted():
     assert reader.warnings == ["2 events are earlier than one before them, by up to 2 us"]
 
 
+@pytest.mark.parametrize("t_us", [2**62, 2**63 - 1, -(2**62), -(2**63)])
+def test_events_with_times_that_no_clock_shows_are_dropped_and_counted(t_us):
+    reader = Arrays(batch((t_us, 0, 0, 1), (5, 1, 0, 1)), batch((t_us, 9, 9, 1), (6, 2, 0, 1)))
+    assert [event[:2] for event in rows(reader.read())] == [(5, 1), (6, 2)]
+    assert reader.warnings == [
+        "1 events lie outside the sensor of 4x2 and were dropped",
+        "2 events have a time that no clock shows and were dropped",
+    ]
+
+
+@pytest.mark.parametrize("t_us", [2**62 - 1, -(2**62) + 1])
+def test_times_of_any_clock_are_kept(t_us):
+    reader = Arrays(batch((t_us, 0, 0, 1), (t_us, 1, 0, 1)))
+    assert [event[0] for event in rows(reader.read())] == [t_us, t_us]
+    assert reader.warnings == []
+
+
 def test_windows_end_before_their_end_and_go_on_across_batches():
     stream, frame = Arrays(FIRST, SECOND).stream(), new_frame()
     assert (stream.t_next_us, stream.accumulate_until(2, frame), stream.t_next_us) == (1, 1, 2)
@@ -123,11 +140,12 @@ def test_an_empty_recording_has_no_events_and_no_windows():
 @pytest.mark.parametrize("name", ["inspect_events", "find_end"])
 def test_compiled_and_plain_python_agree(name):
     rng = np.random.default_rng(1)
-    t, x, y = rng.integers(0, 50, 200), rng.integers(0, 9, 200), rng.integers(0, 9, 200)
+    t = rng.choice([*range(50), 2**62, -(2**62)], 200)
+    x, y = rng.integers(0, 9, 200), rng.integers(0, 9, 200)
     compiled = getattr(kernels, name)
     results = []
     for function in (compiled, compiled.py_func):
-        seen = np.array([20, 1, 2, 3])
+        seen = np.array([20, 1, 2, 3, 4])
         if name == "find_end":
             results.append([int(function(t, 3, t1_us)) for t1_us in (0, 10, 49, 50)])
         else:

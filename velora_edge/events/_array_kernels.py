@@ -10,27 +10,39 @@ from velora_edge.events._compile import kernel
 from velora_edge.events._frame_kernels import add_event, find_cell
 from velora_edge.events._lend import lend
 
-# Places in the `seen` array, int64[4].
-LAST_US, OUTSIDE, LATE, LATEST_US = range(4)
+# Places in the `seen` array, int64[5].
+LAST_US, OUTSIDE, LATE, LATEST_US, TIMELESS = range(5)
+FARTHEST_US = (1 << 62) - 1
+"""Times beyond this, either way, are no times: the difference of two would not fit."""
 
 
 @kernel
 def inspect_events(t_us: Any, x: Any, y: Any, width: Any, height: Any, seen: Any) -> Any:
-    """Count the events that lie outside the sensor or are earlier than one before; return the former."""
+    """Count the events that are not on the sensor, have no time, or are earlier than one before.
+
+    Returns:
+        How many are one of the first two.
+    """
     last = seen[LAST_US]
-    late, latest, outside = np.int64(0), seen[LATEST_US], np.int64(0)
+    late, latest, outside, timeless = np.int64(0), seen[LATEST_US], np.int64(0), np.int64(0)
     for i in range(len(t_us)):
         outside += np.int64((x[i] >= width) | (y[i] >= height))
         t = t_us[i]
         if t < last:
-            late += 1
-            latest = max(latest, last - t)
+            if t < -FARTHEST_US:
+                timeless += 1
+            else:
+                late += 1
+                latest = max(latest, last - t)
+        elif t > FARTHEST_US or t < -FARTHEST_US:
+            timeless += 1
         else:
             last = t
     seen[LAST_US], seen[LATEST_US] = last, latest
     seen[OUTSIDE] += outside
     seen[LATE] += late
-    return outside
+    seen[TIMELESS] += timeless
+    return outside + timeless
 
 
 @kernel

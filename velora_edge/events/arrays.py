@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from velora_edge.events.base import EventTap, FrameAccumulator
 
 _LONG_AGO = np.iinfo(np.int64).min
@@ -92,23 +94,32 @@ class ArrayReader(EventReader):
 
 
 class CheckedBatches:
-    """Batches without the events that lie outside the sensor; empty batches are left out.
+    """Batches without the events that lie outside the sensor or have no time; empty batches are left out.
 
     Iterate once; `warnings` is complete after that.
     """
 
     def __init__(self, batches: Iterator[EventBatch], width: int, height: int) -> None:
         self._batches, self._width, self._height = batches, width, height
-        self._seen = np.array([_LONG_AGO, 0, 0, 0], np.int64)
+        self._seen = np.array([_LONG_AGO, 0, 0, 0, 0], np.int64)
 
     def __iter__(self) -> Iterator[EventBatch]:
         for batch in self._batches:
-            outside = kernels.inspect_events(
+            unusable = kernels.inspect_events(
                 batch.t_us, batch.x, batch.y, self._width, self._height, self._seen
             )
-            inside = batch[(batch.x < self._width) & (batch.y < self._height)] if outside else batch
-            if len(inside):
-                yield inside
+            usable = batch[self._are_usable(batch)] if unusable else batch
+            if len(usable):
+                yield usable
+
+    def _are_usable(self, batch: EventBatch) -> NDArray[np.bool_]:
+        limit = kernels.FARTHEST_US
+        return (
+            (batch.x < self._width)
+            & (batch.y < self._height)
+            & (batch.t_us >= -limit)
+            & (batch.t_us <= limit)
+        )
 
     def warnings(self) -> list[str]:
         """What was odd so far, one sentence each."""
@@ -118,6 +129,8 @@ class CheckedBatches:
             sentences.append(
                 f"{outside:,} events lie outside the sensor of {self._width}x{self._height} and were dropped"
             )
+        if timeless := int(self._seen[kernels.TIMELESS]):
+            sentences.append(f"{timeless:,} events have a time that no clock shows and were dropped")
         if late:
             latest = int(self._seen[kernels.LATEST_US])
             sentences.append(f"{late:,} events are earlier than one before them, by up to {latest:,} us")
