@@ -122,3 +122,27 @@ def with_contents(
         )
         at += 8 + len(packet)
     return recording(streams, packets, table_at=end) + prefixed(table({0: tables(entries)}), b"FTAB")
+
+
+def davis(
+    event_times_us: Sequence[int],
+    frame_times_us: Sequence[int],
+    *,
+    size: tuple[int, int] = (16, 8),
+    cameras: Sequence[str] = ("DAVIS346_1",),
+) -> bytes:
+    """Both cameras of a DAVIS: events one after the other over the sensor, grey frames of 10 k.
+
+    Frame k was exposed for 2 ms around its time. A further camera has the same frames, 100 brighter.
+    """
+    width, height = size
+    rows = [(t, k % width, k % height, k % 2) for k, t in enumerate(event_times_us)]
+    streams = [stream(0, "EVTS", source=cameras[0], size=size)]
+    packets = [(0, events(rows[i : i + 100])) for i in range(0, len(rows), 100)]
+    for number, camera in enumerate(cameras, 1):
+        streams.append(stream(number, "FRME", source=camera, size=size))
+        for k, t in enumerate(frame_times_us):
+            fields = {0: t, 3: t - 1000, 4: t + 1000, 5: 0, 6: width, 7: height}
+            pixels = bytes([(10 * k + 100 * (number - 1)) % 256]) * (width * height)
+            packets.append((number, frame(fields, pixels)))
+    return recording(streams, packets)

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from velora_edge.events.base import EventReader
 
 
+_OPTIONAL = ("hot_pixels", "frames")
+
+
 @dataclass(frozen=True, slots=True)
 class EventFacts:
     """What `velora info --json` prints of a recording; times are None where it holds no events.
 
-    `hot_pixels` is there only where they were looked for.
+    `frames` is there only where the camera took any, `hot_pixels` only where they were looked for.
     """
 
     format: str
@@ -37,13 +40,12 @@ class EventFacts:
     triggers: int
     warnings: list[str]
     hot_pixels: int | None = None
+    frames: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The facts that are known, for JSON."""
         said = asdict(self)
-        if self.hot_pixels is None:
-            del said["hot_pixels"]
-        return said
+        return {name: value for name, value in said.items() if name not in _OPTIONAL or value is not None}
 
     def rows(self) -> list[tuple[str, str]]:
         """The facts for people: name and value."""
@@ -58,6 +60,8 @@ class EventFacts:
             if self.duration_us:
                 rows.append(("rate", f"{self.events / self.duration_us:,.3f} million events a second"))
         rows.append(("triggers", f"{self.triggers:,}"))
+        if self.frames is not None:
+            rows.append(("frames", f"{self.frames:,}, on the events' clock; see velora-live --rgb"))
         if self.hot_pixels is not None:
             rows.append(("hot pixels", f"{self.hot_pixels:,} of {self.width * self.height:,}"))
         rows += [("warning" if self.warnings else "warnings", text) for text in self.warnings or ["none"]]
@@ -130,6 +134,7 @@ def read_facts(reader: EventReader, look: Look | None = None) -> EventFacts:
         first_us = low if first_us is None else min(first_us, low)
         last_us = high if last_us is None else max(last_us, high)
     triggers = _count_between(reader.triggers().t_us, span)
+    frames = _count_frames(reader, span)
     duration_us = None if first_us is None or last_us is None else last_us - first_us
     warnings = list(reader.warnings)
     if not events:
@@ -139,7 +144,7 @@ def read_facts(reader: EventReader, look: Look | None = None) -> EventFacts:
         hot = counts.write_hot_pixels(look.hot_pixels, duration_us or 0)
     return EventFacts(
         reader.format, reader.width, reader.height, events, on, events - on, first_us, last_us,
-        duration_us, triggers, warnings, hot,
+        duration_us, triggers, warnings, hot, frames,
     )  # fmt: skip
 
 
@@ -171,6 +176,14 @@ def _span(reader: EventReader, look: Look) -> tuple[int, int | None] | None:
         return None
     start_us = first_us + round(look.start_s * 1e6)
     return start_us, None if look.duration_s is None else start_us + round(look.duration_s * 1e6)
+
+
+def _count_frames(reader: EventReader, span: tuple[int, int | None] | None) -> int | None:
+    """How many frames an AEDAT4 file's camera took; None where it took none."""
+    if not getattr(reader, "has_frames", False):
+        return None
+    frames = reader.frames()  # type: ignore[attr-defined]  # of AEDAT4's reader
+    return _count_between(np.array([frame.t_us for frame in frames], np.int64), span)
 
 
 def _count_between(t_us: NDArray[np.int64], span: tuple[int, int | None] | None) -> int:

@@ -19,12 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from numpy.typing import NDArray
     from velora_runtime.sources.base import RGBSource
 
     from velora_edge.bundle import Manifest
     from velora_edge.data.clips import ClipSpec
-    from velora_edge.datatypes import RGBFrame
     from velora_edge.events.base import EventReader, EventStream
 
     Instants = Iterator[tuple[int, Placed | None]]
@@ -51,7 +49,7 @@ class RuntimePacker:
 
     def video_length_us(self, video: Path) -> int:
         """From a video's first frame to the end of its last one, as long as the ones before it."""
-        times = _times_us(video)
+        times = _open(video).times_us()
         if len(times) < 2:
             return 0
         return int(times[-1] - times[0] + np.median(np.diff(times)))
@@ -68,9 +66,6 @@ def _windows(stream: EventStream, first_us: int, spec: ClipSpec) -> Instants:
 
 def _frames(reader: EventReader, video: Path, first_us: int) -> Instants:
     """Pictures on the event clock, with their instants."""
-    if video == reader.path:
-        yield from ((frame.t_us, Placed(frame, frame.t_us)) for frame in _frames_in(reader))
-        return
     source = _open(video)
     sync = choose_sync(SyncOptions(), source, reader, first_us)
     for frame in source:
@@ -83,18 +78,6 @@ def _open(video: Path) -> RGBSource:
     source = open_rgb_source(str(video))
     assert source is not None
     return source
-
-
-def _frames_in(reader: EventReader) -> Iterator[RGBFrame]:
-    frames: Iterator[RGBFrame] = reader.frames()  # type: ignore[attr-defined]  # of AEDAT4's reader
-    return frames
-
-
-def _times_us(video: Path) -> NDArray[np.int64]:
-    if video.suffix.lower() == ".aedat4":
-        with open_events(video) as reader:
-            return np.array([frame.t_us for frame in _frames_in(reader)], np.int64)
-    return _open(video).times_us()
 
 
 def _view(packed: Packed, t_us: int) -> PackedPair:

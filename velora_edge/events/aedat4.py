@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from velora_edge.datatypes import EventBatch, RGBFrame, TriggerBatch
+from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import RecordingError
 from velora_edge.events.aedat4_container import Aedat4File, Aedat4Stream
+from velora_edge.events.aedat4_frames import read_frames
 from velora_edge.events.arrays import ArrayReader
 from velora_edge.events.column_reader import measure_sensor
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from velora_edge.datatypes import RGBFrame
     from velora_edge.events.flatbuffer import Table
 
 # Schemas: gitlab.com/inivation/dv/dv-processing, include/dv-processing/data. Fields by their numbers.
@@ -29,17 +31,8 @@ _EVENT = np.dtype(
         "itemsize": 16,
     }
 )
-_TIMESTAMP, _EXPOSURE_START, _EXPOSURE_END, _FORMAT, _WIDTH, _HEIGHT, _PIXELS, _EXPOSURE = (
-    0,
-    3,
-    4,
-    5,
-    6,
-    7,
-    10,
-    11,
-)
-_ELEMENTS, _KIND = 0, 1
+_TIMESTAMP, _KIND = 0, 1
+_ELEMENTS = 0
 
 # Type of trigger: input and edge. 0 is the external signal, 1 the camera's own generator; a pulse rises.
 _EDGES = {1: (0, 1), 2: (0, 0), 3: (0, 1), 4: (1, 1), 5: (1, 0)}
@@ -111,25 +104,9 @@ class Aedat4Reader(ArrayReader):
         return self._beside("FRME") is not None
 
     def frames(self) -> Iterator[RGBFrame]:
-        """The camera's frames, uint8[H, W, 3] RGB, in file order, timed at mid-exposure on the events' clock.
-
-        Grey frames get three equal channels, 16-bit ones keep their upper 8 bits. Damaged frames are left
-        out and told; `seq` counts them, so there is a gap.
-        """
+        """The camera's frames, see `read_frames`; none where it took none."""
         stream = self._beside("FRME")
-        if stream is None:
-            return
-        for seq, packet in enumerate(self._file.packets(stream.number, "FRME")):
-            frame = self._frame(packet, seq)
-            if frame is not None:
-                yield frame
-
-    def _frame(self, packet: Table, seq: int) -> RGBFrame | None:
-        try:
-            return RGBFrame(_image(packet), _mid_exposure_us(packet), seq)
-        except RecordingError as error:
-            self.warn(f"frame {seq} was left out ({error.problem})")
-            return None
+        return iter(()) if stream is None else read_frames(self._file, stream, self.warn)
 
     def _events(self, packet: Table) -> NDArray[np.void]:
         try:
@@ -177,33 +154,6 @@ class Aedat4Reader(ArrayReader):
             (s for s in self._file.streams.values() if s.kind == kind and s.source == self._stream.source),
             None,
         )
-
-
-def _mid_exposure_us(frame: Table) -> int:
-    """Older files give start and end of the exposure, newer ones its start and its length."""
-    start, end = frame.number(_EXPOSURE_START, "q"), frame.number(_EXPOSURE_END, "q")
-    if 0 < start <= end:
-        return (start + end) // 2
-    return frame.number(_TIMESTAMP, "q") + max(frame.number(_EXPOSURE, "q"), 0) // 2
-
-
-def _image(frame: Table) -> NDArray[np.uint8]:
-    """The pixels as RGB; the format is OpenCV's type: 3 bits for the depth, then the channels less one."""
-    code, width, height = frame.number(_FORMAT, "b"), frame.number(_WIDTH, "h"), frame.number(_HEIGHT, "h")
-    depth, channels = code & 7, (code >> 3) + 1
-    if depth not in (0, 2) or channels not in (1, 3, 4):
-        raise RecordingError(f"expected 8- or 16-bit pixels of 1, 3 or 4 channels, got OpenCV type {code}")
-    pixels = frame.array(_PIXELS, np.dtype(np.uint8))
-    if depth == 2:
-        pixels = pixels[1::2]
-    if width <= 0 or height <= 0 or len(pixels) != width * height * channels:
-        raise RecordingError(
-            f"expected {width}x{height} pixels of {channels} channels, got {len(pixels)} values"
-        )
-    image = pixels.reshape(height, width, channels)
-    if channels == 1:
-        return np.repeat(image, 3, axis=2)
-    return np.ascontiguousarray(image[:, :, 2::-1])
 
 
 def refuse_older_aedat(path: Path, *, sensor: tuple[int, int] | None = None) -> ArrayReader:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from velora_edge.errors import SourceError
 from velora_runtime.recording.folder import is_recording, read_recording
+from velora_runtime.sources.aedat4_frames import holds_aedat4
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,7 @@ _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 RGB_SOURCES: list[tuple[Callable[[str], bool], str, str]] = [
     (is_recording, "velora_runtime.sources.recorded_video", "RecordedVideo"),
     (lambda text: Path(text).is_dir(), "velora_runtime.sources.image_folder", "ImageFolder"),
+    (holds_aedat4, "velora_runtime.sources.aedat4_frames", "Aedat4Frames"),
     (lambda text: Path(text).is_file(), "velora_runtime.sources.video_file", "VideoFile"),
 ]
 """Who claims a string, and the module and class that open it; the first that claims it is taken."""
@@ -46,7 +48,11 @@ def open_rgb_source(text: str) -> RGBSource | None:
         if claims(text):
             source: Any = getattr(importlib.import_module(module), name)
             return cast("RGBSource", source(text))
-    raise _unknown(text, "RGB", "a video file, a folder of images with timestamps.txt, or none")
+    raise _unknown(
+        text,
+        "RGB",
+        "a video file, an AEDAT4 file with frames, a folder of images with timestamps.txt, or none",
+    )
 
 
 def open_event_source(text: str, sensor: tuple[int, int] | None = None) -> EventReader | None:
