@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 
-SLAB_BYTES = 4 << 20
+SLAB_BYTES = 1 << 20
 
 
 class Slabs:
