@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -13,6 +14,7 @@ from velora_edge import open_events
 from velora_edge.bundle import EventInput
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import VeloraError
+from velora_edge.events.frames import count_frames
 from velora_edge.events.raw import RawReader
 from velora_edge.events.raw_decoder import RawDecoder, new_arrays
 from velora_edge.events.registration import RegistrationMap
@@ -28,6 +30,8 @@ _MOST_WINDOWS = 20
 _MOST_PIECES = 50
 _LARGEST = 1 << 22
 """Pixels of a sensor for which frames are made: a full table for 65536 x 65536 pixels fits no memory."""
+_LARGEST_COUNTED = 1 << 19
+_MOST_COUNTED = 40
 
 
 class WrittenBesideError(AssertionError):
@@ -88,6 +92,7 @@ def check_file(path: Path, rng: random.Random) -> str:
                 _resume(reader, rng)
                 if isinstance(reader, RawReader):
                     _split(reader, rng)
+                    _by_threads(path, rng)
         except VeloraError:
             return "refused"
     return "events"
@@ -144,6 +149,24 @@ def _resume(reader: Any, rng: random.Random) -> None:
                 assert (ours.x == expected.x).all()
             if not len(ours) or not len(expected):
                 return
+
+
+def _by_threads(path: Path, rng: random.Random) -> None:
+    """Several threads give the frames and the warnings of one."""
+    window_us, found = rng.choice((10**5, 10**7, 10**9)), []
+    for threads in (1, 3):
+        with (
+            open_events(path) as reader,
+            mock.patch("velora_edge.events.raw_index.SPACING_BYTES", 512),
+            mock.patch("velora_edge.events.frame_threads.GROUP_BYTES", 2048),
+        ):
+            if reader.width * reader.height > _LARGEST_COUNTED:
+                return
+            frames = count_frames(reader, window_us, threads)
+            sums = [frame.sum(axis=(1, 2)).tolist() for frame in islice(frames, _MOST_COUNTED)]
+            is_whole = len(sums) < _MOST_COUNTED
+            found.append((sums, reader.warnings if is_whole else []))
+    assert found[0] == found[1]
 
 
 def _split(reader: RawReader, rng: random.Random) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tests.events import aedat4_writer
 from tests.events import test_hostile_files as files
 from tests.events import words as w
 from velora_edge.datatypes import EventBatch, TriggerBatch
@@ -121,7 +122,7 @@ MADE: dict[str, tuple[Callable[[], bytes], ...]] = {
     "ecf": (files.prophesee_hdf5,),
     "dat": (files.dat,),
     "nmnist": (files.nmnist,),
-    "aedat4": (files.aedat4,),
+    "aedat4": (files.aedat4, lambda: aedat4_writer.davis(range(0, 90_000, 300), range(0, 90_000, 30_000))),
     "npy": (files.npy,),
     "npz": (files.npz,),
     "mat": (files.mat,),
