@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from velora_runtime.shrinker import Shrunk
     from velora_runtime.sync import Placed
 
 
@@ -17,8 +18,10 @@ class Instant:
         t_us: the pair's time, event clock.
         placed: its RGB frame, or None.
         ready_us: when its data was there, on the pipeline's clock.
+        shrunk: the frame at the model's size, soon; None where nobody makes it.
     """
 
     t_us: int
     placed: Placed | None
     ready_us: int
+    shrunk: Shrunk | None = None

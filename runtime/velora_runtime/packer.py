@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from velora_edge.datatypes import RGBFrame
     from velora_edge.events.base import EventStream
     from velora_runtime.clock import Clock
+    from velora_runtime.shrinker import Shrunk
     from velora_runtime.sync import Placed
     from velora_runtime.windows import WindowRule
 
@@ -111,7 +112,9 @@ class Packer:
         """A pair can end at `t_us`: it is later than the pair before."""
         return self._windows.end_us is None or t_us > self._windows.end_us
 
-    def pack_into(self, packed: Packed, t_us: int, placed: Placed | None, ready_us: int) -> None:
+    def pack_into(
+        self, packed: Packed, t_us: int, placed: Placed | None, ready_us: int, shrunk: Shrunk | None = None
+    ) -> None:
         """Pack the pair that ends at `t_us`.
 
         Args:
@@ -119,6 +122,7 @@ class Packer:
             t_us: the pair's instant, event clock; later than the one before (`accepts`).
             placed: the RGB frame, None where there is none.
             ready_us: when the frame was there, on the pipeline's clock.
+            shrunk: the frame at the model's size; None: it is made here.
         """
         if self._events is not None and self._events.is_live:
             is_there = self._events.await_window(self._windows.preview(t_us), t_us)
@@ -127,7 +131,9 @@ class Packer:
             start_us, is_there = self._clock.now_us(), self._is_recorded(t_us)
         event = self._pack_events(packed, t_us, is_there=is_there)
         rgb = None if placed is None else placed.frame
-        if rgb is not None:
+        if shrunk is not None:
+            packed.rgb_image = shrunk.exchange(packed.rgb_image)
+        elif rgb is not None:
             self._resize(rgb, packed.rgb_image)
         skew_us = placed.skew_us if placed is not None and event is not None else None
         packed.pair = FramePair(self.pairs, t_us, rgb, event, skew_us)

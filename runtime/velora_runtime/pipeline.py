@@ -20,6 +20,7 @@ from velora_runtime.instant import Instant
 from velora_runtime.oversight import LEAVE_BEHIND_S, Oversight
 from velora_runtime.packer import Packed
 from velora_runtime.run_report import RunReport
+from velora_runtime.shrinker import Shrinker
 from velora_runtime.sinks.base import Seen
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from velora_runtime.recording.onlooker import Onlooker
     from velora_runtime.sinks.base import Sink
     from velora_runtime.sources.base import RGBSource
-    from velora_runtime.sync import Sync
+    from velora_runtime.sync import Placed, Sync
     from velora_runtime.windows import SteadyEdges
 
 Pace = Literal["realtime", "max"]
@@ -101,6 +102,7 @@ class Pipeline:
             Channel(sink.room, "newest" if sink.may_lose else when_full) for sink in sinks
         ]
         self._free = FreeList(lambda: Packed.empty(manifest.image_size))
+        self._shrinker = Shrinker(manifest)
         self._oversight = oversight or Oversight(clock)
         self._stop, self._watchdog = self._oversight.stop, self._oversight.watchdog
         self._decider = decider
@@ -186,9 +188,17 @@ class Pipeline:
             pacer.wait_for(placed.t_us)
             if self._stop.is_set():
                 break
-            dropped = self._frames.put(Instant(placed.t_us, placed, self._clock.now_us()))
-            counts.dropped += dropped is not None
+            self._put_frame(placed)
         self._frames.finish()
+
+    def _put_frame(self, placed: Placed) -> None:
+        """Hand a frame on; the packing thread walks over its events while it is brought to size here."""
+        shrunk = self._shrinker.take()
+        dropped = self._frames.put(Instant(placed.t_us, placed, self._clock.now_us(), shrunk))
+        self._shrinker.shrink(placed.frame.image, shrunk)
+        self.report.frames.dropped += dropped is not None
+        if dropped is not None and dropped.shrunk is not None:
+            self._shrinker.give(dropped.shrunk)
 
     def _pack(self) -> None:
         first_us: int | None = None
@@ -233,7 +243,9 @@ class Pipeline:
 
     def _pack_one(self, instant: Instant) -> None:
         packed, counts = self._free.take(), self.report.pairs
-        self._packer.pack_into(packed, instant.t_us, instant.placed, instant.ready_us)
+        self._packer.pack_into(packed, instant.t_us, instant.placed, instant.ready_us, instant.shrunk)
+        if instant.shrunk is not None:
+            self._shrinker.give(instant.shrunk)
         if self._is_cut(instant) or (packed.pair.rgb is None and packed.pair.event is None):
             counts.empty += not self._is_cut(instant)
             self._packer.withdraw(packed)
