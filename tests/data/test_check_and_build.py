@@ -84,6 +84,7 @@ def test_longer_recordings_keep_pairs_evenly(tmp_path: Path) -> None:
 def test_a_set_with_damage_is_not_packed_and_all_of_it_is_told(tmp_path: Path) -> None:
     root = write_poker(tmp_path / "set")
     (root / "clubs/clubs_a/clubs_a_dvs/00000002.png").write_bytes(b"junk")
+    (root / "hearts/hearts_a/hearts_a_dvs/00000004.png").unlink()
     (root / "hearts/hearts_b/hearts_b_aps/frame00000003.png").write_bytes(b"")
     with (root / "test_label.txt").open("a") as file:
         file.write("clubs/gone 4 0\n")
@@ -92,6 +93,7 @@ def test_a_set_with_damage_is_not_packed_and_all_of_it_is_told(tmp_path: Path) -
     assert caught.value.problems == (
         "test_label.txt, line 3: no recording at clubs/gone",
         "clubs/clubs_a/clubs_a_dvs/00000002.png: not a PNG file",
+        "hearts/hearts_a: hearts_a_dvs lacks frames that the other has: 4",
         "hearts/hearts_b/hearts_b_aps/frame00000003.png: the file is empty",
     )
     assert [entry.name for entry in tmp_path.iterdir()] == ["set"]

@@ -11,16 +11,31 @@ from videos import write_video
 from tests.events import aedat4_writer
 from velora_edge.bundle import EventInput
 from velora_edge.commands.recording_packer import RuntimePacker
+from velora_edge.data.build import build_store
+from velora_edge.data.check import check
 from velora_edge.data.clips import ClipSpec, Item
 from velora_edge.data.recording_index import has_recordings, index_recordings
 from velora_edge.data.recordings import open_recordings
-from velora_edge.errors import DatasetError
+from velora_edge.errors import DatasetError, RecordingError
+from velora_edge.events.registry import open_events
+from velora_edge.events.writers import open_writer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from velora_edge.data.recordings import PackedPair
 
 SPEC = ClipSpec(length=4, image_size=(16, 16), event=EventInput(window_us=40_000))
 FRAMES_US = [40_000 * k for k in range(1, 10)]
+
+
+class Breaks(RuntimePacker):
+    """Files become unreadable behind their first pair."""
+
+    def pairs(self, events: Path, video: Path | None, spec: ClipSpec) -> Iterator[PackedPair]:
+        yield next(iter(super().pairs(events, video, spec)))
+        raise RecordingError("cannot be read: gone", path=events, place="byte 7")
 
 
 def by_class(root: Path) -> Path:
@@ -208,3 +223,66 @@ def test_days_without_an_event_are_passed_over_and_told(tmp_path: Path) -> None:
         "its clock jumped, or the file is damaged"
     ]
     assert events.is_file()
+
+
+@pytest.mark.parametrize("ending", ["raw", "h5", "aedat4"])
+def test_a_video_lies_beside_events_of_any_format(tmp_path: Path, ending: str) -> None:
+    source = open_recordings(by_class(tmp_path / "raw"), SPEC, RuntimePacker())
+    folder = tmp_path / "set" / "wave"
+    folder.mkdir(parents=True)
+    batch = open_events(tmp_path / "raw" / "wave" / "a.raw").read()
+    if ending == "aedat4":
+        rows = list(
+            zip(batch.t_us.tolist(), batch.x.tolist(), batch.y.tolist(), batch.p.tolist(), strict=True)
+        )
+        streams = [aedat4_writer.stream(0, "EVTS", size=(64, 48))]
+        (folder / "a.aedat4").write_bytes(aedat4_writer.recording(streams, [(0, aedat4_writer.events(rows))]))
+    else:
+        with open_writer(folder / f"a.{ending}", width=64, height=48) as writer:
+            writer.write(batch)
+    write_video(folder / "a.mp4", FRAMES_US)
+    same = open_recordings(tmp_path / "set", SPEC, RuntimePacker())
+    assert (same.cameras, same.problems(0, deep=True), same.pairs(0)) == (("rgb", "event"), [], 9)
+    ours, expected = same.read(0, np.arange(9)), source.read(1, np.arange(9))
+    np.testing.assert_array_equal(ours.rgb, expected.rgb)
+    np.testing.assert_array_equal(ours.event, expected.event)
+
+
+def test_segments_of_a_recording_with_its_video_hold_both_cameras(tmp_path: Path) -> None:
+    root = long_one(tmp_path, "start,end,label\n0,0.2,rest\n0.4,0.8,wave\n")
+    write_video(root / "day.mp4", [40_000 * k for k in range(25)])
+    source = open_recordings(root, SPEC, RuntimePacker())
+    assert (source.cameras, check(source).problems) == (("rgb", "event"), ())
+    # Seconds count from the first frame, which has no events before it and is left out.
+    assert [source.pairs(i) for i in range(2)] == [4, 10]
+    rgb = [source.read(i, np.arange(source.pairs(i))).rgb for i in range(2)]
+    grey = [[round(float(image.mean()) / 10) for image in images] for images in rgb if images is not None]
+    assert grey == [[1, 2, 3, 4], list(range(10, 20))]
+
+
+def test_a_set_with_damaged_recordings_is_reported_whole_and_packed_not_at_all(tmp_path: Path) -> None:
+    root = by_class(tmp_path / "set")
+    (root / "wave" / "a.raw").write_text("not events")
+    (root / "rest" / "c.mp4").write_bytes(b"not a video")
+    write_events(root / "rest" / "d.raw", count=0)
+    report = check(open_recordings(root, SPEC, RuntimePacker()))
+    assert report.pairs is None
+    assert [problem.partition(": ")[0] for problem in report.problems] == ["rest/c", "rest/d", "wave/a"]
+    with pytest.raises(DatasetError) as caught:
+        build_store(open_recordings(root, SPEC, RuntimePacker()), tmp_path / "out.h5")
+    told = sorted(caught.value.problems)
+    assert [problem.partition(": ")[0] for problem in told] == ["rest/c", "rest/d", "wave/a"]
+    assert "cannot be read as a video" in told[0]
+    assert told[1] == "rest/d: no pairs"
+    assert "not a recording of any known format" in told[2]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_recording_that_is_damaged_further_on_is_told_when_it_is_packed(tmp_path: Path) -> None:
+    root = by_class(tmp_path / "set")
+    source = open_recordings(root, SPEC, Breaks())
+    with pytest.raises(DatasetError) as caught:
+        build_store(source, tmp_path / "out.h5")
+    assert caught.value.problems == tuple(
+        f"{name}: cannot be read: gone (byte 7)" for name in ("rest/c", "wave/a", "wave/b")
+    )

@@ -40,11 +40,12 @@ def build_store(
     Raises:
         DatasetError: with everything that could not be read; nothing is written then.
     """
-    problems, packed = list(source.set_problems()), 0
+    problems, packed = [*source.set_problems(), *_quick_problems(source)], 0
+    places = {_place(problem) for problem in problems}
     with ClipStoreWriter(path, source.labels, source.cameras, source.spec, str(source.path)) as writer:
         for index, read in enumerate(_in_order(source, most_pairs)):
             if isinstance(read, DatasetError):
-                problems += [problem for problem in read.problems if problem not in problems]
+                problems += [problem for problem in read.problems if _place(problem) not in places]
             elif not problems:
                 try:
                     packed += writer.add(source.items[index], read)
@@ -56,6 +57,16 @@ def build_store(
             raise DatasetError(problems, path=source.path, remedy=remedy)
         writer.finish()
     return packed
+
+
+def _quick_problems(source: ClipSource) -> Iterator[str]:
+    """What is wrong by names, sizes, heads and tails: such as a frame that only one camera has."""
+    for index in range(len(source)):
+        yield from source.problems(index, deep=False)
+
+
+def _place(problem: str) -> str:
+    return problem.partition(": ")[0]
 
 
 def _in_order(source: ClipSource, most_pairs: int | None) -> Iterator[Pairs | DatasetError]:

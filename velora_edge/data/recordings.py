@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -15,13 +16,14 @@ from velora_edge.events.registry import open_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from velora_edge.data.clips import ClipSpec
     from velora_edge.data.recording_index import Recording
     from velora_edge.events.base import EventReader
+
+    _Images = tuple[NDArray[np.uint8] | None, NDArray[np.uint8]]
 
 LENGTHS_DIFFER_US, LENGTHS_DIFFER = 200_000, 0.05
 """A video and its events may differ in length by this much, or by this share of it."""
@@ -104,13 +106,22 @@ class RecordingSet(ClipSource):
                 path=self.path,
                 remedy=f"velora dataset build {self.path} OUT.h5 --for CONFIG, then set data.path=OUT.h5",
             )
-        if self._walk is None or not self._walk.reaches(recording):
-            self._walk = _Walk(recording, packer.pairs(recording.events, recording.video, self.spec))
-        found = list(self._walk.take(recording))
+        found = self._walk_over(recording, packer)
         if not found:
             raise DatasetError([f"{name}: no pairs"], path=self.path, remedy="see velora dataset check")
         rgb = None if recording.video is None else np.stack([rgb for rgb, _ in found if rgb is not None])
         return Pairs(rgb, np.stack([event for _, event in found]))
+
+    def _walk_over(self, recording: Recording, packer: RecordingPacker) -> list[_Images]:
+        try:
+            if self._walk is None or not self._walk.reaches(recording):
+                self._walk = _Walk(recording, packer.pairs(recording.events, recording.video, self.spec))
+            return list(self._walk.take(recording))
+        except (InputError, OSError) as error:
+            self._walk = None
+            raise DatasetError(
+                [_tell(error, recording)], path=self.path, remedy="mend it, or take it out"
+            ) from error
 
     def problems(self, index: int, *, deep: bool) -> list[str]:
         """See `ClipSource.problems`."""
@@ -149,6 +160,16 @@ class RecordingSet(ClipSource):
         return list(self._index.problems)
 
 
+def _tell(error: InputError | OSError, recording: Recording) -> str:
+    """What is wrong, after the recording's name, and that of the file where it is not the events'."""
+    name = recording.item.name
+    if not isinstance(error, InputError):
+        return f"{name}: {error}"
+    is_events = error.path is None or Path(error.path) == recording.events
+    file = "" if is_events else f"{Path(str(error.path)).name}: "
+    return f"{name}: {file}{error.problem}" + (f" ({error.place})" if error.place else "")
+
+
 class _Walk:
     """One pass over a recording; segments that follow each other share it."""
 
@@ -163,7 +184,7 @@ class _Walk:
         """Whether the recording lies in what this walk has still before it."""
         return recording.events == self._events and 0 < self._reached_us <= recording.start_us
 
-    def take(self, recording: Recording) -> Iterator[tuple[NDArray[np.uint8] | None, NDArray[np.uint8]]]:
+    def take(self, recording: Recording) -> Iterator[_Images]:
         """Copies of the recording's pairs that have all its cameras; the walk then stands behind it."""
         end_us = recording.end_us
         while self._next is not None:
