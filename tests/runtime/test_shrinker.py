@@ -82,10 +82,10 @@ def test_the_packer_takes_it_without_a_copy() -> None:
 
 
 def test_the_steady_state_uses_the_same_arrays_again() -> None:
-    feed = Feed(FakeRGB([1000 * k for k in range(1, 301)]), TimestampSync(0, ""))
+    feed = Feed(FakeRGB([1000 * k for k in range(1, 251)]), TimestampSync(0, ""))
     clock, sink = FakeClock(), RecordingSink()
     packer = Packer(MANIFEST, None, WindowRule(1000), clock)
     recogniser = Recogniser(MANIFEST, RecordingEngine(3, labels=3), clock)
     pipeline = Pipeline(MANIFEST, feed, packer, recogniser, [sink], "max", clock)
-    assert pipeline.run().pairs.packed == 300
+    assert pipeline.run().pairs.packed == 250
     assert pipeline._shrinker._free.made <= 7
