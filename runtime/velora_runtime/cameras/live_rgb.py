@@ -39,8 +39,8 @@ class _Slot:
 
     def __init__(self, clock: Clock, stop: threading.Event) -> None:
         self.clock_map = ClockMap()
-        self.received = self.overrun = 0
-        self.is_finished = self.is_host_clock = False
+        self.received = self.overrun = self.early = 0
+        self.is_finished = self.is_host_clock = self.is_read = False
         self.changed = threading.Condition()
         self.shots: deque[tuple[int, int, Shot]] = deque()
         self._timeline = Timeline(self.clock_map, BACK_US)
@@ -68,7 +68,8 @@ class _Slot:
             self.received += 1
             if len(self.shots) > ROOM:
                 self.shots.popleft()
-                self.overrun += 1
+                self.overrun += self.is_read
+                self.early += not self.is_read
             self.changed.notify_all()
 
     def end(self) -> None:
@@ -116,7 +117,7 @@ class LiveRGB(RGBSource):
 
     @property
     def overrun(self) -> int:  # type: ignore[override]
-        """Pictures that came while nobody took those before."""
+        """Pictures that came while nobody took those before; not those before anybody took any."""
         return self._slot.overrun
 
     @property
@@ -130,6 +131,7 @@ class LiveRGB(RGBSource):
 
     def __iter__(self) -> Iterator[RGBFrame]:
         """Frames as they come, until the camera or the run ends."""
+        self._slot.is_read = True
         while (found := self._next()) is not None:
             t_us, seq, shot = found
             yield RGBFrame(shot.render(), t_us, seq)
@@ -141,7 +143,12 @@ class LiveRGB(RGBSource):
     def as_dict(self) -> dict[str, Any]:
         """For the summary."""
         slot = self._slot
-        frames = {"received": slot.received, "overrun": slot.overrun, "unread": len(slot.shots)}
+        frames = {
+            "received": slot.received,
+            "early": slot.early,
+            "overrun": slot.overrun,
+            "unread": len(slot.shots),
+        }
         return {**self.camera.as_dict(), "frames": frames}
 
     def close(self) -> None:

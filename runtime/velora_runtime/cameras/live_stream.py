@@ -15,6 +15,7 @@ from velora_edge.events.base import EventStream
 from velora_edge.events.raw_decoder import new_arrays, take_batch
 from velora_edge.events.raw_walker import RawWalker
 from velora_runtime.cameras.camera import CameraState
+from velora_runtime.cameras.parcels import Parcel
 from velora_runtime.cameras.scout import restore_place
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from velora_edge.events.raw_header import Encoding
     from velora_runtime.cameras.camera import Camera
     from velora_runtime.cameras.intake import EventIntake
-    from velora_runtime.cameras.parcels import Decoded, Parcel, ParcelQueue
+    from velora_runtime.cameras.parcels import Decoded, ParcelQueue
     from velora_runtime.clock import Clock
 
 LEAST_GRACE_US, MOST_GRACE_US = 10_000, 250_000
@@ -49,6 +50,9 @@ class _Walk(Protocol):
 
     def read(self, most: int, t1_us: int) -> tuple[EventBatch, bool]:
         """About `most` events before `t1_us`, and whether any are left."""
+
+    def warm_up(self, frame: FrameAccumulator) -> None:
+        """Load the kernels; nothing is walked, and the frame is left empty."""
 
 
 class WordWalk:
@@ -145,6 +149,14 @@ class BatchWalk:
         batch, start = self._batch(), self._position
         self._position = int(kernels.find_end(batch.t_us[: start + most], start, t1_us))
         return batch[start : self._position], self._position < len(batch)
+
+    def warm_up(self, frame: FrameAccumulator) -> None:
+        """Load the kernels by walking no events."""
+        other = BatchWalk()
+        other.load(Parcel(0, 0, 0, TriggerBatch.empty(), batch=EventBatch.empty()), follows=True)
+        other.count(1)
+        other.accumulate(1, frame)
+        other.read(1, 1)
 
     def _batch(self) -> EventBatch:
         assert self._parcel is not None
@@ -324,8 +336,7 @@ class LiveStream(EventStream):
 
     def warm_up(self, frame: FrameAccumulator) -> None:
         """Load the kernels, so that the first real window is not slower; the frame is left empty."""
-        if isinstance(self._walk, WordWalk):
-            self._walk.warm_up(frame)
+        self._walk.warm_up(frame)
 
     def close(self) -> None:
         """End the camera's thread and let go of the device."""
