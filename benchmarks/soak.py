@@ -220,6 +220,8 @@ class Run:
 
     def pack_ms(self) -> float:
         """What packing took a pair, after the warm-up."""
+        if not self._packed:
+            return 0.0
         (first, n_first), (last, n_last) = self._packed[0], self._packed[-1]
         return (last - first) / max(n_last - n_first, 1)
 
@@ -299,6 +301,8 @@ def main() -> int:
         verdict = run.follow()
     print("\n".join(lines(run, verdict, ports["rate_hz"])))
     failures = verdict.failures()
+    if not run.engine["clips"]:
+        failures.append("too few predictions to judge by")
     for failure in failures:
         print(f"failed: {failure}")
     if options.json:

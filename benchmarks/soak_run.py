@@ -60,12 +60,11 @@ class TimedEngine:
     def close(self) -> None:
         """Write the result and close."""
         self._engine.close()
-        clips = self._clips - WARM_UP_CLIPS
-        if clips > 0:
-            outside_ms = (self._ended_ns - self._began_ns - self._inside_ns) / clips / 1e6
-            said = {"engine": self.name, "clips": clips, "outside_ms": outside_ms}
-            said["engine_ms"] = self._inside_wall_ns / clips / 1e6
-            Path(os.environ[RESULT]).write_text(json.dumps(said))
+        clips = max(self._clips - WARM_UP_CLIPS, 0)
+        outside_ns = self._ended_ns - self._began_ns - self._inside_ns if clips else 0
+        said = {"engine": self.name, "clips": clips, "outside_ms": outside_ns / max(clips, 1) / 1e6}
+        said["engine_ms"] = self._inside_wall_ns / max(clips, 1) / 1e6
+        Path(os.environ[RESULT]).write_text(json.dumps(said))
 
     def _time(self, call: Any, given: tuple[Any, ...]) -> Any:
         cpu_ns, wall_ns = time.thread_time_ns(), time.perf_counter_ns()
