@@ -66,7 +66,7 @@ class Cycle:
 
 
 def make_cycle(path: Path, rate_hz: float) -> Cycle:
-    """The recording's events in as many whole blocks as give at least the rate."""
+    """As many of the recording's events as give the rate in whole blocks."""
     batches, events = [], 0
     for batch in open_events(path):
         batches.append(batch)
@@ -75,6 +75,7 @@ def make_cycle(path: Path, rate_hz: float) -> Cycle:
             break
     whole = EventBatch.concatenate(batches)
     n_blocks = max(1, int(len(whole) / rate_hz * 1e6 / BLOCK_US))
+    whole = whole[: round(rate_hz * n_blocks * BLOCK_US / 1e6)]
     t_us = whole.t_us - whole.t_us[0]
     t_us = t_us * (n_blocks * BLOCK_US - 1) // max(int(t_us[-1]), 1)
     with contextlib.closing(open_events(path)) as reader:
