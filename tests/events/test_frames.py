@@ -178,6 +178,24 @@ def test_what_is_wrong_is_told_alike_by_any_number_of_threads(tmp_path, small_gr
 
 
 @pytest.mark.parametrize("threads", [1, 3])
+def test_time_that_goes_on_without_events_has_no_windows_but_its_words_are_looked_at(
+    tmp_path, small_groups, threads
+):
+    path = tmp_path / "recording.raw"
+    quiet = [word for hour in range(1, 4) for word in (w.time_2(hour * 3_600_000_000 >> 6), 0x7000_0000)]
+    events = [
+        w.time_2(quiet_until := (4 * 3_600_000_000 >> 6)),
+        *(w.event_2(k, k % 40, 1) for k in range(64)),
+    ]
+    later = [word for k in range(1, 300) for word in (w.time_2(quiet_until + k * 100_000), 0x7000_0000)]
+    path.write_bytes(b"% evt 2.0\n% geometry 40x8\n% end\n" + w.evt2(*quiet, *events, *later))
+    reader = open_events(path)
+    counts = [int(frame.sum()) for frame in count_frames(reader, 10, threads)]
+    assert counts == [10, 10, 10, 10, 10, 10, 4]
+    assert reader.warnings == ["302 words are of no type that EVT2 has and were passed over"]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
 def test_windows_of_a_long_gap_are_left_out_and_told(tmp_path, small_groups, threads):
     days_us = 2 * 24 * 3600 * 1_000_000
     path = write_times(tmp_path / "e.raw", [*range(0, 60_000, 500), *range(days_us, days_us + 60_000, 500)])

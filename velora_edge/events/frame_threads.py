@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from velora_edge.events.base import LONGEST_GAP_US
 from velora_edge.events.frame_job import SteadyWindows, frames_of
 from velora_edge.events.raw import RawStream
-from velora_edge.events.raw_index import RawIndex
+from velora_edge.events.raw_index import START, RawIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -133,11 +134,14 @@ def _group_windows(
             yield _Group(checkpoint, after_us, group)
             group, after_us = [], group[-1][1]
         if not group:
-            checkpoint = here
+            # Before the first event there are no windows, but perhaps words that something is wrong with.
+            checkpoint = START if job.to_last_event and after_us is None else here
         group.append(window)
-        if isinstance(windows, SteadyWindows) and windows.may_pass(index.latest_near(window[1])):
+        if isinstance(windows, SteadyWindows) and index.latest_near(window[1]) - window[1] > LONGEST_GAP_US:
             next_us = scout.find_next_us(here, window[1])
-            if next_us is not None and windows.may_pass(next_us):
+            if next_us is None:
+                break  # time words may go on for hours without an event
+            if windows.may_pass(next_us):
                 windows.pass_to(next_us)
     if group:
         yield _Group(checkpoint, after_us, group)
