@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from velora_edge.events.base import LONGEST_GAP_US
 from velora_edge.events.frame_job import SteadyWindows, frames_of
 from velora_edge.events.raw import RawStream
 from velora_edge.events.raw_index import START, RawIndex
@@ -137,7 +136,8 @@ def _group_windows(
             # Before the first event there are no windows, but perhaps words that something is wrong with.
             checkpoint = START if job.to_last_event and after_us is None else here
         group.append(window)
-        if isinstance(windows, SteadyWindows) and index.latest_near(window[1]) - window[1] > LONGEST_GAP_US:
+        ahead_us = MOST_WINDOWS * (window[1] - window[0])
+        if isinstance(windows, SteadyWindows) and index.latest_near(window[1]) > window[1] + ahead_us:
             next_us = scout.find_next_us(here, window[1])
             if next_us is None:
                 break  # time words may go on for hours without an event
@@ -158,6 +158,7 @@ class _Scout:
         self._reader = reader
         self._checkpoint: Checkpoint | None = None
         self._stream: RawStream | None = None
+        self._next_us: int | None = None
 
     def find_next_us(self, checkpoint: Checkpoint, t_us: int) -> int | None:
         """Time of the first event that is not before `t_us`, which does not fall from call to call.
@@ -166,11 +167,14 @@ class _Scout:
             checkpoint: before which there is none.
             t_us: the time.
         """
+        if self._next_us is not None and t_us <= self._next_us:
+            return self._next_us
         if self._stream is None or checkpoint != self._checkpoint:
             self.close()
             self._stream, self._checkpoint = RawStream(self._reader, checkpoint, notes=False), checkpoint
         self._stream.skip_until(t_us)
-        return self._stream.t_next_us
+        self._next_us = self._stream.t_next_us
+        return self._next_us
 
     def close(self) -> None:
         """Let go of the file."""
