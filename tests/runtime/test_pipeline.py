@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from velora_runtime.pipeline import Pace
+    from velora_runtime.ring import Presence
 
     from velora_edge.datatypes import RGBFrame
 
@@ -42,6 +43,18 @@ class WaitingEngine(RecordingEngine):
         super().encode_rgb(image, slot)
 
 
+class Remembers(RecordingEngine):
+    """Keeps what each clip was decided on, in no order: as the model's mean over it."""
+
+    def __init__(self, clip_length: int, labels: int) -> None:
+        super().__init__(clip_length, labels=labels)
+        self.clips: list[tuple[list[int | None], list[tuple[int, ...] | None]]] = []
+
+    def decide(self, phase: int, presence: Presence) -> np.ndarray:
+        self.clips.append((sorted(self.event[phase], key=str), sorted(self.diff[phase], key=str)))
+        return super().decide(phase, presence)
+
+
 def make(
     *,
     times_us: list[int] | None = FRAMES_US,
@@ -53,13 +66,14 @@ def make(
     rate_hz: int = 1000,
     duration_us: int | None = None,
     clock: FakeClock | None = None,
+    passes_gaps: bool = True,
 ) -> Pipeline:
     manifest, clock = tiny_manifest(clip_length=3), clock or FakeClock()
     stream = None if events is None else MemoryEvents(events).stream()
     start_us = None
     if times_us is None:
         start_us = events[0][0] if events else 0
-        next_us = None if stream is None else lambda: stream.t_next_us
+        next_us = None if stream is None or not passes_gaps else lambda: stream.t_next_us
         feed = Feed(None, None, SteadyEdges(start_us, Fraction(rate_hz), next_us, lead=3), duration_us)
     else:
         feed = Feed(rgb or FakeRGB(times_us), TimestampSync(0, ""), None, duration_us)
@@ -297,6 +311,25 @@ def test_an_hour_without_an_event_is_passed_over_in_one_step(pace: Pace) -> None
         f"there is no event from 12,000 to {HOUR_US + EVENTS[0][0]:,} us (3,600 s): 3,599,984 empty windows "
         "were passed over"
     ]
+
+
+def test_after_a_gap_the_clip_is_what_it_would_be_if_all_windows_had_been_made() -> None:
+    # The image's first pixel tells the polarity that came last there; windows of 100 ms.
+    before = [(20_000 * k, 0, 0, k % 3 == 0) for k in range(20)]
+    after = [(70_000_000 + 20_000 * k, 0, 0, k % 4 == 0) for k in range(14)]
+    clips: dict[bool, list[tuple[int, list[int | None], list[tuple[int, ...] | None]]]] = {}
+    for passes_gaps in (True, False):
+        sink, engine = RecordingSink(), Remembers(3, labels=3)
+        make(
+            events=[*before, *after], times_us=None, sinks=[sink], engine=engine, rate_hz=10,
+            passes_gaps=passes_gaps,
+        ).run()  # fmt: skip
+        ends_us = [seen.pair.t_us for seen in sink.written if seen.prediction is not None]
+        clips[passes_gaps] = [(t, *clip) for t, clip in zip(ends_us, engine.clips, strict=True)]
+    assert len(clips[False]) > 690
+    assert len(clips[True]) < 12
+    assert set(map(str, clips[True])) < set(map(str, clips[False]))
+    assert clips[True][-2:] == clips[False][-2:]
 
 
 def test_frames_in_an_hour_without_events_keep_their_windows() -> None:
