@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import struct
 import sys
 from functools import cache
@@ -254,3 +256,16 @@ def test_without_rosbags_the_extra_is_named(write, ros, monkeypatch):
     monkeypatch.setitem(sys.modules, "rosbags", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'velora-edge\[ros\]'"):
         open_events(path)
+
+
+@pytest.mark.parametrize("kind", ["ROS 2 bag"], indirect=True)
+@pytest.mark.parametrize("lost", ["name", "type"])
+def test_topics_without_a_name_or_a_type_are_left_out(write, ros, lost):
+    path = write([("/events", PACKET, packet(ros, EVT3)), ("/other", ARRAY, array(ros, [(1000, 1, 1, 1)]))])
+    with contextlib.closing(sqlite3.connect(next(path.glob("*.db3")))) as base:
+        base.executescript(
+            "CREATE TABLE copy AS SELECT * FROM topics; DROP TABLE topics; ALTER TABLE copy RENAME TO topics;"
+            f"UPDATE topics SET {lost} = NULL WHERE name = '/other';"
+        )
+    with open_events(next(path.glob("*.db3"))) as reader:
+        assert rows(reader) == [(100, 3, 2, 1), (100, 5, 2, 0)]

@@ -148,9 +148,9 @@ class _OpenBag:
 
     @property
     def connections(self) -> list[Any]:
-        """Topics with their types."""
-        connections: list[Any] = self.reader.connections
-        return connections
+        """Topics with their types; those of a damaged bag that have none are left out."""
+        found: list[Any] = self.reader.connections
+        return [c for c in found if isinstance(c.topic, str) and isinstance(c.msgtype, str)]
 
     def share_before(self, time_ns: int) -> float | None:
         """How much of the bag lies before a time, 0 to 1; None where the bag does not tell."""
