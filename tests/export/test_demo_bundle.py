@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from velora_export.clips import random_clips
-from velora_export.demo_bundle import CONFIG, LABELS, random_demo_model
 from velora_export.sessions import Sessions
 from velora_export.streaming import stream_clip
 from velora_export.verdict import ABSOLUTE
 
 from velora_edge.bundle import find_model, open_bundle
+from velora_edge.data.synthetic import LABELS
+from velora_edge.model.config import ModelConfig
 
 torch.set_num_threads(2)
 
@@ -19,8 +19,8 @@ def test_the_packaged_bundle_is_whole_small_and_of_the_demo_s_labels() -> None:
     bundle = open_bundle("demo")
     size = sum(file.stat().st_size for file in bundle.path.rglob("*") if file.is_file())
     assert size < 12_000_000
-    assert bundle.manifest.labels == LABELS
-    assert LABELS[:3] == ("red-left", "red-right", "red-up")
+    assert sorted(bundle.manifest.labels) == sorted(LABELS)
+    assert bundle.manifest.weights.trained
     assert len(set(LABELS)) == 12
     report = bundle.manifest.report
     assert report is not None
@@ -32,15 +32,10 @@ def test_its_graphs_run_and_streaming_equals_the_clip() -> None:
 
     bundle = open_bundle("demo")
     sessions = Sessions(find_model("demo"), threads=2)
-    clips = random_clips(CONFIG, count=1)
+    manifest = bundle.manifest
+    config = ModelConfig(labels=LABELS, clip_length=manifest.clip_length, image_size=manifest.image_size)
+    clips = random_clips(config, count=1)
     flags = {f"{m}_present": np.ones((1, bundle.manifest.clip_length), np.float32) for m in ("rgb", "event")}
     whole = sessions.run("clip", {"rgb": clips.rgb, "event": clips.event, **flags})
     streamed = stream_clip(sessions, clips.rgb[0], clips.event[0], flags)
     np.testing.assert_allclose(streamed, whole, atol=ABSOLUTE, rtol=0)
-
-
-def test_random_weights_follow_from_the_seed() -> None:
-    first, again, other = (random_demo_model(seed).state_dict() for seed in (1, 1, 2))
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    with pytest.raises(AssertionError):
-        assert all(torch.equal(first[name], other[name]) for name in first)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -50,6 +50,15 @@ def pairs(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
     return np.array([rgb for rgb, _ in images]), np.array([event for _, event in images])
 
 
+def assert_right_in_each_action(lines: list[dict[str, Any]], clip_length: int) -> None:
+    """Wherever a whole clip lies within one action, the label is the action's, with few exceptions."""
+    for action in json.loads((ASSETS / "demo.json").read_text())["actions"]:
+        first_us = action["start_us"] + clip_length * 34_000
+        seen = [line["label"] for line in lines if first_us <= line["t_us"] < action["end_us"]]
+        assert len(seen) > 15
+        assert seen.count(action["label"]) >= 0.9 * len(seen), action
+
+
 def test_demo_leaves_predictions_overlay_and_summary(
     bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,6 +82,7 @@ def test_demo_leaves_predictions_overlay_and_summary(
     }
     with av.open(str(tmp_path / "demo" / "overlay.mp4")) as video:
         assert sum(1 for _ in video.decode(video=0)) == report["pairs"]
+    assert_right_in_each_action(lines, bundle.manifest.clip_length)
     printed = capsys.readouterr().out.splitlines()
     assert [float(line.split()[0]) for line in printed[: len(lines)]] == [
         round(line["t_us"] / 1e6, 3) for line in lines
