@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from velora_runtime.cameras.scout import Scout
 
+from velora_edge.bundle import find_model
 from velora_edge.events.raw_header import parse_header
 from velora_edge.events.registry import open_events
 
@@ -58,7 +59,7 @@ def start_live(folder: Path, *args: object, **how: Any) -> subprocess.Popen[byte
     )
 
 
-def end_live(process: subprocess.Popen[bytes], folder: Path, timeout_s: float = 60) -> Run:
+def end_live(process: subprocess.Popen[bytes], folder: Path, timeout_s: float = 200) -> Run:
     """Wait for it to end, and read what it wrote."""
     try:
         out, err = process.communicate(timeout=timeout_s)
@@ -117,7 +118,7 @@ class PacedBytes:
             write(piece)
 
 
-def read_paced(path: Path, repeats: int = 1) -> PacedBytes:
+def read_paced(path: Path) -> PacedBytes:
     """A raw file's words, paced by the times in them."""
     data = path.read_bytes()
     header = parse_header(data, None, None)
@@ -164,7 +165,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def peer(command: Sequence[object], ready: bytes | None = None, timeout_s: float = 30) -> Iterator[Any]:
+def peer(command: Sequence[object], ready: bytes | None = None, timeout_s: float = 240) -> Iterator[Any]:
     """A program that runs beside a test; waits until it says `ready` on its output."""
     process = subprocess.Popen(
         [str(part) for part in command],
@@ -198,3 +199,30 @@ def find_ffmpeg() -> str:
             pytest.skip("needs an ffmpeg: install one, or pip install imageio-ffmpeg")
         found = imageio_ffmpeg.get_ffmpeg_exe()
     return str(found)
+
+
+def serve_video(port: int, kind: str) -> list[object]:
+    """The command of an ffmpeg that gives the demo's video, again and again, to whoever asks first."""
+    codec = ["-c:v", "copy"] if kind == "mpegts" else ["-c:v", "mjpeg", "-q:v", "4"]
+    source = ["-stream_loop", "-1", "-i", find_model("demo").parent / "demo.mp4"]
+    address = f"http://127.0.0.1:{port}/live"
+    return [find_ffmpeg(), "-loglevel", "error", "-re", *source, *codec, "-f", kind, "-listen", 1, address]
+
+
+def wait_until_served(port: int) -> None:
+    """Return once a program listens; it is not connected to, for it serves the first who comes."""
+    wanted = f":{port:04X} 00000000:0000 0A"
+    for _ in range(500):
+        if wanted in Path("/proc/net/tcp").read_text():
+            return
+        time.sleep(0.02)
+    raise TimeoutError(f"nobody listens on {port}")
+
+
+def wait_for_lines(folder: Path, count: int) -> None:
+    """Return once velora-live has written so many predictions."""
+    for _ in range(3000):
+        if (folder / "p.jsonl").exists() and (folder / "p.jsonl").read_bytes().count(b"\n") >= count:
+            return
+        time.sleep(0.02)
+    raise TimeoutError(f"no {count} predictions came")
