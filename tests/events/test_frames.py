@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,6 +224,17 @@ def test_only_windows_of_gaps_of_more_than_a_minute_are_left_out(tmp_path, small
     assert [n for n in given if n] == [n for n in every if n] == [20] * 30
     (warning,) = reader.warnings
     assert warning.endswith(f"{long:,} empty windows were left out")
+
+
+def test_files_are_closed_when_nobody_wants_the_rest(tmp_path, small_groups):
+    times = [begin + t for begin in range(0, 10**9, 10**8) for t in range(0, 1_000_000, 5000)]
+    path = write_times(tmp_path / "e.raw", times)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    frames = count_frames(open_events(path), 100_000, 3)
+    assert int(next(frames).sum()) == 20
+    assert int(next(itertools.islice(frames, 20, None)).sum()) == 20
+    frames.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_checkpoint_far_from_rows_and_bases_still_finds_them(tmp_path, monkeypatch):

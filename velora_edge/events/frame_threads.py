@@ -80,7 +80,7 @@ def frames_by_threads(
     What is wrong with the recording is noted in the reader's warnings once its end is reached; of what
     lies before the first window, only what was read.
     """
-    index = RawIndex(reader)
+    index, scout = RawIndex(reader), _Scout(reader)
     pending: deque[Future[_Done]] = deque()
     losses = 0 * reader.new_walker().losses()
     pool = ThreadPoolExecutor(threads)
@@ -95,7 +95,7 @@ def frames_by_threads(
 
     try:
         index.load()
-        for group in _group_windows(reader, index, windows, job):
+        for group in _group_windows(index, scout, windows, job):
             pending.append(pool.submit(_work, reader, group, job))
             if len(pending) > threads:
                 yield from take()
@@ -105,6 +105,7 @@ def frames_by_threads(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         index.close()
+        scout.close()
 
 
 def _work(reader: RawReader, group: _Group, job: Job) -> _Done:
@@ -118,13 +119,10 @@ def _work(reader: RawReader, group: _Group, job: Job) -> _Done:
         return _Done(frames, stream.losses() - before, stream.cut_bytes)
 
 
-def _group_windows(
-    reader: RawReader, index: RawIndex, windows: Iterable[Window], job: Job
-) -> Iterator[_Group]:
+def _group_windows(index: RawIndex, scout: _Scout, windows: Iterable[Window], job: Job) -> Iterator[_Group]:
     """Neighbouring windows together, each group with the checkpoint before its first."""
     group: list[Window] = []
     checkpoint, after_us = index.find(0), None
-    scout = _Scout(reader)
     for window in windows:
         here = index.find(window[0])
         if job.to_last_event and index.is_complete and window[0] > index.latest_us:
@@ -145,7 +143,6 @@ def _group_windows(
                 windows.pass_to(next_us)
     if group:
         yield _Group(checkpoint, after_us, group)
-    scout.close()
 
 
 class _Scout:
