@@ -109,6 +109,8 @@ class AvCamera:
             raise CameraError(f"the stream broke: {_why(error)}") from error
         if frame is None:
             raise self.ended()
+        if self._has_clock and frame.pts is None:
+            return None  # damaged; a time by arrival would be of another clock than all the others
         return self._shot(frame)
 
     def ended(self) -> CameraError | FeedEndError:
@@ -128,6 +130,7 @@ class AvCamera:
         if frame is None:
             raise CameraError("it gives no pictures")
         self.size = frame.width, frame.height
+        self._has_clock = self._has_clock and frame.pts is not None
         t_s = None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
         is_host = self._is_device and t_s is not None and abs(t_s - time.monotonic()) < HOST_NEAR_S
         self._clock = "host" if is_host else "device"

@@ -7,14 +7,16 @@ place of JetPack's) nor GStreamer's Python, and a driver that hangs can be ended
 
 from __future__ import annotations
 
+import os
 import re
+import select
 import shutil
 import subprocess
 import tempfile
 from typing import IO, TYPE_CHECKING, Any
 
 from velora_edge.errors import CameraError, SourceError
-from velora_runtime.sources.av_camera import AvCamera
+from velora_runtime.sources.av_camera import SILENCE_S, AvCamera
 
 if TYPE_CHECKING:
     from velora_runtime.sources.camera_settings import RGBSettings
@@ -28,6 +30,19 @@ TO_PIPE = (
 SIZE, RATE_HZ = (1280, 720), 30.0
 """What a CSI camera is asked for where nobody says."""
 END_WAIT_S = 2.0
+
+
+class _Pipe:
+    """The reading end of a pipe that is taken for ended where nothing comes for `wait_s`."""
+
+    def __init__(self, stream: IO[bytes], wait_s: float) -> None:
+        self.is_silent = False
+        self._stream, self._wait_s = stream, wait_s
+
+    def read(self, n_bytes: int) -> bytes:
+        ready, _, _ = select.select([self._stream], [], [], self._wait_s)
+        self.is_silent = not ready
+        return os.read(self._stream.fileno(), n_bytes) if ready else b""
 
 
 class GStreamerCamera(AvCamera):
@@ -53,6 +68,8 @@ class GStreamerCamera(AvCamera):
         self._command = [launch, "-q", *f"{pipeline} ! {TO_PIPE}".split()]
         self._process: subprocess.Popen[bytes] | None = None
         self._said: IO[bytes] | None = None
+        self._last_words = ""
+        self._pipe: _Pipe | None = None
 
     def connect(self) -> Any:
         """Start the pipeline; its output."""
@@ -60,7 +77,9 @@ class GStreamerCamera(AvCamera):
         self._process = subprocess.Popen(
             self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._said, bufsize=0
         )
-        return self._process.stdout
+        assert self._process.stdout is not None
+        self._pipe = _Pipe(self._process.stdout, SILENCE_S)
+        return self._pipe
 
     def open(self) -> None:
         """Start the pipeline and wait for its first picture."""
@@ -70,7 +89,9 @@ class GStreamerCamera(AvCamera):
             raise CameraError(f"{error}{self._complaint()}") from error
 
     def ended(self) -> CameraError:
-        """The pipeline ended, for the reason that it gave."""
+        """The pipeline ended, for the reason that it gave, or hangs."""
+        if self._pipe is not None and self._pipe.is_silent:
+            return CameraError(f"the pipeline gave nothing for {SILENCE_S:g} s{self._complaint()}")
         return CameraError(f"the pipeline ended{self._complaint()}")
 
     def close(self) -> None:
@@ -86,11 +107,15 @@ class GStreamerCamera(AvCamera):
         super().close()
         if process is not None and process.stdout is not None:
             process.stdout.close()
+        if self._said is not None:
+            self._last_words = self._complaint()
+            self._said.close()
+            self._said = None
 
     def _complaint(self) -> str:
         """The first error that the pipeline printed."""
         if self._said is None:
-            return ""
+            return self._last_words
         self._said.seek(0)
         lines = self._said.read().decode(errors="replace").splitlines()
         found = next((line for line in lines if "ERROR" in line), lines[-1] if lines else "")
