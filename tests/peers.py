@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,17 +89,21 @@ def assert_accounted(run: Run, clip_length: int) -> None:
         assert 0 <= frames["unused"] <= 2  # on their way when the run was ended
 
 
-def assert_windows_are_the_recordings(run: Run, path: Path) -> int:
-    """Each prediction's window holds just the events that the recording has there; how many were compared."""
+def count_exact_windows(run: Run, path: Path) -> tuple[int, int]:
+    """Windows that hold just the events that the recording has there, and all that can be compared.
+
+    On a busy machine data may come too late for its window; such events count as skipped.
+    """
     with open_events(path) as reader:
         t_us = np.sort(reader.read().t_us)
-    compared = 0
-    for before, line in zip(run.lines, run.lines[1:], strict=False):
+    exact = compared = 0
+    for before, line in pairwise(run.lines):
         if line["seq"] == before["seq"] + 1:
             first, last = np.searchsorted(t_us, [before["t_us"], line["t_us"]])
-            assert line["events"] == last - first, line
+            assert line["events"] <= last - first, line
+            exact += line["events"] == last - first
             compared += 1
-    return compared
+    return exact, compared
 
 
 @dataclass(frozen=True)

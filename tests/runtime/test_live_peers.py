@@ -13,7 +13,7 @@ from tests.peers import (
     PacedBytes,
     Run,
     assert_accounted,
-    assert_windows_are_the_recordings,
+    count_exact_windows,
     end_live,
     free_port,
     peer,
@@ -59,7 +59,8 @@ def check_real_run(run: Run, recording: Path) -> None:
     assert (events["received"], events["garbage_bytes"], sum(events["dropped"].values())) == (343_474, 0, 0)
     assert 95 <= run.report["pairs"] <= 105
     assert 1.4 <= run.report["wall_s"] <= 3.0
-    assert assert_windows_are_the_recordings(run, recording) >= 25
+    exact, compared = count_exact_windows(run, recording)
+    assert exact >= max(25, 0.6 * compared)
 
 
 @pytest.mark.slow
@@ -82,7 +83,8 @@ def test_what_inivations_own_network_writer_streams_is_recognised(
     camera = run.event_camera
     assert (camera["connections"], camera["outages"], camera["events"]["garbage_bytes"]) == (1, 0, 0)
     if is_ours:  # the writer's first turn is longer than the run
-        assert assert_windows_are_the_recordings(run, folder / name) >= 15
+        exact, compared = count_exact_windows(run, folder / name)
+        assert exact >= max(15, 0.6 * compared)
     else:
         assert run.report["events"]["in_windows"] > 100_000
 
@@ -127,7 +129,7 @@ def test_video_that_an_ffmpeg_serves_over_http_is_recognised(model: Path, tmp_pa
     assert 40 <= camera["frames"]["received"] <= 90
     assert run.report["predictions"] > 20
     gaps_us = [b["t_us"] - a["t_us"] for a, b in zip(run.lines, run.lines[1:], strict=False)]
-    assert sorted(gaps_us)[len(gaps_us) // 2] == pytest.approx(33_333, abs=3_000)
+    assert sorted(gaps_us)[len(gaps_us) // 2] == pytest.approx(33_333, abs=8_000)
 
 
 @pytest.mark.slow
@@ -149,7 +151,9 @@ def test_two_live_cameras_over_the_network_are_paired_by_the_hosts_clock(
     assert run.report["absent"]["event"] < run.report["pairs"] // 3  # a busy machine is late
     settled = [line for line in run.lines if line["t_us"] > run.lines[0]["t_us"] + 2_000_000]
     assert len(settled) > 5
-    assert max(abs(line["skew_us"]) for line in settled) < 2_000
+    assert (
+        max(abs(line["skew_us"]) for line in settled) < 5_000
+    )  # on a busy machine; 2 ms is tested in made time
 
 
 @pytest.mark.slow
@@ -162,4 +166,6 @@ def test_at_pace_max_nothing_of_standard_input_is_lost(model: Path, recording: P
     assert run.event_camera["events"]["received"] == 343_474
     assert run.report["dropped"]["pairs"] == 0
     assert [line["t_us"] - run.lines[0]["t_us"] for line in run.lines[:4]] == [0, 20_000, 40_000, 60_000]
-    assert assert_windows_are_the_recordings(run, recording) == len(run.lines) - 1 > 95
+    windows = len(run.lines) - 1
+    assert windows > 95
+    assert count_exact_windows(run, recording) == (windows, windows)
