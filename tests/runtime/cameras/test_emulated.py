@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from velora_runtime.cameras import emulated
 from velora_runtime.cameras.emulated import EmulatedStream, EmulatingSync
+from velora_runtime.live import command
 from velora_runtime.sources.camera_settings import EmulatorSettings
 from velora_runtime.sync import TimestampSync
 
-from tests.fakes import FakeRGB
+from tests.fakes import FakeRGB, write_tiny_bundle
+from tests.videos import write_video
+from velora_edge.console import run
 from velora_edge.datatypes import RGBFrame
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def picture(value: int, hw: tuple[int, int] = (4, 4)) -> np.ndarray:
@@ -90,3 +97,25 @@ def test_frames_that_find_their_place_are_seen_by_the_sensor() -> None:
         assert placed.t_us == t_us + 7000
     assert (sync.line, stream.t_next_us) == ("as they are", 7000)
     assert len(stream.read_batch(1 << 20, 1 << 60)) > 80
+
+
+def test_a_video_alone_is_recognised_with_events_of_its_own(tmp_path: Path) -> None:
+    """Frame k is of the grey 10 k: from the fourth on, each step is some thresholds of light at most."""
+    model = write_tiny_bundle(tmp_path / "m.velora").path
+    write_video(tmp_path / "v.mp4", [33_333 * k for k in range(12)])
+    args = [
+        model,
+        "--events",
+        "emulate",
+        "--rgb",
+        tmp_path / "v.mp4",
+        "--pace",
+        "max",
+        "--out",
+        tmp_path / "p",
+    ]
+    assert run(command, [*map(str, args), "--quiet"], name="velora-live") == 0
+    lines = [json.loads(line) for line in (tmp_path / "p").read_text().splitlines()]
+    assert len(lines) == 10
+    assert {tuple(line["missing"]) for line in lines} == {()}
+    assert sum(line["events"] > 0 for line in lines) >= 8
