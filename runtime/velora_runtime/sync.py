@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
+from velora_edge.datatypes import TriggerBatch
 from velora_edge.errors import InputError, RecordingError
+from velora_runtime.cameras.edge_track import EdgeTrack
 from velora_runtime.trigger_match import TriggerMatch, match_triggers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from velora_edge.datatypes import RGBFrame, TriggerBatch
+    from velora_edge.datatypes import RGBFrame
     from velora_edge.events.base import EventReader
     from velora_runtime.sources.base import RGBSource
 
@@ -178,9 +180,7 @@ def _by_trigger(options: SyncOptions, rgb: RGBSource, events: EventReader) -> Tr
             path=events.path,
             remedy="choose with --trigger-id and --trigger-edge, or use --sync timestamps",
         )
-    frames_us = rgb.times_us()
-    match = match_triggers(frames_us, edges_us)
-    return TriggerSync(frames_us, edges_us, match, _line(options, wanted, match, edges_us))
+    return _match(options, wanted, rgb.times_us(), edges_us)
 
 
 def _find_trigger(options: SyncOptions, rgb: RGBSource, events: EventReader) -> TriggerSync | None:
@@ -190,9 +190,36 @@ def _find_trigger(options: SyncOptions, rgb: RGBSource, events: EventReader) -> 
         return None
     frames_us = rgb.times_us()
     match = match_triggers(frames_us, edges_us)
-    if match.by == "order" and len(frames_us) != len(edges_us):
+    if match.by == "order" and len(frames_us) != len(edges_us) and not _mends(frames_us, edges_us, match):
         return None
-    return TriggerSync(frames_us, edges_us, match, _line(options, wanted, match, edges_us))
+    return _match(options, wanted, frames_us, edges_us)
+
+
+def _match(
+    options: SyncOptions, wanted: str, frames_us: NDArray[np.int64], edges_us: NDArray[np.int64]
+) -> TriggerSync:
+    """Each frame at its edge, or, where edges were missed or came twice, at the beat that the others keep."""
+    match, note = match_triggers(frames_us, edges_us), ""
+    if match.matched < len(frames_us) and (mended := _mends(frames_us, edges_us, match)) is not None:
+        track, edges_us, match = mended
+        counts = track.counts
+        note = f" ({counts.missed} missed ones filled in, {counts.doubled} doubled ones left out)"
+    return TriggerSync(frames_us, edges_us, match, _line(options, wanted, match, edges_us, note))
+
+
+def _mends(
+    frames_us: NDArray[np.int64], edges_us: NDArray[np.int64], match: TriggerMatch
+) -> tuple[EdgeTrack, NDArray[np.int64], TriggerMatch] | None:
+    """The beat of the edges and the frames' match to it, if that gives more frames their place."""
+    n = len(edges_us)
+    track = EdgeTrack(0, 1, kept=None)
+    track.add_edges(TriggerBatch(edges_us, np.zeros(n, np.uint8), np.ones(n, np.uint8)), 0)
+    if track.counts.beats != 1 or not track.spacing_us:
+        return None
+    ticks_us = np.array([tick.t_us for tick in track.ticks], np.int64)
+    found = match_triggers(frames_us, ticks_us)
+    is_better = match.by == "order" or found.matched > match.matched
+    return (track, ticks_us, found) if found.by == "spacing" and is_better else None
 
 
 def _choose_input(options: SyncOptions, edges: TriggerBatch) -> tuple[str, NDArray[np.int64]]:
@@ -207,7 +234,9 @@ def _choose_input(options: SyncOptions, edges: TriggerBatch) -> tuple[str, NDArr
     return f" on input {number}", np.unique(edges.t_us[of_edge & (edges.id == number)])
 
 
-def _line(options: SyncOptions, wanted: str, match: TriggerMatch, edges_us: NDArray[np.int64]) -> str:
+def _line(
+    options: SyncOptions, wanted: str, match: TriggerMatch, edges_us: NDArray[np.int64], note: str
+) -> str:
     how = (
         "matched by the frames' own times"
         if match.by == "spacing"
@@ -216,7 +245,7 @@ def _line(options: SyncOptions, wanted: str, match: TriggerMatch, edges_us: NDAr
     frames = len(match.edge)
     return (
         f"by {options.trigger_edge} triggers{wanted}: {match.matched} of {frames} frames "
-        f"on {len(edges_us)} edges, {how}"
+        f"on {len(edges_us)} edges{note}, {how}"
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from velora_runtime.sync import Sync, SyncOptions, choose_sync
 
 from tests.fakes import FakeRGB, MemoryEvents
+from velora_edge.datatypes import RGBFrame
 from velora_edge.errors import InputError, RecordingError
 
 FIRST_US = 7_000_000
@@ -74,6 +76,47 @@ def test_a_frame_without_a_trigger_has_no_place() -> None:
         "by rising triggers on input 3: 2 of 3 frames on 2 edges, "
         "the frames' nominal rate is not the triggers': matched in order, first to first"
     )
+
+
+@pytest.mark.parametrize("mode", ["auto", "trigger"])
+@pytest.mark.parametrize("jitter_us", [0, 9_000])
+@pytest.mark.parametrize("missed", [0.03, 0.10])
+def test_missed_and_doubled_edges_cost_no_frame_its_own_window(
+    mode: str, jitter_us: int, missed: float
+) -> None:
+    rng = np.random.default_rng(3)
+    exposed_us = FIRST_US + 33_333 * np.arange(600)
+    luck = rng.random(600)
+    luck[0] = luck[-1] = (
+        1  # evenly spaced frames tell nothing of the start: both clocks begin at the first edge
+    )
+    extra_us = exposed_us + rng.integers(100, 33_233, 600)
+    is_doubled = (luck >= missed) & (luck < missed + 0.03)
+    edges_us = np.sort(np.concatenate([exposed_us[luck >= missed], extra_us[is_doubled]]))
+    is_there = rng.random(600) > 0.02  # frames are lost on their way, too
+    own_us = (exposed_us - FIRST_US) * 1.0001 + rng.uniform(0, jitter_us, 600)
+    sync = choose_sync(
+        SyncOptions(mode),
+        video(own_us[is_there].astype(int).tolist()),
+        recording(edges_us.tolist()),
+        FIRST_US,
+    )
+    image = np.zeros((1, 1, 3), np.uint8)
+    places = [sync.place(RGBFrame(image, int(t), 0)) for t in own_us[is_there]]
+    errors_us = [
+        place.t_us - t for place, t in zip(places, exposed_us[is_there].tolist(), strict=True) if place
+    ]
+    assert len(errors_us) == is_there.sum()
+    assert max(map(abs, errors_us)) < 33_333 // 4  # while evenness is being learnt, a stray edge may pass
+    assert np.mean(np.abs(errors_us) <= 1) > 0.99
+    assert "missed ones filled in" in sync.line
+
+
+def test_edges_that_keep_no_beat_are_not_mended() -> None:
+    rgb = video([0, 40_000, 80_000])
+    edges = [FIRST_US + t for t in (0, 30_000, 31_000, 90_000, 95_000, 160_000, 170_000, 171_000, 300_000)]
+    sync = choose_sync(SyncOptions("trigger"), rgb, recording(edges), FIRST_US)
+    assert "filled in" not in sync.line
 
 
 def test_the_input_and_the_edge_can_be_chosen() -> None:

@@ -72,13 +72,14 @@ class EdgeTrack:
     Args:
         trigger_id: the input; None: the one that the first edge comes on.
         polarity: 1 for rising edges, 0 for falling ones.
+        kept: ticks that are remembered; None: all.
     """
 
-    def __init__(self, trigger_id: int | None, polarity: int) -> None:
+    def __init__(self, trigger_id: int | None, polarity: int, kept: int | None = KEPT) -> None:
         self.counts = EdgeCounts()
         self._lock = threading.Lock()
         self._trigger_id, self._polarity = trigger_id, polarity
-        self._ticks: deque[Tick] = deque(maxlen=KEPT)
+        self._ticks: deque[Tick] = deque(maxlen=kept)
         self._gaps: deque[int] = deque(maxlen=GAPS)
         self._first: list[int] = []
         self._spacing_us = 0.0
@@ -96,6 +97,12 @@ class EdgeTrack:
     def reached_us(self) -> int:
         """No edge that comes later is before this time."""
         return self._reached_us
+
+    @property
+    def ticks(self) -> tuple[Tick, ...]:
+        """Those that are remembered, in order."""
+        with self._lock:
+            return tuple(self._ticks)
 
     def add_edges(self, edges: TriggerBatch, reached_us: int) -> None:
         """Take in edges of all inputs, and the time up to which they are all there."""
