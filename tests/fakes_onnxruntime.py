@@ -44,7 +44,9 @@ class FakeRuntime:
     def get_available_providers(self) -> list[str]:
         return self.providers
 
-    def InferenceSession(self, model: Any, sess_options: Any = None, providers: Any = None) -> FakeSession:
+    def InferenceSession(
+        self, model: Any, sess_options: Any = None, providers: Any = None, disabled_optimizers: Any = None
+    ) -> FakeSession:
         session = FakeSession(self, model, sess_options, providers)
         self.sessions.append(session)
         return session

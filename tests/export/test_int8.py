@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
@@ -11,6 +13,10 @@ from velora_export.int8 import TOP, quantise, round_weight, weight_scales
 from velora_export.linear_layers import LayerKey, classifier_nodes, linear_layers
 
 from velora_edge.errors import EngineError
+from velora_edge.ort import open_session, session_options
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Two layers that share their input, one product of activations, a classifier: each weight is made below.
 HEAD = """
@@ -111,6 +117,27 @@ def test_the_result_is_that_of_rounded_factors() -> None:
     assert small.uses()
     np.testing.assert_allclose(_run(model, x), _run(exact, rounded), rtol=1e-3, atol=1e-3)
     assert np.abs(_run(model, x) - _run(_model(), x)).max() > 1e-4
+
+
+def test_a_runtime_session_computes_a_layer_with_a_bias_in_int8(tmp_path: Path) -> None:
+    text = """
+        head (float[batch, 2, 32] x) => (float[batch, 2, 32] y) {
+            product = MatMul(x, wq)
+            y = Add(product, bias)
+        }
+    """
+    draw = np.random.default_rng(3)
+    weights = {"wq": draw.normal(0, 0.2, (32, 32)).astype(np.float32), "bias": np.ones(32, np.float32)}
+    model = graph(text, NAMES[0], "head/head.attention.query/Add", weights=weights)
+    assert quantise(model, "head", {QUERY: 3.0}) == 1
+    ir.save(model, tmp_path / "head.onnx")
+    options = session_options(1)
+    options.add_free_dimension_override_by_name("batch", 1)
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    open_session(tmp_path / "head.onnx", options)
+    computed = {node.op_type for node in ir.load(tmp_path / "optimized.onnx").graph}
+    assert computed & {"MatMulIntegerToFloat", "QLinearMatMul", "QGemm"}
+    assert not computed & {"MatMul", "Gemm"}
 
 
 def test_a_layer_that_was_not_calibrated_is_named() -> None:
