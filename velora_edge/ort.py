@@ -78,8 +78,8 @@ def open_session(
             model if isinstance(model, bytes) else str(model),
             options,
             providers=list(providers),
-            # Where shapes are known it makes a Gemm of a MatMul and its Add, and has none for int8: weights would
-            # be dequantized at every run. fp32 is as fast without.
+            # Where shapes are known it makes a Gemm of a MatMul and its Add, and has none for int8: weights
+            # would be dequantized at every run. fp32 is as fast without.
             disabled_optimizers=["MatMulAddFusion"] if wanted == CPU else None,
         )
     except Exception as error:  # onnxruntime raises types of its own, all of them straight from Exception
