@@ -37,7 +37,6 @@ from velora_export.onnx_graph import trace
 from velora_export.parity import normalise
 from velora_export.plain import simplify
 from velora_export.precisions import STREAMING, convert, folder_bytes
-from velora_export.sessions import Sessions
 from velora_export.streaming import clip_runs, head_inputs
 from velora_export.weights import SharedWeights, save_graph
 
@@ -47,6 +46,7 @@ from velora_edge.model.config import Backbone, ModelConfig
 from velora_edge.model.head import Streams
 from velora_edge.model.lora import merge
 from velora_edge.model.velora import VELoRA, create_model, frame_differences
+from velora_edge.ort import open_session, session_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,11 +120,18 @@ class InTorch:
             return np.asarray(self._model.decide(rings, self._present).numpy())
 
 
+def open_graph(path: Path, threads: int) -> Any:
+    """As the runtime opens it."""
+    options = session_options(threads)
+    options.add_free_dimension_override_by_name("batch", 1)
+    return open_session(path, options)
+
+
 class InGraphs:
     """Decisions by ONNX graphs, batch 1."""
 
     def __init__(self, folder: Path, threads: int, clips: Clips) -> None:
-        self._sessions = Sessions(folder, threads=threads)
+        self._sessions = {name: open_graph(folder / f"{name}.onnx", threads) for name in STREAMING}
         self._flags = clips.flags()
         self._tokens: dict[str, list[np.ndarray]] = {name: [] for name in MODALITIES}
         self._last: dict[str, Any] = {}
@@ -135,7 +142,7 @@ class InGraphs:
         self.parts_ms: dict[str, list[float]] = {name: [] for name in STREAMING}
 
     def _run(self, name: str, inputs: Any) -> np.ndarray:
-        return np.asarray(self._sessions.session(name).run(None, inputs)[0])
+        return np.asarray(self._sessions[name].run(None, inputs)[0])
 
     def step(self) -> np.ndarray:
         """Logits, the newest pair's images computed into their slots."""
