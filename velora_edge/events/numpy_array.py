@@ -92,7 +92,10 @@ class NumpyArray:
             return
         with self._open() as stream:
             try:
-                stream.seek(at)
+                if at > _READ_BYTES:
+                    stream.seek(at)
+                else:  # Python 3.13 no longer checks a member of an archive once it was sought in
+                    _read_fully(stream, at)
             except _DAMAGE:
                 return
             for start in range(0, n, rows):
