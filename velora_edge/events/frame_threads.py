@@ -114,8 +114,8 @@ def _work(reader: RawReader, group: _Group, job: Job) -> _Done:
             stream.skip_until(group.after_us)
         before = stream.losses() if group.after_us is not None else 0 * stream.losses()
         frames = list(frames_of(stream, group.windows, job))
-        if job.to_last_event and stream.t_next_us is None:
-            pass  # looked for, so that the words after the last event were read
+        if job.to_last_event:
+            _ = stream.t_next_us  # looked for, so that the words after the last event are read
         return _Done(frames, stream.losses() - before, stream.cut_bytes)
 
 

@@ -19,23 +19,18 @@ from velora_edge.doctor.providers import provider as try_provider
 from velora_edge.errors import EngineError
 from velora_edge.gpu.cuda import has_gpu
 from velora_edge.ort import CUDA, Provider, load_runtime
+from velora_runtime.engines.fed import FED, FedEngine
 from velora_runtime.engines.ort_device import DeviceGraph, Place, Target, allocate
 from velora_runtime.engines.ort_graphs import INPUTS, token_type
-from velora_runtime.ring import Presence
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from velora_edge.bundle import Bundle, Manifest
     from velora_runtime.engines.base import EngineOptions
-    from velora_runtime.ring import Slot
+    from velora_runtime.ring import Presence
 
 LOG = logging.getLogger("velora.onnxruntime")
-
-FED = {**INPUTS, "head": INPUTS["head"][3:]}
-"""The inputs of each graph that come from the host; the head's others are the rings."""
 
 Providers = Callable[..., list[Provider]]
 """Gives ONNX Runtime's providers for a manifest, with CUDA graphs or without (`cuda_graph`)."""
@@ -78,7 +73,7 @@ def cuda_providers(manifest: Manifest, *, cuda_graph: bool) -> list[Provider]:
     return [(CUDA, {"device_id": "0", "use_tf32": "0", "enable_cuda_graph": str(int(cuda_graph))})]
 
 
-class OrtDeviceEngine:
+class OrtDeviceEngine(FedEngine):
     """The streaming graphs on a GPU; see `velora_runtime.engines.base.Engine`.
 
     Single-threaded: the inference thread only.
@@ -100,29 +95,9 @@ class OrtDeviceEngine:
         self._bundle, self._providers = bundle, providers
         self._open()
 
-    def encode_rgb(self, image: NDArray[np.uint8], slot: Slot) -> None:
-        """Put the tokens of an RGB picture into the slot."""
-        self._encode("rgb", {"image": image}, slot.phase, slot.pair)
-
-    def encode_event(self, image: NDArray[np.uint8], slot: Slot) -> None:
-        """Put the tokens of an event frame into the slot."""
-        self._encode("event", {"image": image}, slot.phase, slot.pair)
-
-    def encode_diff(
-        self,
-        rgb: NDArray[np.uint8],
-        rgb_before: NDArray[np.uint8],
-        event: NDArray[np.uint8],
-        event_before: NDArray[np.uint8],
-        slot: Slot,
-    ) -> None:
-        """Put the tokens of the difference to the pair before into the slot."""
-        images = {"rgb": rgb, "rgb_before": rgb_before, "event": event, "event_before": event_before}
-        self._encode("diff", images, slot.phase, slot.diff)
-
     def decide(self, phase: int, presence: Presence) -> NDArray[np.float32]:
         """The logits of one ring's clip, float32[K]; valid until the next call."""
-        head, target = self._graphs["head"], self._heads[phase]
+        head, target = self._runners["head"], self._heads[phase]
         self._feed_presence(presence)
         head.run(target)
         logits: NDArray[np.float32] = target.place.read()[0]
@@ -146,14 +121,14 @@ class OrtDeviceEngine:
 
     def close(self) -> None:
         """Let go of runs, sessions and memory, in that order."""
-        for held in (self._slots, self._heads, self._graphs, self._rings):
+        for held in (self._slots, self._heads, self._runners, self._rings):
             held.clear()
 
     def _open(self) -> None:
         manifest = self._bundle.manifest
         providers = self._providers(manifest, cuda_graph=self.has_graphs)
-        self._graphs = {name: DeviceGraph(self._bundle, name, providers, FED[name]) for name in INPUTS}
-        self._dtype = token_type({name: graph.graph for name, graph in self._graphs.items()}, self._bundle)
+        self._runners = {name: DeviceGraph(self._bundle, name, providers, FED[name]) for name in INPUTS}
+        self._dtype = token_type({name: graph.graph for name, graph in self._runners.items()}, self._bundle)
         size = (manifest.tokens, manifest.token_size)
         self._rings = {
             name: [allocate((1, self._places(name), *size), self._dtype) for _ in range(manifest.stride)]
@@ -166,39 +141,22 @@ class OrtDeviceEngine:
 
     def _bind_slots(self, modality: str, ring: Any) -> list[Target]:
         places = (Place(ring, self._dtype, index) for index in range(self._places(modality)))
-        return [self._graphs[modality].bind(place, {}) for place in places]
+        return [self._runners[modality].bind(place, {}) for place in places]
 
     def _bind_head(self, phase: int) -> Target:
         logits = allocate((1, len(self._bundle.manifest.labels)), np.float32)
-        return self._graphs["head"].bind(
+        return self._runners["head"].bind(
             Place(logits, np.dtype(np.float32)), {name: self._rings[name][phase] for name in MODALITIES}
         )
 
     def _places(self, modality: str) -> int:
         return self._bundle.manifest.clip_length - (modality == "diff")
 
-    def _encode(self, modality: str, images: Mapping[str, NDArray[np.uint8]], phase: int, place: int) -> None:
-        graph = self._graphs[modality]
-        for name, image in images.items():
-            graph.feed(name, image)
-        graph.run(self._slots[modality][phase][place])
-
-    def _feed_presence(self, presence: Presence) -> None:
-        flags = (presence.rgb, presence.event, presence.diff)
-        for name, array in zip(FED["head"], flags, strict=True):
-            self._graphs["head"].feed(name, array)
-
     def _run_all(self, *, record: bool) -> None:
         """Run everything that a stream can ask for, on a pattern; record it, and check what was recorded."""
-        size = self._bundle.manifest.image_size
-        pattern = np.arange(np.prod(size) * 3, dtype=np.uint32).astype(np.uint8).reshape(*size, 3)
-        for modality in MODALITIES:
-            for name in FED[modality]:
-                self._graphs[modality].feed(name, pattern)
-        sizes = (self._places(name) for name in MODALITIES)
-        self._feed_presence(Presence(*(np.ones(count, np.float32) for count in sizes)))
-        runs = [(self._graphs[m], target) for m in MODALITIES for ring in self._slots[m] for target in ring]
-        runs += [(self._graphs["head"], target) for target in self._heads]
+        self._feed_pattern(self._bundle.manifest)
+        runs = [(self._runners[m], target) for m in MODALITIES for ring in self._slots[m] for target in ring]
+        runs += [(self._runners["head"], target) for target in self._heads]
         for graph, target in runs:
             if record:
                 graph.record(target)

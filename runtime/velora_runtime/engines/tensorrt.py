@@ -11,8 +11,6 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from velora_edge.datatypes import MODALITIES
 from velora_edge.errors import EngineError
 from velora_edge.gpu.cuda import Cuda
@@ -25,28 +23,21 @@ from velora_edge.gpu.matching import (
     this_machine,
     why_no_tensorrt,
 )
+from velora_runtime.engines.fed import FED, FedEngine
 from velora_runtime.engines.tensorrt_lane import Lane, Target, expect_tensor
-from velora_runtime.ring import Presence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from velora_edge.bundle import Bundle
     from velora_edge.gpu.engine import LoadedEngine
     from velora_runtime.engines.base import EngineOptions
-    from velora_runtime.ring import Slot
+    from velora_runtime.ring import Presence
 
 LOG = logging.getLogger("velora.tensorrt")
-
-FED = {
-    "rgb": ("image",),
-    "event": ("image",),
-    "diff": ("rgb", "rgb_before", "event", "event_before"),
-    "head": ("rgb_present", "event_present", "diff_present"),
-}
-"""The inputs of each engine that come from the host; the head's others are the rings."""
 
 
 def why_not(bundle: Bundle, options: EngineOptions) -> str | None:
@@ -74,7 +65,7 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> TensorRTEngine:
     return TensorRTEngine(bundle, options)
 
 
-class TensorRTEngine:
+class TensorRTEngine(FedEngine):
     """The streaming graphs on a GPU; see `velora_runtime.engines.base.Engine`.
 
     Single-threaded: the inference thread only.
@@ -93,58 +84,32 @@ class TensorRTEngine:
             undo.callback(self._cuda.close)
             machine = this_machine(self._cuda.describe())
             self.name = f"tensorrt {machine.tensorrt} on {machine.gpu}"
-            self._lanes: dict[str, Lane] = {}
+            self._runners: dict[str, Lane] = {}
             self._loader: EngineLoader | None = EngineLoader(self._cuda)
             undo.callback(self._close_lanes)
             engines = self._load(bundle, self._loader)
             self._check(engines)
             for graph, engine in engines.items():
-                self._lanes[graph] = Lane(self._cuda, engine, FED[graph])
+                self._runners[graph] = Lane(self._cuda, engine, FED[graph])
             self._rings = {modality: self._make_ring(modality) for modality in MODALITIES}
             self._slots = {modality: self._make_slots(modality) for modality in MODALITIES}
             self._heads = [self._make_head(phase) for phase in range(self._manifest.stride)]
             self._exit = undo.pop_all()
 
-    def encode_rgb(self, image: NDArray[np.uint8], slot: Slot) -> None:
-        """Put the tokens of an RGB picture into the slot."""
-        self._encode("rgb", {"image": image}, slot.phase, slot.pair)
-
-    def encode_event(self, image: NDArray[np.uint8], slot: Slot) -> None:
-        """Put the tokens of an event frame into the slot."""
-        self._encode("event", {"image": image}, slot.phase, slot.pair)
-
-    def encode_diff(
-        self,
-        rgb: NDArray[np.uint8],
-        rgb_before: NDArray[np.uint8],
-        event: NDArray[np.uint8],
-        event_before: NDArray[np.uint8],
-        slot: Slot,
-    ) -> None:
-        """Put the tokens of the difference to the pair before into the slot."""
-        images = {"rgb": rgb, "rgb_before": rgb_before, "event": event, "event_before": event_before}
-        self._encode("diff", images, slot.phase, slot.diff)
-
     def decide(self, phase: int, presence: Presence) -> NDArray[np.float32]:
         """The logits of one ring's clip, float32[K]; blocks until they are there."""
-        head, target = self._lanes["head"], self._heads[phase]
+        head, target = self._runners["head"], self._heads[phase]
         self._feed_presence(presence)
         for modality in MODALITIES:
-            self._cuda.wait(head.stream, self._lanes[modality].done)
+            self._cuda.wait(head.stream, self._runners[modality].done)
         head.run(target)
         return head.read(target)[0]
 
     def warm_up(self) -> None:
         """Run every engine on every slot, record what can be recorded, and leave the rings empty."""
-        pattern = np.arange(np.prod(self._manifest.image_size) * 3, dtype=np.uint32).astype(np.uint8)
-        image = pattern.reshape(*self._manifest.image_size, 3)
-        T = self._manifest.clip_length
-        for modality in MODALITIES:
-            for name in FED[modality]:
-                self._lanes[modality].feed(name, image)
-        self._feed_presence(Presence(*(np.ones(size, np.float32) for size in (T, T, T - 1))))
-        runs = [(self._lanes[m], target) for m in MODALITIES for ring in self._slots[m] for target in ring]
-        runs += [(self._lanes["head"], target) for target in self._heads]
+        self._feed_pattern(self._manifest)
+        runs = [(self._runners[m], target) for m in MODALITIES for ring in self._slots[m] for target in ring]
+        runs += [(self._runners["head"], target) for target in self._heads]
         self.has_graphs = self._wants_graphs and self._record(runs)
         if not self.has_graphs:
             for lane, target in runs:
@@ -165,17 +130,6 @@ class TensorRTEngine:
             LOG.warning("CUDA graphs are not used, which costs some latency: %s", error)
             return False
         return True
-
-    def _encode(self, modality: str, images: Mapping[str, NDArray[np.uint8]], phase: int, place: int) -> None:
-        lane = self._lanes[modality]
-        for name, image in images.items():
-            lane.feed(name, image)
-        lane.run(self._slots[modality][phase][place])
-
-    def _feed_presence(self, presence: Presence) -> None:
-        head = self._lanes["head"]
-        for name, flags in zip(FED["head"], (presence.rgb, presence.event, presence.diff), strict=True):
-            head.feed(name, flags)
 
     def _load(self, bundle: Bundle, loader: EngineLoader) -> dict[str, LoadedEngine]:
         manifest = bundle.manifest
@@ -213,28 +167,28 @@ class TensorRTEngine:
 
     def _make_ring(self, modality: str) -> list[int]:
         """Addresses of the modality's rings, one a phase, each T slots in a row."""
-        size = self._pairs(modality) * self._lanes[modality].output.size_bytes
+        size = self._pairs(modality) * self._runners[modality].output.size_bytes
         return [self._cuda.allocate(size) for _ in range(self._manifest.stride)]
 
     def _make_slots(self, modality: str) -> list[list[Target]]:
-        step = self._lanes[modality].output.size_bytes
+        step = self._runners[modality].output.size_bytes
         places = range(self._pairs(modality))
         return [[Target(ring + place * step) for place in places] for ring in self._rings[modality]]
 
     def _make_head(self, phase: int) -> Target:
-        logits = self._cuda.allocate(self._lanes["head"].output.size_bytes)
+        logits = self._cuda.allocate(self._runners["head"].output.size_bytes)
         return Target(logits, {modality: self._rings[modality][phase] for modality in MODALITIES})
 
     def _empty_rings(self) -> None:
         for modality in MODALITIES:
-            lane = self._lanes[modality]
+            lane = self._runners[modality]
             for ring in self._rings[modality]:
                 size = self._pairs(modality) * lane.output.size_bytes
                 self._cuda.fill(ring, 0, size, lane.stream)
             self._cuda.synchronize(lane.stream)
 
     def _close_lanes(self) -> None:
-        for lane in self._lanes.values():
+        for lane in self._runners.values():
             lane.close()
-        self._lanes.clear()
+        self._runners.clear()
         self._loader = None

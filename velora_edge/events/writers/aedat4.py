@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from velora_edge.datatypes import TriggerBatch
-from velora_edge.errors import InputError, MissingExtraError, RecordingError
+from velora_edge.errors import MissingExtraError, RecordingError
 from velora_edge.events.writers.base import EventWriter
 
 if TYPE_CHECKING:
@@ -93,15 +93,7 @@ class AEDAT4Writer(EventWriter):
             )
 
     def _write_triggers(self, triggers: TriggerBatch) -> None:
-        times = triggers.t_us
-        earliest = int(self._pending.t_us[-1]) if len(self._pending) else self._last_us
-        if times[0] < earliest or np.any(np.diff(times) < 0):
-            raise InputError(
-                f"a trigger edge is earlier than what was written before it ({earliest} us)",
-                path=self.path,
-                remedy="write the edges in time order, each before the events that follow it",
-            )
-        self._check_times(int(times[0]), int(times[-1]))
+        self._check_triggers(triggers, self._pending)
         self._pending = TriggerBatch.concatenate([self._pending, triggers])
 
     def _flush_triggers(self, until_us: int) -> None:

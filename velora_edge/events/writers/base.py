@@ -161,6 +161,18 @@ class EventWriter(ABC):
         if len(batch) and self.is_ordered:
             self._check_times(int(batch.t_us[0]), int(batch.t_us[-1]))
 
+    def _check_triggers(self, triggers: TriggerBatch, pending: TriggerBatch) -> None:
+        """Edges come in order, after the pending ones, and not before events that were written."""
+        times = triggers.t_us
+        earliest = int(pending.t_us[-1]) if len(pending) else self._last_us
+        if times[0] < earliest or (times[1:] < times[:-1]).any():
+            raise InputError(
+                f"a trigger edge is earlier than what was written before it ({earliest} us)",
+                path=self.path,
+                remedy="write the edges in time order, each before the events that follow it",
+            )
+        self._check_times(int(times[0]), int(times[-1]))
+
     def _check_times(self, first_us: int, last_us: int) -> None:
         if first_us < 0 or last_us >= self.end_us:
             wrong = first_us if first_us < 0 else last_us

@@ -52,15 +52,7 @@ class RawWriter(EventWriter):
         self._pending = _cut(self._pending, slice(due, None))
 
     def _write_triggers(self, triggers: TriggerBatch) -> None:
-        times = triggers.t_us
-        earliest = int(self._pending.t_us[-1]) if len(self._pending) else self._last_us
-        if times[0] < earliest or np.any(np.diff(times) < 0):
-            raise InputError(
-                f"a trigger edge is earlier than what was written before it ({earliest} us)",
-                path=self.path,
-                remedy="write the edges in time order, each before the events that follow it",
-            )
-        self._check_times(int(times[0]), int(times[-1]))
+        self._check_triggers(triggers, self._pending)
         if triggers.id.max() > self.largest_id or triggers.p.max() > 1:
             raise InputError(
                 f"expected trigger inputs 0 to {self.largest_id} and edges 0 or 1 for {self.format}, "
