@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from velora_runtime.cameras.camera import Camera, Patience
 from velora_runtime.cameras.intake import EventIntake
-from velora_runtime.cameras.live_stream import BatchWalk, LiveStream, WordWalk
+from velora_runtime.cameras.live_stream import LiveStream
 from velora_runtime.cameras.parcels import ParcelQueue
 from velora_runtime.cameras.rate_cap import RateCap
 from velora_runtime.cameras.scout import Scout
+from velora_runtime.cameras.walks import BatchWalk, WordWalk
 
 from tests.fakes import FakeClock
 from velora_edge.datatypes import EventBatch, TriggerBatch

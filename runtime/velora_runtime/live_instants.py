@@ -9,7 +9,7 @@ from velora_runtime.instant import Instant
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from velora_runtime.cameras.live_rgb import LiveRGB
     from velora_runtime.cameras.live_stream import LiveStream
@@ -37,9 +37,15 @@ class LiveInstants:
         self._clock, self._stop = clock, stop
         self._last_us: int | None = None
 
-    def instants(self, frames: Channel[Instant]) -> Iterator[Instant]:
-        """The moments of pairs, until the cameras or the run end."""
+    def instants(self, frames: Channel[Instant], meanwhile: Callable[[], None]) -> Iterator[Instant]:
+        """The moments of pairs, until the cameras or the run end.
+
+        Args:
+            frames: those of the RGB camera's pictures.
+            meanwhile: is called before each wait.
+        """
         while not self._stop.is_set():
+            meanwhile()
             instant = frames.get_within(TURN_S)
             if instant is None:
                 if frames.is_over and (self._stream is None or self._stream.t_next_us is None):

@@ -11,6 +11,7 @@ from velora_edge.datatypes import EventFrame, FramePair
 from velora_edge.events.registration import RegistrationMap
 from velora_edge.events.representations import make_accumulator
 from velora_edge.vision.resize import Resizer
+from velora_runtime.window_walk import WindowWalk
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,6 +86,7 @@ class Packer:
             sensor_hw = (events.height, events.width)
             fits = RegistrationMap.from_fit(sensor_hw, manifest.image_size, manifest.event.fit)
             self._accumulator = make_accumulator(manifest.event, registration or fits)
+            self._walk = WindowWalk(events, self._accumulator)
 
     def warm_up(self) -> None:
         """Load the kernels by walking over no events, so that the first real window is not slower."""
@@ -125,7 +127,8 @@ class Packer:
             shrunk: the frame at the model's size; None: it is made here.
         """
         if self._events is not None and self._events.is_live:
-            is_there = self._events.await_window(self._windows.preview(t_us), t_us)
+            t0_us = self._windows.preview(t_us)
+            is_there = self._events.await_window(t0_us, t_us, lambda: self._walk.walk_ahead(t0_us, t_us))
             start_us = ready_us = max(ready_us, self._clock.now_us())
         else:
             start_us, is_there = self._clock.now_us(), self._is_recorded(t_us)
@@ -140,6 +143,16 @@ class Packer:
         packed.ready_us, packed.pack_us = ready_us, self._clock.now_us() - start_us
         self.pairs += 1
 
+    def pack_ahead(self) -> None:
+        """Walk over what has come of the next pair's events; for whoever waits for its instant."""
+        if self._events is not None and (window := self._windows.next) is not None:
+            self._walk.walk_ahead(*window)
+
+    def step_back(self) -> None:
+        """Give back what was walked over for a pair that does not come."""
+        if self._events is not None:
+            self._walk.step_back()
+
     def withdraw(self, packed: Packed) -> None:
         """Take back the pair that was packed last; its events count as skipped."""
         self.pairs -= 1
@@ -148,6 +161,7 @@ class Packer:
     def skip_rest(self) -> None:
         """Count the events after the last window as skipped."""
         if self._events is not None:
+            self.step_back()
             self.skipped += self._events.skip_until(np.iinfo(np.int64).max)
 
     def _is_recorded(self, t_us: int) -> bool:
@@ -158,15 +172,14 @@ class Packer:
         window_us, packed.events = self._windows.start(t_us), 0
         if self._events is None:
             return None
-        if is_there or self._events.is_live:
-            self.skipped += self._events.skip_until(window_us)
-        if not is_there:
-            return None
-        if not self._events.is_live and self._events.t_next_us is None:
-            return None
-        shift_us = self._events.shift_us
-        self._accumulator.begin(window_us - shift_us, t_us - shift_us)
-        packed.events = self._events.accumulate_until(t_us, self._accumulator)
+        if not is_there or not self._events.is_live:
+            if is_there or self._events.is_live:
+                self.step_back()
+                self.skipped += self._events.skip_until(window_us)
+            if not is_there or self._events.t_next_us is None:
+                return None
+        skipped, packed.events = self._walk.walk(window_us, t_us)
+        self.skipped += skipped
         self._accumulator.render_into(packed.event_image)
         return EventFrame(packed.event_image, window_us, t_us, self._accumulator.events)
 

@@ -216,6 +216,7 @@ class Pipeline:
         else:
             if self._feed.rgb is None and not self._stop.is_set():
                 self._packer.skip_rest()
+        self._packer.step_back()
         self.report.pairs.skipped_events = self._packer.skipped
         if self._feed.edges_us is not None:
             self.report.warnings += self._feed.edges_us.warnings()
@@ -224,7 +225,7 @@ class Pipeline:
 
     def _instants(self) -> Iterator[Instant]:
         if self._feed.live is not None:
-            yield from self._feed.live.instants(self._frames)
+            yield from self._feed.live.instants(self._frames, self._packer.pack_ahead)
             return
         if self._feed.edges_us is None:
             while (instant := self._frames.get()) is not None:

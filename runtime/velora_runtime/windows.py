@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
 
 LONGEST = Fraction(3, 2)
 """A window may reach back to the end of the one before it up to this many nominal windows."""
+
+
+REMEMBERED = 16
+"""Windows whose lengths tell how long the next one is at least."""
 
 
 class WindowRule:
@@ -29,6 +34,7 @@ class WindowRule:
     def __init__(self, window_us: int, start_us: int | None = None) -> None:
         self.window_us = window_us
         self.end_us = start_us
+        self._lengths_us: deque[int] = deque(maxlen=REMEMBERED)
 
     def preview(self, t_us: int) -> int:
         """Start of the window that would end at `t_us`.
@@ -51,7 +57,15 @@ class WindowRule:
         """
         start = self.preview(t_us)
         self.end_us = t_us
+        self._lengths_us.append(t_us - start)
         return start
+
+    @property
+    def next(self) -> tuple[int, int] | None:
+        """The next window if it is near, and no longer than the shortest of late; None before the first."""
+        if self.end_us is None or not self._lengths_us:
+            return None
+        return self.end_us, self.end_us + min(self._lengths_us)
 
 
 class SteadyEdges:

@@ -80,7 +80,7 @@ def test_pictures_that_are_there_come_first_and_both_cameras_ends_end_it() -> No
     for t_us in (10, 20):
         frames.put(Instant(t_us, None, 0))
     frames.finish()
-    found = instants.instants(frames)
+    found = instants.instants(frames, lambda: None)
     assert [next(found).t_us, next(found).t_us] == [10, 20]
     stream.t_next_us = None
     assert list(found) == []
@@ -89,4 +89,4 @@ def test_pictures_that_are_there_come_first_and_both_cameras_ends_end_it() -> No
 def test_a_run_that_is_to_end_makes_no_more_pairs() -> None:
     instants, _, _, _, stop = make(CameraState.LOST)
     stop.set()
-    assert list(instants.instants(Channel(1, "newest"))) == []
+    assert list(instants.instants(Channel(1, "newest"), lambda: None)) == []

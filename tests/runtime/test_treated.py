@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from velora_runtime.cameras.live_stream import BatchWalk, LiveStream, WordWalk
+from velora_runtime.cameras.live_stream import LiveStream
 from velora_runtime.cameras.parcels import Parcel, ParcelQueue
 from velora_runtime.cameras.scout import Scout
+from velora_runtime.cameras.walks import BatchWalk, WordWalk
 from velora_runtime.live import command
 from velora_runtime.packer import Packed, Packer
 from velora_runtime.run_sources import RunSources

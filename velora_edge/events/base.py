@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from velora_edge.datatypes import EventBatch, TriggerBatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import numpy as np
@@ -80,9 +80,29 @@ class EventStream(ABC):
     """What to add to the camera's times to get the stream's. Not 0 for a camera whose clock began anew."""
     _tap: EventTap | None = None
 
-    def await_window(self, t0_us: int, t1_us: int) -> bool:
-        """Wait until all events of [t0, t1) are there, or will not come; whether the camera was there."""
+    def await_window(self, t0_us: int, t1_us: int, meanwhile: Callable[[], None] | None = None) -> bool:
+        """Wait until all events of [t0, t1) are there, or will not come; whether the camera was there.
+
+        Args:
+            t0_us: the window's start.
+            t1_us: its end.
+            meanwhile: is called before each wait.
+        """
         return True
+
+    @property
+    def reached_us(self) -> int | None:
+        """All events before this time are here, of a live stream that can go back to a mark; else None."""
+        return None
+
+    def mark(self) -> None:  # noqa: B027  (for streams that have `reached_us`)
+        """Remember this place: what is walked over from here on is kept."""
+
+    def go_back(self) -> None:  # noqa: B027
+        """Stand at the mark again, which is forgotten with that."""
+
+    def go_on(self) -> None:  # noqa: B027
+        """Forget the mark."""
 
     def warm_up(self, frame: FrameAccumulator) -> None:  # noqa: B027  (recordings compile as they go)
         """Load the kernels of a live stream, so that its first window is not slower; adds nothing."""

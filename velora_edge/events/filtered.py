@@ -11,6 +11,8 @@ from velora_edge.events import _array_kernels as kernels
 from velora_edge.events.base import EventStream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from velora_edge.datatypes import TriggerBatch
     from velora_edge.events.base import EventTap, FrameAccumulator
     from velora_edge.events.filters import FilterChain
@@ -48,9 +50,9 @@ class FilteredStream(EventStream):
         """Time of the other stream's next event, which may not pass; None at its end."""
         return self._stream.t_next_us
 
-    def await_window(self, t0_us: int, t1_us: int) -> bool:
+    def await_window(self, t0_us: int, t1_us: int, meanwhile: Callable[[], None] | None = None) -> bool:
         """Wait until all events of [t0, t1) are there, or will not come; whether the camera was there."""
-        return self._stream.await_window(t0_us, t1_us)
+        return self._stream.await_window(t0_us, t1_us, meanwhile)
 
     def warm_up(self, frame: FrameAccumulator) -> None:
         """Load the kernels of the other stream and of the filters; adds nothing."""

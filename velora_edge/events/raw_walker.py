@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -65,6 +65,13 @@ _SENTENCES = (
 )
 NEVER = 1 << 62
 LONG_AGO = -NEVER
+
+
+class WalkerPlace(NamedTuple):
+    """Where a walker stands: the position in its chunk's words, and the decoder's state."""
+
+    position: int
+    state: NDArray[np.int64]
 
 
 class RawWalker:
@@ -160,6 +167,15 @@ class RawWalker:
                 break
             self._drain_edges()
         return self._position < len(self._words)
+
+    def place(self) -> WalkerPlace:
+        """Where it stands, for `return_to`."""
+        return WalkerPlace(self._position, self.state.copy())
+
+    def return_to(self, place: WalkerPlace) -> None:
+        """Stand where it stood; the same chunk is filled in."""
+        self._position = place.position
+        self.state[:] = place.state
 
     def find_next_us(self) -> int | None:
         """Time of the chunk's next event, None if there is none in it."""

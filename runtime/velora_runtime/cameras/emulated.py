@@ -10,10 +10,12 @@ import cv2
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.events.base import EventStream
 from velora_edge.events.simulator import EventSimulator, SensorModel
-from velora_runtime.cameras.live_stream import BatchWalk
 from velora_runtime.cameras.parcels import Parcel
+from velora_runtime.cameras.walks import BatchWalk
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -76,7 +78,7 @@ class EmulatedStream(EventStream):
         """Time of the first picture; 0 before it."""
         return self._begins_us or 0
 
-    def await_window(self, t0_us: int, t1_us: int) -> bool:
+    def await_window(self, t0_us: int, t1_us: int, meanwhile: Callable[[], None] | None = None) -> bool:
         """Whether the sensor has seen a picture before; its events are there once the picture is."""
         return self._begins_us is not None and self._begins_us < t1_us
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from velora_edge.errors import CameraError, SourceError
 from velora_runtime.cameras.camera import Camera
 from velora_runtime.cameras.intake import EventIntake
-from velora_runtime.cameras.live_stream import BatchWalk, LiveStream, WordWalk
+from velora_runtime.cameras.live_stream import LiveStream
 from velora_runtime.cameras.parcels import ParcelQueue
 from velora_runtime.cameras.rate_cap import RateCap
 from velora_runtime.cameras.scout import Scout
+from velora_runtime.cameras.walks import BatchWalk, WordWalk
 
 if TYPE_CHECKING:
     from velora_runtime.sources.event_feed import EventFeed, LiveSetup

@@ -2,166 +2,38 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
-from velora_edge.events import _array_kernels as kernels
-from velora_edge.events import _raw_state as s
-from velora_edge.events._sink_kernels import CountSink, FrameSink
 from velora_edge.events.base import EventStream
-from velora_edge.events.raw_decoder import new_arrays, take_batch
-from velora_edge.events.raw_walker import RawWalker
 from velora_runtime.cameras.camera import CameraState
-from velora_runtime.cameras.parcels import Parcel
-from velora_runtime.cameras.scout import restore_place
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
 
     from velora_edge.events.base import EventTap, FrameAccumulator
-    from velora_edge.events.raw_header import Encoding
     from velora_runtime.cameras.camera import Camera
     from velora_runtime.cameras.intake import EventIntake
-    from velora_runtime.cameras.parcels import Decoded, ParcelQueue
+    from velora_runtime.cameras.parcels import Decoded, Parcel, ParcelQueue
+    from velora_runtime.cameras.walks import BatchWalk, WordWalk
     from velora_runtime.clock import Clock
 
 LEAST_GRACE_US, MOST_GRACE_US = 10_000, 250_000
 """How much later than the earliest data may come before a silent sensor's window is closed."""
 TURN_S = 0.02
 """How often whoever waits looks at the clock, the camera's state and the end of the run."""
-HARMLESS = {"EVT2": b"\0\0\0\xe0", "EVT2.1": bytes(8), "EVT3": b"\0\xe0"}
-"""Words that say nothing, to load the kernels with."""
 
 
-class _Walk(Protocol):
-    """Walks the parcel that it was given."""
+class _Mark(NamedTuple):
+    """A place to go back to: a parcel, or the gap before the next one."""
 
-    def load(self, parcel: Parcel, *, follows: bool) -> None:
-        """Stand before a parcel, which comes right after the one before, or not."""
-
-    def count(self, t1_us: int) -> tuple[int, bool]:
-        """Pass over the events before `t1_us`: how many, and whether any are left."""
-
-    def accumulate(self, t1_us: int, frame: FrameAccumulator) -> tuple[int, bool]:
-        """Add the events before `t1_us` to the frame: how many, and whether any are left."""
-
-    def read(self, most: int, t1_us: int) -> tuple[EventBatch, bool]:
-        """About `most` events before `t1_us`, and whether any are left."""
-
-    def warm_up(self, frame: FrameAccumulator) -> None:
-        """Load the kernels; nothing is walked, and the frame is left empty."""
-
-
-class WordWalk:
-    """Raw words, straight into frames; times are the camera's."""
-
-    def __init__(self, encoding: Encoding, sensor: tuple[int, int], is_legacy: bool) -> None:
-        self.walker = RawWalker(encoding, sensor, is_legacy)
-
-    def load(self, parcel: Parcel, *, follows: bool) -> None:
-        """Stand before the parcel's words."""
-        words, before = parcel.words, parcel.before
-        assert words is not None
-        assert before is not None
-        if not follows:
-            restore_place(self.walker.state, before)
-            if self.walker.tap is not None:
-                self.walker.tap.begin(parcel.shift_us)
-        self._fill(words)
-
-    def count(self, t1_us: int) -> tuple[int, bool]:
-        """Pass over the events before `t1_us`: how many, and whether any are left."""
-        is_left = self.walker.walk(t1_us, CountSink())
-        return self.walker.walked, is_left
-
-    def accumulate(self, t1_us: int, frame: FrameAccumulator) -> tuple[int, bool]:
-        """Add the events before `t1_us` to the frame: how many, and whether any are left."""
-        self.walker.state[s.PLACED] = 0
-        is_left = self.walker.walk(t1_us, FrameSink(frame.table, frame.state))
-        frame.events += int(self.walker.state[s.PLACED])
-        return self.walker.walked, is_left
-
-    def read(self, most: int, t1_us: int) -> tuple[EventBatch, bool]:
-        """About `most` events before `t1_us`, and whether any are left."""
-        arrays = new_arrays(most)
-        self.walker.state[s.PLACED] = 0
-        is_left = self.walker.walk(t1_us, arrays)
-        return take_batch(arrays, int(self.walker.state[s.PLACED])), is_left
-
-    def warm_up(self, frame: FrameAccumulator) -> None:
-        """Load the kernels by walking a word that says nothing."""
-        other = WordWalk(self.walker.encoding, self.walker.sensor, self.walker.is_legacy)
-        other._fill(HARMLESS[self.walker.encoding])
-        other.count(1)
-        other._fill(HARMLESS[self.walker.encoding])
-        other.accumulate(1, frame)
-        other._fill(HARMLESS[self.walker.encoding])
-        other.read(1, 1)
-
-    def _fill(self, words: bytes) -> None:
-        def read_into(memory: memoryview) -> int:
-            memory[: len(words)] = words
-            return len(words)
-
-        self.walker.fill(read_into)
-
-
-class BatchWalk:
-    """Decoded events, into frames; times are the stream's."""
-
-    def __init__(self) -> None:
-        self.tap: EventTap | None = None
-        self._parcel: Parcel | None = None
-        self._position = 0
-        self._counts = np.zeros(1, np.int64)
-
-    def load(self, parcel: Parcel, *, follows: bool) -> None:
-        """Stand before the parcel's events."""
-        self._parcel, self._position = parcel, 0
-        if self.tap is not None and parcel.batch is not None and len(parcel.batch):
-            if not follows:
-                self.tap.begin(0)
-            self.tap.take_batch(parcel.batch)
-
-    def count(self, t1_us: int) -> tuple[int, bool]:
-        """Pass over the events before `t1_us`: how many, and whether any are left."""
-        batch, start = self._batch(), self._position
-        self._position = int(kernels.find_end(batch.t_us, start, t1_us))
-        return self._position - start, self._position < len(batch)
-
-    def accumulate(self, t1_us: int, frame: FrameAccumulator) -> tuple[int, bool]:
-        """Add the events before `t1_us` to the frame: how many, and whether any are left."""
-        batch, start = self._batch(), self._position
-        self._counts[0] = 0
-        self._position = int(
-            kernels.accumulate_arrays(
-                batch.t_us, batch.x, batch.y, batch.p, start, t1_us, frame.table, frame.state, self._counts
-            )
-        )
-        frame.events += int(self._counts[0])
-        return self._position - start, self._position < len(batch)
-
-    def read(self, most: int, t1_us: int) -> tuple[EventBatch, bool]:
-        """At most `most` events before `t1_us`, and whether any are left."""
-        batch, start = self._batch(), self._position
-        self._position = int(kernels.find_end(batch.t_us[: start + most], start, t1_us))
-        return batch[start : self._position], self._position < len(batch)
-
-    def warm_up(self, frame: FrameAccumulator) -> None:
-        """Load the kernels by walking no events."""
-        other = BatchWalk()
-        other.load(Parcel(0, 0, 0, TriggerBatch.empty(), batch=EventBatch.empty()), follows=True)
-        other.count(1)
-        other.accumulate(1, frame)
-        other.read(1, 1)
-
-    def _batch(self) -> EventBatch:
-        assert self._parcel is not None
-        assert self._parcel.batch is not None
-        return self._parcel.batch
+    parcel: Parcel | None
+    place: Any
+    walked: int
+    number: int
 
 
 class LiveStream(EventStream):
@@ -204,6 +76,9 @@ class LiveStream(EventStream):
         self._number = -1
         self._walked = self._asked_us = self.early = 0
         self._edges: list[TriggerBatch] = []
+        self._mark: _Mark | None = None
+        self._since: list[Parcel] = []
+        self._again: deque[Parcel] = deque()
 
     @property
     def state(self) -> CameraState:
@@ -213,14 +88,14 @@ class LiveStream(EventStream):
     @property
     def shift_us(self) -> int:  # type: ignore[override]
         """What to add to the camera's times to get the stream's, where the next events stand."""
-        parcel = self._parcel or self._queue.peek()
+        parcel = self._parcel or self._peek()
         return 0 if parcel is None or parcel.words is None else parcel.shift_us
 
     @property
     def t_next_us(self) -> int | None:
         """Time of the stream's first parcel; None once the camera has ended and all is walked over."""
         if self._queue.is_finished:
-            is_read = self._parcel is None and self._queue.peek() is None
+            is_read = self._parcel is None and self._peek() is None
             if is_read or (self._queue.reached_us is not None and self._asked_us >= self._queue.reached_us):
                 return None
         return self._intake.first_us
@@ -232,22 +107,19 @@ class LiveStream(EventStream):
 
     def listen(self, tap: EventTap) -> None:
         """Let `tap` have the words, or the events, from now on."""
-        if isinstance(self._walk, WordWalk):
-            self._walk.walker.tap = tap
-        else:
-            self._walk.tap = tap
+        self._walk.tap = tap
 
     @property
     def unread(self) -> int:
         """Events that came and were not walked over; for the end of the run."""
         begun = 0 if self._parcel is None else self._parcel.events - self._walked
-        return begun + self._queue.events
+        return begun + sum(parcel.events for parcel in self._again) + self._queue.events
 
     def await_first(self, seconds: float) -> bool:
         """Wait for the first data, for at most so long; whether there is any."""
         until_us = self._clock.now_us() + round(seconds * 1e6)
         while self._intake.first_us is None and not self._is_over() and self._clock.now_us() < until_us:
-            self._queue.wait(TURN_S)
+            self._queue.wait(TURN_S, None)
             self._raise_error()
         return self._intake.first_us is not None
 
@@ -258,17 +130,21 @@ class LiveStream(EventStream):
             self.early += parcel.events
             self._intake.first_us = reached_us = parcel.reached_us
 
-    def await_window(self, t0_us: int, t1_us: int) -> bool:
+    def await_window(self, t0_us: int, t1_us: int, meanwhile: Callable[[], None] | None = None) -> bool:
         """Wait until all events of [t0, t1) are there, or will not come; whether the camera was there.
 
         Raises:
             VeloraError: whatever ended the camera's thread.
         """
         self._asked_us = t0_us
-        while (verdict := self.judge_window(t0_us, t1_us, self._clock.now_us())) is None:
-            self._queue.wait(TURN_S)
+        while True:
+            seen_us = self._queue.reached_us
+            if (verdict := self.judge_window(t0_us, t1_us, self._clock.now_us())) is not None:
+                return verdict
+            if meanwhile is not None:
+                meanwhile()
+            self._queue.wait(TURN_S, seen_us)
             self._raise_error()
-        return verdict
 
     def judge_window(self, t0_us: int, t1_us: int, now_us: int) -> bool | None:
         """Whether the camera was there in [t0, t1); None while its events may still come."""
@@ -285,6 +161,29 @@ class LiveStream(EventStream):
         if now_us < clock_map.to_host_us(t1_us) + grace_us:
             return None
         return is_there or self._intake.covers(t0_us, t1_us)
+
+    @property
+    def reached_us(self) -> int | None:
+        """All events before this time are here, or will not come; None before the first data."""
+        return self._queue.reached_us
+
+    def mark(self) -> None:
+        """Remember this place: what is walked over from here on is kept."""
+        self._since.clear()
+        self._mark = _Mark(self._parcel, self._walk.place(), self._walked, self._number)
+
+    def go_back(self) -> None:
+        """Stand at the mark again, which is forgotten with that; the tap gets nothing twice."""
+        assert self._mark is not None
+        self._parcel, place, self._walked, self._number = self._mark
+        self._again.extendleft(reversed(self._since))
+        self._walk.return_to(self._parcel, place)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Forget the mark."""
+        self._mark = None
+        self._since.clear()
 
     def skip_until(self, t_us: int) -> int:
         """Pass over the events before `t_us`; return how many they were."""
@@ -346,15 +245,21 @@ class LiveStream(EventStream):
     def _load(self) -> Parcel | None:
         """The parcel that is walked; takes the next one where there is none."""
         if self._parcel is None:
-            parcel = self._queue.get()
+            is_new = not self._again
+            parcel = self._queue.get() if is_new else self._again.popleft()
             if parcel is None:
                 return None
-            self._walk.load(parcel, follows=parcel.number == self._number + 1)
+            self._walk.load(parcel, follows=parcel.number == self._number + 1, is_new=is_new)
             self._parcel, self._number, self._walked = parcel, parcel.number, 0
-            if len(parcel.edges):
+            if self._mark is not None:
+                self._since.append(parcel)
+            if is_new and len(parcel.edges):
                 self._edges.append(parcel.edges)
                 del self._edges[:-64]
         return self._parcel
+
+    def _peek(self) -> Parcel | None:
+        return self._again[0] if self._again else self._queue.peek()
 
     def _shift_of(self, parcel: Parcel) -> int:
         return 0 if parcel.words is None else parcel.shift_us

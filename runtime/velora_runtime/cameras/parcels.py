@@ -154,10 +154,10 @@ class ParcelQueue:
             self._changed.notify_all()
             return parcel
 
-    def wait(self, seconds: float) -> None:
-        """Return when something was put or finished, or after this time."""
+    def wait(self, seconds: float, seen_us: int | None) -> None:
+        """Return once it has reached another time than the caller saw, or is finished, or after this long."""
         with self._changed:
-            self._changed.wait(seconds)
+            self._changed.wait_for(lambda: self.reached_us != seen_us or self._is_finished, seconds)
 
     def finish(self) -> None:
         """Say that nothing more will be put, and wake whoever waits."""

@@ -13,6 +13,8 @@ from velora_edge.events.base import EventStream
 from velora_runtime.sinks.base import Sink
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from velora_edge.datatypes import RGBFrame
     from velora_edge.events.base import EventTap, FrameAccumulator
     from velora_runtime.recording.recorder import Recorder
@@ -49,9 +51,26 @@ class RecordedStream(EventStream):
         """What to add to the camera's times to get the stream's."""
         return self._stream.shift_us
 
-    def await_window(self, t0_us: int, t1_us: int) -> bool:
+    def await_window(self, t0_us: int, t1_us: int, meanwhile: Callable[[], None] | None = None) -> bool:
         """Wait until all events of [t0, t1) are there, or will not come; whether the camera was there."""
-        return self._stream.await_window(t0_us, t1_us)
+        return self._stream.await_window(t0_us, t1_us, meanwhile)
+
+    @property
+    def reached_us(self) -> int | None:
+        """How far a stream that can go back has come."""
+        return self._stream.reached_us
+
+    def mark(self) -> None:
+        """Remember this place."""
+        self._stream.mark()
+
+    def go_back(self) -> None:
+        """Stand at the mark again."""
+        self._stream.go_back()
+
+    def go_on(self) -> None:
+        """Forget the mark."""
+        self._stream.go_on()
 
     @property
     def t_next_us(self) -> int | None:

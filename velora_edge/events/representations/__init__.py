@@ -33,9 +33,11 @@ class Representation(Protocol):
     Attributes:
         state: a named tuple of arrays, for which `add_event` is registered (`_frame_kernels.ADD_EVENT`); the
             model's pixel i is its cell 1 + i, and cell 0 is for events that fall on none.
+        uses_window: the state depends on the window's times, not on its events alone.
     """
 
     state: Any
+    uses_window: bool
 
     def __init__(self, pixels: int, event_input: EventInput) -> None: ...
 

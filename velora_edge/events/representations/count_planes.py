@@ -28,6 +28,8 @@ def _add(state: Any, cell: Any, t_us: Any, p: Any) -> None:
 class CountPlanes:
     """Events a pixel and polarity, saturating; read from `state`, as it makes no picture."""
 
+    uses_window = False
+
     def __init__(self, pixels: int) -> None:
         self.state = CountPlanesState(np.zeros((2, 1 + pixels), np.uint16))
 

@@ -39,6 +39,8 @@ def render_counts(counts: Any, pixels: Any) -> None:
 class TwoChannelCounts:
     """Channel 0 counts OFF events, channel 1 ON events, both saturating at 255; channel 2 is 0."""
 
+    uses_window = False
+
     def __init__(self, pixels: int, event_input: EventInput) -> None:
         self.state = CountState(np.zeros((1 + pixels) * 2, np.uint8))
 

@@ -41,6 +41,8 @@ class PolarityImage:
     the newest edge; it cannot overflow.
     """
 
+    uses_window = False
+
     def __init__(self, pixels: int, event_input: EventInput) -> None:
         colours = event_input.palette
         self.palette = np.array([colours.background, colours.off, colours.on], np.uint8)

@@ -53,6 +53,8 @@ class TimeSurface:
     window stands in its place here.)
     """
 
+    uses_window = True
+
     def __init__(self, pixels: int, event_input: EventInput) -> None:
         self.state = TimeSurfaceState(np.zeros((1 + pixels) * 2, np.int32), np.zeros(2, np.int64))
         self.begin(0, event_input.window_us)

@@ -60,6 +60,8 @@ class VoxelGrid:
     of its bin. Voxels saturate at 8 events while they are filled, so they cannot wrap.
     """
 
+    uses_window = True
+
     def __init__(self, pixels: int, event_input: EventInput) -> None:
         self.state = VoxelState(np.zeros((1 + pixels) * BINS, np.int32), np.zeros(3, np.int64))
         self.begin(0, event_input.window_us)
