@@ -207,11 +207,16 @@ def test_ctrl_c_stops_the_build_at_its_next_step(fake: FakeTensorRT, bundle: Bun
         steps.append(progress.is_cancelled)
 
     fake.on_step = interrupt
-    with (
-        BundleBuilder(bundle, BuildOptions(), noise_clips(bundle.manifest)) as builder,
-        pytest.raises(KeyboardInterrupt),
-    ):
-        list(builder.build(("rgb", "event"), progress, force=False))
+    # A shell starts what it runs in the background with Ctrl-C ignored, and Python leaves that so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with (
+            BundleBuilder(bundle, BuildOptions(), noise_clips(bundle.manifest)) as builder,
+            pytest.raises(KeyboardInterrupt),
+        ):
+            list(builder.build(("rgb", "event"), progress, force=False))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert steps == [True]
     assert read_manifest(bundle.path).engines == ()
     assert fake.gpu.leftovers() == []
