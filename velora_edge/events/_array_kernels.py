@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from velora_edge.events._compile import kernel
-from velora_edge.events._frame_kernels import add_event, find_cell
+from velora_edge.events._frame_kernels import add_event, find_cell, find_place
 from velora_edge.events._lend import lend
 
 # Places in the `seen` array, int64[5].
@@ -81,7 +81,7 @@ def accumulate_arrays(
     on_frame = np.int64(0)
     while i < n and t_us[i] < t1_us:
         cell = find_cell(table, y[i], x[i])
-        add_event(state, cell, t_us[i], p[i])
+        add_event(state, find_place(state, cell, p[i]), t_us[i], p[i])
         on_frame += np.int64(cell > 0)
         i += np.uint64(1)
     counts[0] += on_frame

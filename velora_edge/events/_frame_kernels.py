@@ -33,7 +33,7 @@ class IdentityMap(NamedTuple):
     width: int
 
 
-_FIND_CELL, ADD_EVENT = Switch(), Switch()
+_FIND_CELL, FIND_PLACE, ADD_EVENT = Switch(), Switch(), Switch()
 
 
 def find_cell(table: Any, y: Any, x: Any) -> Any:
@@ -45,9 +45,14 @@ def find_cell(table: Any, y: Any, x: Any) -> Any:
     return _FIND_CELL.of(table)(table, y, x)
 
 
-def add_event(state: Any, cell: Any, t_us: Any, p: Any) -> None:
-    """Add an event, of polarity 0 or 1, to the frame's state."""
-    ADD_EVENT.of(state)(state, cell, t_us, p)
+def find_place(state: Any, cell: Any, p: Any) -> Any:
+    """Where the state's array keeps what events of polarity 0 or 1 did to a cell: its index, below 2^31."""
+    return FIND_PLACE.of(state)(state, cell, p)
+
+
+def add_event(state: Any, place: Any, t_us: Any, p: Any) -> None:
+    """Add an event of that polarity to the frame's state, at the place that was found for it."""
+    ADD_EVENT.of(state)(state, place, t_us, p)
 
 
 @overload(find_cell)
@@ -55,8 +60,13 @@ def _find_cell(table: Any, y: Any, x: Any) -> Any:
     return _FIND_CELL.of_type(table)
 
 
+@overload(find_place)
+def _find_place(state: Any, cell: Any, p: Any) -> Any:
+    return FIND_PLACE.of_type(state)
+
+
 @overload(add_event)
-def _add_event(state: Any, cell: Any, t_us: Any, p: Any) -> Any:
+def _add_event(state: Any, place: Any, t_us: Any, p: Any) -> Any:
     return ADD_EVENT.of_type(state)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from velora_edge.events._dispatch import Switch, overload
-from velora_edge.events._frame_kernels import add_event, find_cell
+from velora_edge.events._frame_kernels import add_event, find_cell, find_place
 from velora_edge.events._lend import lend
 
 _ENDLESS = 1 << 60
@@ -58,7 +58,7 @@ def put_block(sink: Any, n: Any, packed: Any, count: Any, t_turns: Any) -> Any:
     Args:
         sink: where to.
         n: place in the sink.
-        packed: int64: column in bits 0 to 10, polarity in bit 11, row from bit 16, time from bit 32.
+        packed: int64: column in bits 0 to 10, polarity in bit 11, row from bit 16, time from bit 32; changed.
         count: how many.
         t_turns: what to add to the packed times.
     """
@@ -148,7 +148,7 @@ def _frame_room(sink: Any, n: Any) -> Any:
 @_EVENT.when(FrameSink)
 def _frame_event(sink: Any, n: Any, t_us: Any, x: Any, y: Any, p: Any) -> Any:
     cell = find_cell(sink.table, y, x)
-    add_event(sink.state, cell, t_us, p)
+    add_event(sink.state, find_place(sink.state, cell, p), t_us, p)
     return n + np.int64(cell > 0)
 
 
@@ -156,11 +156,16 @@ def _frame_event(sink: Any, n: Any, t_us: Any, x: Any, y: Any, p: Any) -> Any:
 def _frame_block(sink: Any, n: Any, packed: Any, count: Any, t_turns: Any) -> Any:
     table, state = lend(sink.table), lend(sink.state)
     on_frame = np.int64(0)
+    # Places first: this loop vectorises, and the next then waits for the frame's memory and nothing else.
     for k in range(np.uint64(count)):
         event = packed[k]
-        cell = find_cell(table, (event >> 16) & 0x7FF, event & 0x7FF)
-        add_event(state, cell, t_turns + (event >> 32), (event >> 11) & 1)
+        cell, p = find_cell(table, (event >> 16) & 0x7FF, event & 0x7FF), (event >> 11) & 1
+        packed[k] = (event >> 32 << 32) | (find_place(state, cell, p) << 1) | p
         on_frame += np.int64(cell > 0)
+    for k in range(np.uint64(count)):
+        event = packed[k]
+        place = np.uint64((event & 0xFFFFFFFF) >> 1)
+        add_event(state, place, t_turns + (event >> 32), event & 1)
     return n + on_frame
 
 
@@ -170,8 +175,8 @@ def _frame_words(sink: Any, n: Any, words: Any, start: Any, count: Any, t_high_u
     on_frame = np.int64(0)
     for k in range(np.uint64(start), np.uint64(start + count)):
         word = np.int64(words[k])
-        cell = find_cell(table, word & 0x7FF, (word >> 11) & 0x7FF)
-        add_event(state, cell, t_high_us + ((word >> 22) & 63), word >> 28)
+        cell, p = find_cell(table, word & 0x7FF, (word >> 11) & 0x7FF), word >> 28
+        add_event(state, find_place(state, cell, p), t_high_us + ((word >> 22) & 63), p)
         on_frame += np.int64(cell > 0)
     return n + on_frame
 

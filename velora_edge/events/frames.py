@@ -92,7 +92,7 @@ def count_frames(
 
     def take(frame: Accumulator) -> NDArray[Any]:
         counts: NDArray[Any] = frame.state.counts
-        return counts[:, 1:].reshape(2, *size)
+        return counts.reshape(2, -1)[:, 1:].reshape(2, *size)
 
     job = Job(new_frame, take, is_shared=True, to_last_event=True)
     windows = SteadyWindows(start_us, window_us, longest_gap_us)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from velora_edge.events._compile import kernel
-from velora_edge.events._frame_kernels import ADD_EVENT
+from velora_edge.events._frame_kernels import ADD_EVENT, FIND_PLACE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,11 +21,16 @@ class CountState(NamedTuple):
     counts: Any
 
 
+@FIND_PLACE.when(CountState)
+def _find(state: Any, cell: Any, p: Any) -> Any:
+    return np.int64(2) * np.int64(cell) + np.int64(p)
+
+
 @ADD_EVENT.when(CountState)
-def _add(state: Any, cell: Any, t_us: Any, p: Any) -> None:
-    place = np.uint64(2) * np.uint64(cell) + np.uint64(p)
-    count = state.counts[place]
-    state.counts[place] = count + np.uint8(count != np.uint8(255))
+def _add(state: Any, place: Any, t_us: Any, p: Any) -> None:
+    count = state.counts[np.uint64(place)]
+    if count != np.uint8(255):
+        state.counts[np.uint64(place)] = count + np.uint8(1)
 
 
 @kernel

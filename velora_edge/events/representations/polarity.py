@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from velora_edge.events._compile import kernel
-from velora_edge.events._frame_kernels import ADD_EVENT
+from velora_edge.events._frame_kernels import ADD_EVENT, FIND_PLACE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,9 +21,14 @@ class PolarityState(NamedTuple):
     last: Any
 
 
+@FIND_PLACE.when(PolarityState)
+def _find(state: Any, cell: Any, p: Any) -> Any:
+    return np.int64(cell)
+
+
 @ADD_EVENT.when(PolarityState)
-def _add(state: Any, cell: Any, t_us: Any, p: Any) -> None:
-    state.last[np.uint64(cell)] = np.uint8(1) + np.uint8(p)
+def _add(state: Any, place: Any, t_us: Any, p: Any) -> None:
+    state.last[np.uint64(place)] = np.uint8(1) + np.uint8(p)
 
 
 @kernel

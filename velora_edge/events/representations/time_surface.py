@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from velora_edge.events._compile import kernel
-from velora_edge.events._frame_kernels import ADD_EVENT
+from velora_edge.events._frame_kernels import ADD_EVENT, FIND_PLACE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,10 +28,15 @@ class TimeSurfaceState(NamedTuple):
     window_us: Any
 
 
+@FIND_PLACE.when(TimeSurfaceState)
+def _find(state: Any, cell: Any, p: Any) -> Any:
+    return np.int64(2) * np.int64(cell) + np.int64(p)
+
+
 @ADD_EVENT.when(TimeSurfaceState)
-def _add(state: Any, cell: Any, t_us: Any, p: Any) -> None:
+def _add(state: Any, place: Any, t_us: Any, p: Any) -> None:
     since = min(max(t_us - state.window_us[0], 0), LONGEST_US)
-    state.last[np.uint64(2) * np.uint64(cell) + np.uint64(p)] = 1 + since
+    state.last[np.uint64(place)] = 1 + since
 
 
 @kernel

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from velora_edge.events._compile import kernel
-from velora_edge.events._frame_kernels import ADD_EVENT
+from velora_edge.events._frame_kernels import ADD_EVENT, FIND_PLACE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,14 +32,19 @@ class VoxelState(NamedTuple):
     window: Any
 
 
+@FIND_PLACE.when(VoxelState)
+def _find(state: Any, cell: Any, p: Any) -> Any:
+    return np.int64(BINS) * np.int64(cell)
+
+
 @ADD_EVENT.when(VoxelState)
-def _add(state: Any, cell: Any, t_us: Any, p: Any) -> None:
+def _add(state: Any, place: Any, t_us: Any, p: Any) -> None:
     start, length, scale = state.window[0], state.window[1], state.window[2]
     at = (min(max(t_us - start, 0), length) * scale) >> SCALE_BITS
     lower = min(at // EVENT, BINS - 2)
     upper_weight = at - lower * EVENT
     sign = 2 * np.int64(p) - 1
-    place = np.uint64(BINS) * np.uint64(cell) + np.uint64(lower)
+    place = np.uint64(place) + np.uint64(lower)
     low = np.int64(state.grid[place]) + sign * (EVENT - upper_weight)
     high = np.int64(state.grid[place + np.uint64(1)]) + sign * upper_weight
     state.grid[place] = min(max(low, -FULL), FULL)
