@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import onnx_ir
+    from numpy.typing import NDArray
 
     from velora_export.graphs import Graph
 
@@ -55,34 +56,49 @@ def trace(graph: Graph, name: str, *, opset: int = OPSET) -> onnx_ir.Model:
     assert program is not None
     model = program.model
     model.graph.name = name
-    _fold_transposes(model)
+    _fold_weights(model)
     name_nodes(model.graph, name)
     return model
 
 
-def _fold_transposes(model: onnx_ir.Model) -> None:
-    """Transpose weights now: the exporter leaves it to the engine where several layers share one.
+def _fold_weights(model: onnx_ir.Model) -> None:
+    """Cut and transpose weights now: the exporter leaves it to the engine where several layers share one.
 
-    The result has the same bytes as where it was folded already, so that graphs share it.
+    A transposed weight has the same bytes as where it was folded already, so that graphs share it. One that
+    the engine would have to cut is stored whole, and is no layer's weight to who looks for linear layers.
     """
     import onnx_ir
 
     graph = model.graph
-    for node in [n for n in graph if n.op_type == "Transpose"]:
-        weight, result = node.inputs[0], node.outputs[0]
-        name = None if weight is None else weight.name
-        if weight is None or name is None or name not in graph.initializers or weight.const_value is None:
+    for node in [n for n in graph if n.op_type in ("Slice", "Transpose")]:
+        values = [value for value in node.inputs if value is not None]
+        stored = [value.const_value for value in values if value.name in graph.initializers]
+        given = [tensor.numpy() for tensor in stored if tensor is not None]
+        if len(given) < len(node.inputs):
             continue
-        order = node.attributes["perm"].as_ints()
-        array = np.ascontiguousarray(weight.const_value.numpy().transpose(order))
-        tensor = onnx_ir.tensor(array, name=f"{name}.transposed")
+        array = np.ascontiguousarray(_cut(*given) if node.op_type == "Slice" else _turned(node, *given))
+        result = node.outputs[0]
+        tensor = onnx_ir.tensor(array, name=f"{values[0].name}.{result.name}")
         kind, shape = onnx_ir.TensorType(tensor.dtype), onnx_ir.Shape(array.shape)
         folded = onnx_ir.Value(name=tensor.name, shape=shape, type=kind, const_value=tensor)
         graph.register_initializer(folded)
         result.replace_all_uses_with(folded)
         graph.remove(node, safe=True)
-        if not weight.uses():
-            graph.initializers.pop(name)
+        for value in values:
+            if not value.uses():
+                graph.initializers.pop(str(value.name), None)
+
+
+def _turned(node: onnx_ir.Node, weight: NDArray[Any]) -> NDArray[Any]:
+    return weight.transpose(node.attributes["perm"].as_ints())
+
+
+def _cut(weight: NDArray[Any], *given: NDArray[Any]) -> NDArray[Any]:
+    """A Slice as torch's exporter writes it: starts, ends, axes and steps all given, steps above zero."""
+    part = [slice(None)] * weight.ndim
+    for start, end, axis, step in zip(*(values.tolist() for values in given), strict=True):
+        part[axis] = slice(start, end, step)
+    return weight[tuple(part)]
 
 
 @contextlib.contextmanager

@@ -4,6 +4,9 @@ Attention: torch's `scaled_dot_product_attention` is exported with shape arithme
 timm's own form splits a five-dimensional transpose. Here the scale's square root is folded into the weights
 of Q and of K (in fp32, before any cast), so that it costs nothing, and no product leaves the range of fp16.
 
+The fusion's attention asks three layers for its query, key and value; as one layer it is one product, and in
+int8 its input is rounded once.
+
 GELU: the exporter writes x * (0.5 * (1 + erf)), which ONNX Runtime does not take for a GELU;
 (x * (1 + erf)) * 0.5 it does.
 """
@@ -16,6 +19,8 @@ from typing import TYPE_CHECKING
 import torch
 from timm.layers.attention import Attention
 from torch import nn
+
+from velora_edge.model.head import TokenAttention
 
 if TYPE_CHECKING:
     from velora_edge.model.velora import VELoRA
@@ -55,6 +60,29 @@ class PlainAttention(nn.Module):
         return projected
 
 
+class PlainTokenAttention(nn.Module):
+    """What a TokenAttention computes, its three layers in one, the scale in the weights.
+
+    Args:
+        attention: its weights are copied.
+    """
+
+    def __init__(self, attention: TokenAttention) -> None:
+        super().__init__()
+        layers, width = (attention.query, attention.key, attention.value), attention.query.in_features
+        roots = (width**-0.25, width**-0.25, 1)
+        self.qkv = nn.Linear(width, 3 * width)
+        with torch.no_grad():
+            self.qkv.weight.copy_(torch.cat([x.weight * root for x, root in zip(layers, roots, strict=True)]))
+            self.qkv.bias.copy_(torch.cat([x.bias * root for x, root in zip(layers, roots, strict=True)]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Attend over [B, N, D]."""
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        attended: torch.Tensor = (q @ k.transpose(1, 2)).softmax(dim=-1) @ v
+        return attended
+
+
 class PlainGelu(nn.Module):
     """The exact GELU, its factors in the order that is recognised."""
 
@@ -72,6 +100,8 @@ def simplify(merged: VELoRA) -> None:
         plain: nn.Module
         if type(layer) is Attention and getattr(layer, "gate", None) is None:
             plain = PlainAttention(layer)
+        elif type(layer) is TokenAttention:
+            plain = PlainTokenAttention(layer)
         elif isinstance(layer, nn.GELU) and layer.approximate == "none":
             plain = PlainGelu()
         else:

@@ -9,8 +9,9 @@ import torch
 from networks import clips, tiny_model
 from timm.layers.attention import Attention
 from torch import nn
-from velora_export.plain import PlainAttention, PlainGelu, simplify
+from velora_export.plain import PlainAttention, PlainGelu, PlainTokenAttention, simplify
 
+from velora_edge.model.head import TokenAttention
 from velora_edge.model.lora import merge
 
 torch.set_num_threads(2)
@@ -27,6 +28,16 @@ def test_plain_attention_is_timm_s(options: dict[str, object]) -> None:
     assert plain.is_folded == ("qk_norm" not in options)
 
 
+@torch.no_grad()
+def test_the_fusion_s_attention_is_one_layer_and_computes_the_same() -> None:
+    torch.manual_seed(0)
+    attention = TokenAttention(24)
+    x = torch.randn(2, 7, 24)
+    plain = PlainTokenAttention(attention)
+    torch.testing.assert_close(plain(x), attention(x), atol=1e-6, rtol=1e-5)
+    assert [(name, layer.weight.shape) for name, layer in plain.named_children()] == [("qkv", (72, 24))]
+
+
 def test_plain_gelu_is_exact() -> None:
     x = torch.linspace(-6, 6, 101)
     torch.testing.assert_close(PlainGelu()(x), nn.functional.gelu(x), atol=1e-6, rtol=1e-5)
@@ -40,5 +51,5 @@ def test_a_simplified_model_gives_the_same_logits(compat: str) -> None:
     simplify(plain)
     torch.testing.assert_close(plain(*clips()), merged(*clips()), atol=1e-5, rtol=0)
     kinds = {type(module) for module in plain.modules()}
-    assert PlainAttention in kinds
-    assert Attention not in kinds
+    assert {PlainAttention, PlainTokenAttention} <= kinds
+    assert not {Attention, TokenAttention} & kinds

@@ -108,8 +108,8 @@ def test_int8_has_a_pair_around_every_linear_layer_and_nothing_else(
         for node in model.node
         if "DequantizeLinear" in {made.get(name) for name in node.input}
     )
-    # A block has four; a tower one block; the head three blocks, E for each modality, query, key and value.
-    layers = {"rgb": 4, "event": 4, "diff": 4, "head": 3 * 4 + 6, "clip": 3 * 4 + 3 * 4 + 6}
+    # A block has four; a tower one block; the head three blocks, E for each modality, and its attention's.
+    layers = {"rgb": 4, "event": 4, "diff": 4, "head": 3 * 4 + 4, "clip": 3 * 4 + 3 * 4 + 4}
     assert fed == {("MatMul", (True, True)): layers[graph]}
 
 
@@ -151,7 +151,8 @@ def test_layers_are_observed_as_the_head_and_the_towers_call_them(exported: Expo
     assert len(seen) == 2
     images = {key: int(h.counts.sum()) // (17 * 48) for key, h in histograms.items()}
     qkv = {(key.in_head, key.module): count for key, count in images.items() if key.module.endswith("qkv")}
-    # two clips of four pairs by the towers; one a clip by the head, its shared block on three modalities
+    # two clips of four pairs by the towers; one a clip by the head, its shared block on three modalities, its
+    # attention on two
     assert qkv == {
         (False, "towers.rgb.vit.blocks.0.attn.qkv"): 8,
         (False, "towers.event.vit.blocks.0.attn.qkv"): 8,
@@ -159,6 +160,7 @@ def test_layers_are_observed_as_the_head_and_the_towers_call_them(exported: Expo
         (True, "towers.rgb.vit.blocks.0.attn.qkv"): 2,
         (True, "towers.event.vit.blocks.0.attn.qkv"): 2,
         (True, "head.shared.attn.qkv"): 6,
+        (True, "head.attention.qkv"): 4,
     }
 
 
