@@ -12,7 +12,16 @@ if TYPE_CHECKING:
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
+# Where shapes are known the first makes a Gemm of a MatMul and its Add, and ONNX Runtime has none for int8:
+# weights would be dequantized at every run. The second merges the QuantizeLinear of layers that have an input
+# in common, whose products then stay in floats. fp32 is as fast without them.
+_HINDERS_INT8 = ["MatMulAddFusion", "CommonSubexpressionElimination"]
 _FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
+
+SPIN_US = 50
+"""Longer than most operators wait for each other, shorter than to fall asleep and be woken would take."""
+_BOUNDED_SPIN = (1, 26)
+"""The first version that is sure to know `spin_duration_us`; one that does not would spin without a bound."""
 
 Provider = tuple[str, dict[str, str]]
 """A provider's name and its options."""
@@ -41,12 +50,24 @@ def session_options(threads: int = 0) -> Any:
     Args:
         threads: for the arithmetic on the CPU; 0: as many as it has cores.
     """
-    options = load_runtime("inference").SessionOptions()
+    runtime = load_runtime("inference")
+    options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    # The graphs run one after the other: a pool that spins between them would take the cores from decoding.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for key, value in _waiting(runtime.__version__).items():
+        options.add_session_config_entry(f"session.{key}", value)
     return options
+
+
+def _waiting(version: str) -> dict[str, str]:
+    """How threads wait for the next operator: awake for a moment, asleep from then on and between graphs.
+
+    The graphs run one after the other: pools that spun for longer would take the cores from decoding.
+    """
+    major, minor = (int(number) for number in version.split(".")[:2])
+    if (major, minor) < _BOUNDED_SPIN:
+        return {"intra_op.allow_spinning": "0"}
+    return {"intra_op.spin_duration_us": str(SPIN_US), "force_spinning_stop": "1"}
 
 
 def open_session(
@@ -78,9 +99,7 @@ def open_session(
             model if isinstance(model, bytes) else str(model),
             options,
             providers=list(providers),
-            # Where shapes are known it makes a Gemm of a MatMul and its Add, and has none for int8: weights
-            # would be dequantized at every run. fp32 is as fast without.
-            disabled_optimizers=["MatMulAddFusion"] if wanted == CPU else None,
+            disabled_optimizers=_HINDERS_INT8 if wanted == CPU else None,
         )
     except Exception as error:  # onnxruntime raises types of its own, all of them straight from Exception
         kind = GraphError if wanted == CPU else EngineError

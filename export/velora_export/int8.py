@@ -52,18 +52,18 @@ def quantise(
     """
     graph = model.graph
     layers = linear_layers(graph, name)
-    activations: dict[ir.Value, ir.Value] = {}
+    scales: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
     weights: dict[ir.Value, ir.Value] = {}
     for layer in layers:
         if layer.key not in thresholds:
             raise EngineError(f"the {name} graph has a layer that was not calibrated: {layer.key.module}")
         value = layer.activation
-        if value not in activations:
+        if value not in scales:
             scale = _held(np.array(thresholds[layer.key] / TOP), half=half_scales)
-            activations[value] = _rounded_activation(graph, layer.node, value, scale)
+            scales[value] = _scale_and_zero(graph, value, scale)
         if layer.weight not in weights:
             weights[layer.weight] = _rounded_weight(graph, layer.node, layer.weight, half=half_scales)
-        layer.node.replace_input_with(0, activations[value])
+        layer.node.replace_input_with(0, _rounded_activation(graph, layer.node, value, *scales[value]))
         layer.node.replace_input_with(1, weights[layer.weight])
     for weight in weights:
         if not weight.uses():
@@ -96,14 +96,21 @@ def _held(scales: NDArray[Any], *, half: bool) -> NDArray[np.float32]:
     return np.where(near.astype(np.float64) < scales, up, near).astype(np.float32)
 
 
+def _scale_and_zero(
+    graph: ir.Graph, value: ir.Value, scale: NDArray[np.float32]
+) -> tuple[ir.Value, ir.Value]:
+    held = add_weight(graph, f"{value.name}.scale", ir.tensor(scale))
+    return held, add_weight(graph, f"{value.name}.zero", ir.tensor(np.int8(0)))
+
+
 def _rounded_activation(
-    graph: ir.Graph, before: ir.Node, value: ir.Value, size: NDArray[np.float32]
+    graph: ir.Graph, layer: ir.Node, value: ir.Value, scale: ir.Value, zero: ir.Value
 ) -> ir.Value:
-    scale = add_weight(graph, f"{value.name}.scale", ir.tensor(size))
-    zero = add_weight(graph, f"{value.name}.zero", ir.tensor(np.int8(0)))
-    down = _node("QuantizeLinear", [value, scale, zero], f"{value.name}.int8", ir.DataType.INT8, value)
-    up = _node("DequantizeLinear", [down.outputs[0], scale, zero], f"{value.name}.real", value.dtype, value)
-    graph.insert_before(before, [down, up])
+    """A pair for this layer alone: ONNX Runtime makes no int8 product of layers that share theirs."""
+    name = f"{value.name}.{layer.outputs[0].name}"
+    down = _node("QuantizeLinear", [value, scale, zero], f"{name}.int8", ir.DataType.INT8, value)
+    up = _node("DequantizeLinear", [down.outputs[0], scale, zero], f"{name}.real", value.dtype, value)
+    graph.insert_before(layer, [down, up])
     return up.outputs[0]
 
 
