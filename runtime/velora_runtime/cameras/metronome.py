@@ -1,30 +1,37 @@
 """Times for pictures that have none: a camera takes them evenly, however unevenly they arrive.
 
-Taken modulo the right period, arrivals lie within an arc as long as the jitter, and the rest of the circle is
-empty; a wrong period smears them over all of it. So the period with the widest empty arc is taken, and the
-end of that arc is when pictures that are not delayed arrive. Lost pictures do not matter.
+Taken modulo the right period, arrivals point in one direction of a circle; modulo a wrong one, in all (the
+Rayleigh test's statistic tells which). Delays only ever add, so the beat is the one that arrivals come
+soonest after, on average. Neither lost pictures matter, nor that the first ones come all at once.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 KEPT = 128
 FIRST_FIT, FIT_EVERY = 20, 10
 """Arrivals before the period is estimated, and from one estimate to the next."""
-FIRST_RANGE, RANGE = 0.15, 0.01
-"""How far from the last estimate, at first the median gap, the period is looked for: a part of it."""
-STEP_US = 300.0
-"""Two periods that are compared differ by so much over all arrivals."""
-MOST_STEPS = 600
-EARLY = 0.05
+RANGE, STEPS = 0.25, 256
+"""How far from the median and the mean gap the period is looked for, a part of it, and in how many steps."""
+BEFORE, EARLY_COST = 0.15, 2.0
+"""An arrival so little before a beat, as a part of the period, is not late: it speaks against the beat."""
+FINE, FINE_STEPS = (0.004, 0.0004), 33
+"""Likewise, from the best one on."""
+LEAST_DIRECTION = 0.3
+"""Of the arrivals: 0 where they point everywhere, 1 where all point the same way. Less is no period."""
+EARLY = 0.1
 """Part of a period that an arrival may be early by and still belong to its tick."""
 
 
 class Metronome:
-    """Finds the even times below the arrivals: delays only ever add. Single-threaded: the camera's thread."""
+    """Finds the even times below the arrivals. Single-threaded: the camera's thread."""
 
     def __init__(self) -> None:
         self._last_us: int | None = None
@@ -54,25 +61,40 @@ class Metronome:
 
     def _fit(self) -> None:
         first_us = self._arrivals[0]
-        arrivals = np.array(self._arrivals, np.int64) - first_us
-        guess, part = (self._period_us, RANGE) if self._period_us else (_median_gap(arrivals), FIRST_RANGE)
-        if guess <= 0:
+        arrivals = np.array(self._arrivals, np.float64) - first_us
+        gaps = np.diff(arrivals)
+        guesses = [guess for guess in (np.median(gaps), gaps.mean()) if guess > 0]
+        parts = np.linspace(1 - RANGE, 1 + RANGE, STEPS)
+        periods = np.concatenate([guess * parts for guess in guesses]) if guesses else np.empty(0)
+        directions = _direction(arrivals, periods)
+        if not len(directions) or directions.max() < LEAST_DIRECTION:
+            self._period_us = 0.0
             return
-        step = STEP_US / max(float(arrivals[-1]), 1.0)
-        steps = int(min(MOST_STEPS, 2 * part / step)) + 1
-        periods = guess * (1 + np.linspace(-part, part, steps))
-        phases = np.sort(arrivals[None, :] % periods[:, None], axis=1)
-        gaps = np.diff(phases, axis=1, append=phases[:, :1] + periods[:, None])
-        widest = gaps.argmax(axis=1)
-        emptiness = gaps[np.arange(steps), widest] / periods
-        best = int(emptiness.argmax())
-        period = float(periods[best])
-        start = float(phases[best, (widest[best] + 1) % phases.shape[1]])
+        period = float(periods[directions.argmax()])
+        for part in FINE:
+            near = period * np.linspace(1 - part, 1 + part, FINE_STEPS)
+            _, beat, period = min((*_find_beat(arrivals, each), each) for each in near.tolist())
         # From the newest beat on, so that an error of the period has no time to grow.
-        beats = np.floor((float(arrivals[-1]) - start) / period)
         self._period_us = period
-        self._phase_us = first_us + start + float(beats) * period
+        self._phase_us = first_us + beat + np.floor((arrivals[-1] - beat) / period) * period
 
 
-def _median_gap(arrivals: np.ndarray) -> float:
-    return float(np.median(np.diff(arrivals)))
+def _direction(arrivals: NDArray[np.float64], periods: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much the arrivals, taken modulo each period, point the same way: 0 to 1."""
+    turns = 2 * np.pi * (arrivals / periods[:, None])
+    return np.hypot(np.cos(turns).mean(axis=1), np.sin(turns).mean(axis=1))
+
+
+def _find_beat(arrivals: NDArray[np.float64], period: float) -> tuple[float, float]:
+    """The best beat of a period: its cost, and its phase.
+
+    It costs how late arrivals come after it, on average, those that come right before it counted as many.
+    """
+    phases = np.sort(arrivals % period)
+    n = len(phases)
+    late = phases.mean() - phases + period * (np.arange(n) / n)
+    around = np.concatenate([phases - period, phases])
+    early = np.arange(n, 2 * n) - np.searchsorted(around, phases - BEFORE * period)
+    costs = late + (EARLY_COST * period / n) * early
+    best = int(costs.argmin())
+    return float(costs[best]), float(phases[best])

@@ -5,9 +5,10 @@ from __future__ import annotations
 LEAD_US = 200_000
 """A camera does not gain so much on the host's clock within `OVER_US`; a file does at once."""
 OVER_US = 1_000_000
-FASTER = 1.02
+FASTER, FASTER_AT_FIRST, AT_FIRST_US = 1.02, 1.5, 2_000_000
 """A little faster than it was recorded: a camera that was taken for a file, for it had something in store,
-comes into its own again, whatever its clock."""
+comes into its own again, whatever its clock. In a connection's first 2 s that is faster still, because what a
+camera sent while the other one was opened is always in store."""
 
 
 class Pour:
@@ -24,6 +25,7 @@ class Pour:
         """A new connection."""
         self._from: tuple[int, int] | None = None
         self._early_us = 0
+        self._begun_us: int | None = None
         self.is_pouring = False
 
     def due_us(self, device_us: int, now_us: int) -> int:
@@ -32,12 +34,16 @@ class Pour:
             self._from = device_us, now_us
             return now_us
         at_us, since_us = self._from
+        self._begun_us = since_us if self._begun_us is None else self._begun_us
         if not self.is_pouring:
             self.is_pouring = device_us - at_us > now_us - since_us + LEAD_US
             if now_us - since_us > OVER_US or self.is_pouring:
                 self._from, self._early_us = (device_us, now_us), now_us
             return now_us
-        due_us = since_us + round((device_us - at_us) / FASTER)
+        is_first = now_us - self._begun_us < AT_FIRST_US
+        due_us = since_us + round((device_us - at_us) / (FASTER_AT_FIRST if is_first else FASTER))
+        if is_first:
+            self._from = device_us, due_us
         if due_us > now_us:
             self._early_us = now_us
         elif now_us - self._early_us > OVER_US:
