@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from velora_edge.events.frame_job import SteadyWindows, frames_of
 from velora_edge.events.raw import RawStream
-from velora_edge.events.raw_index import START, RawIndex
+from velora_edge.events.raw_index import START
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from velora_edge.events.frame_job import Frame, Job, Window
     from velora_edge.events.raw import RawReader
-    from velora_edge.events.raw_index import Checkpoint
+    from velora_edge.events.raw_index import Checkpoint, RawIndex
 
-GROUP_BYTES = 1 << 22
+GROUP_BYTES = 1 << 21
 """Of a file, for one thread at once: what lies between its checkpoint and its windows is walked twice."""
 MOST_WINDOWS = 16
 """Of a group. Where more would fit, windows cost more than their events, and one thread is the fastest."""
@@ -63,24 +63,22 @@ class _Done:
     cut_bytes: int | None
 
 
-def are_large(reader: RawReader, windows: list[Window]) -> bool:
+def are_large(index: RawIndex, windows: list[Window]) -> bool:
     """Whether the first windows hold so many words that several threads are faster."""
     if len(windows) < MOST_WINDOWS:
         return True
-    with RawIndex(reader) as index:
-        index.load()
-        return index.find(windows[-1][0]).position - index.find(windows[0][0]).position >= GROUP_BYTES
+    return index.find(windows[-1][0]).position - index.find(windows[0][0]).position >= 2 * GROUP_BYTES
 
 
 def frames_by_threads(
-    reader: RawReader, windows: Iterable[Window], job: Job, threads: int
+    reader: RawReader, index: RawIndex, windows: Iterable[Window], job: Job, threads: int
 ) -> Iterator[Frame]:
     """The frames of windows that follow each other, in their order, as one thread makes them.
 
     What is wrong with the recording is noted in the reader's warnings once its end is reached; of what
     lies before the first window, only what was read.
     """
-    index, scout = RawIndex(reader), _Scout(reader)
+    scout, workers = _Scout(reader), _Workers(reader, job)
     pending: deque[Future[_Done]] = deque()
     losses = 0 * reader.new_walker().losses()
     pool = ThreadPoolExecutor(threads)
@@ -94,29 +92,51 @@ def frames_by_threads(
         return done.frames
 
     try:
-        index.load()
         for group in _group_windows(index, scout, windows, job):
-            pending.append(pool.submit(_work, reader, group, job))
+            pending.append(pool.submit(workers.work, group))
             if len(pending) > threads:
                 yield from take()
         while pending:
             yield from take()
-        index.save()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        index.close()
+        workers.close()
         scout.close()
 
 
-def _work(reader: RawReader, group: _Group, job: Job) -> _Done:
-    with RawStream(reader, group.checkpoint, notes=False) as stream:
-        if group.after_us is not None:
-            stream.skip_until(group.after_us)
-        before = stream.losses() if group.after_us is not None else 0 * stream.losses()
-        frames = list(frames_of(stream, group.windows, job))
-        if job.to_last_event:
-            _ = stream.t_next_us  # looked for, so that the words after the last event are read
-        return _Done(frames, stream.losses() - before, stream.cut_bytes)
+class _Workers:
+    """What the threads do with a group; a stream that one of them is done with goes on with another group."""
+
+    def __init__(self, reader: RawReader, job: Job) -> None:
+        self._reader, self._job = reader, job
+        self._idle: deque[RawStream] = deque()
+
+    def work(self, group: _Group) -> _Done:
+        """The frames of a group; from any thread."""
+        stream, job = self._stream_at(group.checkpoint), self._job
+        try:
+            if group.after_us is not None:
+                stream.skip_until(group.after_us)
+            before = stream.losses() if group.after_us is not None else 0 * stream.losses()
+            frames = list(frames_of(stream, group.windows, job))
+            if job.to_last_event:
+                _ = stream.t_next_us  # looked for, so that the words after the last event are read
+            return _Done(frames, stream.losses() - before, stream.cut_bytes)
+        finally:
+            self._idle.append(stream)
+
+    def _stream_at(self, checkpoint: Checkpoint) -> RawStream:
+        try:
+            stream = self._idle.pop()
+        except IndexError:
+            return RawStream(self._reader, checkpoint, notes=False)
+        stream.go_to(checkpoint)
+        return stream
+
+    def close(self) -> None:
+        """Let go of the file."""
+        for stream in self._idle:
+            stream.close()
 
 
 def _group_windows(index: RawIndex, scout: _Scout, windows: Iterable[Window], job: Job) -> Iterator[_Group]:

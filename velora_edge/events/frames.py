@@ -16,6 +16,7 @@ from velora_edge.events.base import LONGEST_GAP_US
 from velora_edge.events.frame_job import Job, SteadyWindows, frames_of
 from velora_edge.events.frame_threads import MOST_WINDOWS, are_large, frames_by_threads
 from velora_edge.events.raw import RawReader
+from velora_edge.events.raw_index import RawIndex
 from velora_edge.events.registration import RegistrationMap
 from velora_edge.events.representations import Accumulator, make_accumulator
 from velora_edge.events.representations.count_planes import CountPlanes
@@ -115,9 +116,13 @@ def count_frames(
 def _all_frames(
     reader: EventReader, first: list[Window], windows: Iterable[Window], job: Job, threads: int
 ) -> Iterator[Frame]:
-    if threads > 1 and isinstance(reader, RawReader) and are_large(reader, first):
-        yield from _handing_back(frames_by_threads(reader, windows, job, threads), job)
-        return
+    if threads > 1 and isinstance(reader, RawReader):
+        with RawIndex(reader) as index:
+            index.load()
+            if are_large(index, first):
+                yield from _handing_back(frames_by_threads(reader, index, windows, job, threads), job)
+                index.save()
+                return
     with reader.stream() as stream:
         yield from _handing_back(frames_of(stream, windows, job), job)
 

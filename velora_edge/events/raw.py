@@ -11,7 +11,6 @@ from velora_edge.errors import RecordingError
 from velora_edge.events import _raw_state as s
 from velora_edge.events._sink_kernels import CountSink, FrameSink
 from velora_edge.events.base import EventReader, EventStream
-from velora_edge.events.mapped import MappedFile
 from velora_edge.events.raw_decoder import BATCH_EVENTS, new_arrays, take_batch
 from velora_edge.events.raw_header import LONGEST_HEADER, parse_header
 from velora_edge.events.raw_index import START, Checkpoint, RawIndex, count_at_most, resume
@@ -119,10 +118,15 @@ class RawStream(EventStream):
         self._notes, self._is_at_end = notes, False
         self._reader = reader
         self._walker = reader.new_walker()
-        resume(self._walker, reader, checkpoint)
         with reader.path.open("rb") as file:
             self._walker.header = file.read(reader.payload_at)
-        self._file = MappedFile(reader.path, reader.payload_at + checkpoint.position)
+        self._file = resume(self._walker, reader, checkpoint)
+
+    def go_to(self, checkpoint: Checkpoint) -> None:
+        """Go on from the checkpoint, as a new stream that begins there."""
+        self._file.close()
+        self._is_at_end = False
+        self._file = resume(self._walker, self._reader, checkpoint)
 
     def listen(self, tap: EventTap) -> None:
         """Let `tap` have the words that were not walked over yet."""

@@ -13,8 +13,8 @@ import numpy as np
 
 from velora_edge.events import _index_kernels as kernels
 from velora_edge.events import _raw_state as s
+from velora_edge.events.file_bytes import FileBytes
 from velora_edge.events.index_file import IndexFile
-from velora_edge.events.mapped import MappedFile
 from velora_edge.events.raw_walker import CHUNK_BYTES, LONG_AGO, RawWalker
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class RawIndex:
     def __init__(self, reader: RawReader) -> None:
         self._reader = reader
         self._walker = reader.new_walker()
-        self._file = MappedFile(reader.path, reader.payload_at)
+        self._file = FileBytes(reader.path, reader.payload_at)
         self._memory = np.array([0, 0, 0, LONG_AGO, 0, -1], np.int64)
         self._found = np.empty((CHUNK_BYTES // SPACING_BYTES + 2, kernels.COLUMNS), np.int64)
         self._position = self._kept = 0
@@ -84,7 +84,7 @@ class RawIndex:
         self._kept, self.is_complete = self._position, is_complete
         self._file.close()
         at = self._position * self._walker.words.itemsize
-        self._file = MappedFile(self._reader.path, self._reader.payload_at + at)
+        self._file = FileBytes(self._reader.path, self._reader.payload_at + at)
 
     def save(self) -> None:
         """Keep the index beside the recording, if it has grown since it was loaded."""
@@ -158,7 +158,7 @@ def _are_sound(rows: NDArray[np.int64]) -> bool:
 def count_at_most(reader: RawReader) -> int:
     """How many events a recording holds at most: those outside the sensor or without a time count too."""
     walker, n = reader.new_walker(), 0
-    file = MappedFile(reader.path, reader.payload_at)
+    file = FileBytes(reader.path, reader.payload_at)
     while walker.fill(file.read_into):
         if reader.encoding == "EVT3":
             n += kernels.count_at_most_evt3(walker.words)
@@ -170,33 +170,32 @@ def count_at_most(reader: RawReader) -> int:
     return int(n)
 
 
-def resume(walker: RawWalker, reader: RawReader, checkpoint: Checkpoint) -> None:
-    """Give a new walker the memory of one that has walked up to the checkpoint."""
+def resume(walker: RawWalker, reader: RawReader, checkpoint: Checkpoint) -> FileBytes:
+    """Give a walker the memory of one that has walked up to the checkpoint; the file that it goes on with."""
+    walker.forget()
+    words_at = reader.payload_at + checkpoint.position
     if checkpoint.high < 0:
-        return
+        return FileBytes(reader.path, words_at)
     state = walker.state
     state[s.SYNCED], state[s.HIGH], state[s.WRAPS] = 1, checkpoint.high, checkpoint.wraps
     if reader.encoding != "EVT3":
         state[s.T_US] = (checkpoint.wraps << 34) | (checkpoint.high << 6)
-        return
+        return FileBytes(reader.path, words_at)
     state[s.T_US] = (checkpoint.wraps << 24) | (checkpoint.high << 12)
     back = _RECALLED_BYTES
     while True:
         start = max(0, checkpoint.position - back)
         if checkpoint.base >= 0:
             start = min(start, checkpoint.base)
-        _recall(state, reader, start, checkpoint.position)
+        file = FileBytes(reader.path, reader.payload_at + start)
+        walker.drop_words()
+        left = (checkpoint.position - start) // 2
+        while left > 0 and walker.fill(file.read_into):
+            words = walker.words[:left]
+            kernels.recall_addresses(words, state)
+            walker.pass_over(len(words))
+            left -= len(words)
         if start == 0 or state[s.Y] != s.NOWHERE:
-            return
+            return file
+        file.close()
         back *= 8
-
-
-def _recall(state: NDArray[np.int64], reader: RawReader, start: int, end: int) -> None:
-    walker = reader.new_walker()
-    file = MappedFile(reader.path, reader.payload_at + start)
-    left = (end - start) // 2
-    while left > 0 and walker.fill(file.read_into):
-        words = walker.words[:left]
-        kernels.recall_addresses(words, state)
-        left -= len(words)
-    file.close()

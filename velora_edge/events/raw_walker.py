@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from velora_edge.events.base import EventTap
     from velora_edge.events.raw_header import Encoding
 
-CHUNK_BYTES = 1 << 18
-"""Small enough for the second cache, large enough that a call per chunk does not matter."""
+CHUNK_BYTES = 1 << 20
+"""Small enough for the last cache; so large that threads seldom wait for each other between two calls."""
 _WORD_BYTES = {"EVT2": 4, "EVT2.1": 8, "EVT3": 2}
 _ELEMENT = {"EVT2": "<u4", "EVT2.1": "<u4", "EVT3": "<u2"}
 _EDGES = 1024
@@ -97,14 +97,27 @@ class RawWalker:
         self._head = 0 if is_legacy else 1
         self._word_bytes = _WORD_BYTES[encoding]
         self._buffer = np.empty(CHUNK_BYTES + 8, np.uint8)
-        self._words: NDArray[Any] = self._buffer[:0].view(_ELEMENT[encoding])
-        self._position = 0
-        self._rest = slice(0, 0)
+        self.drop_words()
         self._edges = s.EdgeBuffer(
             np.empty(_EDGES, np.int64), np.empty(_EDGES, np.uint8), np.empty(_EDGES, np.uint8)
         )
         self._scratch = s.new_scratch()
         self._taken: list[TriggerBatch] = []
+
+    def forget(self) -> None:
+        """Stand before the first word again, as a new walker."""
+        self.state[:] = s.new_state(*self.sensor)
+        self._taken.clear()
+        self.drop_words()
+
+    def drop_words(self) -> None:
+        """Let go of the chunk, so that the next words need not follow it."""
+        self._words: NDArray[Any] = self._buffer[:0].view(_ELEMENT[self.encoding])
+        self._position, self._rest = 0, slice(0, 0)
+
+    def pass_over(self, n: int) -> None:
+        """Go on `n` words further on in the chunk."""
+        self._position += n
 
     def fill(self, read_into: Callable[[memoryview], int | None]) -> bool:
         """Take the next chunk, once this one is used up; whether there was any.

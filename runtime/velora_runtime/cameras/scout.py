@@ -12,7 +12,7 @@ import numpy as np
 
 from velora_edge.events import _raw_state as s
 from velora_edge.events._sink_kernels import CountSink
-from velora_edge.events.raw_walker import CHUNK_BYTES, NEVER, RawWalker
+from velora_edge.events.raw_walker import NEVER, RawWalker
 
 if TYPE_CHECKING:
     from typing import Any
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from velora_edge.events.raw_header import Encoding
 
 WORD_BYTES = {"EVT2": 4, "EVT2.1": 8, "EVT3": 2}
-MOST_BYTES = CHUNK_BYTES // 4
+MOST_BYTES = 1 << 16
 """Of one look."""
 FEW_BAD, BAD_PART = 8, 50
 """Up to 8 bad words, or one in 50, are an accident; random bytes have one in three."""

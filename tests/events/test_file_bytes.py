@@ -8,8 +8,7 @@ import pytest
 from tests.recordings import write_events
 from velora_edge import open_events
 from velora_edge.errors import RecordingError
-from velora_edge.events import mapped
-from velora_edge.events.mapped import MappedFile
+from velora_edge.events.file_bytes import FileBytes
 
 
 def read_all(file, piece):
@@ -20,11 +19,10 @@ def read_all(file, piece):
 
 
 @pytest.mark.parametrize("start", [0, 1, 4095, 4096, 20_000])
-def test_every_byte_from_the_start_comes_once(tmp_path, monkeypatch, start):
-    monkeypatch.setattr(mapped, "WINDOW_BYTES", 8192)
+def test_every_byte_from_the_start_comes_once(tmp_path, start):
     data = np.random.default_rng(2).bytes(20_000)
     (tmp_path / "file").write_bytes(data)
-    file = MappedFile(tmp_path / "file", start)
+    file = FileBytes(tmp_path / "file", start)
     assert read_all(file, 3000) == data[start:]
     assert file.position == 20_000
     file.close()
@@ -34,7 +32,7 @@ def test_every_byte_from_the_start_comes_once(tmp_path, monkeypatch, start):
 def test_a_file_that_grows_is_followed(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"one")
-    file = MappedFile(path)
+    file = FileBytes(path)
     assert read_all(file, 10) == b"one"
     with path.open("ab") as more:
         more.write(b"two")
@@ -51,7 +49,7 @@ def cut_at(path, size):
 def test_a_file_that_is_cut_while_it_is_read_gives_one_error(tmp_path, left):
     path = tmp_path / "file"
     path.write_bytes(bytes(20_000))
-    file = MappedFile(path)
+    file = FileBytes(path)
     assert file.read_into(memoryview(bytearray(5000))) == 5000
     cut_at(path, left)
     with pytest.raises(RecordingError) as caught:
@@ -77,7 +75,7 @@ def test_a_recording_that_is_cut_between_two_batches_gives_one_error(tmp_path):
 
 def test_an_empty_file_has_no_bytes(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    file = MappedFile(tmp_path / "file")
+    file = FileBytes(tmp_path / "file")
     assert read_all(file, 10) == b""
     file.close()
 
@@ -87,14 +85,7 @@ def test_a_pipe_is_read_to_its_end(tmp_path):
     os.mkfifo(path)
     both = os.open(path, os.O_RDWR)
     os.write(both, b"header" + b"payload")
-    file = MappedFile(path, 6)
+    file = FileBytes(path, 6)
     os.close(both)
     assert read_all(file, 4) == b"payload"
     file.close()
-
-
-def test_the_copy_runs_compiled_and_not():
-    for copy in (mapped.copy_bytes, mapped.copy_bytes.py_func):
-        target = np.zeros(3, np.uint8)
-        copy(np.array([1, 2, 3, 4], np.uint8), target)
-        assert target.tolist() == [1, 2, 3]
