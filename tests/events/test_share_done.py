@@ -27,14 +27,15 @@ def test_a_pass_ends_with_all_of_the_file(make: Callable[[], bytes], tmp_path: P
     assert reader.done == 1
 
 
-def test_a_pass_over_words_tells_how_far_it_is(tmp_path: Path) -> None:
-    write_events(tmp_path / "e.raw", count=2_000_000, duration_us=4_000_000)
+def test_a_pass_over_words_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velora_edge.events.raw_walker.CHUNK_BYTES", 1 << 18)
+    write_events(tmp_path / "e.raw", count=400_000, duration_us=4_000_000)
     reader = open_events(tmp_path / "e.raw")
     shares = [(reader.done, int(batch.t_us[-1])) for batch in reader]
     assert len(shares) > 2
     for done, t_us in shares:
         assert done is not None
-        # A chunk of 1 MB is read before its events come.
+        # A chunk is read before its events come.
         assert 0 <= done - (t_us - 7_000_000) / 4_000_000 < 0.2
     assert reader.done == 1
 
