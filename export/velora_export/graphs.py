@@ -17,18 +17,21 @@ if TYPE_CHECKING:
 
 
 class _Pixels(nn.Module):
-    """uint8 images [..., H, W, 3] to normalised float32 [..., 3, H, W]."""
+    """uint8 images [..., H, W, 3] to normalised float32 [..., 3, H, W].
+
+    Channels come first before anything is multiplied: one factor for a plane is quicker than three in turn.
+    """
 
     scale: torch.Tensor
     shift: torch.Tensor
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
-        self.register_buffer("scale", 1 / (255 * torch.tensor(std)))
-        self.register_buffer("shift", -torch.tensor(mean) / torch.tensor(std))
+        self.register_buffer("scale", (1 / (255 * torch.tensor(std)))[:, None, None])
+        self.register_buffer("shift", (-torch.tensor(mean) / torch.tensor(std))[:, None, None])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return _channels_first(images.to(torch.float32) * self.scale + self.shift)
+        return _channels_first(images).to(torch.float32) * self.scale + self.shift
 
 
 def _channels_first(images: torch.Tensor) -> torch.Tensor:
@@ -64,7 +67,7 @@ class DiffGraph(nn.Module):
         """Tokens of the differences |rgb - rgb_before| + |event - event_before|; the mean cancels."""
         pairs = ((rgb, rgb_before), (event, event_before))
         first, second = ((new.to(torch.float32) - old.to(torch.float32)).abs() for new, old in pairs)
-        tokens: torch.Tensor = self.tower(_channels_first((first + second) * self.pixels.scale))
+        tokens: torch.Tensor = self.tower(_channels_first(first + second) * self.pixels.scale)
         return tokens
 
 

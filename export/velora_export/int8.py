@@ -120,8 +120,8 @@ def _rounded_weight(graph: ir.Graph, before: ir.Node, value: ir.Value, *, half: 
     scales = _held(weight_scales(weight), half=half)
     rounded = add_weight(graph, f"{value.name}.int8", ir.tensor(round_weight(weight, scales)))
     scale = add_weight(graph, f"{value.name}.scale", ir.tensor(scales))
-    zero = add_weight(graph, f"{value.name}.zero", ir.tensor(np.zeros(len(scales), np.int8)))
-    up = _node("DequantizeLinear", [rounded, scale, zero], f"{value.name}.real", value.dtype, value)
+    # Without a zero for each output: ONNX Runtime would multiply all of them by the sums of rows.
+    up = _node("DequantizeLinear", [rounded, scale], f"{value.name}.real", value.dtype, value)
     up.attributes["axis"] = ir.AttrInt64("axis", 1)
     graph.insert_before(before, up)
     return up.outputs[0]

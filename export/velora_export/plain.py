@@ -4,6 +4,9 @@ Attention: torch's `scaled_dot_product_attention` is exported with shape arithme
 timm's own form splits a five-dimensional transpose. Here the scale's square root is folded into the weights
 of Q and of K (in fp32, before any cast), so that it costs nothing, and no product leaves the range of fp16.
 
+A key's bias adds the same to all of a query's products, which softmax takes away again; a value's bias goes
+through attention as it is, into the bias of the projection. So only the query keeps one.
+
 The fusion's attention asks three layers for its query, key and value; as one layer it is one product, and in
 int8 its input is rounded once.
 
@@ -41,12 +44,22 @@ class PlainAttention(nn.Module):
         self.norm = attention.norm
         self.root = float(attention.scale) ** 0.5
         self.is_folded = isinstance(self.q_norm, nn.Identity) and isinstance(self.k_norm, nn.Identity)
+        self.query_bias: torch.Tensor | None = None
         if self.is_folded:
-            rows = 2 * self.qkv.out_features // 3
-            with torch.no_grad():
-                self.qkv.weight[:rows] *= self.root
-                if self.qkv.bias is not None:
-                    self.qkv.bias[:rows] *= self.root
+            self._fold()
+
+    @torch.no_grad()
+    def _fold(self) -> None:
+        rows = 2 * self.qkv.out_features // 3
+        self.qkv.weight[:rows] *= self.root
+        if self.qkv.bias is None:
+            return
+        self.qkv.bias[:rows] *= self.root
+        if isinstance(self.norm, nn.Identity) and self.proj.bias is not None:
+            query, _, value = self.qkv.bias.chunk(3)
+            self.query_bias = nn.Parameter(query.clone(), requires_grad=False)
+            self.proj.bias += self.proj.weight @ value
+            self.qkv.bias = None
 
     def forward(self, x: torch.Tensor, attn_mask: None = None, is_causal: bool = False) -> torch.Tensor:
         """Attend over [B, N, D]; timm's blocks pass no mask here."""
@@ -54,6 +67,8 @@ class PlainAttention(nn.Module):
         q, k, v = (part.reshape(B, N, self.heads, -1) for part in self.qkv(x).chunk(3, dim=-1))
         if not self.is_folded:
             q, k = self.q_norm(q) * self.root, self.k_norm(k) * self.root
+        if self.query_bias is not None:
+            q = q + self.query_bias.view(self.heads, -1)
         weights = (q.permute(0, 2, 1, 3) @ k.permute(0, 2, 3, 1)).softmax(dim=-1)
         out = (weights @ v.permute(0, 2, 1, 3)).transpose(1, 2).reshape(B, N, -1)
         projected: torch.Tensor = self.proj(self.norm(out))

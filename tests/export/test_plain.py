@@ -16,16 +16,31 @@ from velora_edge.model.lora import merge
 
 torch.set_num_threads(2)
 
+BIASED = {"qkv_bias": True}
+OPTIONS: list[dict[str, object]] = [
+    {},
+    BIASED,
+    {**BIASED, "proj_bias": False},
+    {**BIASED, "scale_norm": True, "norm_layer": nn.LayerNorm},
+    {**BIASED, "qk_norm": True, "norm_layer": nn.LayerNorm},
+    {"qk_norm": True, "norm_layer": nn.LayerNorm},
+]
+
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [{}, {"qkv_bias": True}, {"qk_norm": True, "norm_layer": nn.LayerNorm}])
+@pytest.mark.parametrize("options", OPTIONS)
 def test_plain_attention_is_timm_s(options: dict[str, object]) -> None:
     torch.manual_seed(0)
     attention = Attention(24, num_heads=3, **options).eval()
+    for name, parameter in attention.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter)
     x = torch.randn(2, 7, 24)
     plain = PlainAttention(copy.deepcopy(attention))
     torch.testing.assert_close(plain(x), attention(x), atol=1e-6, rtol=1e-5)
     assert plain.is_folded == ("qk_norm" not in options)
+    keeps_all = {"qk_norm", "scale_norm"} & options.keys() or options.get("proj_bias") is False
+    assert (plain.qkv.bias is None) == (not keeps_all or "qkv_bias" not in options)
 
 
 @torch.no_grad()
@@ -47,6 +62,9 @@ def test_plain_gelu_is_exact() -> None:
 @pytest.mark.parametrize("compat", ["none", "reference"])
 def test_a_simplified_model_gives_the_same_logits(compat: str) -> None:
     merged = merge(tiny_model(compat=compat))
+    for name, parameter in merged.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter, std=0.5)
     plain = copy.deepcopy(merged)
     simplify(plain)
     torch.testing.assert_close(plain(*clips()), merged(*clips()), atol=1e-5, rtol=0)
