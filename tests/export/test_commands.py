@@ -132,7 +132,7 @@ def test_an_int8_export_tells_its_ranges_its_speed_beside_fp32_and_what_was_over
     assert (report.calibration.source, report.calibration.clips, report.calibration.layers) == (
         "c.npz",
         2,
-        30,
+        28,
     )
     assert report.accuracy is not None
     assert report.accuracy.clips == 2

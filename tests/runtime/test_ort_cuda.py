@@ -86,6 +86,7 @@ def _cpu_logits(bundle: Bundle) -> list[list[float]]:
 class _Real:
     """The real library, kept from being patched."""
 
+    __version__ = onnxruntime.__version__
     SessionOptions, InferenceSession = onnxruntime.SessionOptions, onnxruntime.InferenceSession
 
 
