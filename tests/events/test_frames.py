@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 
 from tests.events import words as w
+from tests.recordings import write_events
 from velora_edge import open_events
 from velora_edge.bundle import EventInput
 from velora_edge.datatypes import EventBatch
 from velora_edge.events import raw_index
+from velora_edge.events.arrays import ArrayStream
 from velora_edge.events.frames import count_frames, pack_frames
 from velora_edge.events.raw import RawStream
 from velora_edge.events.raw_index import RawIndex
+from velora_edge.events.registration import RegistrationMap
+from velora_edge.events.representations import make_accumulator
 from velora_edge.events.writers import open_writer
 
 HEADER = b"% evt 3.0\n% geometry 40x8\n% end\n"
@@ -69,6 +73,42 @@ def test_count_frames_go_from_the_first_event_to_the_window_of_the_last(recordin
     assert [frame.shape for frame in frames] == [(2, 8, 40)] * 3
     assert [np.argwhere(frame).tolist() for frame in frames] == [[[1, 1, 2]], [[0, 1, 39]], [[0, 1, 0]]]
     assert int(frames[0][1, 1, 2]) == 2
+
+
+@pytest.mark.parametrize("image_size", [(20, 20), (600, 700)])
+@pytest.mark.parametrize("representation", ["polarity", "voxel_grid"])
+def test_words_fall_on_small_and_large_frames_as_arrays_do(tmp_path, representation, image_size):
+    batch = write_events(tmp_path / "e.raw", count=60_000, duration_us=100_000, sensor=(700, 600))
+    registration = RegistrationMap.from_fit((600, 700), image_size, "crop")
+    event_input = EventInput(representation=representation)
+    found = []
+    for stream in (open_events(tmp_path / "e.raw").stream(), ArrayStream(iter([batch]), 700, 600)):
+        frame, image = make_accumulator(event_input, registration), np.empty((*image_size, 3), np.uint8)
+        frame.begin(7_000_000, 7_100_000)
+        assert stream.accumulate_until(7_100_000, frame) == 60_000
+        frame.render_into(image)
+        found.append((frame.events, image.tobytes()))
+        stream.close()
+    assert found[0] == found[1]
+    assert len(set(found[0][1])) > 1
+
+
+@pytest.mark.parametrize("sensor", [(40, 8), (700, 600)])
+def test_count_frames_of_small_and_large_sensors_stay_at_65535(tmp_path, sensor):
+    x, y = sensor[0] - 1, sensor[1] - 1
+    many = np.full(70_000, 1)
+    batch = EventBatch(
+        np.arange(70_002),
+        np.r_[many * x, 0, 0].astype(np.uint16),
+        np.r_[many * y, 0, 0].astype(np.uint16),
+        np.r_[many, 0, 1].astype(np.uint8),
+    )
+    with open_writer(tmp_path / "e.raw", "EVT3", width=sensor[0], height=sensor[1]) as writer:
+        writer.write(batch)
+    (counts,) = count_frames(open_events(tmp_path / "e.raw"), 100_000)
+    wanted = np.zeros((2, sensor[1], sensor[0]), np.uint16)
+    wanted[1, y, x], wanted[:, 0, 0] = 65_535, 1
+    assert np.array_equal(counts, wanted)
 
 
 def test_a_recording_without_events_has_no_count_frames(tmp_path):

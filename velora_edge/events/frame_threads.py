@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from velora_edge.events.raw import RawReader
     from velora_edge.events.raw_index import Checkpoint, RawIndex
 
-GROUP_BYTES = 1 << 21
+GROUP_BYTES = 1 << 22
 """Of a file, for one thread at once: what lies between its checkpoint and its windows is walked twice."""
 MOST_WINDOWS = 16
 """Of a group. Where more would fit, windows cost more than their events, and one thread is the fastest."""
@@ -67,7 +67,7 @@ def are_large(index: RawIndex, windows: list[Window]) -> bool:
     """Whether the first windows hold so many words that several threads are faster."""
     if len(windows) < MOST_WINDOWS:
         return True
-    return index.find(windows[-1][0]).position - index.find(windows[0][0]).position >= 2 * GROUP_BYTES
+    return index.find(windows[-1][0]).position - index.find(windows[0][0]).position >= GROUP_BYTES
 
 
 def frames_by_threads(
