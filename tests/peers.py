@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from velora_runtime.cameras.scout import Scout
+from velora_runtime.pipeline import ROOM_FOR_STALLS
 
 from velora_edge.bundle import find_model
 from velora_edge.events.raw_header import parse_header
@@ -86,7 +87,8 @@ def assert_accounted(run: Run, clip_length: int) -> None:
         camera, frames = report["cameras"]["rgb"]["frames"], report["frames"]
         unseen = camera["early"] + camera["overrun"] + camera["unread"]
         assert camera["received"] == frames["read"] + unseen, (camera, frames)
-        assert 0 <= frames["unused"] <= 2  # on their way when the run was ended
+        # On their way when the run was ended; on a busy machine some wait.
+        assert 0 <= frames["unused"] <= 2 + ROOM_FOR_STALLS
 
 
 def count_exact_windows(run: Run, path: Path) -> tuple[int, int]:

@@ -7,8 +7,16 @@ from threading import Condition
 from typing import Generic, Literal, TypeVar
 
 T = TypeVar("T")
-FullPolicy = Literal["wait", "newest"]
-"""`wait`: who puts waits for room, nothing is lost. `newest`: the oldest item makes room and comes back."""
+FullPolicy = Literal["wait", "newest", "lenient"]
+"""What becomes of an item without room.
+
+`wait`: who puts waits for room, nothing is lost. `newest`: the oldest item makes room and comes back.
+`lenient`: like that, but the room is there for a stall only. While what is put mostly finds the channel
+empty, so much may wait, and nothing is lost; where whoever takes is too slow all the time, only the newest
+item waits, or all would come late by a full channel (the idea of CoDel, RFC 8289).
+"""
+STALL_CREDIT, STALL_COST = 64, 4
+"""An item that finds the channel empty earns 1, any other costs 4: 16 that wait are borne, once in 64."""
 
 
 class ClosedError(Exception):
@@ -30,14 +38,15 @@ class Channel(Generic[T]):
             raise ValueError(f"expected room for at least 1 item, got {room}")
         self._room, self._when_full = room, when_full
         self._items: deque[T] = deque()
+        self._credit = STALL_CREDIT
         self._is_finished = self._is_aborted = False
         self._changed = Condition()
 
-    def put(self, item: T) -> T | None:
+    def put(self, item: T) -> list[T]:
         """Add an item; blocks for room under `wait`.
 
         Returns:
-            The item that was dropped for it, or None.
+            The items that were dropped for it, oldest first.
 
         Raises:
             ClosedError: if the channel was aborted.
@@ -47,10 +56,17 @@ class Channel(Generic[T]):
                 self._changed.wait_for(lambda: len(self._items) < self._room or self._is_aborted)
             if self._is_aborted:
                 raise ClosedError
-            dropped = self._items.popleft() if len(self._items) >= self._room else None
+            room = self._room if self._when_full != "lenient" or self._is_stall() else 1
+            dropped = [self._items.popleft() for _ in range(len(self._items) - room + 1)]
             self._items.append(item)
             self._changed.notify_all()
             return dropped
+
+    def _is_stall(self) -> bool:
+        """Items that wait do so for now, and not always."""
+        change = -STALL_COST if self._items else 1
+        self._credit = max(0, min(self._credit + change, STALL_CREDIT))
+        return self._credit > 0
 
     def get(self) -> T | None:
         """Take the oldest item; blocks until there is one. None: finished, and nothing is left.

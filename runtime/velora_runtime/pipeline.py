@@ -3,7 +3,8 @@
     RGB source --frames--> packing (the event camera's thread) --pairs--> inference --items--> sinks
 
 At pace `max` whoever is fast waits: nothing is dropped, and the predictions are the same every time. At pace
-`realtime` the cameras wait for nobody: the newest pair wins, and every drop is counted.
+`realtime` the cameras wait for nobody: a stall is made up for, an engine that is too slow gets the newest
+pair, and every drop is counted.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from velora_runtime.windows import SteadyEdges
 
 Pace = Literal["realtime", "max"]
+ROOM_TO_WAIT, ROOM_FOR_STALLS = 4, 8
+"""Frames, and pairs, that may wait: at pace `max`, and while a live run recovers from a stall."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +97,12 @@ class Pipeline:
         self.report = RunReport(sink_drops={sink.name: 0 for sink in sinks})
         self._feed, self._packer, self._recogniser, self._sinks = feed, packer, recogniser, sinks
         self._pace, self._clock = pace, clock
-        when_full: FullPolicy = "wait" if pace == "max" else "newest"
-        room = 4 if pace == "max" else 1
+        when_full: FullPolicy = "wait" if pace == "max" else "lenient"
+        room = ROOM_TO_WAIT if pace == "max" else ROOM_FOR_STALLS
         self._frames: Channel[Instant] = Channel(room, when_full)
         self._pairs: Channel[Packed] = Channel(room, when_full)
         self._items: list[Channel[Any]] = [
-            Channel(sink.room, "newest" if sink.may_lose else when_full) for sink in sinks
+            Channel(sink.room, "newest" if sink.may_lose or pace == "realtime" else "wait") for sink in sinks
         ]
         self._free = FreeList(lambda: Packed.empty(manifest.image_size))
         self._shrinker = Shrinker(manifest)
@@ -196,9 +199,10 @@ class Pipeline:
         shrunk = self._shrinker.take()
         dropped = self._frames.put(Instant(placed.t_us, placed, self._clock.now_us(), shrunk))
         self._shrinker.shrink(placed.frame.image, shrunk)
-        self.report.frames.dropped += dropped is not None
-        if dropped is not None and dropped.shrunk is not None:
-            self._shrinker.give(dropped.shrunk)
+        self.report.frames.dropped += len(dropped)
+        for instant in dropped:
+            if instant.shrunk is not None:
+                self._shrinker.give(instant.shrunk)
 
     def _pack(self) -> None:
         first_us: int | None = None
@@ -256,8 +260,7 @@ class Pipeline:
         counts.without_rgb += packed.pair.rgb is None
         counts.without_events += packed.pair.event is None
         counts.events += packed.events
-        dropped = self._pairs.put(packed)
-        if dropped is not None:
+        for dropped in self._pairs.put(packed):
             counts.dropped += 1
             counts.dropped_events += dropped.events
             counts.dropped_rgb += dropped.pair.rgb is not None
@@ -285,8 +288,7 @@ class Pipeline:
         """Give each sink's thread what the sink takes."""
         for sink, items in zip(self._sinks, self._items, strict=True):
             item = take(sink)
-            dropped = None if item is None else items.put(item)
-            if dropped is not None:
+            for dropped in () if item is None else items.put(item):
                 self.report.sink_drops[sink.name] += 1
                 sink.discard(dropped)
 

@@ -85,9 +85,9 @@ class RunSources:
             SourceError: if the event camera gives nothing.
         """
         if self.live_rgb is not None:
-            self.live_rgb.start()
+            self.live_rgb.start(hurry=self.live_events is not None)
         if self.live_events is not None:
-            self.live_events.start()
+            self.live_events.start(self.live_rgb)
 
     def warnings(self) -> list[str]:
         """What was odd, one sentence each; complete at the end of the run."""

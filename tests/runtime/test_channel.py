@@ -18,9 +18,49 @@ def test_items_come_out_in_the_order_they_went_in() -> None:
 
 def test_newest_hands_back_the_oldest_when_full() -> None:
     channel: Channel[int] = Channel(2, "newest")
-    assert [channel.put(item) for item in (1, 2, 3, 4)] == [None, None, 1, 2]
+    assert [channel.put(item) for item in (1, 2, 3, 4)] == [[], [], [1], [2]]
     channel.finish()
     assert [channel.get() for _ in range(3)] == [3, 4, None]
+
+
+def serve(room: int, puts: int, *, every: float, takes: float, stall: tuple[int, int] = (0, 0)) -> list[int]:
+    """Items that are taken, where one is put every so often and each takes so long; none during a stall."""
+    channel: Channel[int] = Channel(room, "lenient")
+    taken, free_at = [], 0.0
+    for k in range(puts):
+        now = k * every
+        while free_at <= now and not stall[0] <= k < stall[1] and (item := channel.get_within(0)) is not None:
+            taken.append(item)
+            free_at = max(free_at, (k - 1) * every) + takes
+        channel.put(k)
+    return taken
+
+
+def test_lenient_bears_a_stall_now_and_then_without_a_loss() -> None:
+    taken = serve(8, 300, every=1, takes=0.5, stall=(100, 106))
+    assert taken == list(range(taken[-1] + 1))
+    assert taken[-1] >= 297
+
+
+def test_lenient_gives_the_newest_to_whoever_is_too_slow() -> None:
+    channel: Channel[int] = Channel(8, "lenient")
+    waited = []
+    for k in range(400):
+        channel.put(k)
+        if k % 2:
+            item = channel.get()
+            assert item is not None
+            waited.append(k - item)
+    assert max(waited[:20]) > 3
+    assert set(waited[50:]) == {0}
+
+
+def test_lenient_never_holds_more_than_its_room() -> None:
+    channel: Channel[int] = Channel(3, "lenient")
+    dropped = [channel.put(k) for k in range(12)]
+    assert dropped[:5] == [[], [], [], [0], [1]]
+    channel.finish()
+    assert list(iter(channel.get, None)) == [9, 10, 11]
 
 
 def test_wait_loses_nothing_however_slow_the_taker() -> None:

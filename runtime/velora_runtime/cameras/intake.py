@@ -29,8 +29,8 @@ SMOOTH_US, LEAST_BYTES = 5_000, 32
 """A stream that is held back comes in pieces of about this duration."""
 LONG_US = 100_000
 """Bytes that cover more than this are looked at in parts."""
-YOUNG_US, YOUNG_BYTES = 1_000_000, 4096
-"""A new connection is looked at in small pieces, to see at once if it is to be held back."""
+YOUNG_US, FIRST_BYTES = 1_000_000, 4096
+"""A new connection is looked at in such pieces, too, to see at once if it is to be held back."""
 SPANS = 64
 """Times of presence that are remembered."""
 
@@ -85,7 +85,7 @@ class EventIntake:
         self._listeners: tuple[EdgeListener, ...] = ()
         self._number = 0
         self._is_new, self._begun_us = True, 0
-        self._reached_us, self._smooth_bytes = 0, YOUNG_BYTES
+        self._reached_us, self._smooth_bytes = 0, FIRST_BYTES
 
     def listen(self, listener: EdgeListener) -> None:
         """Let a listener have the edges from now on."""
@@ -118,6 +118,16 @@ class EventIntake:
         """Nothing more will come."""
         self._queue.finish()
 
+    def hurry(self) -> None:
+        """Give out what is in store at the start of a connection faster than it was recorded."""
+        if self._pour is not None:
+            self._pour.hurries = True
+
+    @property
+    def is_behind(self) -> bool:
+        """More is in store than comes, and is given out little by little."""
+        return self._pour is not None and self._pour.holds(self._clock.now_us())
+
     def covers(self, t0_us: int, t1_us: int) -> bool:
         """Whether the camera was connected in half of [t0, t1) at least."""
         there_us = sum(max(0, min(t1_us, end) - max(t0_us, begin)) for begin, end in tuple(self.spans))
@@ -127,10 +137,8 @@ class EventIntake:
         """Of one parcel: little at once where a stream is held back, or it would come in jerks."""
         if self._pour is None:
             return MOST_BYTES
-        if self._pour.is_pouring:
-            return self._smooth_bytes
         is_young = self._clock.now_us() - self._begun_us < YOUNG_US
-        return YOUNG_BYTES if is_young else MOST_BYTES
+        return self._smooth_bytes if is_young or self._pour.is_pouring else MOST_BYTES
 
     def _learn_bytes(self, n_bytes: int, passed_us: int) -> None:
         """How many bytes are a few milliseconds, by the piece that was taken last."""

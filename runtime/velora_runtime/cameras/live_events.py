@@ -14,13 +14,14 @@ from velora_runtime.cameras.scout import Scout
 from velora_runtime.cameras.walks import BatchWalk, WordWalk
 
 if TYPE_CHECKING:
+    from velora_runtime.cameras.live_rgb import LiveRGB
     from velora_runtime.sources.event_feed import EventFeed, LiveSetup
 
 QUEUE_BYTES = 64 << 20
 """A second of the fastest camera."""
 WAITING_BYTES = 1 << 20
 """Where the other side waits, little has to."""
-FIRST_WAIT_S = 10.0
+FIRST_WAIT_S, CATCH_UP_S = 10.0, 2.0
 
 
 class LiveEvents:
@@ -66,12 +67,17 @@ class LiveEvents:
         """Name of its encoding."""
         return "decoded" if self.layout is None else self.layout.encoding
 
-    def start(self) -> None:
+    def start(self, other: LiveRGB | None) -> None:
         """Let it deliver, and wait for the first data.
+
+        Args:
+            other: the camera beside it, which delivers: the run begins with what both see now.
 
         Raises:
             SourceError: if nothing comes.
         """
+        if other is not None:
+            self.intake.hurry()
         if self._can_wait:
             self.camera.start()
         if not self.stream.await_first(FIRST_WAIT_S):
@@ -80,7 +86,9 @@ class LiveEvents:
                 path=self.name,
                 remedy="check that the camera sends events",
             )
-        if not self._can_wait:
+        if other is not None:
+            self.stream.catch_up(CATCH_UP_S, lambda: self.intake.is_behind or other.is_behind)
+        if other is not None or not self._can_wait:
             self.stream.begin_now()
 
     def warnings(self) -> list[str]:

@@ -72,6 +72,13 @@ class _Slot:
                 self.early += not self.is_read
             self.changed.notify_all()
 
+    @property
+    def is_behind(self) -> bool:
+        return self._pour.holds(self._clock.now_us())
+
+    def hurry(self, hurry: bool) -> None:
+        self._pour.hurries = hurry
+
     def end(self) -> None:
         with self.changed:
             self.is_finished = True
@@ -125,8 +132,14 @@ class LiveRGB(RGBSource):
         """Its times are those of the host's clock as they stand."""
         return self._slot.is_host_clock and not self._slot._timeline.shift_us
 
-    def start(self) -> None:
-        """Let it deliver."""
+    @property
+    def is_behind(self) -> bool:
+        """More is in store than comes, and is given out little by little."""
+        return self._slot.is_behind
+
+    def start(self, *, hurry: bool) -> None:
+        """Let it deliver; what is in store may come much faster than it was taken."""
+        self._slot.hurry(hurry)
         self.camera.start()
 
     def __iter__(self) -> Iterator[RGBFrame]:

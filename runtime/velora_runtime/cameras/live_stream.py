@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LEAST_GRACE_US, MOST_GRACE_US = 10_000, 250_000
 """How much later than the earliest data may come before a silent sensor's window is closed."""
+TELLS_US = 150_000
+"""Within this time a store of data shows itself."""
 TURN_S = 0.02
 """How often whoever waits looks at the clock, the camera's state and the end of the run."""
 
@@ -122,6 +124,16 @@ class LiveStream(EventStream):
             self._queue.wait(TURN_S, None)
             self._raise_error()
         return self._intake.first_us is not None
+
+    def catch_up(self, seconds: float, is_behind: Callable[[], bool]) -> None:
+        """Wait, for at most so long, until what cameras had in store at the start has come."""
+        began_us = self._clock.now_us()
+        until_us = began_us + round(seconds * 1e6)
+        while not self._is_over() and (now_us := self._clock.now_us()) < until_us:
+            if now_us - began_us > TELLS_US and not is_behind():
+                return
+            self._queue.wait(TURN_S, self._queue.reached_us)
+            self._raise_error()
 
     def begin_now(self) -> None:
         """Leave out what came before the run was ready."""

@@ -91,7 +91,7 @@ def test_times_go_on_where_the_camera_begins_its_own_anew() -> None:
 
 def test_it_ends_with_its_camera() -> None:
     rgb, _ = make([(0, shot(1, 0)), (0, FeedEndError())])
-    rgb.start()
+    rgb.start(hurry=False)
     assert [frame.seq for frame in rgb] == [0]
     rgb.close()
     assert rgb.state is CameraState.ENDED
@@ -99,7 +99,7 @@ def test_it_ends_with_its_camera() -> None:
 
 def test_a_bug_in_its_thread_reaches_whoever_reads() -> None:
     rgb, _ = make([(0, ZeroDivisionError("a bug"))])
-    rgb.start()
+    rgb.start(hurry=False)
     with pytest.raises(ZeroDivisionError):
         list(rgb)
     rgb.close()
