@@ -178,6 +178,18 @@ def ask(port: int, path: str) -> str:
         return str(answer.read().decode())
 
 
+def taken_s() -> float:
+    """CPU time that a virtual machine's host has given to others since it was started, seconds."""
+    cpu = Path("/proc/stat").read_text().splitlines()[0].split()
+    return int(cpu[8]) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time that a process has used, seconds."""
+    said = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(said[11]) + int(said[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def pack_ms(metrics: str) -> tuple[float, float]:
     """Milliseconds that packing took in all, and pairs, by the text of /metrics."""
     found = dict(re.findall(r'velora_stage_latency_seconds_(sum|count)\{stage="pack"\} (\S+)', metrics))
@@ -197,7 +209,7 @@ class Run:
         self._options, self._ports, self._folder = options, ports, folder
         self.samples: list[Sample] = []
         self._packed: list[tuple[float, float]] = []
-        self._late_s = 0.0
+        self._late_s = self.cores = self.taken = 0.0
         self.notes: list[str] = []
 
     def follow(self) -> Verdict:
@@ -241,13 +253,15 @@ class Run:
         return [self._options.model, *given]
 
     def _watch(self, process: subprocess.Popen[str], port: int) -> None:
-        began_s = time.monotonic()
+        began_s, before_s = time.monotonic(), taken_s()
         while process.poll() is None:
             with contextlib.suppress(OSError, KeyError):  # it is just ending
                 sample = look_at(process.pid, began_s)
                 text = ask(port, "/metrics")
                 state = json.loads(ask(self._ports["pictures"], "/state"))
                 self.samples.append(sample)
+                self.cores = cpu_s(process.pid) / max(sample.s, 1.0)
+                self.taken = (taken_s() - before_s) / max(sample.s, 1.0)
                 if sample.s >= self._options.warm_up:
                     self._packed.append(pack_ms(text))
                     self._late_s = max(self._late_s, state["late_s"])
@@ -269,6 +283,7 @@ def lines(run: Run, verdict: Verdict, rate_hz: float) -> Iterator[str]:
     yield f"| engine a pair | {engine['engine_ms']:.2f} ms |"
     yield f"| packing p50, p99 | {latency['pack']['p50']:.2f}, {latency['pack']['p99']:.2f} ms |"
     yield f"| total p50, p99 | {latency['total']['p50']:.2f}, {latency['total']['p99']:.2f} ms |"
+    yield f"| cores in use, and taken by the virtual machine's host | {run.cores:.2f}, {run.taken:.2f} |"
     yield f"| cameras held up by | {verdict.late_s * 1000:.0f} ms |"
 
 
@@ -308,6 +323,7 @@ def main() -> int:
     if options.json:
         said = {"machine": system(), "rate_hz": ports["rate_hz"], "verdict": asdict(verdict)}
         said |= {"failures": failures, "engine": run.engine, "summary": run.summary, "notes": run.notes}
+        said |= {"cores": run.cores, "taken_cores": run.taken}
         said["samples"] = [asdict(sample) for sample in run.samples]
         options.json.write_text(json.dumps(said, indent=1) + "\n")
     return 1 if failures else 0
