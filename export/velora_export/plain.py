@@ -58,8 +58,8 @@ class PlainAttention(nn.Module):
         if isinstance(self.norm, nn.Identity) and self.proj.bias is not None:
             query, _, value = self.qkv.bias.chunk(3)
             self.query_bias = nn.Parameter(query.clone(), requires_grad=False)
-            self.proj.bias += self.proj.weight @ value
-            self.qkv.bias = None
+            self.proj.bias.add_(self.proj.weight @ value)
+            self.qkv.register_parameter("bias", None)
 
     def forward(self, x: torch.Tensor, attn_mask: None = None, is_causal: bool = False) -> torch.Tensor:
         """Attend over [B, N, D]; timm's blocks pass no mask here."""
