@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,6 +12,8 @@ from velora_edge.errors import VeloraError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+Command = TypeVar("Command", bound="Callable[..., Any]")
 
 
 def run(command: click.Command, args: Sequence[str] | None = None, name: str | None = None) -> int:
@@ -37,6 +39,13 @@ def run(command: click.Command, args: Sequence[str] | None = None, name: str | N
         sys.stderr.close()
         return 0
     return result if isinstance(result, int) else 0
+
+
+def add_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    """The command with options that several commands have, in this order in its `--help`."""
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @contextlib.contextmanager

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from velora_edge.console import Command, add_options
 
+if TYPE_CHECKING:
     from velora_runtime.attachments import AttachOptions
 
-F = TypeVar("F", bound="Callable[..., Any]")
 
 _OPTIONS = (
     click.option(
@@ -58,18 +57,14 @@ _RECORD = click.option(
 )
 
 
-def recording_options(command: F) -> F:
+def recording_options(command: Command) -> Command:
     """A command with --recordings, --keep, --serve and --token."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return add_options(command, _OPTIONS)
 
 
-def watching_options(command: F) -> F:
+def watching_options(command: Command) -> Command:
     """A command with --record, those of `recording_options`, --publish and --rerun."""
-    for option in reversed((_RECORD, *_OPTIONS, *_OUTPUTS)):
-        command = option(command)
-    return command
+    return add_options(command, (_RECORD, *_OPTIONS, *_OUTPUTS))
 
 
 def read_attach_options(given: dict[str, Any]) -> AttachOptions:

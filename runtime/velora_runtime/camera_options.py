@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from velora_edge.console import Command, add_options
 
+if TYPE_CHECKING:
     from velora_runtime.run_sources import LiveOptions
 
-F = TypeVar("F", bound="Callable[..., Any]")
 
 _OPTIONS = (
     click.option(
@@ -38,11 +37,9 @@ _OPTIONS = (
 )
 
 
-def camera_options(command: F) -> F:
+def camera_options(command: Command) -> Command:
     """A command with the options of live cameras."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return add_options(command, _OPTIONS)
 
 
 def read_live_options(given: dict[str, Any]) -> LiveOptions:

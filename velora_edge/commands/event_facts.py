@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from velora_edge.console import Command, add_options
 from velora_edge.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from velora_edge.events.base import EventReader
@@ -83,7 +82,7 @@ class Look:
     hot_pixels: str | None = None
 
 
-def look_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def look_options(command: Command) -> Command:
     """A command with --start, --duration and --hot-pixels."""
     options = (
         click.option(
@@ -97,9 +96,7 @@ def look_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "in which little moves.",
         ),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return add_options(command, options)
 
 
 def read_look(given: dict[str, Any]) -> Look:

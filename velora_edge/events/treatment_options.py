@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from velora_edge.console import Command, add_options
 
+if TYPE_CHECKING:
     from velora_edge.events.treatment import Treatment
 
-F = TypeVar("F", bound="Callable[..., Any]")
 
 _OPTIONS = (
     click.option(
@@ -61,11 +60,9 @@ rate_cap_option = click.option(
 )
 
 
-def treatment_options(command: F) -> F:
+def treatment_options(command: Command) -> Command:
     """A command with the options of what is done to events, but for the cap on their rate."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return add_options(command, _OPTIONS)
 
 
 def read_treatment(given: dict[str, Any]) -> Treatment:
