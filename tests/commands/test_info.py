@@ -152,3 +152,20 @@ def test_a_text_file_named_raw_ends_with_2_and_one_line(info):
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("error: FILE: not a recording of any known format")
     assert err.endswith("check the file, or name the format if it lacks its header\n")
+
+
+@pytest.mark.parametrize(
+    ("times_s", "said"),
+    [
+        ((0, 59, 118), None),
+        ((0, 1, 100, 101), "there is no event from 1,000,000 to 100,000,000 us (99 s): "),
+        ((0, 70, 140), "2 long gaps hold no event, the first from 0 to 70,000,000 us (70 s): "),
+    ],
+)
+def test_times_that_jump_are_told(tmp_path, times_s, said):
+    path = tmp_path / "jumps.csv"
+    path.write_text("t,x,y,p\n" + "".join(f"{t * 1_000_000},1,2,1\n" for t in times_s))
+    with open_events(path) as reader:
+        warnings = [text for text in read_facts(reader).warnings if "no event" in text]
+    remedy = "the camera's clock was set, or the file is damaged"
+    assert warnings == ([] if said is None else [said + remedy])

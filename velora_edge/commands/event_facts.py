@@ -10,6 +10,7 @@ import numpy as np
 
 from velora_edge.console import Command, add_options
 from velora_edge.errors import InputError
+from velora_edge.events.base import LONGEST_GAP_US
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -121,10 +122,11 @@ def read_facts(reader: EventReader, look: Look | None = None) -> EventFacts:
     first_us: int | None = None
     last_us: int | None = None
     counts = _PixelCounts(reader) if look.hot_pixels is not None else None
-    span = _span(reader, look)
+    span, gaps = _span(reader, look), _LongGaps()
     for batch in reader if span is None else reader.between(*span):
         if counts is not None:
             counts.add(batch.x, batch.y)
+        gaps.add(batch.t_us)
         events += len(batch)
         on += int(batch.p.sum())
         low, high = int(batch.t_us.min()), int(batch.t_us.max())
@@ -133,7 +135,7 @@ def read_facts(reader: EventReader, look: Look | None = None) -> EventFacts:
     triggers = _count_between(reader.triggers().t_us, span)
     frames = _count_frames(reader, span)
     duration_us = None if first_us is None or last_us is None else last_us - first_us
-    warnings = list(reader.warnings)
+    warnings = [*reader.warnings, *gaps.warnings()]
     if not events:
         warnings.append("the recording holds no events")
     hot = None
@@ -143,6 +145,35 @@ def read_facts(reader: EventReader, look: Look | None = None) -> EventFacts:
         reader.format, reader.width, reader.height, events, on, events - on, first_us, last_us,
         duration_us, triggers, warnings, hot, frames,
     )  # fmt: skip
+
+
+class _LongGaps:
+    """Times without any event that are longer than a camera is ever silent."""
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._first_us = (0, 0)
+        self._last_us: int | None = None
+
+    def add(self, t_us: NDArray[np.int64]) -> None:
+        """Look at the times of the next events, of which there are some."""
+        times_us = t_us if self._last_us is None else np.concatenate([[self._last_us], t_us])
+        self._last_us = int(t_us[-1])
+        found = np.flatnonzero(np.diff(times_us) > LONGEST_GAP_US)
+        if len(found) and not self._n:
+            self._first_us = int(times_us[found[0]]), int(times_us[found[0] + 1])
+        self._n += len(found)
+
+    def warnings(self) -> list[str]:
+        """What was found, in one sentence; nothing where nothing was."""
+        if not self._n:
+            return []
+        from_us, to_us = self._first_us
+        what = "there is no event" if self._n == 1 else f"{self._n:,} long gaps hold no event, the first"
+        return [
+            f"{what} from {from_us:,} to {to_us:,} us ({(to_us - from_us) / 1e6:,.0f} s): "
+            "the camera's clock was set, or the file is damaged"
+        ]
 
 
 class _PixelCounts:
