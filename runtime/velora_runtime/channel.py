@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from threading import Condition
-from typing import Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 T = TypeVar("T")
 FullPolicy = Literal["wait", "newest", "lenient"]
@@ -15,8 +18,8 @@ FullPolicy = Literal["wait", "newest", "lenient"]
 empty, so much may wait, and nothing is lost; where whoever takes is too slow all the time, only the newest
 item waits, or all would come late by a full channel (the idea of CoDel, RFC 8289).
 """
-STALL_CREDIT, STALL_COST = 64, 4
-"""An item that finds the channel empty earns 1, any other costs 4: 16 that wait are borne, once in 64."""
+STALL_CREDIT, STALL_COST = 128, 4
+"""An item that finds the channel empty earns 1, any other costs 4: 32 that wait are borne, once in 128."""
 
 
 class ClosedError(Exception):
@@ -31,14 +34,17 @@ class Channel(Generic[T]):
     Args:
         room: items that fit.
         when_full: what `put` does without room.
+        is_excused: whoever takes waits for something else just now, and is not slow.
     """
 
-    def __init__(self, room: int, when_full: FullPolicy) -> None:
+    def __init__(
+        self, room: int, when_full: FullPolicy, is_excused: Callable[[], bool] = lambda: False
+    ) -> None:
         if room < 1:
             raise ValueError(f"expected room for at least 1 item, got {room}")
         self._room, self._when_full = room, when_full
         self._items: deque[T] = deque()
-        self._credit = STALL_CREDIT
+        self._credit, self._is_excused = STALL_CREDIT, is_excused
         self._is_finished = self._is_aborted = False
         self._changed = Condition()
 
@@ -64,6 +70,8 @@ class Channel(Generic[T]):
 
     def _is_stall(self) -> bool:
         """Items that wait do so for now, and not always."""
+        if self._items and self._is_excused():
+            return True
         change = -STALL_COST if self._items else 1
         self._credit = max(0, min(self._credit + change, STALL_CREDIT))
         return self._credit > 0

@@ -68,6 +68,7 @@ class Packer:
     Attributes:
         pairs: packed so far.
         skipped: events that lay between windows.
+        is_waiting: for a live camera's events; may be asked by any thread.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Packer:
         registration: RegistrationMap | None = None,
     ) -> None:
         self.pairs = self.skipped = 0
+        self.is_waiting = False
         self._manifest, self._events, self._windows, self._clock = manifest, events, windows, clock
         self._begins_us = None if events is None else events.t_next_us
         self._resizer: Resizer | None = None
@@ -128,7 +130,9 @@ class Packer:
         """
         if self._events is not None and self._events.is_live:
             t0_us = self._windows.preview(t_us)
+            self.is_waiting = True
             is_there = self._events.await_window(t0_us, t_us, lambda: self._walk.walk_ahead(t0_us, t_us))
+            self.is_waiting = False
             start_us = ready_us = max(ready_us, self._clock.now_us())
         else:
             start_us, is_there = self._clock.now_us(), self._is_recorded(t_us)

@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from velora_runtime.windows import SteadyEdges
 
 Pace = Literal["realtime", "max"]
-ROOM_TO_WAIT, ROOM_FOR_STALLS = 4, 8
-"""Frames, and pairs, that may wait: at pace `max`, and while a live run recovers from a stall."""
+ROOM_TO_WAIT, ROOM_FOR_STALLS = 4, 16
+"""Frames, and pairs, that may wait: at pace `max`, and while a live run recovers from a stall (frames also
+while their events are still to come)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class Pipeline:
         self._pace, self._clock = pace, clock
         when_full: FullPolicy = "wait" if pace == "max" else "lenient"
         room = ROOM_TO_WAIT if pace == "max" else ROOM_FOR_STALLS
-        self._frames: Channel[Instant] = Channel(room, when_full)
+        self._frames: Channel[Instant] = Channel(room, when_full, lambda: packer.is_waiting)
         self._pairs: Channel[Packed] = Channel(room, when_full)
         self._items: list[Channel[Any]] = [
             Channel(sink.room, "newest" if sink.may_lose or pace == "realtime" else "wait") for sink in sinks

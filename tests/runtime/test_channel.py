@@ -55,6 +55,14 @@ def test_lenient_gives_the_newest_to_whoever_is_too_slow() -> None:
     assert set(waited[50:]) == {0}
 
 
+def test_lenient_keeps_what_waits_for_something_else() -> None:
+    channel: Channel[int] = Channel(4, "lenient", lambda: True)
+    for k in range(100):
+        assert channel.put(k) == []
+        if k >= 3:
+            assert channel.get() == k - 3
+
+
 def test_lenient_never_holds_more_than_its_room() -> None:
     channel: Channel[int] = Channel(3, "lenient")
     dropped = [channel.put(k) for k in range(12)]

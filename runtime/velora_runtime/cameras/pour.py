@@ -9,6 +9,8 @@ FASTER, FASTER_AT_FIRST, AT_FIRST_US = 1.02, 3.0, 2_000_000
 """A little faster than it was recorded: a camera that was taken for a file, for it had something in store,
 comes into its own again, whatever its clock. Beside another camera, that is much faster in a connection's
 first 2 s: what it sent while the other one was opened is always in store."""
+TRUSTED_US = 5_000_000
+"""A stream that was no faster for so long is a camera: what then comes at once comes after a stall."""
 RECENT_US = 100_000
 
 
@@ -27,7 +29,7 @@ class Pour:
     def begin(self) -> None:
         """A new connection."""
         self._from: tuple[int, int] | None = None
-        self._early_us = 0
+        self._early_us = self._calm_us = 0
         self._begun_us: int | None = None
         self.is_pouring = False
 
@@ -41,8 +43,11 @@ class Pour:
             self._from = device_us, now_us
             return now_us
         at_us, since_us = self._from
-        self._begun_us = since_us if self._begun_us is None else self._begun_us
+        if self._begun_us is None:
+            self._begun_us = self._calm_us = since_us
         if not self.is_pouring:
+            if now_us - self._calm_us > TRUSTED_US:
+                return now_us
             self.is_pouring = device_us - at_us > now_us - since_us + LEAD_US
             if now_us - since_us > OVER_US or self.is_pouring:
                 self._from, self._early_us = (device_us, now_us), now_us
@@ -54,5 +59,5 @@ class Pour:
         if due_us > now_us:
             self._early_us = now_us
         elif now_us - self._early_us > OVER_US:
-            self.is_pouring, self._from = False, (device_us, now_us)
+            self.is_pouring, self._from, self._calm_us = False, (device_us, now_us), now_us
         return max(due_us, now_us)

@@ -73,6 +73,15 @@ def test_a_camera_that_had_something_in_store_catches_up() -> None:
     assert now_us == device_us - 500_000
 
 
+def test_what_comes_at_once_after_a_stall_is_not_held_back() -> None:
+    pour = Pour()
+    for device_us in range(0, 6_000_000, 10_000):
+        assert pour.due_us(device_us, device_us) == device_us
+    for device_us in range(6_000_000, 6_500_000, 10_000):
+        assert pour.due_us(device_us, 6_500_000) == 6_500_000
+    assert not pour.is_pouring
+
+
 @pytest.mark.parametrize(("in_store_us", "within_us"), [(300_000, 300_000), (1_200_000, 1_000_000)])
 def test_beside_another_camera_it_does_so_soon(in_store_us: int, within_us: int) -> None:
     pour, now_us, late = Pour(), 0, []
