@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from velora_runtime.sources.event_feed import LiveSetup
     from velora_runtime.sources.rgb_feed import RGBFeed, Shot
 
-ROOM = 2
-"""Pictures that wait for whoever iterates; newer ones take their place."""
+ROOM = 8
+"""Pictures that wait for whoever iterates, for whom a stall is made up; newer ones take their place."""
 BACK_US = 1_000_000
 """A picture that is earlier than the one before by less came late; by more, the stream began anew."""
 
@@ -78,6 +78,13 @@ class _Slot:
 
     def hurry(self, hurry: bool) -> None:
         self._pour.hurries = hurry
+
+    def begin_reading(self) -> None:
+        with self.changed:
+            self.is_read = True
+            while len(self.shots) > 1:  # the run begins with what is seen now
+                self.shots.popleft()
+                self.early += 1
 
     def end(self) -> None:
         with self.changed:
@@ -144,7 +151,7 @@ class LiveRGB(RGBSource):
 
     def __iter__(self) -> Iterator[RGBFrame]:
         """Frames as they come, until the camera or the run ends."""
-        self._slot.is_read = True
+        self._slot.begin_reading()
         while (found := self._next()) is not None:
             t_us, seq, shot = found
             yield RGBFrame(shot.render(), t_us, seq)

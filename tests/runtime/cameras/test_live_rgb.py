@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from velora_runtime.cameras.camera import CameraState
 from velora_runtime.cameras.feed import FeedEndError
-from velora_runtime.cameras.live_rgb import LiveRGB
+from velora_runtime.cameras.live_rgb import ROOM, LiveRGB
 from velora_runtime.sources.event_feed import LiveSetup
 from velora_runtime.sources.rgb_feed import Shot
 
@@ -61,20 +62,20 @@ def test_pictures_without_times_get_those_of_their_arrival() -> None:
 
 
 def test_newer_pictures_take_the_place_of_those_that_nobody_took_and_all_are_counted() -> None:
-    rgb, feed = make([(10 * MS * k, shot(k, 10 * MS * k)) for k in range(12)])
+    rgb, feed = make([(10 * MS * k, shot(k, 10 * MS * k)) for k in range(20)])
     for _ in range(5):
         rgb.camera.step()
     frames = iter(rgb)
-    assert next(frames).seq == 3  # the run begins: three of five were early, and two wait
-    for _ in range(7):
+    assert next(frames).seq == 4  # the run begins with the newest
+    for _ in range(15):
         rgb.camera.step()
-    assert [next(frames).seq, next(frames).seq] == [10, 11]
-    feed.script = [(120 * MS, shot(12, 120 * MS))]
+    assert [frame.seq for frame in islice(frames, ROOM)] == list(range(12, 20))
+    feed.script = [(200 * MS, shot(20, 200 * MS))]
     rgb.camera.step()
     rgb.close()
     counted = rgb.as_dict()["frames"]
-    assert counted == {"received": 13, "early": 3, "overrun": 6, "unread": 1}
-    assert rgb.overrun == 6
+    assert counted == {"received": 21, "early": 4, "overrun": 7, "unread": 1}
+    assert rgb.overrun == 7
 
 
 def test_times_go_on_where_the_camera_begins_its_own_anew() -> None:
