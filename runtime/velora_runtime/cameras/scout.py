@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from velora_edge.events.raw_header import Encoding
 
 WORD_BYTES = {"EVT2": 4, "EVT2.1": 8, "EVT3": 2}
-MOST_BYTES = 1 << 16
+MOST_BYTES = 1 << 17
 """Of one look."""
 FEW_BAD, BAD_PART = 8, 50
 """Up to 8 bad words, or one in 50, are an accident; random bytes have one in three."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from velora_edge.events.raw_header import Encoding, RawHeader
     from velora_runtime.sources.event_feed import LiveSetup
 
-RECEIVE_BYTES = 1 << 16
+RECEIVE_BYTES = 1 << 17
 OPTIONS = "--sensor WxH --event-format EVT3"
 
 
