@@ -82,18 +82,13 @@ class Channel(Generic[T]):
         Raises:
             ClosedError: if the channel was aborted.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or self._is_finished or self._is_aborted)
-            if self._is_aborted:
-                raise ClosedError
-            if not self._items:
-                return None
-            item = self._items.popleft()
-            self._changed.notify_all()
-            return item
+        return self.get_within(None)
 
-    def get_within(self, seconds: float) -> T | None:
+    def get_within(self, seconds: float | None) -> T | None:
         """Take the oldest item; None if there is none within that time, or ever (`is_over`).
+
+        Args:
+            seconds: to wait for one at most; None: as long as it takes.
 
         Raises:
             ClosedError: if the channel was aborted.

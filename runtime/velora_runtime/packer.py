@@ -176,11 +176,14 @@ class Packer:
         window_us, packed.events = self._windows.start(t_us), 0
         if self._events is None:
             return None
-        if not is_there or not self._events.is_live:
-            if is_there or self._events.is_live:
+        if not is_there:
+            if self._events.is_live:
                 self.step_back()
                 self.skipped += self._events.skip_until(window_us)
-            if not is_there or self._events.t_next_us is None:
+            return None
+        if not self._events.is_live:
+            self.skipped += self._events.skip_until(window_us)
+            if self._events.t_next_us is None:
                 return None
         skipped, packed.events = self._walk.walk(window_us, t_us)
         self.skipped += skipped

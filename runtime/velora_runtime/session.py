@@ -147,9 +147,9 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
         # What was loaded by now stays: looking through it for garbage would stop all threads for 0.1 s.
         gc.collect()
         gc.freeze()
+        closing.callback(gc.unfreeze)
         with _stopped_by_signals(pipeline.stop):
             report = pipeline.run()
-        gc.unfreeze()
         opened.close()
         attached.end()
         report.cameras = opened.as_dict()

@@ -20,10 +20,10 @@ FIRST_FIT, FIT_EVERY = 20, 10
 """Arrivals before the period is estimated, and from one estimate to the next."""
 RANGE, STEPS = 0.25, 256
 """How far from the median and the mean gap the period is looked for, a part of it, and in how many steps."""
-BEFORE, EARLY_COST = 0.15, 2.0
-"""An arrival so little before a beat, as a part of the period, is not late: it speaks against the beat."""
 FINE, FINE_STEPS = (0.004, 0.0004), 33
 """Likewise, from the best one on."""
+BEFORE, EARLY_COST = 0.15, 2.0
+"""An arrival so little before a beat, as a part of the period, is not late: it speaks against the beat."""
 LEAST_DIRECTION = 0.3
 """Of the arrivals: 0 where they point everywhere, 1 where all point the same way. Less is no period."""
 EARLY = 0.1
