@@ -127,6 +127,23 @@ def test_a_broker_that_does_not_read_costs_messages_and_no_time() -> None:
         sink.close()
 
 
+def test_a_connection_that_comes_back_at_the_end_is_closed_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        sink = MqttSink(f"mqtt://127.0.0.1:{listening.getsockname()[1]}/t", SinkContext(tiny_manifest()))
+        client = sink._client
+        stop = client.loop_stop
+
+        def stop_late() -> None:
+            stop()
+            client.reconnect()
+
+        client.loop_stop = stop_late
+        sink.close()
+        left = client.socket()
+        assert left is not None
+        assert left.fileno() == -1
+
+
 def test_pairs_without_a_prediction_are_not_published() -> None:
     sink = MqttSink(f"mqtt://127.0.0.1:{free_port()}/t", SinkContext(tiny_manifest()))
     assert sink.take(Seen(FramePair(0, 0, None, None), None, 2)) is None

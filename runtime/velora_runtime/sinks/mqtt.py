@@ -138,6 +138,8 @@ class MqttSink(Sink):
                 self._client.publish(self._status, "offline", retain=True).wait_for_publish(GOODBYE_S)
         self._client.disconnect()
         self._client.loop_stop()
+        if (left := self._client.socket()) is not None:  # its thread had just connected anew
+            left.close()
 
     @property
     def _status(self) -> str:
