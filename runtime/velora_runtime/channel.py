@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from threading import Condition
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
@@ -14,12 +15,12 @@ FullPolicy = Literal["wait", "newest", "lenient"]
 """What becomes of an item without room.
 
 `wait`: who puts waits for room, nothing is lost. `newest`: the oldest item makes room and comes back.
-`lenient`: like that, but the room is there for a stall only. While what is put mostly finds the channel
-empty, so much may wait, and nothing is lost; where whoever takes is too slow all the time, only the newest
-item waits, or all would come late by a full channel (the idea of CoDel, RFC 8289).
+`lenient`: like that, but the room is there for a stall only. While whoever takes has time to spare, so much
+may wait, and nothing is lost; where it is too slow all the time, only the newest item waits, or all would
+come late by a full channel (the idea of CoDel, RFC 8289).
 """
-STALL_CREDIT, STALL_COST = 128, 4
-"""An item that finds the channel empty earns 1, any other costs 4: 32 that wait are borne, once in 128."""
+SPARE_SHARE, MOST_SPARE_S = 0.05, 0.1
+"""Who takes has time to spare if it waits for items a twentieth of the time; without, it is given 2 s."""
 
 
 class ClosedError(Exception):
@@ -35,16 +36,23 @@ class Channel(Generic[T]):
         room: items that fit.
         when_full: what `put` does without room.
         is_excused: whoever takes waits for something else just now, and is not slow.
+        clock_s: gives the time, seconds.
     """
 
     def __init__(
-        self, room: int, when_full: FullPolicy, is_excused: Callable[[], bool] = lambda: False
+        self,
+        room: int,
+        when_full: FullPolicy,
+        is_excused: Callable[[], bool] = lambda: False,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         if room < 1:
             raise ValueError(f"expected room for at least 1 item, got {room}")
         self._room, self._when_full = room, when_full
         self._items: deque[T] = deque()
-        self._credit, self._is_excused = STALL_CREDIT, is_excused
+        self._is_excused, self._clock_s = is_excused, clock_s
+        self._spare_s, self._put_s = MOST_SPARE_S, clock_s()
+        self._waits_since_s: float | None = None
         self._is_finished = self._is_aborted = False
         self._changed = Condition()
 
@@ -69,12 +77,14 @@ class Channel(Generic[T]):
             return dropped
 
     def _is_stall(self) -> bool:
-        """Items that wait do so for now, and not always."""
+        """Items that wait do so for now, and not always: who takes them had time to spare of late."""
+        now_s = self._clock_s()
+        waited_s = 0.0 if self._waits_since_s is None else now_s - self._waits_since_s
+        passed_s, self._put_s, self._waits_since_s = now_s - self._put_s, now_s, None
         if self._items and self._is_excused():
             return True
-        change = -STALL_COST if self._items else 1
-        self._credit = max(0, min(self._credit + change, STALL_CREDIT))
-        return self._credit > 0
+        self._spare_s = max(0.0, min(self._spare_s + waited_s - SPARE_SHARE * passed_s, MOST_SPARE_S))
+        return self._spare_s > 0
 
     def get(self) -> T | None:
         """Take the oldest item; blocks until there is one. None: finished, and nothing is left.
@@ -94,6 +104,8 @@ class Channel(Generic[T]):
             ClosedError: if the channel was aborted.
         """
         with self._changed:
+            if not self._items and self._waits_since_s is None:
+                self._waits_since_s = self._clock_s()
             self._changed.wait_for(lambda: self._items or self._is_finished or self._is_aborted, seconds)
             if self._is_aborted:
                 raise ClosedError

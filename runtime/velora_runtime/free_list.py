@@ -9,19 +9,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
+KEPT = 8
 
 
 class FreeList(Generic[T]):
     """Hands out what was given back, and makes a new one only where nothing was.
 
-    It holds as many as were ever in use at a time, which the bounded queues around it limit.
-
     Callable from any thread.
+
+    Args:
+        make: makes one.
+        kept: that many at most are kept for later; after a stall, when more were in use, the rest is freed.
     """
 
-    def __init__(self, make: Callable[[], T]) -> None:
+    def __init__(self, make: Callable[[], T], kept: int = KEPT) -> None:
         self._make = make
-        self._free: deque[T] = deque()
+        self._free: deque[T] = deque(maxlen=kept)
         self.made = 0
 
     def take(self) -> T:

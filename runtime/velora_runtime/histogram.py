@@ -24,7 +24,7 @@ class Histogram:
     def __init__(self) -> None:
         self.count = 0
         self.highest = 0.0
-        self._bins = np.zeros(_STEPS * _DECADES + 1, np.int64)
+        self._bins = [0] * (_STEPS * _DECADES + 1)
 
     def add(self, value_us: float) -> None:
         """Count a value, microseconds, not negative."""

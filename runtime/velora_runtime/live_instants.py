@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from velora_runtime.channel import Channel
     from velora_runtime.clock import Clock
 
-TURN_S = 0.005
+TURN_S = 0.002
 
 
 class LiveInstants:

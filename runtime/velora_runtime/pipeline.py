@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from velora_runtime.channel import Channel, ClosedError, FullPolicy
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from velora_runtime.windows import SteadyEdges
 
 Pace = Literal["realtime", "max"]
-ROOM_TO_WAIT, ROOM_FOR_STALLS = 4, 16
+ROOM_TO_WAIT, ROOM_FOR_STALLS = 4, 32
 """Frames, and pairs, that may wait: at pace `max`, and while a live run recovers from a stall (frames also
 while their events are still to come)."""
 
@@ -100,8 +100,9 @@ class Pipeline:
         self._pace, self._clock = pace, clock
         when_full: FullPolicy = "wait" if pace == "max" else "lenient"
         room = ROOM_TO_WAIT if pace == "max" else ROOM_FOR_STALLS
-        self._frames: Channel[Instant] = Channel(room, when_full, lambda: packer.is_waiting)
-        self._pairs: Channel[Packed] = Channel(room, when_full)
+        clock_s = lambda: clock.now_us() / 1e6  # noqa: E731
+        self._frames: Channel[Instant] = Channel(room, when_full, lambda: packer.is_waiting, clock_s)
+        self._pairs: Channel[Packed] = Channel(room, when_full, clock_s=clock_s)
         self._items: list[Channel[Any]] = [
             Channel(sink.room, "newest" if sink.may_lose or pace == "realtime" else "wait") for sink in sinks
         ]
@@ -307,7 +308,7 @@ class Pipeline:
         for action in actions:
             if action.to_us is None:
                 counts[action.label] = counts.get(action.label, 0) + 1
-        return replace(seen, decided=self._decider.decided), actions
+        return Seen(seen.pair, said, seen.missing, self._decider.decided), actions
 
     def _see(self, packed: Packed) -> Seen:
         report, recogniser, pair = self.report, self._recogniser, packed.pair

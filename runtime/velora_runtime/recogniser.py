@@ -92,7 +92,7 @@ class Recogniser:
     ) -> Prediction:
         """What the logits say, as a prediction for the pair."""
         softmax_into(logits, self.scores)
-        best = np.argsort(-self.scores, kind="stable")[:TOP]
+        best = (-self.scores).argsort(kind="stable")[:TOP].tolist()
         top = tuple((self._labels[i], float(self.scores[i])) for i in best)
         pair = packed.pair
         return Prediction(
@@ -114,13 +114,14 @@ class Recogniser:
     def _decide(self, entry: Entry) -> NDArray[np.float32]:
         phase = entry.slot.phase
         logits = self._engine.decide(phase, self.ring.presence[phase])
-        if not np.isfinite(logits).all():
+        if not np.logical_and.reduce(np.isfinite(logits)):
             raise EngineError(f"{self._engine.name} gave logits that are no numbers: {logits[:4]} ...")
         return logits
 
 
 def softmax_into(logits: NDArray[np.float32], scores: NDArray[np.float32]) -> None:
     """Probabilities of logits (or of log-probabilities, which gives the same), float32[K], summing to 1."""
-    np.subtract(logits, logits.max(), out=scores)
+    # Ufuncs alone: numpy's methods for arrays go by way of Python, which is most of what so few numbers cost.
+    np.subtract(logits, np.maximum.reduce(logits), out=scores)
     np.exp(scores, out=scores)
-    scores /= scores.sum()
+    scores /= np.add.reduce(scores)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import signal
 import threading
@@ -21,6 +20,7 @@ from velora_runtime.clock import SystemClock
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.registry import open_engine
 from velora_runtime.engines.retrying import RetryingEngine
+from velora_runtime.interpreter import steady
 from velora_runtime.oversight import Oversight
 from velora_runtime.recording.onlooker import Onlooker, no_model
 from velora_runtime.run_sources import LiveOptions, choose_feed, open_sources
@@ -144,11 +144,7 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
         pipeline.report.count_filtered = treated.count_dropped
         states = CameraStates(pipeline.report, opened.rgb, source)
         attached.begin(pipeline.report, engine_name, states)
-        # What was loaded by now stays: looking through it for garbage would stop all threads for 0.1 s.
-        gc.collect()
-        gc.freeze()
-        closing.callback(gc.unfreeze)
-        with _stopped_by_signals(pipeline.stop):
+        with steady(), _stopped_by_signals(pipeline.stop):
             report = pipeline.run()
         opened.close()
         attached.end()

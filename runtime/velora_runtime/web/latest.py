@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from velora_runtime.decision import Decided
     from velora_runtime.sinks.base import Seen
 
-PICTURES_HZ = 15
-"""Pictures are copied and compressed at most this often, however many pairs there are and whoever watches."""
+PICTURES_HZ, UNWATCHED_HZ = 15, 1
+"""Pictures are copied and compressed at most this often, however many pairs there are and whoever watches;
+copied the less often if nobody has watched for a second."""
 SPELLS_KEPT = 60
 
 
@@ -74,6 +75,7 @@ class Latest(Sink):
         scene: the newest.
         history: labels one after the other, the newest last; replaced, never changed.
         metrics: for `/metrics`.
+        watched_s: when somebody last asked for a picture, on the machine's monotonic clock.
     """
 
     name = "page"
@@ -83,7 +85,7 @@ class Latest(Sink):
         self.scene = Scene()
         self.metrics = RunMetrics(STAGES)
         self.history: tuple[Spell, ...] = ()
-        self._copied_s = float("-inf")
+        self._copied_s = self.watched_s = float("-inf")
 
     def take(self, seen: Seen) -> None:
         """Replace the scene; nothing is left for `write`."""
@@ -92,7 +94,8 @@ class Latest(Sink):
             self._extend_history(seen.decided or seen.prediction, seen.prediction.t_us)
         pair, last, now_s = seen.pair, self.scene, time.monotonic()
         event = None if pair.event is None else last.event
-        if pair.event is not None and (event is None or now_s - self._copied_s >= 1 / PICTURES_HZ):
+        most_hz = PICTURES_HZ if now_s - self.watched_s < 1 else UNWATCHED_HZ
+        if pair.event is not None and (event is None or now_s - self._copied_s >= 1 / most_hz):
             event, self._copied_s = pair.event.image.copy(), now_s
         rgb = None if pair.rgb is None else pair.rgb.image
         self.scene = Scene(

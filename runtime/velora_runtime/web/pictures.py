@@ -47,10 +47,10 @@ class Pictures:
         """The newest picture, at most 1/15 s older than it could be; None where the camera is absent."""
         scene = self._latest.scene
         image = scene.rgb if camera == "rgb" else scene.event
+        self._latest.watched_s = now_s = time.monotonic()
         if image is None:
             return None
         made_s, jpeg = self._made.get(camera, (float("-inf"), None))
-        now_s = time.monotonic()
         if jpeg is not None and (jpeg.number == scene.number or now_s - made_s < 1 / PICTURES_HZ):
             return jpeg
         jpeg = Jpeg(scene.number, compress(image))
