@@ -20,12 +20,16 @@ class FreeList(Generic[T]):
     Args:
         make: makes one.
         kept: that many at most are kept for later; after a stall, when more were in use, the rest is freed.
+
+    Attributes:
+        made: in all.
+        freed: in all.
     """
 
     def __init__(self, make: Callable[[], T], kept: int = KEPT) -> None:
         self._make = make
         self._free: deque[T] = deque(maxlen=kept)
-        self.made = 0
+        self.made = self.freed = 0
 
     def take(self) -> T:
         """One that nobody uses; what it holds is left over from its last use."""
@@ -37,4 +41,5 @@ class FreeList(Generic[T]):
 
     def give(self, item: T) -> None:
         """Give one back."""
+        self.freed += len(self._free) == self._free.maxlen
         self._free.append(item)

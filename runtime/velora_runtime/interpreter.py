@@ -1,4 +1,4 @@
-"""What a run asks of the interpreter: short turns, no pauses for garbage, memory back after a stall."""
+"""What a run asks of the interpreter and its memory: short turns, no pauses for garbage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TURN_S = 0.0005
-M_MMAP_THRESHOLD, LARGE_BYTES = -3, 128 * 1024
 
 
 @contextlib.contextmanager
@@ -21,10 +20,10 @@ def steady() -> Iterator[None]:
     before_s = sys.getswitchinterval()
     # A thread that writes a page of metrics is not to keep a pair waiting for 5 ms.
     sys.setswitchinterval(TURN_S)
-    _give_back_large_blocks()
     # What was loaded by now stays: looking through it for garbage would stop all threads for 0.1 s.
     gc.collect()
     gc.freeze()
+    give_back_memory()
     try:
         yield
     finally:
@@ -32,11 +31,10 @@ def steady() -> Iterator[None]:
         sys.setswitchinterval(before_s)
 
 
-def _give_back_large_blocks() -> None:
-    """Have glibc return pictures, and what waited during a stall, to the system as they are freed.
+def give_back_memory() -> None:
+    """Have glibc return to the system what was freed (malloc_trim(3)); other C libraries do as they do.
 
-    By default it moves its threshold up to what was freed, and such blocks then lie between small ones in
-    heaps that can't shrink (mallopt(3)). Other C libraries do as they do.
+    What waited during a stall otherwise stays with the process for good, between small blocks that live on.
     """
     with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+        ctypes.CDLL(None).malloc_trim(0)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from velora_runtime.channel import Channel, ClosedError, FullPolicy
 from velora_runtime.free_list import FreeList
 from velora_runtime.instant import Instant
+from velora_runtime.interpreter import give_back_memory
 from velora_runtime.oversight import LEAVE_BEHIND_S, Oversight
 from velora_runtime.packer import Packed
 from velora_runtime.run_report import RunReport
@@ -107,6 +108,7 @@ class Pipeline:
             Channel(sink.room, "newest" if sink.may_lose or pace == "realtime" else "wait") for sink in sinks
         ]
         self._free = FreeList(lambda: Packed.empty(manifest.image_size))
+        self._recovered = 0
         self._shrinker = Shrinker(manifest)
         self._oversight = oversight or Oversight(clock)
         self._stop, self._watchdog = self._oversight.stop, self._oversight.watchdog
@@ -153,6 +155,13 @@ class Pipeline:
                 waited_s += turn_s if self._errors else 0.0
                 if not self._errors:
                     self._guarded(lambda: self._oversight.turn(self.report))
+                self._recover()
+
+    def _recover(self) -> None:
+        """After a stall, let go of the memory that it took."""
+        if self._free.freed > self._recovered:
+            self._recovered = self._free.freed
+            give_back_memory()
 
     def _work(self) -> Iterator[tuple[str, Callable[[], None]]]:
         if self._feed.rgb is not None:
