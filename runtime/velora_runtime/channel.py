@@ -19,8 +19,8 @@ FullPolicy = Literal["wait", "newest", "lenient"]
 may wait, and nothing is lost; where it is too slow all the time, only the newest item waits, or all would
 come late by a full channel (the idea of CoDel, RFC 8289).
 """
-SPARE_SHARE, MOST_SPARE_S = 0.05, 0.1
-"""Who takes has time to spare if it waits for items a twentieth of the time; without, it is given 2 s."""
+SPARE_SHARE, MOST_SPARE_S = 0.05, 0.2
+"""Who takes has time to spare if it waits for items a twentieth of the time; without, it is given 4 s."""
 
 
 class ClosedError(Exception):

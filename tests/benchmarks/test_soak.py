@@ -78,6 +78,28 @@ def test_each_failure_is_told(soak: ModuleType) -> None:
     ]
 
 
+def test_minutes_in_which_the_host_took_cores_are_told_apart(soak: ModuleType) -> None:
+    """Three minutes of 1,800 pairs; in the second the host takes half a core, 7 are dropped, packing is slow."""
+    found = []
+    for s in range(181):
+        inside = min(max(s - 60, 0), 60)
+        ms = 30 * (s + 3.0 * inside)
+        found.append(soak.Sample(float(s), 300, 100, 20, 0.5 * inside, 7.0 * (s > 90), 30.0 * s, ms))
+    assert soak.own_minutes(found, 4) == soak.Minutes(2, 3, 3600, 0, pytest.approx(1.0))
+    assert soak.own_minutes(found, 400) == soak.Minutes(3, 3, 5400, 7, pytest.approx(2.0))
+    assert soak.own_minutes(found[:5], 4) == soak.Minutes(0, 0, 0, 0, 0)
+
+
+def test_drops_are_read_from_the_metrics(soak: ModuleType) -> None:
+    text = (
+        "# TYPE velora_dropped_total counter\n"
+        'velora_dropped_total{kind="frame",cause="late"} 1\n'
+        'velora_dropped_total{kind="pair",cause="overrun"} 20\n'
+        'velora_dropped_total{kind="events",cause="overrun"} 300\n'
+    )
+    assert soak.dropped_so_far(text) == 21
+
+
 def test_packing_is_read_from_the_metrics(soak: ModuleType) -> None:
     text = (
         'velora_stage_latency_seconds_sum{stage="pack"} 0.25\n'
