@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -142,12 +143,12 @@ def growth(samples: Sequence[Sample]) -> float:
 
 
 def own_minutes(samples: Sequence[Sample], cores: int) -> Minutes:
-    """The minutes in which a virtual machine's host took less than 2 % of its cores; on other machines, all."""
+    """The minutes in which a virtual machine's host took less than 2 % of its cores; elsewhere, all."""
     edges = samples[:1]
     for sample in samples:
         if sample.s >= edges[-1].s + 60:
             edges = [*edges, sample]
-    spans = list(zip(edges, edges[1:], strict=False))
+    spans = list(itertools.pairwise(edges))
     own = [(a, b) for a, b in spans if b.taken_s - a.taken_s < MOST_TAKEN * cores * (b.s - a.s)]
     pairs = sum(b.pairs - a.pairs for a, b in own)
     dropped = sum(b.dropped - a.dropped for a, b in own)

@@ -79,7 +79,7 @@ def test_each_failure_is_told(soak: ModuleType) -> None:
 
 
 def test_minutes_in_which_the_host_took_cores_are_told_apart(soak: ModuleType) -> None:
-    """Three minutes of 1,800 pairs; in the second the host takes half a core, 7 are dropped, packing is slow."""
+    """Three minutes; in the second the host takes half a core, 7 are dropped, packing is slow."""
     found = []
     for s in range(181):
         inside = min(max(s - 60, 0), 60)
