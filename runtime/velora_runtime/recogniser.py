@@ -92,8 +92,9 @@ class Recogniser:
     ) -> Prediction:
         """What the logits say, as a prediction for the pair."""
         softmax_into(logits, self.scores)
-        best = (-self.scores).argsort(kind="stable")[:TOP].tolist()
-        top = tuple((self._labels[i], float(self.scores[i])) for i in best)
+        best = (-self.scores).argsort(kind="stable")[:TOP]
+        labels = [self._labels[i] for i in best.tolist()]
+        top = tuple(zip(labels, self.scores[best].tolist(), strict=True))
         pair = packed.pair
         return Prediction(
             pair.seq, pair.t_us, *top[0], top, packed.events, pair.skew_us, latency_ms, dropped, missing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from velora_edge.errors import EngineError
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from velora_runtime.ring import Presence, Slot
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class RetryingEngine:
@@ -40,11 +41,11 @@ class RetryingEngine:
 
     def encode_rgb(self, image: NDArray[np.uint8], slot: Slot) -> None:
         """Put the tokens of an RGB picture into the slot."""
-        self._twice(lambda: self._engine.encode_rgb(image, slot))
+        self._twice(self._engine.encode_rgb, image, slot)
 
     def encode_event(self, image: NDArray[np.uint8], slot: Slot) -> None:
         """Put the tokens of an event frame into the slot."""
-        self._twice(lambda: self._engine.encode_event(image, slot))
+        self._twice(self._engine.encode_event, image, slot)
 
     def encode_diff(
         self,
@@ -55,11 +56,11 @@ class RetryingEngine:
         slot: Slot,
     ) -> None:
         """Put the tokens of the difference to the pair before into the slot."""
-        self._twice(lambda: self._engine.encode_diff(rgb, rgb_before, event, event_before, slot))
+        self._twice(self._engine.encode_diff, rgb, rgb_before, event, event_before, slot)
 
     def decide(self, phase: int, presence: Presence) -> NDArray[np.float32]:
         """The logits of one ring's clip."""
-        return self._twice(lambda: self._engine.decide(phase, presence))
+        return self._twice(self._engine.decide, phase, presence)
 
     def warm_up(self) -> None:
         """Run every graph once; a failure here is no hiccup."""
@@ -69,10 +70,10 @@ class RetryingEngine:
         """Let go of the backend's memory."""
         self._engine.close()
 
-    def _twice(self, call: Callable[[], T]) -> T:
+    def _twice(self, call: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
         try:
-            return call()
+            return call(*given, **named)
         except EngineError as error:
             self.retries += 1
             self._note(f"{self.name} failed and is tried again: {error}")
-            return call()
+            return call(*given, **named)
