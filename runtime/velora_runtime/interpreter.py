@@ -36,5 +36,5 @@ def give_back_memory() -> None:
 
     What waited during a stall otherwise stays with the process for good, between small blocks that live on.
     """
-    with contextlib.suppress(AttributeError, OSError):
+    with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
