@@ -39,18 +39,20 @@ test: setup
 test-fast: setup
 	$(VENV)/bin/python $(PYTEST) -m 'not slow'
 
-setup-device: $(DEVICE_PYTHONS:%=setup-device-%)
+setup-device: $(DEVICE_PYTHONS:%=.venv-%/.ready)
 
-setup-device-%: pyproject.toml constraints.txt
+.PRECIOUS: .venv-%/.ready
+.venv-%/.ready: pyproject.toml constraints.txt
 	@for python in python$* "$$(pyenv root 2>/dev/null)"/versions/$*.*/bin/python; do \
 	  $$python -c '' 2>/dev/null || continue; \
 	  test -x .venv-$*/bin/python || $$python -m venv .venv-$* || exit 1; \
-	  exec .venv-$*/bin/python $(PIP) -e '.[cpu,test]'; \
+	  .venv-$*/bin/python $(PIP) -e '.[cpu,test]' || exit 1; \
+	  exec touch $@; \
 	done; echo "Python $* is not installed: its tests are left out"
 
 test-device: $(DEVICE_PYTHONS:%=test-device-%)
 
-test-device-%: setup-device-%
+test-device-%: .venv-%/.ready
 	@test ! -x .venv-$*/bin/python || .venv-$*/bin/python $(PYTEST) -m 'not slow' $(DEVICE_TESTS)
 
 check: setup
