@@ -144,16 +144,21 @@ def growth(samples: Sequence[Sample]) -> float:
 
 def own_minutes(samples: Sequence[Sample], cores: int) -> Minutes:
     """The minutes in which a virtual machine's host took less than 2 % of its cores; elsewhere, all."""
-    edges = samples[:1]
+    edges = list(samples[:1])
     for sample in samples:
         if sample.s >= edges[-1].s + 60:
-            edges = [*edges, sample]
+            edges.append(sample)
     spans = list(itertools.pairwise(edges))
     own = [(a, b) for a, b in spans if b.taken_s - a.taken_s < MOST_TAKEN * cores * (b.s - a.s)]
     pairs = sum(b.pairs - a.pairs for a, b in own)
     dropped = sum(b.dropped - a.dropped for a, b in own)
     pack_ms = sum(b.pack_ms - a.pack_ms for a, b in own) / max(pairs, 1)
     return Minutes(len(own), len(spans), round(pairs), round(dropped), pack_ms)
+
+
+def after(samples: Sequence[Sample], warm_up_s: float) -> list[Sample]:
+    """Those after the warm-up; the last one at least."""
+    return [sample for sample in samples if sample.s >= warm_up_s] or list(samples[-1:])
 
 
 def judge(
@@ -168,7 +173,7 @@ def judge(
         host_ms: outside the engine, a pair.
         late_s: by how much the cameras were held up.
     """
-    steady = [sample for sample in samples if sample.s >= warm_up_s] or list(samples[-1:])
+    steady = after(samples, warm_up_s)
     quarter = max(1, len(steady) // 4)
     dropped = summary["dropped"]
     recorded = [n for one in summary.get("recordings", ()) for n in one["dropped"].values()]
@@ -285,7 +290,7 @@ class Run:
     @property
     def steady(self) -> list[Sample]:
         """After the warm-up."""
-        return [sample for sample in self.samples if sample.s >= self._options.warm_up] or self.samples[-1:]
+        return after(self.samples, self._options.warm_up)
 
     @property
     def pack_ms(self) -> float:

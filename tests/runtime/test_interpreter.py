@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from velora_runtime.interpreter import TURN_S, give_back_memory, steady
 
+IS_GLIBC = platform.libc_ver()[0] == "glibc"
+
 
 def test_the_interpreter_is_itself_again_after_a_run_that_failed() -> None:
     before_s, frozen = sys.getswitchinterval(), gc.get_freeze_count()
@@ -30,12 +32,7 @@ def test_the_interpreter_is_itself_again_after_a_run_that_failed() -> None:
     assert gc.get_freeze_count() == 0
 
 
-IS_GLIBC = platform.libc_ver()[0] == "glibc"
-
-
-@pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc", reason="needs glibc, which can be told to give memory back"
-)
+@pytest.mark.skipif(not IS_GLIBC, reason="needs glibc, which can be told to give memory back")
 def test_what_was_freed_between_blocks_that_live_on_goes_back() -> None:
     large = []
     small = []
