@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from threading import Condition
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
+from velora_runtime.clock import SystemClock
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from velora_runtime.clock import Clock
 
 T = TypeVar("T")
 FullPolicy = Literal["wait", "newest", "lenient"]
@@ -19,7 +22,7 @@ FullPolicy = Literal["wait", "newest", "lenient"]
 may wait, and nothing is lost; where it is too slow all the time, only the newest item waits, or all would
 come late by a full channel (the idea of CoDel, RFC 8289).
 """
-SPARE_SHARE, MOST_SPARE_S = 0.05, 0.2
+SPARE_SHARE, MOST_SPARE_US = 0.05, 200_000
 """Who takes has time to spare if it waits for items a twentieth of the time; without, it is given 4 s."""
 
 
@@ -36,7 +39,7 @@ class Channel(Generic[T]):
         room: items that fit.
         when_full: what `put` does without room.
         is_excused: whoever takes waits for something else just now, and is not slow.
-        clock_s: gives the time, seconds.
+        clock: of the time that is spared; the system's own by default.
     """
 
     def __init__(
@@ -44,15 +47,15 @@ class Channel(Generic[T]):
         room: int,
         when_full: FullPolicy,
         is_excused: Callable[[], bool] = lambda: False,
-        clock_s: Callable[[], float] = time.monotonic,
+        clock: Clock | None = None,
     ) -> None:
         if room < 1:
             raise ValueError(f"expected room for at least 1 item, got {room}")
         self._room, self._when_full = room, when_full
         self._items: deque[T] = deque()
-        self._is_excused, self._clock_s = is_excused, clock_s
-        self._spare_s, self._put_s = MOST_SPARE_S, clock_s()
-        self._waits_since_s: float | None = None
+        self._is_excused, self._clock = is_excused, clock or SystemClock()
+        self._spare_us, self._put_us = float(MOST_SPARE_US), self._clock.now_us()
+        self._waits_since_us: int | None = None
         self._is_finished = self._is_aborted = False
         self._changed = Condition()
 
@@ -78,13 +81,14 @@ class Channel(Generic[T]):
 
     def _is_stall(self) -> bool:
         """Items that wait do so for now, and not always: who takes them had time to spare of late."""
-        now_s = self._clock_s()
-        waited_s = 0.0 if self._waits_since_s is None else now_s - self._waits_since_s
-        passed_s, self._put_s, self._waits_since_s = now_s - self._put_s, now_s, None
+        now_us = self._clock.now_us()
+        waited_us = 0 if self._waits_since_us is None else now_us - self._waits_since_us
+        passed_us, self._put_us, self._waits_since_us = now_us - self._put_us, now_us, None
         if self._items and self._is_excused():
             return True
-        self._spare_s = max(0.0, min(self._spare_s + waited_s - SPARE_SHARE * passed_s, MOST_SPARE_S))
-        return self._spare_s > 0
+        spare_us = self._spare_us + waited_us - SPARE_SHARE * passed_us
+        self._spare_us = max(0.0, min(spare_us, MOST_SPARE_US))
+        return self._spare_us > 0
 
     def get(self) -> T | None:
         """Take the oldest item; blocks until there is one. None: finished, and nothing is left.
@@ -104,8 +108,8 @@ class Channel(Generic[T]):
             ClosedError: if the channel was aborted.
         """
         with self._changed:
-            if not self._items and self._waits_since_s is None:
-                self._waits_since_s = self._clock_s()
+            if not self._items and self._waits_since_us is None:
+                self._waits_since_us = self._clock.now_us()
             self._changed.wait_for(lambda: self._items or self._is_finished or self._is_aborted, seconds)
             if self._is_aborted:
                 raise ClosedError

@@ -101,9 +101,8 @@ class Pipeline:
         self._pace, self._clock = pace, clock
         when_full: FullPolicy = "wait" if pace == "max" else "lenient"
         room = ROOM_TO_WAIT if pace == "max" else ROOM_FOR_STALLS
-        clock_s = lambda: clock.now_us() / 1e6  # noqa: E731
-        self._frames: Channel[Instant] = Channel(room, when_full, lambda: packer.is_waiting, clock_s)
-        self._pairs: Channel[Packed] = Channel(room, when_full, clock_s=clock_s)
+        self._frames: Channel[Instant] = Channel(room, when_full, lambda: packer.is_waiting, clock)
+        self._pairs: Channel[Packed] = Channel(room, when_full, clock=clock)
         self._items: list[Channel[Any]] = [
             Channel(sink.room, "newest" if sink.may_lose or pace == "realtime" else "wait") for sink in sinks
         ]

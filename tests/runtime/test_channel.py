@@ -8,6 +8,8 @@ import pytest
 from velora_runtime.channel import Channel, ClosedError
 from velora_runtime.free_list import FreeList
 
+from tests.fakes import FakeClock
+
 
 def test_items_come_out_in_the_order_they_went_in() -> None:
     channel: Channel[int] = Channel(3, "wait")
@@ -28,14 +30,15 @@ def serve(
 ) -> tuple[list[int], list[float]]:
     """What is taken, and for how long each waited: one is put every so often, each takes so long, none is
     begun during a stall. The time is made."""
-    now_s = 0.0
-    channel: Channel[int] = Channel(room, "lenient", clock_s=lambda: now_s)
+    now_s, clock = 0.0, FakeClock()
+    channel: Channel[int] = Channel(room, "lenient", clock=clock)
     taken, waited_s, free_s = [], [], 0.0
 
     def take_until(end_s: float) -> None:
         nonlocal now_s, free_s
         while free_s <= end_s:
             now_s = max(now_s, free_s)
+            clock.t_us = round(now_s * 1e6)
             if stall_s[0] <= now_s < stall_s[1]:
                 free_s = stall_s[1]
             elif (item := channel.get_within(0)) is None:
@@ -48,6 +51,7 @@ def serve(
     for k in range(puts):
         take_until(k * every_s)
         now_s = k * every_s
+        clock.t_us = round(now_s * 1e6)
         channel.put(k)
         take_until(now_s)
     return taken, waited_s

@@ -73,6 +73,7 @@ class Latest(Sink):
 
     Attributes:
         scene: the newest.
+        history: labels one after the other, the newest last; replaced, never changed.
         metrics: for `/metrics`.
         watched_s: when somebody last asked for a picture, on the machine's monotonic clock.
     """
@@ -83,16 +84,8 @@ class Latest(Sink):
     def __init__(self) -> None:
         self.scene = Scene()
         self.metrics = RunMetrics(STAGES)
-        self._history: tuple[tuple[Spell, ...], tuple[str, int, int, float]] | None = None
+        self.history: tuple[Spell, ...] = ()
         self._copied_s = self.watched_s = float("-inf")
-
-    @property
-    def history(self) -> tuple[Spell, ...]:
-        """Labels one after the other, the newest last."""
-        if (history := self._history) is None:
-            return ()
-        ended, newest = history
-        return (*ended, Spell(*newest))
 
     def take(self, seen: Seen) -> None:
         """Replace the scene; nothing is left for `write`."""
@@ -113,10 +106,8 @@ class Latest(Sink):
         """Never called."""
 
     def _extend_history(self, said: Prediction | Decided, t_us: int) -> None:
-        ended, newest = self._history or ((), None)
-        if newest is not None and newest[0] == said.label:
-            self._history = ended, (said.label, newest[1], t_us, max(newest[3], said.score))
-            return
-        if newest is not None:
-            ended = (*ended[2 - SPELLS_KEPT :], Spell(*newest))
-        self._history = ended, (said.label, t_us, t_us, said.score)
+        before, spell = self.history, Spell(said.label, t_us, t_us, said.score)
+        if before and before[-1].label == said.label:
+            last = before[-1]
+            before, spell = before[:-1], Spell(said.label, last.t0_us, t_us, max(last.score, said.score))
+        self.history = (*before[1 - SPELLS_KEPT :], spell)

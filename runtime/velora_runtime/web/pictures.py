@@ -44,7 +44,10 @@ class Pictures:
         self._made: dict[Camera, tuple[float, Jpeg]] = {}
 
     def get(self, camera: Camera) -> Jpeg | None:
-        """The newest picture, at most 1/15 s older than it could be; None where the camera is absent."""
+        """The newest picture, at most 1/15 s older than it could be; None where the camera is absent.
+
+        The first after a second without viewers may be a second old: nobody had it copied.
+        """
         scene = self._latest.scene
         image = scene.rgb if camera == "rgb" else scene.event
         self._latest.watched_s = now_s = time.monotonic()
