@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class _Pixels(nn.Module):
     """uint8 images [..., H, W, 3] to normalised float32 [..., 3, H, W].
 
-    Channels come first before anything is multiplied: one factor for a plane is quicker than three in turn.
+    The Cast comes first: TensorRT takes an UINT8 input into a Cast and into nothing else. Channels are moved before
+    anything is multiplied: one factor for a plane is quicker than three in turn.
     """
 
     scale: torch.Tensor
@@ -31,7 +32,7 @@ class _Pixels(nn.Module):
         self.register_buffer("shift", (-torch.tensor(mean) / torch.tensor(std))[:, None, None])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return _channels_first(images).to(torch.float32) * self.scale + self.shift
+        return _channels_first(images.to(torch.float32)) * self.scale + self.shift
 
 
 def _channels_first(images: torch.Tensor) -> torch.Tensor:
