@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from fakes_cuda import FakeGPU, cudaError_t
+from fakes_tensorrt_rtx import ComputeCapability, RtxBuilderConfig, add_runtime_cache
 from fakes_tensorrt_types import (
     BuilderFlag,
     DataType,
+    DynamicShapesKernelSpecializationStrategy,
     HardwareCompatibilityLevel,
     IBuilderConfig,
     ILogger,
@@ -27,6 +29,7 @@ from fakes_tensorrt_types import (
     IProgressMonitor,
     ITensor,
     ITimingCache,
+    LayerInformationFormat,
     MemoryPoolType,
     NetworkDefinitionCreationFlag,
     ParserError,
@@ -36,14 +39,18 @@ from fakes_tensorrt_types import (
     session,
 )
 
+from velora_edge.gpu.kinds import RTX, TENSORRT
+
 if TYPE_CHECKING:
     import pytest
+
+    from velora_edge.gpu.kinds import Kind
 
 
 PLAIN = (
     *(NetworkDefinitionCreationFlag, BuilderFlag, MemoryPoolType, ProfilingVerbosity, TensorIOMode, DataType),
     *(HardwareCompatibilityLevel, ILogger, IProgressMonitor, ITensor, ParserError, ITimingCache),
-    *(IOptimizationProfile, INetworkDefinition, IBuilderConfig),
+    *(IOptimizationProfile, INetworkDefinition, IBuilderConfig, LayerInformationFormat),
 )
 """What the module holds besides the classes that know their `FakeTensorRT`."""
 
@@ -59,33 +66,47 @@ class FakeTensorRT:
         loads_also: versions whose engines it loads when host code is allowed.
         spoil: added to every output, to play an engine that is not its graph.
         on_step: called at every step of a build.
+        layers: what the inspector says of every engine, JSON.
+        compiled: engines whose kernels were compiled, not found in a cache, by TensorRT for RTX.
     """
 
-    def __init__(self, gpu: FakeGPU, version: str = "10.3.0") -> None:
-        self.gpu, self.version = gpu, version
+    def __init__(self, gpu: FakeGPU, version: str = "10.3.0", kind: Kind = TENSORRT) -> None:
+        self.gpu, self.version, self.kind = gpu, version, kind
+        self.layers = '{"Layers": []}'
+        self.compiled: list[str] = []
         self.builds: list[dict[str, Any]] = []
         self.fail_build = ""
         self.refuse_runs = self.refuse_recording = False
         self.loads_also: set[str] = set()
         self.spoil = 0.0
         self.on_step: Any = lambda: None
-        self.module = types.ModuleType("tensorrt")
+        self.module = types.ModuleType(kind.modules[0])
         self.module.__version__ = version
         made = (_make_builder(self), _make_parser(self), *_make_runtime(self))
         for kind in (*made, *PLAIN):
             setattr(self.module, kind.__name__, kind)
+        if self.kind is RTX:
+            strategy = DynamicShapesKernelSpecializationStrategy
+            for added in (strategy, ComputeCapability, RtxBuilderConfig):
+                setattr(self.module, added.__name__.replace("RtxB", "IB"), added)
 
     @classmethod
-    def install(cls, monkeypatch: pytest.MonkeyPatch, home: Path, version: str = "10.3.0") -> FakeTensorRT:
-        """A GPU with TensorRT in place of this machine's; key and caches go to `home`."""
-        fake = cls(FakeGPU(), version)
-        monkeypatch.setitem(sys.modules, "tensorrt", fake.module)
+    def install(
+        cls, monkeypatch: pytest.MonkeyPatch, home: Path, version: str = "10.3.0", kind: Kind = TENSORRT
+    ) -> FakeTensorRT:
+        """A GPU with TensorRT or TensorRT for RTX in place of this machine's; key and caches go to `home`."""
+        fake = cls(FakeGPU(), version, kind)
+        monkeypatch.setitem(sys.modules, kind.modules[0], fake.module)
         monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake.gpu.module)
         monkeypatch.setattr("velora_edge.gpu.cuda.GPU_FILES", (str(home),))
         monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
         monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
         monkeypatch.delenv("VELORA_TRUST_ENGINES", raising=False)
         return fake
+
+    def make_plan(self, content: dict[str, Any], version: str = "") -> bytes:
+        """An engine file of this library."""
+        return make_plan(version or self.version, content, self.kind.magic)
 
     def check_gpu(self, logger: ILogger) -> None:
         assert self.gpu.devices, "the real one kills the process where there is no GPU"
@@ -105,7 +126,8 @@ def _make_builder(fake: FakeTensorRT) -> type:
             return INetworkDefinition()
 
         def create_builder_config(self) -> IBuilderConfig:
-            return IBuilderConfig()
+            made: IBuilderConfig = fake.module.IBuilderConfig()
+            return made
 
         def create_optimization_profile(self) -> IOptimizationProfile:
             return IOptimizationProfile()
@@ -134,10 +156,11 @@ def _make_builder(fake: FakeTensorRT) -> type:
                     "compatibility": config.hardware_compatibility_level.name,
                     "was_timed": is_known,
                     "threads": self.max_threads,
+                    **config._targets(),
                 }
             )
             timed.extend([] if is_known else [Path(network._path).name])
-            return make_plan(fake.version, {"name": network.name, "onnx": network._path})
+            return fake.make_plan({"name": network.name, "onnx": network._path})
 
         def _report(self, monitor: IProgressMonitor | None) -> bool:
             assert monitor is not None
@@ -194,17 +217,18 @@ def _make_runtime(fake: FakeTensorRT) -> tuple[type, ...]:
             self._logger, self.engine_host_code_allowed = logger, False
 
         def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
-            known = {make_plan(version, {})[:28] for version in (fake.version, *fake.loads_also)}
+            known = {fake.make_plan({}, version)[:28] for version in (fake.version, *fake.loads_also)}
             if serialized_engine[:28] not in known:
                 self._logger.log(ILogger.Severity.ERROR, "Version tag does not match.")
                 return None
-            if serialized_engine[:28] != make_plan(fake.version, {})[:28]:
+            if serialized_engine[:28] != fake.make_plan({})[:28]:
                 assert self.engine_host_code_allowed, "it brings code for the CPU along"
             return ICudaEngine(json.loads(serialized_engine[28:]), self._logger)
 
     class ICudaEngine:
         def __init__(self, content: dict[str, Any], logger: ILogger) -> None:
-            self.name, self._logger = content["name"], logger
+            self.name, self._logger = content["name"] if fake.kind is TENSORRT else "", logger
+            self._title = content["name"]
             path = Path(content["onnx"])
             self._session = session(str(path), path.stat().st_mtime_ns)
             self._tensors = [ITensor(argument, TensorIOMode.INPUT) for argument in self._session.get_inputs()]
@@ -226,11 +250,16 @@ def _make_runtime(fake: FakeTensorRT) -> tuple[type, ...]:
         def get_tensor_shape(self, name: str) -> tuple[int, ...]:
             return self._find(name).shape
 
-        def create_execution_context(self) -> IExecutionContext:
-            return IExecutionContext(self)
+        def create_engine_inspector(self) -> EngineInspector:
+            return EngineInspector()
 
         def _find(self, name: str) -> ITensor:
             return next(tensor for tensor in self._tensors if tensor.name == name)
+
+    class EngineInspector:
+        def get_engine_information(self, format: LayerInformationFormat) -> str:  # noqa: A002
+            assert format is LayerInformationFormat.JSON
+            return fake.layers
 
     class IExecutionContext:
         def __init__(self, engine: ICudaEngine) -> None:
@@ -287,4 +316,12 @@ def _make_runtime(fake: FakeTensorRT) -> tuple[type, ...]:
             assert output is not None
             output[:] = result + np.asarray(fake.spoil, result.dtype)
 
-    return Runtime, ICudaEngine, IExecutionContext
+    def create_context(self: ICudaEngine) -> IExecutionContext:
+        return IExecutionContext(self)
+
+    made: tuple[type, ...] = (Runtime, ICudaEngine, IExecutionContext, EngineInspector)
+    if fake.kind is RTX:
+        made += add_runtime_cache(fake, ICudaEngine, IExecutionContext)
+    else:
+        ICudaEngine.create_execution_context = create_context  # type: ignore[attr-defined]
+    return made

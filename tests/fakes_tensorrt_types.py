@@ -27,7 +27,15 @@ class MemoryPoolType(Enum):
 
 
 class ProfilingVerbosity(Enum):
-    LAYER_NAMES_ONLY = 0
+    DETAILED = 2
+
+
+class LayerInformationFormat(Enum):
+    JSON = 1
+
+
+class DynamicShapesKernelSpecializationStrategy(Enum):
+    EAGER = 1
 
 
 class HardwareCompatibilityLevel(Enum):
@@ -168,12 +176,16 @@ class IBuilderConfig:
         self._cache = cache
         return True
 
+    def _targets(self) -> dict[str, list[str]]:
+        """What it was told to build for; TensorRT builds for the GPU that is there."""
+        return {}
+
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
         self._profiles.append(profile)
         return len(self._profiles) - 1
 
 
-def make_plan(version: str, content: dict[str, Any]) -> bytes:
+def make_plan(version: str, content: dict[str, Any], magic: int = 0x74727466) -> bytes:
     """An engine file with a true header, whose program is the name of an ONNX file."""
     numbers = [*(int(part) for part in version.split(".")), 26][:4]
-    return struct.pack("<II16x4B", 0x74727466, 0, *numbers) + json.dumps(content).encode()
+    return struct.pack("<II16x4B", magic, 0, *numbers) + json.dumps(content).encode()

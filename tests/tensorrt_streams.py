@@ -9,6 +9,7 @@ from velora_export.tensorrt_builder import BuildOptions
 from velora_export.tensorrt_engines import BundleBuilder
 from velora_export.tensorrt_parity import noise_clips
 from velora_export.tensorrt_progress import BuildProgress
+from velora_export.tensorrt_targets import this_gpu
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.registry import open_engine
 from velora_runtime.ring import ClipRing
@@ -27,7 +28,7 @@ SOME_ABSENT = frozenset({("rgb", 2), ("event", 3), ("event", 4), ("rgb", 7)})
 
 def build(bundle: Bundle, options: BuildOptions | None = None) -> Bundle:
     clips = noise_clips(bundle.manifest, count=1)
-    with BundleBuilder(bundle, options or BuildOptions(), clips) as builder:
+    with BundleBuilder(bundle, options or BuildOptions(), clips, this_gpu()) as builder:
         list(builder.build(GRAPHS, BuildProgress(), force=False))
     return open_bundle(bundle.path)
 

@@ -15,6 +15,7 @@ from velora_export.tensorrt_builder import BuildOptions
 from velora_export.tensorrt_engines import BundleBuilder
 from velora_export.tensorrt_parity import noise_clips
 from velora_export.tensorrt_progress import BuildProgress
+from velora_export.tensorrt_targets import this_gpu
 
 from velora_edge.cli import velora
 from velora_edge.console import run
@@ -237,7 +238,7 @@ def test_tensorrts_runtime_is_not_touched_without_a_gpu(fake: FakeTensorRT) -> N
 
 def test_engines_are_told_apart_by_whether_they_fit(fake: FakeTensorRT, tmp_path: Path) -> None:
     bundle = write_toy_bundle(tmp_path / "toy.velora")
-    with BundleBuilder(bundle, BuildOptions(), noise_clips(bundle.manifest)) as builder:
+    with BundleBuilder(bundle, BuildOptions(), noise_clips(bundle.manifest), this_gpu()) as builder:
         list(builder.build(("rgb", "event"), BuildProgress(), force=False))
     rgb, event = nvidia.engines(str(bundle.path))["engines"]
     assert (rgb["fits"], rgb["reason"]) == (True, None)

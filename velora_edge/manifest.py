@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 GRAPHS = ("rgb", "event", "diff", "head", "clip")
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 RGB = tuple[int, int, int]
@@ -160,38 +160,75 @@ class Report(_Strict):
     overridden: tuple[str, ...] = ()
 
 
+class CompiledLayers(_Strict):
+    """What the compiler made of a graph, read from the compiled layers themselves.
+
+    Types are called fp32, fp16, bf16, fp8 and int8; a product's is that of the values that it multiplies.
+
+    Attributes:
+        products: matrix products and convolutions by type, those of attention apart.
+        arithmetic: shares of all multiplications by type, attention's included.
+        attention: layers of attention in the graph.
+        fused: those of them that are one kernel.
+        unfused: names of the others.
+        fallbacks: products that compute in a wider type than the graph states, by name.
+    """
+
+    products: dict[str, int]
+    arithmetic: dict[str, float]
+    attention: int = 0
+    fused: int = 0
+    unfused: tuple[str, ...] = ()
+    fallbacks: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """One line for people: types of products, shares of the arithmetic, attention, what fell back."""
+        products = ", ".join(f"{count} {dtype}" for dtype, count in self.products.items())
+        shares = ", ".join(f"{share:.1%} {dtype}" for dtype, share in self.arithmetic.items())
+        fused = f", attention fused in {self.fused} of {self.attention}" if self.attention else ""
+        fallen = f", in a wider type than asked: {', '.join(self.fallbacks)}" if self.fallbacks else ""
+        return f"products {products}; arithmetic {shares}{fused}{fallen}"
+
+
 class EngineFile(_Strict):
-    """A TensorRT engine in the bundle, and all that it depends on.
+    """An engine of TensorRT or TensorRT for RTX in the bundle, and all that it depends on.
 
     Attributes:
         graph: which of the bundle's graphs it computes.
+        kind: the library that built it and runs it.
         file: its name in the bundle.
         sha256: of the file.
         model: digest of the graph and the weights that it was built from.
         precision: of the graph.
-        tensorrt: the TensorRT version that built it.
-        gpu: the GPU that it was built on and for.
+        tensorrt: the version of that library.
+        gpu: the GPU that it was built on and for; empty for TensorRT for RTX.
         compute_capability: that GPU's.
+        targets: the compute capabilities that it was built for, by TensorRT for RTX.
         version_compatible: newer TensorRT versions of the same major version run it too.
         hardware_compatible: other GPUs of compute capability 8.0 or more run it too.
         origin: name of the machine that built it.
         signature: the entry, signed with that machine's own key.
-        parity: differences to ONNX Runtime on the same clips, by output, and what they were computed on.
+        parity: differences to ONNX Runtime on the same clips, by output, and what they were computed on;
+            empty where there was no GPU to run it.
+        compiled: what the compiled layers compute in; None where they were not read.
     """
 
     graph: Literal["rgb", "event", "diff", "head", "clip"]
+    kind: Literal["tensorrt", "tensorrt-rtx"] = "tensorrt"
     file: str
     sha256: str
     model: str
     precision: Precision
     tensorrt: str
-    gpu: str
-    compute_capability: str
+    gpu: str = ""
+    compute_capability: str = ""
+    targets: tuple[str, ...] = ()
     version_compatible: bool = False
     hardware_compatible: bool = False
     origin: str = ""
     signature: str = ""
     parity: dict[str, Any] = Field(default_factory=dict)
+    compiled: CompiledLayers | None = None
 
 
 class Manifest(_Strict):

@@ -35,5 +35,10 @@ def _reports_are_typed(raw: Raw) -> Raw:
     return raw
 
 
-STEPS: dict[int, Callable[[Raw], Raw]] = {1: _reports_are_typed}
+def _engines_have_kinds(raw: Raw) -> Raw:
+    """2 to 3: engines may be of TensorRT for RTX and tell of their layers; none did before."""
+    return raw
+
+
+STEPS: dict[int, Callable[[Raw], Raw]] = {1: _reports_are_typed, 2: _engines_have_kinds}
 """By the version that a step starts from."""

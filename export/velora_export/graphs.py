@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class _Pixels(nn.Module):
     """uint8 images [..., H, W, 3] to normalised float32 [..., 3, H, W].
 
-    The Cast comes first: TensorRT takes an UINT8 input into a Cast and into nothing else. Channels are moved before
-    anything is multiplied: one factor for a plane is quicker than three in turn.
+    The Cast comes first: TensorRT takes an UINT8 input into a Cast and into nothing else. Channels are moved
+    before anything is multiplied: one factor for a plane is quicker than three in turn.
     """
 
     scale: torch.Tensor

@@ -18,6 +18,7 @@ from velora_export.tensorrt_builder import BuildOptions
 from velora_export.tensorrt_engines import BuiltEngine, BundleBuilder
 from velora_export.tensorrt_parity import noise_clips, read_clips
 from velora_export.tensorrt_progress import BuildProgress, run_cancellable
+from velora_export.tensorrt_targets import this_gpu
 
 from velora_edge.bundle import GRAPHS, open_bundle, read_manifest
 from velora_edge.cli import velora
@@ -51,7 +52,9 @@ def build(
     *,
     force: bool = False,
 ) -> list[BuiltEngine]:
-    with BundleBuilder(bundle, options or BuildOptions(), noise_clips(bundle.manifest)) as builder:
+    with BundleBuilder(
+        bundle, options or BuildOptions(), noise_clips(bundle.manifest), this_gpu()
+    ) as builder:
         return list(builder.build(graphs, BuildProgress(), force=force))
 
 
@@ -68,6 +71,7 @@ def test_each_graph_becomes_an_engine_that_the_manifest_describes(fake: FakeTens
     assert len(signature) == 64
     assert entry == {
         "graph": "head",
+        "kind": "tensorrt",
         "file": file,
         "sha256": hashlib.sha256((bundle.path / file).read_bytes()).hexdigest(),
         "model": digest,
@@ -75,6 +79,8 @@ def test_each_graph_becomes_an_engine_that_the_manifest_describes(fake: FakeTens
         "tensorrt": "10.3.0.26",
         "gpu": "NVIDIA Fake GPU",
         "compute_capability": "8.7",
+        "targets": (),
+        "compiled": None,
         "version_compatible": False,
         "hardware_compatible": False,
         "parity": {
@@ -211,7 +217,7 @@ def test_ctrl_c_stops_the_build_at_its_next_step(fake: FakeTensorRT, bundle: Bun
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with (
-            BundleBuilder(bundle, BuildOptions(), noise_clips(bundle.manifest)) as builder,
+            BundleBuilder(bundle, BuildOptions(), noise_clips(bundle.manifest), this_gpu()) as builder,
             pytest.raises(KeyboardInterrupt),
         ):
             list(builder.build(("rgb", "event"), progress, force=False))
@@ -328,7 +334,8 @@ def test_without_a_gpu_the_command_says_so_in_one_line(
     fake.gpu.devices = 0
     assert run(velora, ["build", str(bundle.path)]) == 1
     assert capsys.readouterr().err == (
-        "error: engines are built on the GPU that runs them: CUDA finds no GPU: fake cudaErrorNoDevice "
-        "(cudaErrorNoDevice); velora doctor tells more\n"
+        "error: TensorRT builds engines on the GPU that runs them: CUDA finds no GPU: fake cudaErrorNoDevice "
+        "(cudaErrorNoDevice); velora doctor tells more. velora build --for rtx builds for GeForce "
+        "and RTX cards without one\n"
     )
     assert not (bundle.path / "engines").exists()

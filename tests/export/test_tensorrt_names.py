@@ -23,6 +23,7 @@ from fakes_tensorrt import FakeTensorRT
 
 from velora_edge.gpu.cuda import has_gpu
 from velora_edge.gpu.engine import DTYPES
+from velora_edge.gpu.kinds import RTX
 
 pytestmark = pytest.mark.slow
 
@@ -32,6 +33,7 @@ TENSORRT = {
     "10.13": "tensorrt-cu12-bindings==10.13.3.9",
     "11": "tensorrt-cu13-bindings>=11,<12",
 }
+BINDINGS_OF_RTX = "tensorrt-rtx-cu13-bindings>=1.7"
 CUDA = {"12.3": "cuda-python==12.3.0", "12.9": "cuda-bindings==12.9.0", "13": "cuda-bindings>=13,<14"}
 
 # Where our sources keep TensorRT's objects: in variables and attributes of these names, in these files.
@@ -54,10 +56,27 @@ RECEIVERS = {
         "_engine": "ICudaEngine",
         "context": "IExecutionContext",
         "_context": "IExecutionContext",
+        "inspector": "EngineInspector",
     },
     "velora_edge/gpu/log.py": {},
     "velora_edge/gpu/matching.py": {},
 }
+ONLY_RTX = {
+    "velora_edge/gpu/kernel_cache.py": {
+        "engine": "ICudaEngine",
+        "config": "IRuntimeConfig",
+        "cache": "IRuntimeCache",
+        "_cache": "IRuntimeCache",
+        "context": "IExecutionContext",
+    },
+    "velora_edge/gpu/validity.py": {"runtime": "Runtime"},
+}
+"""Files that use what TensorRT for RTX alone has."""
+RTX_NAMES = {
+    *(("IBuilderConfig", "num_compute_capabilities"), ("IBuilderConfig", "set_compute_capability")),
+    ("ComputeCapability",),
+}
+"""The same in files that serve both."""
 
 STUB = "".join(
     f"void *{name}(void) {{ return 0; }}\n"
@@ -72,9 +91,9 @@ STUB = "".join(
 # Prints the attributes of every class, and each method's parameters as its docstring gives them: their names,
 # and whether they have defaults; a list for every overload.
 LIST_NAMES = """
-import json, re, sys
-import tensorrt_bindings as trt
-sys.modules["tensorrt"] = trt
+import importlib, importlib.util, json, re, sys
+found = [name for name in ("tensorrt_bindings", "tensorrt_rtx_bindings") if importlib.util.find_spec(name)]
+trt = importlib.import_module(found[0])
 def overloads(member):
     text = (getattr(member, "__doc__", None) or "")
     found = re.findall(r"^(?:\\d+\\. )?\\w+\\(self: [\\w.]+(.*?)\\) -> ", text, re.M)
@@ -232,10 +251,10 @@ def real(bindings: Path, stubs: Path) -> dict[str, Any]:
     return names
 
 
-def used_names() -> set[tuple[str, ...]]:
+def used_names(files: dict[str, dict[str, str]] = RECEIVERS) -> set[tuple[str, ...]]:
     """What our sources use: (name,) in the module, (class, attribute), (class, method that we override)."""
     used: set[tuple[str, ...]] = set()
-    for file, receivers in RECEIVERS.items():
+    for file, receivers in files.items():
         for node in ast.walk(ast.parse((ROOT / file).read_text())):
             if isinstance(node, ast.Attribute):
                 used.update(used_by(node, receivers))
@@ -282,15 +301,39 @@ def test_names_are_collected_from_the_sources() -> None:
 def test_every_name_that_we_use_is_in_the_real_package(real: dict[str, Any]) -> None:
     flags = {("DataType", name) for name in DTYPES}
     missing = []
-    for path in sorted(used_names() | flags):
+    for path in sorted((used_names() | flags) - RTX_NAMES):
         owner = real["names"] if len(path) == 1 else real["classes"].get(path[0], {})
         if path[-1] not in owner:
             missing.append(".".join(path))
     assert missing == [], f"tensorrt {real['version']} lacks them"
 
 
+@pytest.fixture(scope="session")
+def real_rtx(packages: Path) -> dict[str, Any]:
+    """The names of TensorRT for RTX, whose libraries are found where they are installed."""
+    pytest.importorskip("tensorrt_rtx_bindings", reason="needs TensorRT for RTX (x86-64 Linux)")
+    names: dict[str, Any] = json.loads(run_with(LIST_NAMES, packages))
+    return names
+
+
+def test_every_name_that_we_use_is_in_the_real_package_of_rtx(real_rtx: dict[str, Any]) -> None:
+    used = used_names({**RECEIVERS, **ONLY_RTX})
+    assert {("IRuntimeConfig", "create_runtime_cache"), ("Runtime", "get_engine_validity")} <= used
+    owners = {path: real_rtx["names"] if len(path) == 1 else real_rtx["classes"][path[0]] for path in used}
+    assert sorted(".".join(path) for path, owner in owners.items() if path[-1] not in owner) == []
+
+
+def test_the_fake_of_rtx_offers_nothing_that_the_real_package_lacks(real_rtx: dict[str, Any]) -> None:
+    assert differences(FakeTensorRT(FakeGPU(), "1.7.1", RTX).module, real_rtx) == []
+
+
 def test_the_fake_offers_nothing_that_the_real_package_lacks(real: dict[str, Any]) -> None:
-    module = FakeTensorRT(FakeGPU()).module
+    different = differences(FakeTensorRT(FakeGPU()).module, real)
+    assert different == [], f"tensorrt {real['version']} differs"
+
+
+def differences(module: Any, real: dict[str, Any]) -> list[str]:
+    """What a fake's classes have that the real ones lack, or take in another way."""
     different = []
     for name, kind in vars(module).items():
         if not isinstance(kind, type):
@@ -308,7 +351,7 @@ def test_the_fake_offers_nothing_that_the_real_package_lacks(real: dict[str, Any
                 ours = list(inspect.signature(value).parameters)[1:]
                 if not any(fits(ours, overload) for overload in theirs[member]):
                     different.append(f"{name}.{member}{ours} is {theirs[member]}")
-    assert different == [], f"tensorrt {real['version']} differs"
+    return different
 
 
 def fits(ours: list[str], theirs: list[tuple[str, bool]]) -> bool:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def test_an_engine_tells_its_tensorrt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.engine").write_bytes(make_plan("10.13.3.9", {}))
     assert run(velora, ["info", str(tmp_path / "a.engine"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"format": "TensorRT engine", "tensorrt": "10.13.3.9"}
+    assert json.loads(capsys.readouterr().out) == {"format": "TensorRT engine", "version": "10.13.3.9"}
     assert run(velora, ["info", str(tmp_path / "a.engine")]) == 0
-    assert capsys.readouterr().out == "format    TensorRT engine\ntensorrt  10.13.3.9\n"
+    assert capsys.readouterr().out == "format   TensorRT engine\nversion  10.13.3.9\n"
 
 
 def test_a_bundle_tells_its_engines(
@@ -35,6 +35,7 @@ def test_a_bundle_tells_its_engines(
     origin = bundle.manifest.engines[0].origin
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("engine")]
     assert lines == [
-        f"{f'engine {graph}':<12}  TensorRT 10.3.0.26 on NVIDIA Fake GPU, built by {origin}"
+        f"{f'engine {graph}':<12}  0.0 MB, TensorRT 10.3.0.26 on NVIDIA Fake GPU (compute capability 8.7); "
+        f"built by {origin}"
         for graph in ("rgb", "event", "diff", "head")
     ]

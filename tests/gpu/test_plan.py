@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from velora_edge.errors import BundleError
-from velora_edge.gpu.plan import is_plan, is_same_version, read_plan_version, runs_version, target_name
+from velora_edge.gpu.kinds import RTX, TENSORRT
+from velora_edge.gpu.plan import is_plan, is_same_version, read_plan_header, runs_version, target_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +19,13 @@ HEADER = bytes.fromhex("66747274 00000000 0102030405060708090a0b0c0d0e0f10 0a0d0
 
 def test_the_version_is_in_bytes_24_to_27(tmp_path: Path) -> None:
     (tmp_path / "a.engine").write_bytes(HEADER + b"program")
-    assert read_plan_version(tmp_path / "a.engine") == "10.13.3.9"
+    assert read_plan_header(tmp_path / "a.engine") == (TENSORRT, "10.13.3.9")
+    assert is_plan(tmp_path / "a.engine")
+
+
+def test_an_engine_of_tensorrt_for_rtx_is_told_by_its_first_letter(tmp_path: Path) -> None:
+    (tmp_path / "a.engine").write_bytes(b"v" + HEADER[1:24] + bytes([1, 7, 1, 116]))
+    assert read_plan_header(tmp_path / "a.engine") == (RTX, "1.7.1.116")
     assert is_plan(tmp_path / "a.engine")
 
 
@@ -27,19 +34,19 @@ def test_the_version_is_in_bytes_24_to_27(tmp_path: Path) -> None:
     [
         (b"", "too short for a TensorRT engine: 0 bytes"),
         (HEADER[:27], "too short for a TensorRT engine: 27 bytes"),
-        (b"ptrt" + HEADER[4:], "expected it to begin with 0x74727466, got 0x74727470"),
+        (b"ptrt" + HEADER[4:], "expected it to begin with 0x74727466 or 0x74727476, got 0x74727470"),
         (HEADER[:4] + b"\x01" + HEADER[5:], "a TensorRT engine of the unknown form 1"),
     ],
 )
 def test_what_is_no_engine_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.engine").write_bytes(content)
     with pytest.raises(BundleError, match=message):
-        read_plan_version(tmp_path / "a.engine")
+        read_plan_header(tmp_path / "a.engine")
 
 
 def test_a_file_that_is_not_there_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"absent\.engine: cannot be read: No such file"):
-        read_plan_version(tmp_path / "absent.engine")
+        read_plan_header(tmp_path / "absent.engine")
     assert not is_plan(tmp_path / "absent.engine")
 
 

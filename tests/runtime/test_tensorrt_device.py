@@ -13,7 +13,7 @@ from velora_runtime.engines.registry import open_engine
 
 from velora_edge.bundle import open_bundle
 from velora_edge.gpu.matching import find_machine, why_no_tensorrt
-from velora_edge.gpu.plan import is_same_version, read_plan_version
+from velora_edge.gpu.plan import is_same_version, read_plan_header
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +51,7 @@ def test_every_engine_is_close_to_onnx_runtime(bundle: Bundle) -> None:
 def test_the_header_tells_the_version_that_is_installed(bundle: Bundle) -> None:
     machine = find_machine()
     for entry in bundle.manifest.engines:
-        assert is_same_version(read_plan_version(bundle.path / entry.file), machine.tensorrt)
+        assert is_same_version(read_plan_header(bundle.path / entry.file)[1], machine.tensorrt)
 
 
 @pytest.mark.parametrize("cuda_graph", [True, False])

@@ -178,7 +178,9 @@ def test_auto_says_why_tensorrt_was_passed_over(fake: FakeTensorRT, tmp_path: Pa
     bundle = write_toy_bundle(tmp_path / "toy.velora")
     choice = open_engine(bundle, "auto", EngineOptions())
     assert choice.engine.name == "onnxruntime on the CPU"
-    assert [line.partition(":")[0] for line in choice.passed_over] == ["tensorrt", "onnxruntime with CUDA"]
+    assert [line.partition(":")[0] for line in choice.passed_over] == [
+        *("tensorrt", "tensorrt-rtx", "onnxruntime with CUDA"),
+    ]
     assert choice.passed_over[0] == (
         "tensorrt: no TensorRT engine for rgb, event, diff, head: none was built for TensorRT 10.3.0 "
         f"on NVIDIA Fake GPU (compute capability 8.7); run velora build {bundle.path}"
@@ -275,7 +277,7 @@ def test_an_engine_whose_header_is_of_another_version_is_not_deserialized(
     plan = make_plan("10.7.0.23", {"name": "x", "onnx": "x"})
     resign(bundle, "rgb", plan)
     with pytest.raises(
-        EngineError, match=r"its header says TensorRT 10\.7\.0\.23, the manifest 10\.3\.0\.26"
+        EngineError, match=r"its header says TensorRT 10\.7\.0\.23, the manifest TensorRT 10\.3\.0\.26"
     ):
         open_tensorrt(open_bundle(bundle.path))
 

@@ -1,4 +1,4 @@
-"""`velora build`: a bundle's TensorRT engines for this machine's GPU."""
+"""`velora build`: a bundle's engines, for this machine's GPU or for GPUs of other machines."""
 
 from __future__ import annotations
 
@@ -14,9 +14,18 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 @click.command(
     "build",
-    epilog="Example:  velora build model.velora  then  velora-live model.velora --backend tensorrt ...",
+    epilog="Examples:  velora build model.velora  |  velora build model.velora --for rtx:sm89,sm120",
 )
 @click.argument("model", metavar="BUNDLE")
+@click.option(
+    "--for",
+    "built_for",
+    default="this-gpu",
+    show_default=True,
+    metavar="TARGET",
+    help="this-gpu: TensorRT, on the GPU that will run it.  rtx: TensorRT for RTX, on any machine, for cards "
+    "of the RTX 30, 40 and 50 series;  rtx:sm89,sm120: for these alone.",
+)
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
@@ -40,9 +49,10 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 @click.option(
     "--clips", type=click.Path(path_type=Path), metavar="FILE.npz", help="Clips to compare on, not noise."
 )
-@click.option("--force", is_flag=True, help="Build again; keep an engine that is not close to ONNX Runtime.")
+@click.option("--force", is_flag=True, help="Build again; keep an engine that is refused.")
 def command(
     model: str,
+    built_for: str,
     precision: str | None,
     low_memory: bool,
     version_compatible: bool,
@@ -52,16 +62,31 @@ def command(
     clips: Path | None,
     force: bool,
 ) -> None:
-    """Build BUNDLE's TensorRT engines on this machine, for this machine.
+    """Build BUNDLE's engines: one for each tower, the head and the clip.
 
-    One engine for each tower, the head and the clip. Each is compared with ONNX Runtime on the same clips;
-    the figures, the engine's hash and its origin go into the manifest. What is already there is kept.
+    The compiled layers are read: an engine that computes in wider types than its graph states, or whose
+    towers have attention that is not one kernel, is refused. Where the GPU is there each engine is compared
+    with ONNX Runtime on the same clips. Figures, hash and origin go into the manifest. What is already there
+    is kept.
     """
     from velora_export.tensorrt_builder import MEGABYTE, BuildOptions
     from velora_export.tensorrt_engines import BundleBuilder
     from velora_export.tensorrt_parity import noise_clips, read_clips
     from velora_export.tensorrt_progress import BuildProgress
+    from velora_export.tensorrt_targets import rtx_gpus, this_gpu
 
+    from velora_edge.gpu.kinds import default_targets, parse_targets
+
+    is_rtx = built_for.partition(":")[0] == "rtx"
+    if not is_rtx and built_for != "this-gpu":
+        problem = f"expected this-gpu, rtx or rtx:SM,..., got {built_for!r}"
+        raise InputError(problem, place="--for", remedy="velora build --help has examples")
+    if is_rtx and (version_compatible or hardware_compatible or low_memory):
+        raise InputError(
+            "--version-compatible, --hardware-compatible and --low-memory are TensorRT's",
+            place="--for rtx",
+            remedy="leave them out: TensorRT for RTX builds for several GPUs by --for rtx:SM,SM",
+        )
     bundle = open_bundle(model)
     manifest = bundle.manifest
     if precision is not None and precision != manifest.precision:
@@ -78,9 +103,14 @@ def command(
     )
     compared = noise_clips(manifest) if clips is None else read_clips(clips, manifest)
     graphs = [graph for graph in GRAPHS if graph != "clip" or not (no_clip or low_memory)]
-    with BundleBuilder(bundle, options, compared) as builder, BuildProgress() as progress:
-        progress.say(f"{builder.machine}; log: {builder.log}")
+    if is_rtx:
+        named = built_for.partition(":")[2]
+        target = rtx_gpus(parse_targets(named) if named else default_targets(manifest.precision))
+    else:
+        target = this_gpu()
+    with BundleBuilder(bundle, options, compared, target) as builder, BuildProgress() as progress:
+        progress.say(f"{target}; log: {builder.log}")
         for built in builder.build(graphs, progress, force=force):
             progress.say(built.describe())
     click.echo(f"{len(graphs)} engines in {bundle.path / 'engines'}")
-    click.echo(f"next: velora-live {bundle.path} --backend tensorrt --events SOURCE --rgb SOURCE")
+    click.echo(f"next: velora-live {bundle.path} --backend {target.kind.name} --events SOURCE --rgb SOURCE")

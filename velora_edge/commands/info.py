@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from velora_edge.commands.engine_facts import describe_plan, engine_line
 from velora_edge.commands.event_facts import look_options, read_facts, read_look
 from velora_edge.errors import InputError
-from velora_edge.gpu.plan import is_plan, read_plan_version
+from velora_edge.gpu.plan import is_plan
 
 if TYPE_CHECKING:
     from velora_edge.bundle import Manifest
@@ -30,7 +31,7 @@ def parse_sensor(text: str | None) -> tuple[int, int] | None:
     return int(width), int(height)
 
 
-def _bundle_rows(manifest: Manifest) -> list[tuple[str, str]]:
+def _bundle_rows(manifest: Manifest, path: Path) -> list[tuple[str, str]]:
     height, width = manifest.image_size
     labels = ", ".join(manifest.labels[:8]) + (", ..." if len(manifest.labels) > 8 else "")
     event = manifest.event
@@ -48,10 +49,7 @@ def _bundle_rows(manifest: Manifest) -> list[tuple[str, str]]:
         ),
         *_report_rows(manifest),
         *((f"accuracy {name}", str(value)) for name, value in manifest.accuracy.items()),
-        *(
-            (f"engine {entry.graph}", f"TensorRT {entry.tensorrt} on {entry.gpu}, built by {entry.origin}")
-            for entry in manifest.engines
-        ),
+        *((f"engine {entry.graph}", engine_line(entry, path)) for entry in manifest.engines),
         ("files", f"{len(manifest.files)}, all as the manifest says"),
     ]
 
@@ -121,15 +119,16 @@ def _print_rows(rows: list[tuple[str, str]]) -> None:
 )
 @look_options
 def command(path: str, as_json: bool, sensor: str | None, format_name: str | None, **look: Any) -> None:
-    """Tell what a recording, a model bundle or a TensorRT engine is, and what is wrong with it."""
+    """Tell what a recording, a model bundle or an engine is, and what is wrong with it."""
     if path == "demo" or (Path(path).is_dir() and (Path(path) / "manifest.json").is_file()):
         from velora_edge.bundle import open_bundle
 
-        manifest = open_bundle(path).manifest
+        bundle = open_bundle(path)
+        manifest = bundle.manifest
         if as_json:
             click.echo(manifest.model_dump_json(indent=2))
         else:
-            _print_rows(_bundle_rows(manifest))
+            _print_rows(_bundle_rows(manifest, bundle.path))
         return
     from velora_edge.commands import recording_facts
 
@@ -140,7 +139,7 @@ def command(path: str, as_json: bool, sensor: str | None, format_name: str | Non
             _print_rows(recording_facts.rows(path))
         return
     if is_plan(Path(path)):
-        engine = {"format": "TensorRT engine", "tensorrt": read_plan_version(Path(path))}
+        engine = describe_plan(Path(path))
         if as_json:
             click.echo(json.dumps(engine, indent=2))
         else:

@@ -9,11 +9,16 @@ from velora_edge.bundle import find_model, read_manifest
 from velora_edge.errors import EngineError, MissingExtraError
 from velora_edge.gpu.cuda import Cuda, cuda_versions, has_gpu, why_no_cuda
 from velora_edge.gpu.engine import EngineLoader
+from velora_edge.gpu.kinds import KINDS, RTX, TENSORRT, why_not_rtx
 from velora_edge.gpu.matching import find_machine, load_tensorrt, why_no_tensorrt, why_not_here
 from velora_edge.gpu.origin import why_not_trusted
+from velora_edge.gpu.validity import read_validity
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from velora_edge.gpu.matching import Machine
+    from velora_edge.manifest import EngineFile, Manifest
 
 QUERY = {
     "name": "name",
@@ -82,16 +87,19 @@ def _versions() -> dict[str, str]:
     return {**({} if driver == "0.0" else {"driver_cuda": driver}), "runtime_cuda": runtime}
 
 
-def tensorrt() -> dict[str, Any]:
-    """Whether TensorRT is installed, and whether its runtime starts; CUDA is looked at first."""
+def tensorrt(name: str = TENSORRT.name) -> dict[str, Any]:
+    """Whether TensorRT, or TensorRT for RTX, is installed and its runtime starts; CUDA is looked at first."""
+    kind = KINDS[name]
     try:
-        version: str | None = str(load_tensorrt().__version__)
+        version: str | None = str(load_tensorrt(kind).__version__)
     except (MissingExtraError, EngineError) as error:
         return {"usable": False, "version": None, "reason": str(error)}
-    reason = why_no_tensorrt()
+    reason = why_no_tensorrt(kind=kind)
+    if reason is None and kind is RTX:
+        reason = why_not_rtx(Cuda().describe().compute_capability)
     if reason is None:
         try:
-            EngineLoader(Cuda())
+            EngineLoader(Cuda(), kind=kind)
         except EngineError as error:
             reason = str(error)
     return {"usable": reason is None, "version": version, **({} if reason is None else {"reason": reason})}
@@ -103,30 +111,28 @@ def engines(model: str) -> dict[str, Any]:
         return {"model": None, "engines": []}
     path = find_model(model)
     manifest = read_manifest(path)
-    try:
-        machine = find_machine()
-    except (EngineError, MissingExtraError) as error:
-        reasons: dict[str, str | None] = {
-            entry.file: f"cannot run here: {error}" for entry in manifest.engines
-        }
-    else:
-        reasons = {
-            entry.file: why_not_here(entry, manifest, machine)
-            or why_not_trusted(entry)
-            or _missing(path / entry.file)
-            for entry in manifest.engines
-        }
-    listed = [
-        {
-            "graph": entry.graph,
-            "file": entry.file,
-            "fits": reasons[entry.file] is None,
-            "reason": reasons[entry.file],
-        }
-        for entry in manifest.engines
-    ]
+    machines = {name: _machine(name) for name in {entry.kind for entry in manifest.engines}}
+    listed = [_engine(entry, manifest, path, machines[entry.kind]) for entry in manifest.engines]
     return {"model": str(path), "name": manifest.name, "precision": manifest.precision, "engines": listed}
 
 
-def _missing(path: Path) -> str | None:
-    return None if path.is_file() else "the file is missing"
+def _machine(kind: str) -> Machine | str:
+    """What this machine is to engines of a kind, or why they cannot run here."""
+    try:
+        return find_machine(kind=KINDS[kind])
+    except (EngineError, MissingExtraError) as error:
+        return f"cannot run here: {error}"
+
+
+def _engine(entry: EngineFile, manifest: Manifest, path: Path, machine: Machine | str) -> dict[str, Any]:
+    """Whether one engine fits; of TensorRT for RTX also what the library says of the file."""
+    reason = machine if isinstance(machine, str) else _why_not(entry, manifest, path, machine)
+    facts = {"graph": entry.graph, "kind": entry.kind, "file": entry.file, "fits": reason is None}
+    if entry.kind == RTX.name and reason is None:
+        facts["validity"] = read_validity((path / entry.file).read_bytes())
+    return {**facts, "reason": reason}
+
+
+def _why_not(entry: EngineFile, manifest: Manifest, path: Path, machine: Machine) -> str | None:
+    missing = None if (path / entry.file).is_file() else "the file is missing"
+    return why_not_here(entry, manifest, machine) or why_not_trusted(entry) or missing

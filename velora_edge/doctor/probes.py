@@ -29,6 +29,7 @@ PROBES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "gpu": ("velora_edge.doctor.nvidia", "gpu", ()),
     "cuda": ("velora_edge.doctor.nvidia", "cuda", ()),
     "tensorrt": ("velora_edge.doctor.nvidia", "tensorrt", ()),
+    "tensorrt_rtx": ("velora_edge.doctor.nvidia", "tensorrt", ("tensorrt-rtx",)),
     "onnxruntime": ("velora_edge.doctor.providers", "versions", ()),
     "provider_cpu": ("velora_edge.doctor.providers", "provider", ("CPUExecutionProvider",)),
     "provider_cuda": ("velora_edge.doctor.providers", "provider", ("CUDAExecutionProvider",)),

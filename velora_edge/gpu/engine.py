@@ -1,4 +1,4 @@
-"""A TensorRT engine in memory, ready to run on addresses that the caller gives."""
+"""An engine of TensorRT or TensorRT for RTX in memory, ready to run on addresses that the caller gives."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from velora_edge.errors import EngineError
+from velora_edge.gpu.kinds import TENSORRT
 from velora_edge.gpu.log import Messages, create_logger
 from velora_edge.gpu.matching import load_tensorrt
 
 if TYPE_CHECKING:
     from velora_edge.gpu.cuda import Cuda
+    from velora_edge.gpu.kernel_cache import KernelCache
+    from velora_edge.gpu.kinds import Kind
 
 # names of tensorrt.DataType: the same type's name here, and its size
 DTYPES = {
@@ -50,38 +53,43 @@ class EngineLoader:
 
     Args:
         cuda: the device; its being there is what makes touching TensorRT's runtime safe.
+        messages: where TensorRT's messages go; None: to `logging`.
+        kind: TensorRT, or TensorRT for RTX.
     """
 
-    def __init__(self, cuda: Cuda, messages: Messages | None = None) -> None:
+    def __init__(self, cuda: Cuda, messages: Messages | None = None, kind: Kind = TENSORRT) -> None:
         cuda.use()
         self.messages = messages or Messages()
-        self._cuda = cuda
-        self._trt = load_tensorrt()
+        self._cuda, self._kind = cuda, kind
+        self._trt = load_tensorrt(kind)
         self._logger = create_logger(self._trt, self.messages)
         self._runtime = self._trt.Runtime(self._logger)
         if self._runtime is None:
-            raise EngineError(f"TensorRT's runtime cannot be created{self.messages.explain()}")
+            raise EngineError(f"the runtime of {kind.title} cannot be created{self.messages.explain()}")
 
-    def load(self, plan: bytes, name: str, *, host_code: bool = False) -> LoadedEngine:
+    def load(
+        self, plan: bytes, name: str, *, host_code: bool = False, cache: KernelCache | None = None
+    ) -> LoadedEngine:
         """The engine in `plan`.
 
         Args:
             plan: its bytes, which the caller trusts: they hold programs.
-            name: what the engine must be called.
+            name: what the engine must be called; one of TensorRT for RTX cannot be asked for its name.
             host_code: let it run code on the CPU, which a version-compatible engine brings along.
+            cache: keeps the kernels that TensorRT for RTX compiles when the engine first runs.
 
         Raises:
             EngineError: if TensorRT refuses it, or if it is another engine.
         """
         self._cuda.use()
-        runtime, trt = self._runtime, self._trt
+        runtime, trt, title = self._runtime, self._trt, self._kind.title
         runtime.engine_host_code_allowed = host_code
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise EngineError(f"TensorRT {trt.__version__} cannot load {name!r}{self.messages.explain()}")
-        if engine.name != name:
+            raise EngineError(f"{title} {trt.__version__} cannot load {name!r}{self.messages.explain()}")
+        if self._kind is TENSORRT and engine.name != name:
             raise EngineError(f"expected the engine {name!r}, got {engine.name!r}")
-        return LoadedEngine(trt, engine, self.messages)
+        return LoadedEngine(trt, engine, name, self.messages, cache)
 
 
 class LoadedEngine:
@@ -95,10 +103,12 @@ class LoadedEngine:
         outputs: by name.
     """
 
-    def __init__(self, trt: Any, engine: Any, messages: Messages) -> None:
-        self.name = str(engine.name)
-        self._messages, self._engine = messages, engine
-        context = engine.create_execution_context()
+    def __init__(
+        self, trt: Any, engine: Any, name: str, messages: Messages, cache: KernelCache | None = None
+    ) -> None:
+        self.name = name
+        self._trt, self._messages, self._engine, self._cache = trt, messages, engine, cache
+        context = engine.create_execution_context() if cache is None else cache.create_context(trt, engine)
         if context is None:
             raise EngineError(f"no memory for the engine {self.name!r}{messages.explain()}")
         self._context = context
@@ -133,9 +143,25 @@ class LoadedEngine:
         if not self._context.execute_async_v3(stream):
             raise EngineError(f"TensorRT refused to run {self.name!r}{self._messages.explain()}")
 
+    def describe_layers(self) -> str:
+        """The engine's layers as its inspector gives them, JSON: what each one computes, in which types."""
+        inspector = self._engine.create_engine_inspector()
+        return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
+
+    def is_recordable(self, stream: int) -> bool:
+        """Whether a run can be recorded as a CUDA graph; TensorRT itself finds out by trying."""
+        return self._cache is None or self._cache.is_recordable(self._context, stream)
+
+    def keep_kernels(self) -> None:
+        """Keep the kernels that were compiled so far for the next start, where there is a cache."""
+        if self._cache is not None:
+            self._cache.save()
+
     def close(self) -> None:
-        """Let go of the context, then of the engine."""
+        """Let go of the context, then of the cache and the engine."""
         self._context = None
+        if self._cache is not None:
+            self._cache.close()
         self._engine = None
 
     def _describe(self, name: str) -> Tensor:

@@ -1,9 +1,10 @@
-"""Where TensorRT's messages go: a file, and the last errors for the one line that a user sees."""
+"""Where TensorRT's messages go: a file, the list of compiled layers, and the errors that a user sees."""
 
 from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("velora.tensorrt")
 KEPT = 8
+LAYERS = "Layers:\n"
+"""How the builder's message that lists what it compiled begins (TensorRT for RTX 1.7, severity VERBOSE)."""
 
 
 class Messages:
@@ -22,13 +25,16 @@ class Messages:
     def __init__(self, file: TextIO | None = None) -> None:
         self._file, self._lock = file, threading.Lock()
         self._errors: list[str] = []
+        self._layers = ""
 
     def add(self, level: str, text: str) -> None:
         """Take one message; `level` is a name of tensorrt.ILogger.Severity."""
         with self._lock:
+            if text.startswith(LAYERS):
+                self._layers = text
             if level in ("ERROR", "INTERNAL_ERROR"):
                 self._errors = [*self._errors, text][-KEPT:]
-            if self._file is not None:
+            if self._file is not None and not self._file.closed:
                 self._file.write(f"[{level}] {text}\n")
                 self._file.flush()
         if self._file is None and level in ("WARNING", "ERROR", "INTERNAL_ERROR"):
@@ -40,20 +46,38 @@ class Messages:
             errors, self._errors = self._errors, []
         return errors
 
+    def take_layers(self) -> str:
+        """The builder's list of compiled layers since the last call; empty where it printed none."""
+        with self._lock:
+            layers, self._layers = self._layers, ""
+        return layers
+
     def explain(self) -> str:
         """The first of those errors as the tail of a sentence; empty where TensorRT said nothing."""
         errors = self.take_errors()
         return f": {errors[0].strip().splitlines()[0]}" if errors and errors[0].strip() else ""
 
 
+_LOGGERS: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+
 def create_logger(trt: Any, messages: Messages) -> Any:
-    """A tensorrt.ILogger that hands everything to `messages`; it must outlive what was created with it."""
+    """The process's one tensorrt.ILogger, which from now on hands everything to `messages`.
 
-    class Logger(trt.ILogger):
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
+    TensorRT keeps the first logger that it is given and ignores every later one, with a warning.
+    """
+    if trt not in _LOGGERS:
 
-        def log(self, severity: Any, msg: str) -> None:
-            messages.add(severity.name, msg)
+        class Logger(trt.ILogger):
+            messages: Messages
 
-    return Logger()
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, msg: str) -> None:
+                self.messages.add(severity.name, msg)
+
+        _LOGGERS[trt] = Logger()
+    logger = _LOGGERS[trt]
+    logger.messages = messages
+    return logger

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
+import importlib.util
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from velora_edge.errors import EngineError, MissingExtraError
 from velora_edge.gpu.cuda import Cuda, Device, why_no_cuda
+from velora_edge.gpu.kinds import KINDS, TENSORRT, why_not_rtx
 from velora_edge.gpu.origin import why_not_trusted
-from velora_edge.gpu.plan import is_same_version, plan_version, runs_version
+from velora_edge.gpu.plan import is_same_version, plan_header, runs_version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from velora_edge.bundle import Bundle, EngineFile, Manifest
+    from velora_edge.gpu.kinds import Kind
 
 STREAMING = ("rgb", "event", "diff", "head")
 """The graphs that a live stream needs."""
@@ -30,49 +33,54 @@ class Machine:
         tensorrt: version of the TensorRT that is installed.
         gpu: the GPU's name.
         compute_capability: the GPU's.
+        kind: TensorRT, or TensorRT for RTX.
     """
 
     tensorrt: str
     gpu: str
     compute_capability: str
+    kind: Kind = TENSORRT
 
     def __str__(self) -> str:
-        return f"TensorRT {self.tensorrt} on {self.gpu} (compute capability {self.compute_capability})"
+        return (
+            f"{self.kind.title} {self.tensorrt} on {self.gpu} (compute capability {self.compute_capability})"
+        )
 
 
-def load_tensorrt() -> Any:
-    """The tensorrt module. Importing it needs no GPU; `tensorrt.Runtime` does, or the process dies.
+def load_tensorrt(kind: Kind = TENSORRT) -> Any:
+    """The library's module. Importing it needs no GPU; `tensorrt.Runtime` does, or the process dies.
 
     Raises:
-        MissingExtraError: if TensorRT's Python package is not installed.
+        MissingExtraError: if the library's Python package is not installed.
         EngineError: if it is, and its libraries are not.
     """
+    found = [name for name in kind.modules if name in sys.modules or importlib.util.find_spec(name)]
+    if not found:
+        raise MissingExtraError(kind.modules[-1], kind.extra, f"a {kind.title} engine")
     try:
-        return importlib.import_module("tensorrt")
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("tensorrt", "tensorrt", "a TensorRT engine") from error
+        return importlib.import_module(found[0])
     except (ImportError, OSError) as error:
-        raise EngineError(f"tensorrt cannot be loaded: {error}; velora doctor tells more") from error
+        raise EngineError(f"{found[0]} cannot be loaded: {error}; velora doctor tells more") from error
 
 
-def why_no_tensorrt(device: int = 0) -> str | None:
-    """Why TensorRT cannot run here, for people; None if it can. CUDA is looked at first."""
+def why_no_tensorrt(device: int = 0, kind: Kind = TENSORRT) -> str | None:
+    """Why the library cannot run here, for people; None if it can. CUDA is looked at first."""
     reason = why_no_cuda(device)
     if reason is not None:
         return reason
     try:
-        load_tensorrt()
+        load_tensorrt(kind)
     except (MissingExtraError, EngineError) as error:
         return str(error)
     return None
 
 
-def this_machine(device: Device) -> Machine:
+def this_machine(device: Device, kind: Kind = TENSORRT) -> Machine:
     """What this machine is to an engine."""
-    return Machine(str(load_tensorrt().__version__), device.name, device.compute_capability)
+    return Machine(str(load_tensorrt(kind).__version__), device.name, device.compute_capability, kind)
 
 
-def find_machine(device: int = 0) -> Machine:
+def find_machine(device: int = 0, kind: Kind = TENSORRT) -> Machine:
     """The same of a CUDA device by its number.
 
     Raises:
@@ -80,7 +88,7 @@ def find_machine(device: int = 0) -> Machine:
     """
     cuda = Cuda(device)
     try:
-        return this_machine(cuda.describe())
+        return this_machine(cuda.describe(), kind)
     finally:
         cuda.close()
 
@@ -105,6 +113,15 @@ def why_not_here(entry: EngineFile, manifest: Manifest, machine: Machine) -> str
     """Why the engine is not one for this machine and this model, for people; None if it is."""
     if entry.model != model_digest(manifest, entry.graph) or entry.precision != manifest.precision:
         return "it was built from another export of the model"
+    if entry.kind != machine.kind.name:
+        return f"none was built for {machine.kind.title}"
+    if entry.kind == "tensorrt-rtx":
+        is_served = machine.compute_capability in entry.targets
+        return (
+            None
+            if is_served and is_same_version(entry.tensorrt, machine.tensorrt)
+            else _mismatch(entry, machine)
+        )
     same = is_same_version(entry.tensorrt, machine.tensorrt)
     if not same and not (entry.version_compatible and runs_version(entry.tensorrt, machine.tensorrt)):
         return _mismatch(entry, machine)
@@ -115,8 +132,14 @@ def why_not_here(entry: EngineFile, manifest: Manifest, machine: Machine) -> str
 
 
 def _mismatch(entry: EngineFile, machine: Machine) -> str:
-    built = Machine(entry.tensorrt, entry.gpu, entry.compute_capability)
-    return f"built for {built}; this machine has {machine}"
+    return f"built for {describe_target(entry)}; this machine has {machine}"
+
+
+def describe_target(entry: EngineFile) -> str:
+    """What an engine was built for, for people."""
+    if entry.kind == "tensorrt-rtx":
+        return f"TensorRT for RTX {entry.tensorrt} on GPUs of compute capability {', '.join(entry.targets)}"
+    return str(Machine(entry.tensorrt, entry.gpu, entry.compute_capability))
 
 
 def _is_ampere(compute_capability: str) -> bool:
@@ -131,6 +154,10 @@ def choose_engines(
     Raises:
         EngineError: naming both sides and the command that builds what is missing.
     """
+    kind = machine.kind
+    refusal = why_not_rtx(machine.compute_capability) if kind.name == "tensorrt-rtx" else None
+    if refusal is not None:
+        raise EngineError(refusal)
     chosen: dict[str, EngineFile] = {}
     reasons: dict[str, None] = {}
     for entry in reversed(bundle.manifest.engines):
@@ -142,9 +169,8 @@ def choose_engines(
     missing = [graph for graph in graphs if graph not in chosen]
     if missing:
         why = "; ".join(reasons) or f"none was built for {machine}"
-        raise EngineError(
-            f"no TensorRT engine for {', '.join(missing)}: {why}; run velora build {bundle.path}"
-        )
+        command = f"velora build {bundle.path}{kind.build}"
+        raise EngineError(f"no {kind.title} engine for {', '.join(missing)}: {why}; run {command}")
     return {graph: chosen[graph] for graph in graphs}
 
 
@@ -156,7 +182,8 @@ def read_engine(bundle_path: Path, entry: EngineFile) -> bytes:
         BundleError: if the file is not a TensorRT engine.
     """
     path = bundle_path / entry.file
-    rebuild = f"run velora build {bundle_path}"
+    title = KINDS[entry.kind].title
+    rebuild = f"run velora build {bundle_path}{KINDS[entry.kind].build}"
     if not path.is_file():
         raise EngineError(f"{path}: the engine is missing; {rebuild}")
     plan = path.read_bytes()
@@ -166,9 +193,10 @@ def read_engine(bundle_path: Path, entry: EngineFile) -> bytes:
             f"{path}: expected SHA-256 {entry.sha256[:16]}..., got {found[:16]}...: "
             f"the engine was changed or damaged; {rebuild}"
         )
-    version = plan_version(plan, path)
-    if not is_same_version(version, entry.tensorrt):
+    kind, version = plan_header(plan, path)
+    if kind.name != entry.kind or not is_same_version(version, entry.tensorrt):
         raise EngineError(
-            f"{path}: its header says TensorRT {version}, the manifest {entry.tensorrt}; {rebuild}"
+            f"{path}: its header says {kind.title} {version}, "
+            f"the manifest {title} {entry.tensorrt}; {rebuild}"
         )
     return plan

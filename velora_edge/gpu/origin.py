@@ -67,7 +67,11 @@ def origin_name(key: bytes) -> str:
 
 
 def _signature(entry: EngineFile, key: bytes) -> str:
-    signed = entry.model_dump_json(exclude={"signature", "parity"})
+    # Entries of TensorRT are signed as they were before there was another kind.
+    unsigned = {"signature", "parity", "compiled"} | (
+        {"kind", "targets"} if entry.kind == "tensorrt" else set()
+    )
+    signed = entry.model_dump_json(exclude=unsigned)
     return hmac.new(key, signed.encode(), hashlib.sha256).hexdigest()
 
 

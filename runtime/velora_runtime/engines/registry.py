@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BACKENDS = {
     "tensorrt": {"tensorrt": "velora_runtime.engines.tensorrt"},
+    "tensorrt-rtx": {"tensorrt-rtx": "velora_runtime.engines.tensorrt_rtx"},
     "onnxruntime": {
         "onnxruntime with CUDA": "velora_runtime.engines.ort_cuda",
         "onnxruntime": "velora_runtime.engines.ort",
@@ -25,7 +26,7 @@ BACKENDS = {
     "onnxruntime-tensorrt": {"onnxruntime with TensorRT": "velora_runtime.engines.ort_tensorrt"},
 }
 """Modules by what they are for people, by the name that the user gives."""
-AUTO = ("tensorrt", "onnxruntime")
+AUTO = ("tensorrt", "tensorrt-rtx", "onnxruntime")
 """The names that auto stands for."""
 
 

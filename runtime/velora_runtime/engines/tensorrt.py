@@ -15,6 +15,8 @@ from velora_edge.datatypes import MODALITIES
 from velora_edge.errors import EngineError
 from velora_edge.gpu.cuda import Cuda
 from velora_edge.gpu.engine import EngineLoader
+from velora_edge.gpu.kernel_cache import KernelCache, kernel_cache_path
+from velora_edge.gpu.kinds import RTX, TENSORRT
 from velora_edge.gpu.matching import (
     choose_engines,
     find_machine,
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
     from velora_edge.bundle import Bundle
     from velora_edge.gpu.engine import LoadedEngine
+    from velora_edge.gpu.kinds import Kind
+    from velora_edge.gpu.matching import Machine
     from velora_runtime.engines.base import EngineOptions
     from velora_runtime.ring import Presence
 
@@ -42,13 +46,18 @@ LOG = logging.getLogger("velora.tensorrt")
 
 def why_not(bundle: Bundle, options: EngineOptions) -> str | None:
     """Why the bundle cannot run on TensorRT here as asked, or None. Loads no engine."""
+    return why_not_on(TENSORRT, bundle, options)
+
+
+def why_not_on(kind: Kind, bundle: Bundle, options: EngineOptions) -> str | None:
+    """The same of TensorRT or of TensorRT for RTX."""
     if options.device == "cpu":
         return "this backend computes on a GPU only (--device cuda)"
-    reason = why_no_tensorrt()
+    reason = why_no_tensorrt(kind=kind)
     if reason is not None:
         return reason
     try:
-        choose_engines(bundle, find_machine())
+        choose_engines(bundle, find_machine(kind=kind))
     except EngineError as error:
         return str(error)
     return None
@@ -70,24 +79,29 @@ class TensorRTEngine(FedEngine):
 
     Single-threaded: the inference thread only.
 
+    Args:
+        bundle: the model, with engines for this machine.
+        options: what the user asked for.
+        kind: the library that runs them: TensorRT, or TensorRT for RTX.
+
     Attributes:
-        name: TensorRT's version and the GPU.
+        name: the library's version and the GPU.
         has_graphs: runs are replayed as CUDA graphs; settled by `warm_up`.
     """
 
-    def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
+    def __init__(self, bundle: Bundle, options: EngineOptions, kind: Kind = TENSORRT) -> None:
         self.has_graphs = False
         self._wants_graphs = options.cuda_graph
         self._manifest = bundle.manifest
         with contextlib.ExitStack() as undo:
             self._cuda = Cuda()
             undo.callback(self._cuda.close)
-            machine = this_machine(self._cuda.describe())
-            self.name = f"tensorrt {machine.tensorrt} on {machine.gpu}"
+            machine = this_machine(self._cuda.describe(), kind)
+            self.name = f"{kind.name} {machine.tensorrt} on {machine.gpu}"
             self._runners: dict[str, Lane] = {}
-            self._loader: EngineLoader | None = EngineLoader(self._cuda)
+            self._loader: EngineLoader | None = EngineLoader(self._cuda, kind=kind)
             undo.callback(self._close_lanes)
-            engines = self._load(bundle, self._loader)
+            engines = self._load(bundle, self._loader, machine)
             self._check(engines)
             for graph, engine in engines.items():
                 self._runners[graph] = Lane(self._cuda, engine, FED[graph])
@@ -115,6 +129,8 @@ class TensorRTEngine(FedEngine):
             for lane, target in runs:
                 target.graph = None
                 lane.check(target)
+        for lane in self._runners.values():
+            lane.keep_kernels()
         self._empty_rings()
 
     def close(self) -> None:
@@ -131,14 +147,14 @@ class TensorRTEngine(FedEngine):
             return False
         return True
 
-    def _load(self, bundle: Bundle, loader: EngineLoader) -> dict[str, LoadedEngine]:
-        manifest = bundle.manifest
-        machine = this_machine(self._cuda.describe())
+    def _load(self, bundle: Bundle, loader: EngineLoader, machine: Machine) -> dict[str, LoadedEngine]:
+        precision = bundle.manifest.precision
         return {
             graph: loader.load(
                 read_engine(bundle.path, entry),
-                network_name(graph, manifest.precision, entry.model),
+                network_name(graph, precision, entry.model),
                 host_code=entry.version_compatible,
+                cache=KernelCache(kernel_cache_path(machine, entry.sha256)) if machine.kind is RTX else None,
             )
             for graph, entry in choose_engines(bundle, machine).items()
         }

@@ -104,6 +104,8 @@ class Lane:
             EngineError: if the engine itself fails, or if the graph does; `target` has no graph then.
         """
         expected = self.check(target).copy()
+        if not self._engine.is_recordable(self.stream):
+            raise EngineError(f"{self._engine.name!r} cannot be recorded as a CUDA graph")
         graph = self._cuda.capture(self.stream, lambda: self._submit(target))
         self._cuda.fill(target.output, 0xFF, self.output.size_bytes, self.stream)
         self._cuda.launch(graph, self.stream)
@@ -125,6 +127,10 @@ class Lane:
         if not np.isfinite(output).all():
             raise EngineError(f"{self._engine.name!r} gives values that are no numbers")
         return output
+
+    def keep_kernels(self) -> None:
+        """Keep what was compiled while the engine ran, where its library compiles at all."""
+        self._engine.keep_kernels()
 
     def close(self) -> None:
         """Wait for what is queued, then let go of the engine; the memory goes back with `cuda`."""

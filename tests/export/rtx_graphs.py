@@ -1,0 +1,84 @@
+"""Graphs of every precision, traced once, for the real builder; ranges do not matter to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+import pytest
+from velora_export.graphs import make_graphs
+from velora_export.linear_layers import linear_layers
+from velora_export.onnx_graph import trace
+from velora_export.plain import simplify
+from velora_export.precisions import convert
+from velora_export.tensorrt_builder import BuildOptions, PlanBuilder
+from velora_export.tensorrt_layers import parse_builder_list
+from velora_export.tensorrt_precision import check_layers, judge_layers, read_stated_types
+from velora_export.tensorrt_progress import BuildProgress
+from velora_export.weights import SharedWeights, save_graph
+
+from velora_edge.bundle import GRAPHS
+from velora_edge.gpu.kinds import RTX
+from velora_edge.gpu.log import Messages
+from velora_edge.model.lora import merge
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from velora_edge.manifest import CompiledLayers
+    from velora_edge.model.velora import VELoRA
+
+FORMS = {
+    "fp32": ("fp32", "fp32"),
+    "fp16": ("fp16", "fp32"),
+    "bf16": ("bf16", "fp32"),
+    "int8": ("int8", "fp16"),
+    "int8 in fp32": ("int8", "fp32"),
+}
+"""Precision of the graphs, and what an int8 model's other layers compute in."""
+
+
+def need_rtx() -> None:
+    """Skip where the wheels of TensorRT for RTX are not installed: they are x86-64 Linux's alone."""
+    pytest.importorskip(
+        "tensorrt_rtx_bindings", reason="needs TensorRT for RTX: pip install 'velora-edge[rtx]'"
+    )
+
+
+def write_graphs(model: VELoRA, folder: Path, forms: Sequence[str] = tuple(FORMS)) -> Path:
+    """The five graphs in each form, under a folder of its name."""
+    merged = merge(model)
+    simplify(merged)
+    graphs = make_graphs(merged)
+    staged = folder / "fp32"
+    staged.mkdir(parents=True)
+    with SharedWeights(staged) as weights:
+        for name in GRAPHS:
+            traced = trace(graphs[name], name)
+            weights.take(traced)
+            save_graph(traced, staged / f"{name}.onnx", {})
+    layers = [linear_layers(ir.load(staged / f"{name}.onnx").graph, name) for name in GRAPHS]
+    ranges = {layer.key: 4.0 for found in layers for layer in found}
+    for form in forms:
+        precision, floats = FORMS[form]
+        if precision == "fp32":
+            continue
+        (folder / form).mkdir()
+        convert(staged, folder / form, precision, {}, thresholds=ranges, floats=floats)
+    return folder
+
+
+def compile_graph(path: Path, precision: str, targets: Sequence[str]) -> tuple[bytes, CompiledLayers]:
+    """The engine of a graph by the real compiler, for GPUs that are not here, and what its layers compute in.
+
+    Raises:
+        EngineError: if the compiler refuses the graph, or makes of it what was not asked for.
+    """
+    messages = Messages()
+    builder = PlanBuilder(BuildOptions(), messages, kind=RTX, targets=targets)
+    plan = builder.build(path, path.stem, precision, BuildProgress())
+    layers = parse_builder_list(messages.take_layers())
+    compiled = judge_layers(layers, read_stated_types(path))
+    check_layers(path.stem, compiled)
+    return plan, compiled

@@ -1,0 +1,93 @@
+"""TensorRT and TensorRT for RTX: one API, two products, and what tells them apart."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from velora_edge.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One of NVIDIA's two inference libraries.
+
+    Attributes:
+        name: in the manifest and on the command line.
+        title: for people.
+        modules: names of its Python module, in the order in which they are tried.
+        extra: the extra of velora-edge that installs it.
+        magic: the first four bytes of its engine files, as a little-endian number.
+        build: the arguments of `velora build` that build its engines.
+    """
+
+    name: str
+    title: str
+    modules: tuple[str, ...]
+    extra: str
+    magic: int
+    build: str
+
+
+TENSORRT = Kind("tensorrt", "TensorRT", ("tensorrt",), "tensorrt", 0x74727466, "")
+RTX = Kind(
+    "tensorrt-rtx",
+    "TensorRT for RTX",
+    ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+    "rtx",
+    0x74727476,
+    " --for rtx",
+)
+KINDS = {kind.name: kind for kind in (TENSORRT, RTX)}
+
+RTX_TARGETS = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+"""Compute capabilities that TensorRT for RTX 1.7 builds for (members of its enum ComputeCapability)."""
+RTX_DEFAULT = ("8.6", "8.9", "12.0")
+"""GeForce RTX 30, 40 and 50, and the workstation cards of those generations."""
+FP8_FROM = (8, 9)
+"""The first compute capability with arithmetic in fp8."""
+_NOT_RTX = {"8.7": "Jetson Orin", "9.0": "H100, H200", "10.0": "B200", "10.3": "B300", "11.0": "Jetson Thor"}
+
+
+def why_not_rtx(compute_capability: str) -> str | None:
+    """Why TensorRT for RTX does not serve a GPU, with what to use there; None if it does."""
+    if compute_capability in RTX_TARGETS:
+        return None
+    known = _NOT_RTX.get(compute_capability)
+    return (
+        f"TensorRT for RTX does not serve compute capability {compute_capability}"
+        f"{f' ({known})' if known else ''}: use TensorRT there (velora build MODEL, --backend tensorrt)"
+    )
+
+
+def parse_targets(text: str) -> tuple[str, ...]:
+    """Compute capabilities out of names such as "sm89,sm120": ("8.9", "12.0"), each once, in their order.
+
+    Raises:
+        InputError: naming the targets that there are.
+    """
+    names = {target_label(capability): capability for capability in RTX_TARGETS}
+    asked = [name.strip().lower() for name in text.split(",")]
+    for name in asked:
+        if name in names:
+            continue
+        found = re.fullmatch(r"sm(\d{1,2})(\d)", name)
+        reason = None if found is None else why_not_rtx(f"{found[1]}.{found[2]}")
+        raise InputError(
+            reason or f"expected GPUs such as sm89, got {name!r}",
+            place="--for rtx",
+            remedy=f"TensorRT for RTX builds for {', '.join(names)}",
+        )
+    return tuple(dict.fromkeys(names[name] for name in asked))
+
+
+def target_label(compute_capability: str) -> str:
+    """A compute capability as NVIDIA's compilers call it: "8.9" is sm89."""
+    return f"sm{compute_capability.replace('.', '')}"
+
+
+def default_targets(precision: str) -> tuple[str, ...]:
+    """The GPUs that an engine is built for where none was named: those that have the precision."""
+    if precision != "fp8":
+        return RTX_DEFAULT
+    return tuple(c for c in RTX_DEFAULT if tuple(int(part) for part in c.split(".")) >= FP8_FROM)
