@@ -20,6 +20,7 @@ from velora_edge.gpu.matching import (
     network_name,
     read_engine,
     this_machine,
+    why_no_fp8,
     why_not_here,
 )
 from velora_edge.gpu.origin import sign, why_not_trusted
@@ -82,7 +83,7 @@ class BundleBuilder:
         log: the builder's log.
 
     Raises:
-        EngineError: if there is no GPU or no TensorRT.
+        EngineError: if there is no GPU or no TensorRT, or the GPU does not know the bundle's precision.
         BundleError: if the bundle cannot be written to.
     """
 
@@ -99,7 +100,10 @@ class BundleBuilder:
             undo.callback(cuda.close)
             self._cuda = cuda
             self.machine: Machine = this_machine(cuda.describe())
-            machine = self.machine
+            machine, compatible = self.machine, options.hardware_compatible
+            reason = why_no_fp8(bundle.manifest.precision, machine, hardware_compatible=compatible)
+            if reason is not None:
+                raise EngineError(reason)
             self._target = target_name(machine.tensorrt, machine.gpu, machine.compute_capability)
             self.log = bundle.path / FOLDER / f"build-{self._target}.log"
             try:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from velora_edge.bundle import Bundle, EngineFile, Manifest
 
+FP8_SINCE = (8, 9)
+"""The first compute capability whose GPUs multiply fp8."""
 STREAMING = ("rgb", "event", "diff", "head")
 """The graphs that a live stream needs."""
 
@@ -114,13 +116,39 @@ def why_not_here(entry: EngineFile, manifest: Manifest, machine: Machine) -> str
     return None
 
 
+def why_no_fp8(precision: str, machine: Machine, *, hardware_compatible: bool = False) -> str | None:
+    """Why an engine of this precision cannot be built there, for people; None if it can.
+
+    Args:
+        precision: of the graphs.
+        machine: that builds it.
+        hardware_compatible: it is to run on other GPUs from Ampere on too.
+    """
+    instead = "export the model with --precision fp16, or int8 --floats fp16"
+    if precision != "fp8":
+        return None
+    if _version(machine.compute_capability) < FP8_SINCE:
+        since = ".".join(map(str, FP8_SINCE))
+        return (
+            f"fp8 needs a GPU of compute capability {since} or more (Ada, Hopper, Blackwell), and {machine.gpu} "
+            f"has {machine.compute_capability}; {instead}"
+        )
+    if hardware_compatible:
+        return f"fp8 engines cannot run on all GPUs from Ampere on; leave out --hardware-compatible, or {instead}"
+    return None
+
+
 def _mismatch(entry: EngineFile, machine: Machine) -> str:
     built = Machine(entry.tensorrt, entry.gpu, entry.compute_capability)
     return f"built for {built}; this machine has {machine}"
 
 
 def _is_ampere(compute_capability: str) -> bool:
-    return tuple(int(part) for part in compute_capability.split(".")) >= (8, 0)
+    return _version(compute_capability) >= (8, 0)
+
+
+def _version(compute_capability: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in compute_capability.split("."))
 
 
 def choose_engines(
