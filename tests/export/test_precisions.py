@@ -137,7 +137,9 @@ def test_half_precisions_stay_near_the_model(
 
 
 @pytest.mark.parametrize("precision", ["int8", "int8-fp16", "fp8-fp16", "fp8-fp32"])
-def test_eight_bits_tell_the_same_labels(exported: Exported, converted: dict[str, Path], precision: str) -> None:
+def test_eight_bits_tell_the_same_labels(
+    exported: Exported, converted: dict[str, Path], precision: str
+) -> None:
     sessions = Sessions(converted[precision], threads=2)
     parity = measure_parity(exported.model, exported.model, sessions, CLIPS)
     assert parity.top1_agreement == 1.0

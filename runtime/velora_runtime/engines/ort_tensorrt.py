@@ -24,9 +24,7 @@ FLAGS = {"fp16": "trt_fp16_enable", "bf16": "trt_bf16_enable", "int8": "trt_int8
 
 def why_not(bundle: Bundle, options: EngineOptions) -> str | None:
     """Why it cannot run here as asked, or None."""
-    return (
-        why_no_fp8(bundle) or why_no_provider(CUDA, options) or why_no_provider(TENSORRT, options)
-    )
+    return why_no_fp8(bundle) or why_no_provider(CUDA, options) or why_no_provider(TENSORRT, options)
 
 
 def open_engine(bundle: Bundle, options: EngineOptions) -> OrtDeviceEngine:
