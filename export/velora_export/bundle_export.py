@@ -59,8 +59,8 @@ class Target:
         judged: clips for the report; None: noise.
         calibration: clips that int8 and fp8 take their ranges from; they need them.
         method: how a range is chosen; auto: by what each gives.
-        floats: what the other layers of an int8 or fp8 model compute in: fp32 for a CPU, fp16 for a GPU; None:
-            fp32 for int8, fp16 for fp8.
+        floats: what the other layers of an int8 or fp8 model compute in: fp32 for a CPU, fp16 for a GPU;
+            None: fp32 for int8, fp16 for fp8.
         force: keep an export that there are objections to.
     """
 
@@ -109,7 +109,8 @@ def export_bundle(
         progress: called with a line before each step.
 
     Raises:
-        InputError: if the path is taken by something else, the labels do not fit, or int8 or fp8 has no clips.
+        InputError: if the path is taken by something else, the labels do not fit, or int8 or fp8 has no
+            clips.
         EngineError: if a graph cannot be made, gives other logits than the model, or is not worth keeping.
     """
     say, target = progress or (lambda line: None), target or Target()

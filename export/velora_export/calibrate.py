@@ -1,4 +1,4 @@
-"""Ranges of a quantised model's activations: observed on real clips, cut off by the method that costs least."""
+"""Ranges of a quantised model's activations: observed on real clips, by the method that costs least."""
 
 from __future__ import annotations
 

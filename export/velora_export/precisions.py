@@ -73,7 +73,7 @@ def convert(
 
 
 def opset(precision: Precision, floats: Floats | None = None) -> int:
-    """Of a precision's graphs; 19 is the first that quantises fp16, and to fp8, and changes nothing else here."""
+    """Of a precision's graphs; 19 is the first that quantises fp16, and to fp8; nothing else changes here."""
     return 19 if precision == "fp8" or (precision == "int8" and floats == "fp16") else OPSET
 
 

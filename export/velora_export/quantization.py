@@ -1,7 +1,8 @@
 """Linear layers in eight bits: QuantizeLinear and DequantizeLinear around each, everything else as it was.
 
 Attention's products, LayerNormalization, residual sums, the patches and the classifier stay in floats. Both
-sides are symmetric, which is all that TensorRT takes: activations with one scale, weights as their format says. Engines join the pairs and the MatMul into one product of eight-bit factors.
+sides are symmetric, which is all that TensorRT takes: activations with one scale, weights as their format
+says. Engines join the pairs and the MatMul into one product of eight-bit factors.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class NumberFormat:
         dtype: of the factors in a graph.
         top: the largest number, which an activation at its threshold becomes.
         methods: that `auto` takes the best of to choose a threshold.
-        weight_scales: from a weight float32[I, O] to the scale of each output, float32[O], or of all, float32[].
+        weight_scales: from a weight float32[I, O] to each output's scale, float32[O], or to one, float32[].
         round_weight: from a weight [I, O] and its scales to the numbers that are stored, saturating.
     """
 

@@ -1,4 +1,4 @@
-"""Linear layers in fp8: its numbers, its graphs, what computes them, and what a real compiler makes of them."""
+"""Linear layers in fp8: its numbers, its graphs, what is refused, and what a real compiler makes of them."""
 
 from __future__ import annotations
 

@@ -344,8 +344,8 @@ def test_a_gpu_without_fp8_is_told_what_to_export_instead(fake: FakeTensorRT, bu
     with pytest.raises(EngineError) as caught:
         build(_as_fp8(bundle))
     assert str(caught.value) == (
-        "fp8 needs a GPU of compute capability 8.9 or more (Ada, Hopper, Blackwell), and NVIDIA Fake GPU has 8.7; "
-        "export the model with --precision fp16, or int8 --floats fp16"
+        "fp8 needs a GPU of compute capability 8.9 or more (Ada, Hopper, Blackwell), "
+        "and NVIDIA Fake GPU has 8.7; export the model with --precision fp16, or int8 --floats fp16"
     )
     assert fake.builds == []
     assert fake.gpu.leftovers() == []

@@ -54,7 +54,7 @@ class _Steps:
 @click.option(
     "--clips",
     metavar="PATH",
-    help="Real clips for the report and for the ranges of int8 and fp8: a data set, an .npz file, or synthetic.  "
+    help="Real clips for the report and the ranges of int8 and fp8: a data set, an .npz file, or synthetic.  "
     "[default: synthetic for a model that was trained on it, else noise]",
 )
 @click.option("--kind", default="auto", show_default=True, help="The data set's layout.")

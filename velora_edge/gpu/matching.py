@@ -130,11 +130,12 @@ def why_no_fp8(precision: str, machine: Machine, *, hardware_compatible: bool = 
     if _version(machine.compute_capability) < FP8_SINCE:
         since = ".".join(map(str, FP8_SINCE))
         return (
-            f"fp8 needs a GPU of compute capability {since} or more (Ada, Hopper, Blackwell), and {machine.gpu} "
-            f"has {machine.compute_capability}; {instead}"
+            f"fp8 needs a GPU of compute capability {since} or more (Ada, Hopper, Blackwell), "
+            f"and {machine.gpu} has {machine.compute_capability}; {instead}"
         )
     if hardware_compatible:
-        return f"fp8 engines cannot run on all GPUs from Ampere on; leave out --hardware-compatible, or {instead}"
+        problem = "fp8 engines cannot run on all GPUs from Ampere on"
+        return f"{problem}; leave out --hardware-compatible, or {instead}"
     return None
 
 

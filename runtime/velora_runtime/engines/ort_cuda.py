@@ -44,8 +44,8 @@ def why_not(bundle: Bundle, options: EngineOptions) -> str | None:
 def why_no_fp8(bundle: Bundle) -> str | None:
     """Why ONNX Runtime does not run an fp8 bundle on a GPU; None for one of another precision.
 
-    Its CUDA provider has kernels that round to fp8 and back, and none that multiplies what was rounded: it would
-    compute what fp16 does, more slowly. Its TensorRT provider has no option that allows fp8.
+    Its CUDA provider has kernels that round to fp8 and back, and none that multiplies what was rounded: it
+    would compute what fp16 does, more slowly. Its TensorRT provider has no option that allows fp8.
     """
     if bundle.manifest.precision != "fp8":
         return None
