@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 3
 GRAPHS = ("rgb", "event", "diff", "head", "clip")
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 RGB = tuple[int, int, int]
 
 
@@ -107,17 +107,17 @@ class StepLatency(_Strict):
 
 
 class Calibration(_Strict):
-    """Where the ranges of an int8 model's activations come from.
+    """Where the ranges of an int8 or fp8 model's activations come from.
 
     Attributes:
         method: how a range was chosen from what was seen.
         source: of the clips.
         clips: how many there were.
-        layers: linear layers that compute in int8, in a streaming step.
+        layers: linear layers that compute in eight bits, in a streaming step.
         floats: what the other layers compute in.
     """
 
-    method: Literal["percentile", "entropy"]
+    method: Literal["percentile", "entropy", "max"]
     source: str
     clips: int = Field(ge=1)
     layers: int
@@ -140,7 +140,7 @@ class Report(_Strict):
         accuracy: where the clips have labels.
         graph_bytes: of the graphs and their weights together; None where it was not kept.
         latency: of a streaming step.
-        calibration: of an int8 model.
+        calibration: of an int8 or fp8 model.
         overridden: reasons to refuse the export that the user overrode.
     """
 

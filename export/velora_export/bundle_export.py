@@ -31,7 +31,7 @@ from velora_export.clips import random_clips
 from velora_export.graphs import make_graphs
 from velora_export.onnx_graph import trace
 from velora_export.plain import simplify
-from velora_export.precisions import Floats, convert, opset
+from velora_export.precisions import FLOATS, FORMATS, Floats, convert, opset
 from velora_export.report import Measured, write_report
 from velora_export.weights import SharedWeights, save_graph
 
@@ -57,9 +57,10 @@ class Target:
     Attributes:
         precision: of the graphs.
         judged: clips for the report; None: noise.
-        calibration: clips that int8 takes its ranges from; int8 needs them.
+        calibration: clips that int8 and fp8 take their ranges from; they need them.
         method: how a range is chosen; auto: by what each gives.
-        floats: what the other layers of an int8 model compute in: fp32 for a CPU, fp16 for a GPU.
+        floats: what the other layers of an int8 or fp8 model compute in: fp32 for a CPU, fp16 for a GPU;
+            None: fp32 for int8, fp16 for fp8.
         force: keep an export that there are objections to.
     """
 
@@ -67,13 +68,13 @@ class Target:
     judged: Clips | None = None
     calibration: Clips | None = None
     method: Literal["auto"] | Method = "auto"
-    floats: Floats = "fp32"
+    floats: Floats | None = None
     force: bool = False
 
     @property
     def steps(self) -> int:
         """How many lines of progress there will be."""
-        return 3 + len(GRAPHS) + {"fp32": 0, "int8": 2}.get(self.precision, 1)
+        return 3 + len(GRAPHS) + {"fp32": 0, "int8": 2, "fp8": 2}.get(self.precision, 1)
 
 
 def export_bundle(
@@ -108,12 +109,14 @@ def export_bundle(
         progress: called with a line before each step.
 
     Raises:
-        InputError: if the path is taken by something else, the labels do not fit, or int8 has no clips.
+        InputError: if the path is taken by something else, the labels do not fit, or int8 or fp8 has no
+            clips.
         EngineError: if a graph cannot be made, gives other logits than the model, or is not worth keeping.
     """
     say, target = progress or (lambda line: None), target or Target()
-    if target.precision == "int8" and target.calibration is None:
-        raise InputError("int8 takes its ranges from real clips", place="--clips", remedy="give some")
+    if target.precision in FORMATS and target.calibration is None:
+        problem = f"{target.precision} takes its ranges from real clips"
+        raise InputError(problem, place="--clips", remedy="give some")
     with (
         BundleWriter(path) as writer,
         tempfile.TemporaryDirectory(dir=writer.path.parent, prefix=".") as name_,
@@ -173,17 +176,18 @@ def _convert(
     if target.precision == "fp32":
         return None
     metadata = manifest_metadata(manifest)
-    if target.precision != "int8" or target.calibration is None:
+    if target.precision not in FORMATS or target.calibration is None:
         say(f"types: {target.precision}")
         convert(staged, folder, target.precision, metadata)
         return None
-    clips = target.calibration
+    clips, precision = target.calibration, target.precision
+    floats = target.floats or FLOATS[precision]
     say(f"calibration on {len(clips)} clips: {clips.source}")
-    ranges = calibrate(staged, clips, target.method)
-    say(f"types: int8 and {target.floats}, ranges by {ranges.method}")
-    layers = convert(staged, folder, "int8", metadata, thresholds=ranges.thresholds, floats=target.floats)
+    ranges = calibrate(staged, clips, target.method, precision=precision)
+    say(f"types: {precision} and {floats}, ranges by {ranges.method}")
+    layers = convert(staged, folder, precision, metadata, thresholds=ranges.thresholds, floats=floats)
     return Calibration(
-        method=ranges.method, source=clips.source, clips=len(clips), layers=layers, floats=target.floats
+        method=ranges.method, source=clips.source, clips=len(clips), layers=layers, floats=floats
     )
 
 

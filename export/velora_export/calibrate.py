@@ -1,17 +1,16 @@
-"""Ranges of an int8 model's activations: observed on real clips, cut off by the method that costs least."""
+"""Ranges of a quantised model's activations: observed on real clips, by the method that costs least."""
 
 from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from velora_export.histograms import Method
 from velora_export.observe import observe
-from velora_export.precisions import STREAMING, convert
+from velora_export.precisions import FORMATS, STREAMING, convert
 from velora_export.sessions import Sessions
 from velora_export.streaming import stream_clip
 
@@ -20,21 +19,23 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from velora_edge.bundle import Precision
     from velora_export.clips import Clips
+    from velora_export.histograms import Method
     from velora_export.linear_layers import LayerKey
     from velora_export.observe import Histograms
 
 COMPARED = 8
-"""Clips that both methods are tried on."""
+"""Clips that the methods are tried on."""
 
 
 @dataclass(frozen=True)
 class Ranges:
-    """What int8 is to cover.
+    """What eight bits are to cover.
 
     Attributes:
         method: that chose them.
-        thresholds: by layer, the absolute activation that becomes 127.
+        thresholds: by layer, the absolute activation that becomes the largest number.
     """
 
     method: Method
@@ -42,34 +43,44 @@ class Ranges:
 
 
 def calibrate(
-    staged: Path, clips: Clips, method: Literal["auto"] | Method, tick: Callable[[], None] = lambda: None
+    staged: Path,
+    clips: Clips,
+    method: Literal["auto"] | Method,
+    tick: Callable[[], None] = lambda: None,
+    *,
+    precision: Precision = "int8",
 ) -> Ranges:
     """Observe a model and choose its ranges.
 
     Args:
         staged: folder of its fp32 graphs.
         clips: real ones.
-        method: `auto` quantises by each method, and takes the one whose logits are nearer those of fp32.
+        method: `auto` quantises by each of the format's methods, and takes the one whose logits are nearest
+            those of fp32.
         tick: called after each clip.
+        precision: int8 or fp8.
     """
     histograms = observe(staged, clips, tick)
     if method != "auto":
         return _ranges(histograms, method)
     few = clips.first(COMPARED)
     wanted = _logits(staged, few)
-    tried = [_ranges(histograms, each) for each in get_args(Method)]
-    return min(tried, key=lambda ranges: _distance(staged, ranges, few, wanted))
+    tried = [_ranges(histograms, each) for each in FORMATS[precision].methods]
+    return min(tried, key=lambda ranges: _distance(staged, precision, ranges, few, wanted))
 
 
 def _ranges(histograms: Histograms, method: Method) -> Ranges:
     return Ranges(method, {key: found.threshold(method) for key, found in histograms.items()})
 
 
-def _distance(staged: Path, ranges: Ranges, clips: Clips, wanted: NDArray[np.float32]) -> float:
-    """Root mean square of the logits' differences to fp32."""
+def _distance(
+    staged: Path, precision: Precision, ranges: Ranges, clips: Clips, wanted: NDArray[np.float32]
+) -> float:
+    """Root mean square of the logits' differences to fp32; the other layers compute in fp32 too."""
     with tempfile.TemporaryDirectory(dir=staged) as name:
-        convert(staged, Path(name), "int8", {}, thresholds=ranges.thresholds, graphs=STREAMING)
-        given = _logits(Path(name), clips)
+        folder, thresholds = Path(name), ranges.thresholds
+        convert(staged, folder, precision, {}, thresholds=thresholds, floats="fp32", graphs=STREAMING)
+        given = _logits(folder, clips)
     return float(np.sqrt(np.square(given - wanted).mean()))
 
 

@@ -1,4 +1,4 @@
-"""Which range of an activation int8 is to cover, from a histogram of its absolute values."""
+"""Which range of an activation eight bits are to cover, from a histogram of its absolute values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from velora_edge.errors import EngineError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Method = Literal["percentile", "entropy"]
+Method = Literal["percentile", "entropy", "max"]
 
 BINS = 8192
 LEVELS = 128
@@ -53,14 +53,17 @@ class AbsHistogram:
         self.counts += np.bincount(places, minlength=BINS)
 
     def threshold(self, method: Method) -> float:
-        """The absolute value that becomes 127; what is larger is cut off. 1 where only zeros were seen."""
+        """The absolute value that becomes the largest number; what is larger is cut off.
+
+        1 where only zeros were seen.
+        """
         if self.limit == 0:
             return 1.0
-        return (
-            percentile(self.counts, self.limit)
-            if method == "percentile"
-            else entropy(self.counts, self.limit)
-        )
+        if method == "entropy":
+            return entropy(self.counts, self.limit)
+        if method == "max":
+            return percentile(self.counts, self.limit, share=100)
+        return percentile(self.counts, self.limit)
 
 
 def percentile(counts: NDArray[np.int64], limit: float, share: float = PERCENTILE) -> float:

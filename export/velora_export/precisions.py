@@ -8,9 +8,11 @@ import onnx_ir as ir
 
 from velora_edge.bundle import GRAPHS
 from velora_edge.datatypes import MODALITIES
-from velora_export.int8 import quantise
+from velora_export.fp8 import FP8
+from velora_export.int8 import INT8
 from velora_export.narrow import FLOAT, HALVES, narrow
 from velora_export.onnx_graph import OPSET
+from velora_export.quantization import quantise
 from velora_export.weights import SharedWeights, save_graph
 
 if TYPE_CHECKING:
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 
 Floats = Literal["fp32", "fp16"]
 STREAMING = (*MODALITIES, "head")
+FORMATS = {"int8": INT8, "fp8": FP8}
+"""What linear layers compute in, by the precisions of eight bits."""
+FLOATS: dict[str, Floats] = {"int8": "fp32", "fp8": "fp16"}
+"""What the other layers of these compute in, if nothing else is asked for. No CPU multiplies fp8."""
 TOKENS = {"fp16": ir.DataType.FLOAT16}
 """Precisions whose tokens are not float32. NumPy has no bfloat16: a host could not hold such tokens."""
 
@@ -33,7 +39,7 @@ def convert(
     metadata: Mapping[str, str],
     *,
     thresholds: Mapping[LayerKey, float] | None = None,
-    floats: Floats = "fp32",
+    floats: Floats | None = None,
     graphs: Sequence[str] = GRAPHS,
 ) -> int:
     """Write the graphs in another precision.
@@ -41,34 +47,34 @@ def convert(
     Args:
         staged: folder of the fp32 graphs.
         folder: where to.
-        precision: fp16, bf16 or int8.
+        precision: fp16, bf16, int8 or fp8.
         metadata: `metadata_props` of each graph.
-        thresholds: of the layers' activations, for int8.
-        floats: what the other layers of an int8 model compute in.
+        thresholds: of the layers' activations, for int8 and fp8.
+        floats: what the other layers of an int8 or fp8 model compute in; None: as `FLOATS` says.
         graphs: which of them.
 
     Returns:
-        How many linear layers of the streaming graphs compute in int8.
+        How many linear layers of the streaming graphs compute in eight bits.
     """
-    layers = 0
+    layers, floats = 0, floats or FLOATS.get(precision)
     with SharedWeights(folder) as weights:
         for name in graphs:
             model = ir.load(staged / f"{name}.onnx")
-            if precision == "int8":
-                count = quantise(model, name, thresholds or {}, half_scales=floats == "fp16")
+            if precision in FORMATS:
+                half = floats == "fp16"
+                count = quantise(model, name, thresholds or {}, FORMATS[precision], half_scales=half)
                 layers += count if name in STREAMING else 0
-            form = floats if precision == "int8" else precision
-            if form != "fp32":
-                _narrow(model, name, form)
+            if (others := floats or precision) != "fp32":
+                _narrow(model, name, others)
             model.graph.opset_imports[""] = opset(precision, floats)
             weights.take(model)
             save_graph(model, folder / f"{name}.onnx", dict(metadata))
     return layers
 
 
-def opset(precision: Precision, floats: Floats = "fp32") -> int:
-    """Of a precision's graphs; 19 is the first with quantisation of fp16, and changes nothing else here."""
-    return 19 if precision == "int8" and floats == "fp16" else OPSET
+def opset(precision: Precision, floats: Floats | None = None) -> int:
+    """Of a precision's graphs; 19 is the first that quantises fp16, and to fp8; nothing else changes here."""
+    return 19 if precision == "fp8" or (precision == "int8" and floats == "fp16") else OPSET
 
 
 def _narrow(model: ir.Model, name: str, precision: str) -> None:

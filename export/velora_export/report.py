@@ -63,7 +63,8 @@ def write_report(
     parity = measure_parity(measured.model, measured.merged, sessions, clips)
     check_model(parity, precision)
     say("latency of a streaming step")
-    for_gpu = precision == "bf16" or (calibration is not None and calibration.floats == "fp16")
+    has_halves = calibration is not None and calibration.floats == "fp16"
+    for_gpu = precision in ("bf16", "fp8") or has_halves
     latency = None if for_gpu else measure_latency(measured, sessions)
     objections = find_objections(parity, precision, latency, trained=manifest.weights.trained)
     check_objections(objections, force=force)

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from velora_edge.errors import EngineError
 from velora_edge.ort import first_line, load_runtime, open_session, session_options
+from velora_export.quantization import is_fp8
 from velora_export.widen import is_bf16, widen
 
 if TYPE_CHECKING:
@@ -18,10 +19,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_KEEPS_PAIRS = ("session.disable_quant_qdq", "1")
+"""ONNX Runtime makes an int8 product of a pair of any type, and then refuses its own graph for being fp8."""
+
+
 class Sessions:
     """Runs the graphs of one folder; a session is made when a graph is first asked for.
 
-    A bf16 graph is computed in fp32 and rounded after each operator (see `widen`).
+    A bf16 graph is computed in fp32 and rounded after each operator (see `widen`). An fp8 graph's factors are
+    rounded to fp8 and back, and multiplied as floats: what a GPU's products of fp8, summed in fp32, give.
 
     Args:
         folder: where `rgb.onnx` and the others lie, with their weights beside them.
@@ -74,9 +80,11 @@ class Sessions:
         path = self._folder / f"{graph}.onnx"
         options = session_options(self.threads)
         try:
-            if not self.is_rounded(graph):
-                return open_session(path, options)
             model = ir.load(path)
+            if is_fp8(model):
+                options.add_session_config_entry(*_KEEPS_PAIRS)
+            if not is_bf16(model):
+                return open_session(path, options)
             widen(model)
             return open_session(ir.to_proto(model).SerializeToString(), options, weights=self._folder)
         except EngineError as error:

@@ -16,7 +16,7 @@ from velora_edge.gpu.cuda import Cuda
 from velora_edge.gpu.engine import EngineLoader
 from velora_edge.gpu.kinds import RTX
 from velora_edge.gpu.log import Messages
-from velora_edge.gpu.matching import model_digest, network_name, read_engine, why_not_here
+from velora_edge.gpu.matching import model_digest, network_name, read_engine, why_no_fp8, why_not_here
 from velora_edge.gpu.origin import sign, why_not_trusted
 from velora_edge.gpu.plan import is_same_version, plan_header
 from velora_edge.gpu.runner import EngineRunner
@@ -83,6 +83,7 @@ class BundleBuilder:
         log: the builder's log.
 
     Raises:
+        EngineError: if the GPU that is built for does not know the bundle's precision.
         BundleError: if the bundle cannot be written to.
     """
 
@@ -92,6 +93,11 @@ class BundleBuilder:
         self._exit = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
             undo.callback(target.close)
+            reason = why_no_fp8(
+                bundle.manifest.precision, target.gpus, hardware_compatible=options.hardware_compatible
+            )
+            if reason is not None:
+                raise EngineError(reason)
             try:
                 self.log.parent.mkdir(exist_ok=True)
                 self._messages = Messages(undo.enter_context(self.log.open("w")))

@@ -43,6 +43,13 @@ class BuildTarget:
             return str(self.machine)
         return f"{self.kind.title} {self.version} for {', '.join(map(target_label, self.targets))}"
 
+    @property
+    def gpus(self) -> dict[str, str]:
+        """Compute capabilities by the names of the GPUs that are built for."""
+        if self.kind is TENSORRT and self.machine is not None:
+            return {self.machine.gpu: self.machine.compute_capability}
+        return {target_label(capability): capability for capability in self.targets}
+
     def facts(self) -> dict[str, Any]:
         """The manifest's fields that say what an engine was built for."""
         if self.kind is TENSORRT and self.machine is not None:

@@ -91,8 +91,8 @@ def write_config(bundle: Bundle, model: ir.Model, name: str) -> str:
         name: the model's, which is its folder's.
     """
     precision = bundle.manifest.precision
-    # No CPU computes bf16, and fp16 only by way of fp32; an int8 or fp32 model goes where there is something.
-    kind = "KIND_GPU" if precision in ("fp16", "bf16") else "KIND_AUTO"
+    # No CPU computes bf16 or fp8, and fp16 only by way of fp32; an int8 or fp32 model goes anywhere.
+    kind = "KIND_GPU" if precision in ("fp16", "bf16", "fp8") else "KIND_AUTO"
     most = MOST_CLIPS if model.graph.outputs[0].name == LOGITS else MOST_IMAGES
     blocks = [
         f"name: {_text(name)}",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 ABSOLUTE = 1e-4
 """Largest difference of a logit that merging LoRA may make, and an fp32 export."""
 RELATIVE = {"fp16": 2e-2, "bf16": 1e-1}
-"""The same of other precisions, as a share of the largest logit. int8 is judged by the labels it tells."""
+"""The same of other precisions, as a share of the largest logit. int8 and fp8 are judged by their labels."""
 POINTS = 0.5
 """Percentage points of accuracy that an export may lose."""
 
@@ -39,9 +39,10 @@ def check_model(parity: Parity, precision: Precision) -> None:
                 f"clips ({parity.source}), allowed {ABSOLUTE:.0e}; report it with the model"
             )
     if not parity.onnx + parity.streaming < float("inf"):
+        wider = "bf16" if precision in ("fp16", "fp8") else "fp32"
         raise EngineError(
             f"{precision} logits are no numbers on {parity.clips} clips ({parity.source}): values leave "
-            f"the range of {precision}; export with --precision {'bf16' if precision == 'fp16' else 'fp32'}"
+            f"the range of {precision}; export with --precision {wider}"
         )
 
 

@@ -35,8 +35,9 @@ FORMS = {
     "bf16": ("bf16", "fp32"),
     "int8": ("int8", "fp16"),
     "int8 in fp32": ("int8", "fp32"),
+    "fp8": ("fp8", "fp16"),
 }
-"""Precision of the graphs, and what an int8 model's other layers compute in."""
+"""Precision of the graphs, and what an eight-bit model's other layers compute in."""
 
 
 def need_rtx() -> None:

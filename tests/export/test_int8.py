@@ -9,8 +9,9 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from graphs_by_hand import graph
-from velora_export.int8 import TOP, quantise, round_weight, weight_scales
+from velora_export.int8 import INT8, TOP, round_weight, weight_scales
 from velora_export.linear_layers import LayerKey, classifier_nodes, linear_layers
+from velora_export.quantization import quantise
 
 from velora_edge.errors import EngineError
 from velora_edge.ort import open_session, session_options
@@ -84,7 +85,7 @@ def test_a_layer_without_a_name_is_refused() -> None:
 
 def test_two_layers_share_the_scale_of_their_input_and_each_weight_is_int8() -> None:
     model = _model()
-    assert quantise(model, "head", {QUERY: 3.0, KEY: 3.0}) == 2
+    assert quantise(model, "head", {QUERY: 3.0, KEY: 3.0}, INT8) == 2
     ops = [node.op_type for node in model.graph]
     assert (ops.count("QuantizeLinear"), ops.count("DequantizeLinear"), ops.count("MatMul")) == (2, 4, 6)
     types = {name: value.dtype.name for name, value in model.graph.initializers.items() if value.dtype}
@@ -102,7 +103,7 @@ def test_two_layers_share_the_scale_of_their_input_and_each_weight_is_int8() -> 
 def test_the_result_is_that_of_rounded_factors() -> None:
     x = np.random.default_rng(1).normal(0, 1, (1, 2, 32)).astype(np.float32)
     model, exact = _model(), _model()
-    quantise(model, "head", {QUERY: 3.0, KEY: 3.0})
+    quantise(model, "head", {QUERY: 3.0, KEY: 3.0}, INT8)
     step = np.float32(3.0 / TOP)
     rounded = (np.clip(np.rint(x / step), -128, 127) * step).astype(np.float32)
     for name in ("wq", "wk"):
@@ -129,7 +130,7 @@ def test_a_runtime_session_computes_a_layer_with_a_bias_in_int8(tmp_path: Path) 
     draw = np.random.default_rng(3)
     weights = {"wq": draw.normal(0, 0.2, (32, 32)).astype(np.float32), "bias": np.ones(32, np.float32)}
     model = graph(text, NAMES[0], "head/head.attention.query/Add", weights=weights)
-    assert quantise(model, "head", {QUERY: 3.0}) == 1
+    assert quantise(model, "head", {QUERY: 3.0}, INT8) == 1
     assert _products(model, tmp_path) == ["MatMulIntegerToFloat"]
 
 
@@ -144,7 +145,7 @@ def test_a_runtime_session_computes_layers_with_one_input_in_int8(tmp_path: Path
     draw = np.random.default_rng(3)
     weights = {name: draw.normal(0, 0.2, (32, 32)).astype(np.float32) for name in ("wq", "wk")}
     model = graph(text, *NAMES[:2], "head/head.attention/Add", weights=weights)
-    assert quantise(model, "head", {QUERY: 3.0, KEY: 3.0}) == 2
+    assert quantise(model, "head", {QUERY: 3.0, KEY: 3.0}, INT8) == 2
     assert _products(model, tmp_path) == ["MatMulIntegerToFloat"] * 2
 
 
@@ -163,7 +164,7 @@ def test_a_layer_that_was_not_calibrated_is_named() -> None:
     with pytest.raises(
         EngineError, match=r"head graph has a layer that was not calibrated: head\.attention\.key"
     ):
-        quantise(_model(), "head", {QUERY: 1.0})
+        quantise(_model(), "head", {QUERY: 1.0}, INT8)
 
 
 def test_a_weight_s_scale_is_its_largest_value_where_neighbours_leave_room() -> None:
@@ -191,7 +192,7 @@ def test_an_output_without_weights_has_a_scale() -> None:
 
 def test_scales_for_fp16_are_held_by_it_and_never_smaller() -> None:
     model = _model()
-    quantise(model, "head", {QUERY: 3.1, KEY: 3.1}, half_scales=True)
+    quantise(model, "head", {QUERY: 3.1, KEY: 3.1}, INT8, half_scales=True)
     exact = weight_scales(_model().graph.initializers["wq"].const_value.numpy())  # type: ignore[union-attr]
     for name, least in (("x.scale", np.float32(3.1 / TOP)), ("wq.scale", exact)):
         tensor = model.graph.initializers[name].const_value

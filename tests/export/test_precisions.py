@@ -15,7 +15,7 @@ from velora_export.calibrate import calibrate
 from velora_export.clips import random_clips
 from velora_export.observe import observe
 from velora_export.parity import measure_parity
-from velora_export.precisions import convert
+from velora_export.precisions import FORMATS, convert
 from velora_export.sessions import Sessions
 from velora_export.verdict import find_objections
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 CLIPS = random_clips(tiny_config(), count=2, seed=3)
 HALVES: list[Precision] = ["fp16", "bf16"]
-OTHERS = [*HALVES, "int8", "int8-fp16"]
-"""The last: int8 with fp16 between its layers."""
+OTHERS = [*HALVES, "int8", "int8-fp16", "fp8-fp16", "fp8-fp32"]
+"""Those with a dash: what is between the layers of eight bits."""
 FLOAT = onnx.TensorProto.FLOAT
 KINDS = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16, "int8": FLOAT}
-KINDS["int8-fp16"] = KINDS["fp16"]
+KINDS |= {"int8-fp16": KINDS["fp16"], "fp8-fp16": KINDS["fp16"], "fp8-fp32": FLOAT}
 
 
 @pytest.fixture(scope="session")
@@ -44,8 +44,8 @@ def converted(exported: Exported) -> dict[str, Path]:
             if not folder.exists():
                 folder.mkdir()
                 kind, _, floats = precision.partition("-")
-                ranges = calibrate(staged, CLIPS, "percentile").thresholds if kind == "int8" else None
-                given: Any = {"precision": kind, "floats": floats or "fp32"}
+                ranges = calibrate(staged, CLIPS, "percentile").thresholds if kind in FORMATS else None
+                given: Any = {"precision": kind, "floats": floats or None}
                 convert(staged, folder, metadata={}, thresholds=ranges, **given)
     return folders
 
@@ -56,7 +56,7 @@ def test_graphs_are_what_onnx_allows(converted: dict[str, Path], precision: str,
     path = converted[precision] / f"{graph}.onnx"
     onnx.checker.check_model(str(path), full_check=True)
     model = onnx.load(path, load_external_data=False)
-    expected = 19 if precision == "int8-fp16" else 18
+    expected = 19 if precision == "int8-fp16" or precision.startswith("fp8") else 18
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", expected)]
 
 
@@ -97,8 +97,8 @@ def test_all_layers_but_the_classifier_are_narrow(
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("precision", ["int8", "int8-fp16"])
-def test_int8_has_a_pair_around_every_linear_layer_and_nothing_else(
+@pytest.mark.parametrize("precision", ["int8", "int8-fp16", "fp8-fp16", "fp8-fp32"])
+def test_eight_bits_have_a_pair_around_every_linear_layer_and_nothing_else(
     converted: dict[str, Path], graph: str, precision: str
 ) -> None:
     model = onnx.load(converted[precision] / f"{graph}.onnx", load_external_data=False).graph
@@ -136,8 +136,10 @@ def test_half_precisions_stay_near_the_model(
     assert parity.onnx > 1e-5  # it did round
 
 
-@pytest.mark.parametrize("precision", ["int8", "int8-fp16"])
-def test_int8_tells_the_same_labels(exported: Exported, converted: dict[str, Path], precision: str) -> None:
+@pytest.mark.parametrize("precision", ["int8", "int8-fp16", "fp8-fp16", "fp8-fp32"])
+def test_eight_bits_tell_the_same_labels(
+    exported: Exported, converted: dict[str, Path], precision: str
+) -> None:
     sessions = Sessions(converted[precision], threads=2)
     parity = measure_parity(exported.model, exported.model, sessions, CLIPS)
     assert parity.top1_agreement == 1.0

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 need_rtx()
 ALL = ("8.6", "8.9", "12.0")
+FP8 = ("8.9", "12.0")
 SHAPES = {
     "patch 14, LayerScale, registers": {"patch_size": 14, "init_values": 0.1, "reg_tokens": 4},
     "patch 16, no class token": {"patch_size": 16, "class_token": False, "global_pool": "avg"},
@@ -48,11 +49,18 @@ def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_towers_of_any_shape_build_in_every_precision(tiny: Path, form: str) -> None:
     precision, floats = FORMS[form]
     for graph in GRAPHS:
-        _, compiled = compile_graph(tiny / form / f"{graph}.onnx", precision, ALL)
+        targets = FP8 if precision == "fp8" else ALL
+        _, compiled = compile_graph(tiny / form / f"{graph}.onnx", precision, targets)
         assert compiled.fallbacks == ()
-        if precision == "int8" and graph != "clip":
-            assert compiled.products["int8"] >= 4
+        if precision in ("int8", "fp8"):
+            assert compiled.products[precision] >= 4
         assert (compiled.fused > 0) == ("fp32" not in (precision, floats) or precision in ("fp16", "bf16"))
+
+
+def test_fp8_is_refused_for_a_gpu_without(tiny: Path) -> None:
+    words = r"cannot build rgb\.onnx: .*Cannot compile for target\(s\) sm86, .* HW-specific datatypes: fp8"
+    with pytest.raises(EngineError, match=words):
+        compile_graph(tiny / "fp8" / "rgb.onnx", "fp8", ("8.6",))
 
 
 @pytest.mark.parametrize("target", ALL)
@@ -100,6 +108,7 @@ TOWER = {
     "bf16": ({"bf16": 48, "fp32": 1}, 12),
     "int8": ({"int8": 48, "fp16": 1}, 12),
     "int8 in fp32": ({"int8": 48, "fp32": 25}, 0),
+    "fp8": ({"fp8": 48, "fp16": 1}, 12),
 }
 """Products by type, and how many of twelve layers of attention are one kernel: none is in fp32."""
 HEAD = {
@@ -108,9 +117,10 @@ HEAD = {
     "bf16": ({"bf16": 23, "fp32": 1}, 3),
     "int8": ({"int8": 16, "fp16": 4, "fp32": 1}, 3),
     "int8 in fp32": ({"int8": 16, "fp32": 11}, 0),
+    "fp8": ({"fp8": 16, "fp16": 4, "fp32": 1}, 3),
 }
 """The same of the head's four; the classifier is fp32, and the last attention too wide to be one kernel."""
-CLIP_FUSED = {"fp16": 39, "bf16": 39, "int8": 39, "fp32": 0, "int8 in fp32": 0}
+CLIP_FUSED = {"fp16": 39, "bf16": 39, "int8": 39, "fp8": 39, "fp32": 0, "int8 in fp32": 0}
 
 
 @pytest.mark.slow
@@ -119,7 +129,7 @@ CLIP_FUSED = {"fp16": 39, "bf16": 39, "int8": 39, "fp32": 0, "int8 in fp32": 0}
 def test_vit_s_computes_in_the_types_that_were_asked_for(small: Path, form: str) -> None:
     precision, _ = FORMS[form]
     found = {
-        graph: compile_graph(small / form / f"{graph}.onnx", precision, ALL)[1]
+        graph: compile_graph(small / form / f"{graph}.onnx", precision, FP8 if form == "fp8" else ALL)[1]
         for graph in ("rgb", "event", "diff", "head", "clip")
     }
     for graph in ("rgb", "event", "diff"):
@@ -127,8 +137,8 @@ def test_vit_s_computes_in_the_types_that_were_asked_for(small: Path, form: str)
     assert (found["head"].products, found["head"].fused) == HEAD[form]
     assert (found["clip"].fused, found["clip"].attention) == (CLIP_FUSED[form], 40)
     assert {name: compiled.fallbacks for name, compiled in found.items()} == dict.fromkeys(found, ())
-    if precision == "int8":
-        assert found["rgb"].arithmetic["int8"] > 0.9
+    if precision in ("int8", "fp8"):
+        assert found["rgb"].arithmetic[precision] > 0.9
 
 
 def test_the_command_builds_for_a_gpu_that_is_not_here(

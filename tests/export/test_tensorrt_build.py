@@ -24,7 +24,7 @@ from velora_edge.bundle import GRAPHS, open_bundle, read_manifest
 from velora_edge.cli import velora
 from velora_edge.console import run
 from velora_edge.errors import EngineError, InputError
-from velora_edge.gpu.matching import model_digest
+from velora_edge.gpu.matching import model_digest, why_no_fp8
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -339,3 +339,28 @@ def test_without_a_gpu_the_command_says_so_in_one_line(
         "and RTX cards without one\n"
     )
     assert not (bundle.path / "engines").exists()
+
+
+def _as_fp8(bundle: Bundle) -> Bundle:
+    """The same bundle under another precision: what refuses it looks no further."""
+    bundle.manifest = bundle.manifest.model_copy(update={"precision": "fp8"})
+    return bundle
+
+
+def test_a_gpu_without_fp8_is_told_what_to_export_instead(fake: FakeTensorRT, bundle: Bundle) -> None:
+    with pytest.raises(EngineError) as caught:
+        build(_as_fp8(bundle))
+    assert str(caught.value) == (
+        "fp8 needs a GPU of compute capability 8.9 or more (Ada, Hopper, Blackwell), "
+        "and NVIDIA Fake GPU has 8.7; export the model with --precision fp16, or int8 --floats fp16"
+    )
+    assert fake.builds == []
+    assert fake.gpu.leftovers() == []
+
+
+@pytest.mark.parametrize("capability", ["8.9", "9.0", "10.0", "11.0", "12.0"])
+def test_gpus_from_ada_on_take_fp8_but_not_for_all_from_ampere_on(capability: str) -> None:
+    gpus = {"GPU": capability}
+    assert why_no_fp8("fp8", gpus) is None
+    assert why_no_fp8("fp16", gpus, hardware_compatible=True) is None
+    assert "leave out --hardware-compatible" in str(why_no_fp8("fp8", gpus, hardware_compatible=True))

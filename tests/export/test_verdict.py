@@ -73,6 +73,14 @@ def test_half_a_point_of_accuracy_may_be_lost_and_no_more() -> None:
     )
 
 
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_eight_bits_are_held_to_labels_and_not_to_a_share(precision: Precision) -> None:
+    assert tolerance(precision) == 0
+    assert _objections(_parity(onnx=0.5), precision) == ()
+    (objection,) = _objections(_parity(top1_agreement=0.9), precision)
+    assert objection.startswith(f"{precision} tells another label for 10.0 % of 200 clips")
+
+
 def test_gained_accuracy_is_no_objection_even_where_labels_changed() -> None:
     gained = Accuracy(clips=200, torch=0.9, exported=0.91)
     assert _objections(_parity(accuracy=gained, top1_agreement=0.97), "int8") == ()

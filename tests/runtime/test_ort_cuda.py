@@ -227,6 +227,27 @@ def test_a_bf16_bundle_is_not_run_on_a_cpu(tmp_path: Path) -> None:
         registry.open_engine(plain, "onnxruntime", EngineOptions(device="cpu"))
 
 
+@pytest.mark.parametrize(
+    ("backend", "device", "reason"),
+    [
+        ("onnxruntime", "cpu", "no CPU kernels compute fp8; export the model in fp32 or int8"),
+        (
+            "onnxruntime",
+            "cuda",
+            r"it does not multiply fp8; run velora build .*toy\.velora, or export the model in fp16",
+        ),
+        ("onnxruntime-tensorrt", "cuda", r"it does not multiply fp8; run velora build .*toy\.velora"),
+    ],
+)
+def test_an_fp8_bundle_is_for_engines_alone(
+    runtime: FakeRuntime, tmp_path: Path, backend: str, device: Any, reason: str
+) -> None:
+    plain = write_toy_bundle(tmp_path / "toy.velora")
+    plain.manifest = plain.manifest.model_copy(update={"precision": "fp8"})
+    with pytest.raises(EngineError, match=reason):
+        registry.open_engine(plain, backend, EngineOptions(device=device))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
 def test_tensorrt_s_provider_is_told_what_the_graphs_need(
     precision: Any, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,7 @@ import click
 from velora_edge.bundle import GRAPHS, open_bundle
 from velora_edge.errors import InputError
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 
 
 @click.command(

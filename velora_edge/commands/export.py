@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from velora_edge.manifest import Report
     from velora_edge.model.checkpoint import Checkpoint
 
-_PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+_PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 
 
 class _Steps:
@@ -49,12 +49,12 @@ class _Steps:
     type=click.Choice(_PRECISIONS),
     default="fp32",
     show_default=True,
-    help="Of the graphs: fp32 for a CPU, fp16 or bf16 for a GPU, int8 for either.",
+    help="Of the graphs: fp32 for a CPU, fp16 or bf16 for a GPU, int8 for either, fp8 for a GPU from Ada on.",
 )
 @click.option(
     "--clips",
     metavar="PATH",
-    help="Real clips for the report and for int8's ranges: a data set, an .npz file, or synthetic.  "
+    help="Real clips for the report and the ranges of int8 and fp8: a data set, an .npz file, or synthetic.  "
     "[default: synthetic for a model that was trained on it, else noise]",
 )
 @click.option("--kind", default="auto", show_default=True, help="The data set's layout.")
@@ -62,17 +62,16 @@ class _Steps:
 @click.option("--calibrate-on", default=32, show_default=True, metavar="N", help="At most so many clips.")
 @click.option(
     "--ranges",
-    type=click.Choice(["auto", "percentile", "entropy"]),
+    type=click.Choice(["auto", "percentile", "entropy", "max"]),
     default="auto",
     show_default=True,
-    help="How int8's ranges are cut off; auto tries both.",
+    help="Where the ranges of int8 and fp8 end; auto tries two, and takes what is nearer to fp32.",
 )
 @click.option(
     "--floats",
     type=click.Choice(["fp32", "fp16"]),
-    default="fp32",
-    show_default=True,
-    help="What an int8 model's other layers compute in: fp32 for a CPU, fp16 for a GPU.",
+    help="What an int8 or fp8 model's other layers compute in: fp32 for a CPU, fp16 for a GPU.  "
+    "[default: fp32 for int8, fp16 for fp8]",
 )
 @click.option("--force", is_flag=True, help="Keep an export that is slower or less accurate than fp32.")
 @click.option(
@@ -146,9 +145,9 @@ def _target(
     data = description.run.get("data", {})
     if clips is None and data.get("name") == "synthetic":
         clips = "synthetic"
-    if clips is None and precision == "int8":
+    if clips is None and precision in ("int8", "fp8"):
         raise InputError(
-            "int8 takes its ranges from real clips",
+            f"{precision} takes its ranges from real clips",
             place="--clips",
             remedy="name a data set, such as the one that the model was trained on",
         )

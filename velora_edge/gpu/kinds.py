@@ -90,4 +90,9 @@ def default_targets(precision: str) -> tuple[str, ...]:
     """The GPUs that an engine is built for where none was named: those that have the precision."""
     if precision != "fp8":
         return RTX_DEFAULT
-    return tuple(c for c in RTX_DEFAULT if tuple(int(part) for part in c.split(".")) >= FP8_FROM)
+    return tuple(capability for capability in RTX_DEFAULT if version_of(capability) >= FP8_FROM)
+
+
+def version_of(compute_capability: str) -> tuple[int, ...]:
+    """A compute capability as numbers, to be compared: "12.0" is (12, 0)."""
+    return tuple(int(part) for part in compute_capability.split("."))

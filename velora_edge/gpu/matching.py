@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from velora_edge.errors import EngineError, MissingExtraError
 from velora_edge.gpu.cuda import Cuda, Device, why_no_cuda
-from velora_edge.gpu.kinds import KINDS, TENSORRT, why_not_rtx
+from velora_edge.gpu.kinds import FP8_FROM, KINDS, TENSORRT, version_of, why_not_rtx
 from velora_edge.gpu.origin import why_not_trusted
 from velora_edge.gpu.plan import is_same_version, plan_header, runs_version
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from velora_edge.bundle import Bundle, EngineFile, Manifest
@@ -131,6 +131,30 @@ def why_not_here(entry: EngineFile, manifest: Manifest, machine: Machine) -> str
     return None
 
 
+def why_no_fp8(precision: str, gpus: Mapping[str, str], *, hardware_compatible: bool = False) -> str | None:
+    """Why an engine of this precision cannot be built for these GPUs, for people; None if it can.
+
+    Args:
+        precision: of the graphs.
+        gpus: compute capabilities by name of the GPU.
+        hardware_compatible: it is to run on other GPUs from Ampere on too.
+    """
+    instead = "export the model with --precision fp16, or int8 --floats fp16"
+    if precision != "fp8":
+        return None
+    for name, capability in gpus.items():
+        if version_of(capability) < FP8_FROM:
+            since = ".".join(map(str, FP8_FROM))
+            return (
+                f"fp8 needs a GPU of compute capability {since} or more (Ada, Hopper, Blackwell), "
+                f"and {name} has {capability}; {instead}"
+            )
+    if hardware_compatible:
+        problem = "fp8 engines cannot run on all GPUs from Ampere on"
+        return f"{problem}; leave out --hardware-compatible, or {instead}"
+    return None
+
+
 def _mismatch(entry: EngineFile, machine: Machine) -> str:
     return f"built for {describe_target(entry)}; this machine has {machine}"
 
@@ -143,7 +167,7 @@ def describe_target(entry: EngineFile) -> str:
 
 
 def _is_ampere(compute_capability: str) -> bool:
-    return tuple(int(part) for part in compute_capability.split(".")) >= (8, 0)
+    return version_of(compute_capability) >= (8, 0)
 
 
 def choose_engines(

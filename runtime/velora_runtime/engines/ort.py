@@ -23,8 +23,8 @@ def why_not(bundle: Bundle, options: EngineOptions) -> str | None:
         return "onnxruntime is not installed (pip install 'velora-edge[cpu]')"
     if options.device == "cuda":
         return "this backend computes on the CPU only (--device cpu)"
-    if bundle.manifest.precision == "bf16":
-        return "no CPU kernels compute bf16; export the model in fp32 or int8"
+    if (precision := bundle.manifest.precision) in ("bf16", "fp8"):
+        return f"no CPU kernels compute {precision}; export the model in fp32 or int8"
     return None
 
 
