@@ -1,9 +1,10 @@
 """A graph of fp32 made one of fp16 or bf16, by types that the graph itself states: engines choose nothing.
 
 What stays fp32, because it sums many values or because nothing is gained: the pixels up to the first layer,
-the means over a clip and over tokens, and the classifier. A value is rounded where a layer with weights
-takes it in; between layers everything keeps the type that it comes in. LayerNormalization stays one node,
-which computes mean and variance in fp32 (its `stash_type`) whatever comes in.
+the means over a clip and over tokens, the classifier, and what comes out of an int8 product whose outputs
+have a scale each. A value is rounded where a layer with weights takes it in; between layers everything keeps
+the type that it comes in. LayerNormalization stays one node, which computes mean and variance in fp32 (its
+`stash_type`) whatever comes in.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ class _Narrowing:
             if node.op_type != "Cast":  # a Cast says itself what it gives: pixels and flags become fp32
                 for value in filter(self._is_real, node.outputs):
                     value.dtype = wanted
+            if _has_scale_per_output(node):
+                self._round_product(node.outputs[0])
         (last,) = self._graph.outputs
         if last.dtype != output:
             self._graph.outputs[0] = self._renamed(last, output)
@@ -85,6 +88,11 @@ class _Narrowing:
 
     def _type_of(self, node: ir.Node) -> ir.DataType:
         if node in self._wide or node.op_type in SUMS or (self._half, node.op_type) == NO_SUCH_KERNEL:
+            return FLOAT
+        products = (
+            [user for user, _ in node.outputs[0].uses()] if node.op_type == "DequantizeLinear" else [node]
+        )
+        if any(map(_has_scale_per_output, products)):
             return FLOAT
         flowing = [v for v in node.inputs if v is not None and self._is_real(v) and not self._is_weight(v)]
         is_wide = node.op_type not in LAYERS and any(value.dtype == FLOAT for value in flowing)
@@ -105,6 +113,13 @@ class _Narrowing:
         array = weight.const_value.numpy().astype(self._half.numpy())
         return add_weight(self._graph, f"{weight.name}.{self._half.name.lower()}", ir.tensor(array))
 
+    def _round_product(self, value: ir.Value) -> None:
+        """Give the users of an fp32 product the value in 16 bits."""
+        users = list(value.uses())
+        rounded = self._as(value, self._half)
+        for user, index in users:
+            user.replace_input_with(index, rounded)
+
     def _cast(self, value: ir.Value, wanted: ir.DataType, name: str) -> ir.Value:
         cast = ir.node("Cast", [value], {"to": int(wanted)}, name=f"{name}.cast")
         made = cast.outputs[0]
@@ -121,6 +136,18 @@ class _Narrowing:
         name = str(value.name)
         value.name = f"{name}.{self._half.name.lower()}"
         return self._cast(value, output, name)
+
+
+def _has_scale_per_output(node: ir.Node) -> bool:
+    """Whether a node is a quantised product whose outputs have a scale each.
+
+    TensorRT multiplies such a product by its scales in the kernel behind it: the sums that lie between are in
+    units of the scales, tens of thousands and more, where fp16 ends (docs/decisions/0036).
+    """
+    if node.op_type != "MatMul" or node.inputs[1] is None:
+        return False
+    weight = node.inputs[1].producer()
+    return weight is not None and weight.op_type == "DequantizeLinear" and "axis" in weight.attributes
 
 
 def add_weight(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:

@@ -56,7 +56,7 @@ def convert(
     Returns:
         How many linear layers of the streaming graphs compute in eight bits.
     """
-    layers, floats = 0, floats or FLOATS.get(precision)
+    layers, floats = 0, (floats or FLOATS.get(precision)) if precision in FORMATS else None
     with SharedWeights(folder) as weights:
         for name in graphs:
             model = ir.load(staged / f"{name}.onnx")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from velora_export.tensorrt_layers import CompiledLayer
+
     from velora_edge.manifest import CompiledLayers
     from velora_edge.model.velora import VELoRA
 
@@ -70,16 +72,25 @@ def write_graphs(model: VELoRA, folder: Path, forms: Sequence[str] = tuple(FORMS
     return folder
 
 
-def compile_graph(path: Path, precision: str, targets: Sequence[str]) -> tuple[bytes, CompiledLayers]:
-    """The engine of a graph by the real compiler, for GPUs that are not here, and what its layers compute in.
+def compile_layers(path: Path, precision: str, targets: Sequence[str]) -> tuple[bytes, list[CompiledLayer]]:
+    """The engine of a graph by the real compiler, for GPUs that are not here, and its layers.
 
     Raises:
-        EngineError: if the compiler refuses the graph, or makes of it what was not asked for.
+        EngineError: if the compiler refuses the graph.
     """
     messages = Messages()
     builder = PlanBuilder(BuildOptions(), messages, kind=RTX, targets=targets)
     plan = builder.build(path, path.stem, precision, BuildProgress())
-    layers = parse_builder_list(messages.take_layers())
+    return plan, parse_builder_list(messages.take_layers())
+
+
+def compile_graph(path: Path, precision: str, targets: Sequence[str]) -> tuple[bytes, CompiledLayers]:
+    """The same, and what the layers compute in.
+
+    Raises:
+        EngineError: if the compiler refuses the graph, or makes of it what was not asked for.
+    """
+    plan, layers = compile_layers(path, precision, targets)
     compiled = judge_layers(layers, read_stated_types(path))
     check_layers(path.stem, compiled)
     return plan, compiled

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from networks import tiny_model
-from rtx_graphs import FORMS, compile_graph, need_rtx, write_graphs
+from rtx_graphs import FORMS, compile_graph, compile_layers, need_rtx, write_graphs
 from velora_export.tensorrt_layers import CompiledLayer, LayerTensor, parse_inspector
 from velora_export.tensorrt_precision import StatedTypes, check_layers, judge_layers
 
@@ -55,6 +55,14 @@ def test_towers_of_any_shape_build_in_every_precision(tiny: Path, form: str) -> 
         if precision in ("int8", "fp8"):
             assert compiled.products[precision] >= 4
         assert (compiled.fused > 0) == ("fp32" not in (precision, floats) or precision in ("fp16", "bf16"))
+
+
+def test_sums_of_int8_products_are_not_written_in_fp16_before_they_are_scaled(tiny: Path) -> None:
+    """Each output has a scale of its own, which the next kernel multiplies by: fp16 ends at 65504."""
+    _, layers = compile_layers(tiny / "int8" / "rgb.onnx", "int8", ("8.9",))
+    products = [layer for layer in layers if layer.is_product and layer.dtype == "int8"]
+    assert len(products) == 4
+    assert {tensor.dtype for layer in products for tensor in layer.outputs} == {"fp32"}
 
 
 def test_fp8_is_refused_for_a_gpu_without(tiny: Path) -> None:
