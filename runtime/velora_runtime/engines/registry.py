@@ -22,6 +22,7 @@ BACKENDS = {
         "onnxruntime with CUDA": "velora_runtime.engines.ort_cuda",
         "onnxruntime": "velora_runtime.engines.ort",
     },
+    "openvino": {"openvino": "velora_runtime.engines.openvino"},
     "onnxruntime-tensorrt": {"onnxruntime with TensorRT": "velora_runtime.engines.ort_tensorrt"},
 }
 """Modules by what they are for people, by the name that the user gives."""

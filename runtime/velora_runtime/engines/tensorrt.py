@@ -42,8 +42,8 @@ LOG = logging.getLogger("velora.tensorrt")
 
 def why_not(bundle: Bundle, options: EngineOptions) -> str | None:
     """Why the bundle cannot run on TensorRT here as asked, or None. Loads no engine."""
-    if options.device == "cpu":
-        return "this backend computes on a GPU only (--device cuda)"
+    if options.device not in ("auto", "cuda"):
+        return "this backend computes on an NVIDIA GPU only (--device cuda)"
     reason = why_no_tensorrt()
     if reason is not None:
         return reason
