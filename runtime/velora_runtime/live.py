@@ -128,8 +128,8 @@ class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
     type=click.Choice(["auto", "cpu", "cuda", "gpu", "npu"]),
     default="auto",
     show_default=True,
-    help="Where the model runs: cuda is an NVIDIA GPU; gpu and npu are Intel's, by openvino. One that is asked for "
-    "is never replaced by another.",
+    help="Where the model runs: cuda is an NVIDIA GPU; gpu and npu are Intel's, by openvino. "
+    "One that is asked for is never replaced by another.",
 )
 @click.option(
     "--threads", type=click.IntRange(0), default=0, metavar="N", help="For a model on the CPU; 0: all cores."

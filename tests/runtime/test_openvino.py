@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from velora_edge.bundle import Bundle
 
 pytest.importorskip("openvino", reason="needs the extra openvino")
-from velora_runtime.engines.openvino import OpenVinoEngine, why_not  # noqa: E402
+from velora_runtime.engines.openvino import OpenVinoEngine, why_not
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +115,8 @@ def test_warm_up_leaves_the_rings_empty(bundle: Bundle) -> None:
 def test_close_lets_go_of_graphs_and_requests(bundle: Bundle) -> None:
     engine = OpenVinoEngine(bundle, EngineOptions(threads=1))
     engine.close()
-    assert not (engine.graphs or engine._runners or engine._heads or engine._slots)
+    held = (engine.graphs, engine._runners, engine._heads, engine._slots)
+    assert [len(one) for one in held] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -127,9 +128,7 @@ def test_threads_are_those_that_were_asked_for(bundle: Bundle, threads: int) -> 
 
 def test_fp32_computes_in_fp32_whatever_the_processor_has(bundle: Bundle) -> None:
     engine = OpenVinoEngine(bundle, EngineOptions())
-    hints = {
-        g.model.get_property("INFERENCE_PRECISION_HINT").get_type_name() for g in engine.graphs.values()
-    }
+    hints = {g.model.get_property("INFERENCE_PRECISION_HINT").get_type_name() for g in engine.graphs.values()}
     assert hints == {"f32"}
 
 

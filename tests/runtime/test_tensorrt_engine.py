@@ -178,7 +178,11 @@ def test_auto_says_why_tensorrt_was_passed_over(fake: FakeTensorRT, tmp_path: Pa
     bundle = write_toy_bundle(tmp_path / "toy.velora")
     choice = open_engine(bundle, "auto", EngineOptions())
     assert choice.engine.name == "onnxruntime on the CPU"
-    assert [line.partition(":")[0] for line in choice.passed_over] == ["tensorrt", "onnxruntime with CUDA"]
+    assert [line.partition(":")[0] for line in choice.passed_over] == [
+        "tensorrt",
+        "onnxruntime with CUDA",
+        "openvino",
+    ]
     assert choice.passed_over[0] == (
         "tensorrt: no TensorRT engine for rgb, event, diff, head: none was built for TensorRT 10.3.0 "
         f"on NVIDIA Fake GPU (compute capability 8.7); run velora build {bundle.path}"

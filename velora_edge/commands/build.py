@@ -18,6 +18,21 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 )
 @click.argument("model", metavar="BUNDLE")
 @click.option(
+    "--for",
+    "target",
+    type=click.Choice(["tensorrt", "cpu"]),
+    default="tensorrt",
+    show_default=True,
+    help="cpu: builds nothing; measures whether onnxruntime or openvino is faster, for --backend auto.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="With --for cpu: as velora-live has them.",
+)
+@click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     help="What the bundle must be; TensorRT takes the types that the graphs have.  [default: the bundle's]",
@@ -43,6 +58,8 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 @click.option("--force", is_flag=True, help="Build again; keep an engine that is not close to ONNX Runtime.")
 def command(
     model: str,
+    target: str,
+    threads: int,
     precision: str | None,
     low_memory: bool,
     version_compatible: bool,
@@ -57,6 +74,9 @@ def command(
     One engine for each tower, the head and the clip. Each is compared with ONNX Runtime on the same clips;
     the figures, the engine's hash and its origin go into the manifest. What is already there is kept.
     """
+    if target == "cpu":
+        _measure_on_the_cpu(model, threads)
+        return
     from velora_export.tensorrt_builder import MEGABYTE, BuildOptions
     from velora_export.tensorrt_engines import BundleBuilder
     from velora_export.tensorrt_parity import noise_clips, read_clips
@@ -84,3 +104,12 @@ def command(
             progress.say(built.describe())
     click.echo(f"{len(graphs)} engines in {bundle.path / 'engines'}")
     click.echo(f"next: velora-live {bundle.path} --backend tensorrt --events SOURCE --rgb SOURCE")
+
+
+def _measure_on_the_cpu(model: str, threads: int) -> None:
+    from velora_runtime.engines.base import EngineOptions
+    from velora_runtime.engines.cpu_timing import measure, write_timing
+
+    timing = measure(open_bundle(model), EngineOptions("cpu", threads))
+    path = write_timing(timing)
+    click.echo(f"{timing.describe()}; --backend auto takes {timing.best} ({path})")

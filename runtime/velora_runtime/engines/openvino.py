@@ -1,4 +1,4 @@
-"""OpenVINO on processors, Intel graphics and NPUs: graphs write their tokens straight into the rings' memory."""
+"""OpenVINO on CPUs, Intel graphics and NPUs: graphs write their tokens straight into the rings' memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def why_not(bundle: Bundle, options: EngineOptions) -> str | None:
     device, core = DEVICES[options.device], load_openvino().Core()
     found = core.available_devices
     if device not in {name.partition(".")[0] for name in found}:
-        return f"openvino finds no {device} here, only {', '.join(found) or 'nothing'}; is its driver installed?"
+        return (
+            f"openvino finds no {device} here, only {', '.join(found) or 'nothing'}; is its driver installed?"
+        )
     return why_not_precise(
         bundle.manifest, TITLES[device], core.get_property(device, "OPTIMIZATION_CAPABILITIES")
     )
@@ -104,7 +106,7 @@ class OpenVinoEngine(FedEngine):
     def close(self) -> None:
         """Let go of requests and compiled graphs, in that order."""
         for held in (self._slots, self._heads, self._runners, self.graphs):
-            held.clear()  # type: ignore[attr-defined]
+            held.clear()
 
     def _bind_head(self, phase: int) -> Request:
         """A request on one phase's rings, bound once: they lie in the same memory for ever."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from velora_edge.bundle import file_sha256
 from velora_edge.errors import BundleError, EngineError, MissingExtraError
 from velora_edge.ort import first_line
 from velora_runtime.engines.ort_graphs import INPUTS
@@ -92,7 +93,9 @@ class Compiled:
         hint = HINTS[floats_of(bundle.manifest)]
         cache = BlobCache.for_bundle(bundle)
         try:
-            self.model = core.compile_model(graph, device, _settings(device, hint, options, cache))
+            self.model = core.compile_model(
+                graph, device, settings(device, hint, options.threads, cache.folder)
+            )
         except Exception as error:  # whatever a plugin raises
             raise EngineError(
                 f"openvino cannot compile {name}.onnx for {device}: {first_line(error)}"
@@ -154,8 +157,8 @@ def share(array: NDArray[Any]) -> Any:
 class BlobCache:
     """OpenVINO's cache of one bundle's compiled graphs, with a digest of each file.
 
-    OpenVINO recognises a file that is cut short, but not one whose weights were spoilt: it would compute other
-    numbers. A file without its digest, or with another one, is therefore removed before OpenVINO looks.
+    OpenVINO recognises a file that is cut short, but not one whose weights were spoilt: it would compute
+    other numbers. A file without its digest, or with another one, is therefore removed before OpenVINO looks.
 
     Attributes:
         folder: where OpenVINO is to keep them; None: nothing can be kept.
@@ -188,14 +191,14 @@ class BlobCache:
             for blob in self.folder.glob("*.blob"):
                 digest = blob.with_suffix(self.DIGESTS)
                 if not digest.exists():
-                    digest.write_text(_sha256(blob))
+                    digest.write_text(file_sha256(blob))
         except OSError as error:
             LOG.warning("compiled graphs are not kept in %s: %s", self.folder, error.strerror)
 
     def _remove_spoilt(self, folder: Path) -> None:
         for blob in folder.glob("*.blob"):
             digest = blob.with_suffix(self.DIGESTS)
-            if not digest.exists() or digest.read_text() != _sha256(blob):
+            if not digest.exists() or digest.read_text() != file_sha256(blob):
                 LOG.warning("%s is spoilt and is made again", blob)
                 digest.unlink(missing_ok=True)
                 blob.unlink(missing_ok=True)
@@ -205,12 +208,6 @@ def bundle_digest(bundle: Bundle) -> str:
     """One digest of all files that a bundle's manifest names."""
     lines = (f"{name} {digest}\n" for name, digest in sorted(bundle.manifest.files.items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    from velora_edge.bundle import file_sha256
-
-    return file_sha256(path)
 
 
 def _read(core: Any, bundle: Bundle, name: str) -> Any:
@@ -237,15 +234,21 @@ def _read(core: Any, bundle: Bundle, name: str) -> Any:
     return graph
 
 
-def _settings(device: str, hint: str, options: EngineOptions, cache: BlobCache) -> dict[str, Any]:
+def settings(device: str, hint: str, threads: int, cache: Path | None = None) -> dict[str, Any]:
     """OpenVINO's properties: one stream, short latencies, threads that the system may move.
 
     Pinned threads would wait for a core that decoding has while another is free.
+
+    Args:
+        device: OpenVINO's name of it.
+        hint: what floats are computed in, see `HINTS`.
+        threads: for the arithmetic on the CPU; 0: all cores.
+        cache: folder of compiled graphs; None: nothing is kept.
     """
-    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
+    chosen: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
     if device == "CPU":
-        settings |= {"NUM_STREAMS": "1", "ENABLE_CPU_PINNING": False}
-        settings |= {"INFERENCE_NUM_THREADS": options.threads} if options.threads else {}
-    if cache.folder is not None:
-        settings["CACHE_DIR"] = str(cache.folder)
-    return settings
+        chosen |= {"NUM_STREAMS": "1", "ENABLE_CPU_PINNING": False}
+        chosen |= {"INFERENCE_NUM_THREADS": threads} if threads else {}
+    if cache is not None:
+        chosen["CACHE_DIR"] = str(cache)
+    return chosen
