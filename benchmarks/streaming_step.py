@@ -11,6 +11,7 @@ One network with random weights and the published fusion (`compat="reference"`),
 3. merge: the same with LoRA merged into the weights.
 4. graphs: the same weights as ONNX graphs in ONNX Runtime, fp32.
 5. int8: the same with linear layers in int8.
+6. OpenVINO: the graphs in fp32, in bf16 where the processor has it, and in int8.
 
 All have the same threads and take turns, so that they see the same machine. Logits of 1 to 4 are compared. A
 first run exports the graphs (ViT-B: minutes, 5 GB of memory); `--graphs DIR` keeps them for the next.
@@ -39,6 +40,7 @@ from velora_export.plain import simplify
 from velora_export.precisions import STREAMING, convert, folder_bytes
 from velora_export.streaming import clip_runs, head_inputs
 from velora_export.weights import SharedWeights, save_graph
+from velora_runtime.engines.openvino_graphs import settings
 
 from velora_edge.datatypes import MODALITIES
 from velora_edge.doctor.host import system
@@ -72,7 +74,7 @@ def export_graphs(model: VELoRA, folder: Path, clips: Clips) -> None:
     merged = merge(model)
     simplify(merged)
     graphs = make_graphs(merged)
-    for precision in ("fp32", "int8"):
+    for precision in ("fp32", "bf16", "int8"):
         (folder / precision).mkdir(parents=True)
     with SharedWeights(folder / "fp32") as weights:
         for name in STREAMING:
@@ -83,6 +85,7 @@ def export_graphs(model: VELoRA, folder: Path, clips: Clips) -> None:
     print("calibrate", flush=True)
     ranges = calibrate(folder / "fp32", clips, "percentile")
     convert(folder / "fp32", folder / "int8", "int8", {}, thresholds=ranges.thresholds, graphs=STREAMING)
+    convert(folder / "fp32", folder / "bf16", "bf16", {}, graphs=STREAMING)
 
 
 class InTorch:
@@ -131,7 +134,7 @@ class InGraphs:
     """Decisions by ONNX graphs, batch 1."""
 
     def __init__(self, folder: Path, threads: int, clips: Clips) -> None:
-        self._sessions = {name: open_graph(folder / f"{name}.onnx", threads) for name in STREAMING}
+        self._sessions = {name: self._open(folder / f"{name}.onnx", threads) for name in STREAMING}
         self._flags = clips.flags()
         self._tokens: dict[str, list[np.ndarray]] = {name: [] for name in MODALITIES}
         self._last: dict[str, Any] = {}
@@ -140,6 +143,9 @@ class InGraphs:
             self._last[name] = images
         self._rings = head_inputs(self._tokens, self._flags)
         self.parts_ms: dict[str, list[float]] = {name: [] for name in STREAMING}
+
+    def _open(self, path: Path, threads: int) -> Any:
+        return open_graph(path, threads)
 
     def _run(self, name: str, inputs: Any) -> np.ndarray:
         return np.asarray(self._sessions[name].run(None, inputs)[0])
@@ -156,6 +162,33 @@ class InGraphs:
         output = self._run(name, inputs)
         self.parts_ms[name].append((time.perf_counter() - start) * 1e3)
         return output
+
+
+class InOpenVino(InGraphs):
+    """The same by OpenVINO, with the runtime's settings; `hint` is the precision of floats."""
+
+    def __init__(self, folder: Path, threads: int, clips: Clips, hint: str) -> None:
+        self._hint = hint
+        super().__init__(folder, threads, clips)
+
+    def _open(self, path: Path, threads: int) -> Any:
+        import openvino
+
+        core = openvino.Core()
+        graph = core.read_model(path)
+        graph.reshape({entry.any_name: [1, *list(entry.partial_shape)[1:]] for entry in graph.inputs})
+        return core.compile_model(graph, "CPU", settings("CPU", self._hint, threads)).create_infer_request()
+
+    def _run(self, name: str, inputs: Any) -> np.ndarray:
+        request = self._sessions[name]
+        request.infer(inputs, share_inputs=True)
+        return np.array(request.get_output_tensor().data)
+
+
+def has_bf16() -> bool:
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def measure(ways: dict[str, tuple[Callable[[], np.ndarray], int]], rounds: int) -> dict[str, list[float]]:
@@ -197,6 +230,7 @@ def show(rows: list[dict[str, Any]]) -> str:
 
 def facts(name: str, threads: int, folder: Path) -> dict[str, Any]:
     import onnxruntime
+    import openvino
 
     host = system()
     return {
@@ -205,9 +239,10 @@ def facts(name: str, threads: int, folder: Path) -> dict[str, Any]:
         "threads": threads,
         "torch": torch.__version__,
         "onnxruntime": onnxruntime.__version__,
+        "openvino": openvino.__version__,
         "wait_policy": os.environ["OMP_WAIT_POLICY"],
         "load_before": os.getloadavg()[0],
-        "graph_mb": {p: round(folder_bytes(folder / p) / 1e6, 1) for p in ("fp32", "int8")},
+        "graph_mb": {p: round(folder_bytes(folder / p) / 1e6, 1) for p in ("fp32", "bf16", "int8")},
     }
 
 
@@ -220,12 +255,15 @@ def run(name: str, folder: Path, threads: int, rounds: int) -> dict[str, Any]:
         export_graphs(model, folder, clips)
     apart, merged = InTorch(model, clips), InTorch(merge(model), clips)
     fp32, int8 = (InGraphs(folder / precision, threads, clips) for precision in ("fp32", "int8"))
+    hints = {"fp32": "f32", "int8": "f32", **({"bf16": "bf16"} if has_bf16() else {})}
+    by_openvino = {p: InOpenVino(folder / p, threads, clips, hint) for p, hint in hints.items()}
     logits = {"published": apart.whole(), "merged": merged.whole()}
     logits |= {"cache": apart.step(), "graphs": fp32.step(), "int8": int8.step()}
+    logits |= {f"openvino {p}": graphs.step() for p, graphs in by_openvino.items()}
     away = {key: float(np.abs(value - logits["published"]).max()) for key, value in logits.items()}
-    if max(away[key] for key in ("merged", "cache", "graphs")) > 1e-4:
+    if max(away[key] for key in ("merged", "cache", "graphs", "openvino fp32")) > 1e-4:
         raise SystemExit(f"these do not compute the same: {away}")
-    for graphs in (fp32, int8):
+    for graphs in (fp32, int8, *by_openvino.values()):
         graphs.parts_ms = {part: [] for part in STREAMING}
     about = facts(name, threads, folder)
     times = measure(
@@ -235,12 +273,17 @@ def run(name: str, folder: Path, threads: int, rounds: int) -> dict[str, Any]:
             "+ merge (torch)": (merged.step, 2),
             "+ graphs, fp32 (ONNX Runtime)": (fp32.step, 4),
             "+ int8 (ONNX Runtime)": (int8.step, 4),
+            **{f"{p} (OpenVINO)": (graphs.step, 4) for p, graphs in by_openvino.items()},
         },
         rounds,
     )
     parts = {
         precision: {part: round(float(np.median(taken)), 1) for part, taken in graphs.parts_ms.items()}
-        for precision, graphs in (("fp32", fp32), ("int8", int8))
+        for precision, graphs in (
+            ("fp32", fp32),
+            ("int8", int8),
+            *((f"openvino {p}", graphs) for p, graphs in by_openvino.items()),
+        )
     }
     away = {key: float(f"{value:.2g}") for key, value in away.items()}
     return {**about, "logits_away": away, "rows": table(times), "parts_ms": parts, "times_ms": times}
@@ -252,7 +295,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default=VIT_B, help="timm's name of a ViT")
     parser.add_argument("--graphs", type=Path, help="keep the exported graphs in this folder")
-    parser.add_argument("--threads", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     given = parser.parse_args()

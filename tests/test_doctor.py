@@ -327,3 +327,11 @@ def test_the_command_gives_json_for_every_probe_and_never_fails(
     )
     failed = [name for name, probe in said["probes"].items() if probe["problem"] is not None]
     assert failed == ["engines"]
+
+
+def test_openvino_tells_its_devices_and_what_they_compute_in() -> None:
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    facts = run_probe("openvino", "", 60).facts
+    cpu = next(device for device in facts["devices"] if device["device"] == "CPU")
+    assert facts["version"].startswith("20")
+    assert {"FP32", "INT8"} <= set(cpu["capabilities"])

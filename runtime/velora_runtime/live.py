@@ -117,14 +117,19 @@ class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
     help="Size of the event sensor, where the file does not tell.",
 )
 @click.option(
-    "--backend", default="auto", show_default=True, metavar="NAME", help="auto, tensorrt or onnxruntime."
+    "--backend",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="auto, tensorrt, onnxruntime or openvino.",
 )
 @click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
+    type=click.Choice(["auto", "cpu", "cuda", "gpu", "npu"]),
     default="auto",
     show_default=True,
-    help="Where the model runs; one that is asked for is never replaced by another.",
+    help="Where the model runs: cuda is an NVIDIA GPU; gpu and npu are Intel's, by openvino. "
+    "One that is asked for is never replaced by another.",
 )
 @click.option(
     "--threads", type=click.IntRange(0), default=0, metavar="N", help="For a model on the CPU; 0: all cores."

@@ -18,8 +18,10 @@ from velora_export.parity import measure_parity
 from velora_export.precisions import FORMATS, convert
 from velora_export.sessions import Sessions
 from velora_export.verdict import find_objections
+from velora_runtime.engines.base import EngineOptions
+from velora_runtime.engines.openvino_graphs import Compiled, share
 
-from velora_edge.bundle import GRAPHS, Precision
+from velora_edge.bundle import GRAPHS, Bundle, Precision
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -184,3 +186,50 @@ def test_tokens_of_fp16_are_taken_and_given_as_such(converted: dict[str, Path]) 
     session = Sessions(converted["fp16"], threads=2).session("rgb")
     (tokens,) = session.run(None, {"image": CLIPS.rgb[0, :1]})
     assert (tokens.dtype, tokens.shape) == (np.float16, (1, 17, 48))
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind", "capability"), [("int8", "i8", "INT8"), ("bf16", "bf16", "BF16")]
+)
+def test_openvino_computes_the_layers_in_the_bundles_precision(
+    exported: Exported,
+    converted: dict[str, Path],
+    precision: Precision,
+    kind: str,
+    capability: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    openvino = pytest.importorskip("openvino", reason="needs the extra openvino")
+    core = openvino.Core()
+    if capability not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip(f"needs a processor with {precision}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    manifest = exported.bundle.manifest.model_copy(update={"precision": precision, "report": None})
+    graph = Compiled(core, Bundle(converted[precision], manifest), "rgb", "CPU", EngineOptions())
+    infos = [op.get_rt_info() for op in graph.model.get_runtime_model().get_ops()]
+    layers = [
+        i["runtimePrecision"].astype(str) for i in infos if i["layerType"].astype(str) == "FullyConnected"
+    ]
+    assert len(layers) > 3
+    assert {"i8" if layer == "u8" else layer for layer in layers} == {kind}
+
+
+def test_openvinos_int8_tokens_are_as_near_as_onnxruntimes(
+    exported: Exported, converted: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same rounded factors: sums differ in the last bits, which may round an activation up, not down."""
+    openvino = pytest.importorskip("openvino", reason="needs the extra openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    manifest = exported.bundle.manifest.model_copy(update={"precision": "int8", "report": None})
+    bundle = Bundle(converted["int8"], manifest)
+    image = np.random.default_rng(3).integers(0, 256, (*manifest.image_size, 3), np.uint8)
+    tokens = np.zeros((manifest.tokens, manifest.token_size), np.float32)
+    request = Compiled(openvino.Core(), bundle, "rgb", "CPU", EngineOptions()).request()
+    request.feed("image", image)
+    request.run(share(tokens))
+    fp32 = exported.sessions.session("rgb").run(None, {"image": image[None]})[0][0]
+    int8 = Sessions(converted["int8"], threads=2).session("rgb").run(None, {"image": image[None]})[0][0]
+    away = float(np.sqrt(np.mean((int8 - fp32) ** 2)))
+    assert away > 0
+    assert float(np.sqrt(np.mean((tokens - int8) ** 2))) < away

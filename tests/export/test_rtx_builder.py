@@ -185,7 +185,7 @@ def test_the_command_builds_for_a_gpu_that_is_not_here(
         ("rtx:sm90", "sm90 (H100, H200)"),
         ("rtx:4090", "--for rtx: expected GPUs such as sm89, got '4090'"),
         ("rtx:ada", "expected GPUs such as sm89, got 'ada'"),
-        ("orin", "expected this-gpu, rtx or rtx:SM,..., got 'orin'"),
+        ("orin", "expected this-gpu, rtx, rtx:SM,... or cpu, got 'orin'"),
     ],
 )
 def test_a_target_that_there_is_not_is_bad_usage(

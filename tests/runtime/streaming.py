@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from velora_runtime.engines.base import EngineOptions
-from velora_runtime.engines.ort import OnnxRuntimeEngine
+from velora_runtime.engines.registry import open_engine
 from velora_runtime.packer import Packed
 from velora_runtime.recogniser import Recogniser
 
@@ -32,7 +32,12 @@ def make_pair(seq: int, rgb: np.ndarray | None, event: np.ndarray | None) -> Pac
 
 
 def stream_and_clips(
-    bundle: Bundle, rgb: np.ndarray, event: np.ndarray, kinds: str, every: int = 1
+    bundle: Bundle,
+    rgb: np.ndarray,
+    event: np.ndarray,
+    kinds: str,
+    every: int = 1,
+    backend: str = "onnxruntime",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits of a stream of pairs, and of the same clips as the clip graph sees them.
 
@@ -44,13 +49,14 @@ def stream_and_clips(
         event: the same, of the events.
         kinds: for each pair b both cameras, r RGB alone, e events alone.
         every: of the clips, how many pairs apart they are compared.
+        backend: of the stream; the clip graph is always ONNX Runtime's.
 
     Returns:
         Two arrays [clips, K].
     """
     manifest = bundle.manifest
     T, s = manifest.clip_length, manifest.stride
-    engine = OnnxRuntimeEngine(bundle, EngineOptions(threads=2))
+    engine = open_engine(bundle, backend, EngineOptions(device="cpu", threads=2)).engine
     engine.warm_up()
     clip_graph = _open_clip_graph(bundle)
     recogniser = Recogniser(manifest, engine, FakeClock())

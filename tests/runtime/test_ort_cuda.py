@@ -171,7 +171,8 @@ def test_a_machine_that_can_is_not_passed_over(runtime: FakeRuntime, bundle: Bun
     assert why_not(bundle, EngineOptions()) is None
     assert why_not(bundle, EngineOptions(device="cuda")) is None
     assert (
-        why_not(bundle, EngineOptions(device="cpu")) == "this backend computes on a GPU only (--device cuda)"
+        why_not(bundle, EngineOptions(device="cpu"))
+        == "this backend computes on an NVIDIA GPU only (--device cuda)"
     )
 
 

@@ -123,3 +123,15 @@ def test_streaming_equals_whole_clips(tmp_path: Path, kinds: str, stride: int) -
     assert len(streamed) == len(kinds) - 3 * stride
     np.testing.assert_allclose(streamed, whole, atol=1e-4)
     assert np.ptp(whole, axis=0).min() > 1e-2  # the clips differ, so a stale ring would be seen
+
+
+def test_streaming_equals_whole_clips_in_openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bundle = write_tiny_bundle(tmp_path / "tiny.velora", clip_length=4, stride=3)
+    rng = np.random.default_rng(11)
+    kinds = STREAMS["RGB lost for a while"]
+    rgb, event = (rng.integers(0, 256, (len(kinds), 8, 8, 3), dtype=np.uint8) for _ in range(2))
+    streamed, whole = stream_and_clips(bundle, rgb, event, kinds, backend="openvino")
+    assert len(streamed) == len(kinds) - 9
+    np.testing.assert_allclose(streamed, whole, atol=1e-4)

@@ -179,7 +179,7 @@ def test_auto_says_why_tensorrt_was_passed_over(fake: FakeTensorRT, tmp_path: Pa
     choice = open_engine(bundle, "auto", EngineOptions())
     assert choice.engine.name == "onnxruntime on the CPU"
     assert [line.partition(":")[0] for line in choice.passed_over] == [
-        *("tensorrt", "tensorrt-rtx", "onnxruntime with CUDA"),
+        *("tensorrt", "tensorrt-rtx", "onnxruntime with CUDA", "openvino"),
     ]
     assert choice.passed_over[0] == (
         "tensorrt: no TensorRT engine for rgb, event, diff, head: none was built for TensorRT 10.3.0 "

@@ -24,7 +24,15 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
     show_default=True,
     metavar="TARGET",
     help="this-gpu: TensorRT, on the GPU that will run it.  rtx: TensorRT for RTX, on any machine, for cards "
-    "of the RTX 30, 40 and 50 series;  rtx:sm89,sm120: for these alone.",
+    "of the RTX 30, 40 and 50 series;  rtx:sm89,sm120: for these alone.  cpu: builds nothing; measures "
+    "whether onnxruntime or openvino is faster, for --backend auto.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="With --for cpu: as velora-live has them.",
 )
 @click.option(
     "--precision",
@@ -53,6 +61,7 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 def command(
     model: str,
     built_for: str,
+    threads: int,
     precision: str | None,
     low_memory: bool,
     version_compatible: bool,
@@ -69,6 +78,9 @@ def command(
     with ONNX Runtime on the same clips. Figures, hash and origin go into the manifest. What is already there
     is kept.
     """
+    if built_for == "cpu":
+        _measure_on_the_cpu(model, threads)
+        return
     from velora_export.tensorrt_builder import MEGABYTE, BuildOptions
     from velora_export.tensorrt_engines import BundleBuilder
     from velora_export.tensorrt_parity import noise_clips, read_clips
@@ -79,7 +91,7 @@ def command(
 
     is_rtx = built_for.partition(":")[0] == "rtx"
     if not is_rtx and built_for != "this-gpu":
-        problem = f"expected this-gpu, rtx or rtx:SM,..., got {built_for!r}"
+        problem = f"expected this-gpu, rtx, rtx:SM,... or cpu, got {built_for!r}"
         raise InputError(problem, place="--for", remedy="velora build --help has examples")
     if is_rtx and (version_compatible or hardware_compatible or low_memory):
         raise InputError(
@@ -114,3 +126,12 @@ def command(
             progress.say(built.describe())
     click.echo(f"{len(graphs)} engines in {bundle.path / 'engines'}")
     click.echo(f"next: velora-live {bundle.path} --backend {target.kind.name} --events SOURCE --rgb SOURCE")
+
+
+def _measure_on_the_cpu(model: str, threads: int) -> None:
+    from velora_runtime.engines.base import EngineOptions
+    from velora_runtime.engines.cpu_timing import measure, write_timing
+
+    timing = measure(open_bundle(model), EngineOptions("cpu", threads))
+    path = write_timing(timing)
+    click.echo(f"{timing.describe()}; --backend auto takes {timing.best} ({path})")

@@ -59,7 +59,8 @@ def advise(findings: Mapping[str, Finding]) -> list[Advice]:
 
 
 def _no_backend(facts: Facts) -> Iterator[Advice]:
-    if facts.get("onnxruntime", "version") is None and not facts.get("tensorrt", "usable"):
+    runtimes = ("onnxruntime", "openvino")
+    if not any(facts.get(name, "version") for name in runtimes) and not facts.get("tensorrt", "usable"):
         yield Advice("error", "nothing here can run a model", "pip install 'velora-edge[cpu]'")
 
 

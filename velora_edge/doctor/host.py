@@ -11,7 +11,7 @@ from typing import Any
 
 PACKAGES = (
     *("numpy", "numba", "h5py", "hdf5plugin", "av", "opencv-python-headless", "opencv-python"),
-    *("opencv-contrib-python", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
+    *("opencv-contrib-python", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "openvino"),
     *("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx-cu13-libs", "cuda-python", "cuda-bindings"),
     *("torch", "torchvision", "timm", "peft", "onnx", "dv-processing", "rerun-sdk"),
 )

@@ -35,6 +35,7 @@ PROBES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "provider_cuda": ("velora_edge.doctor.providers", "provider", ("CUDAExecutionProvider",)),
     "provider_tensorrt": ("velora_edge.doctor.providers", "provider", ("TensorrtExecutionProvider",)),
     "provider_openvino": ("velora_edge.doctor.providers", "provider", ("OpenVINOExecutionProvider",)),
+    "openvino": ("velora_edge.doctor.openvino", "openvino", ()),
     "cameras": ("velora_edge.doctor.cameras", "cameras", ()),
     "prophesee": ("velora_edge.doctor.cameras", "prophesee", ()),
     "inivation": ("velora_edge.doctor.cameras", "inivation", ()),

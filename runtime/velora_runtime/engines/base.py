@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from velora_edge.bundle import Bundle
     from velora_runtime.ring import Presence, Slot
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "gpu", "npu"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,8 @@ class EngineOptions:
     """What the user asked of the engine.
 
     Attributes:
-        device: where it computes; auto: the best that the backend finds.
+        device: where it computes; auto: the best that the backend finds; cuda: an NVIDIA GPU; gpu and npu:
+            Intel's.
         threads: for the arithmetic on the CPU; 0: the backend chooses.
         cuda_graph: let a GPU replay what was recorded at warm-up, where the backend can.
     """

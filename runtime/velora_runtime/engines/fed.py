@@ -1,4 +1,4 @@
-"""What the backends on a GPU have in common: what the host feeds to which graph, and runs on ring slots."""
+"""What backends that feed a graph, then run it on a ring slot, have in common."""
 
 from __future__ import annotations
 

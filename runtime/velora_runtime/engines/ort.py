@@ -21,7 +21,7 @@ def why_not(bundle: Bundle, options: EngineOptions) -> str | None:
     """Why it cannot run here as asked, or None."""
     if importlib.util.find_spec("onnxruntime") is None:
         return "onnxruntime is not installed (pip install 'velora-edge[cpu]')"
-    if options.device == "cuda":
+    if options.device not in ("auto", "cpu"):
         return "this backend computes on the CPU only (--device cpu)"
     if (precision := bundle.manifest.precision) in ("bf16", "fp8"):
         return f"no CPU kernels compute {precision}; export the model in fp32 or int8"

@@ -54,8 +54,8 @@ def why_no_fp8(bundle: Bundle) -> str | None:
 
 def why_no_provider(name: str, options: EngineOptions) -> str | None:
     """Why one of ONNX Runtime's providers for a GPU cannot be used, or None."""
-    if options.device == "cpu":
-        return "this backend computes on a GPU only (--device cuda)"
+    if options.device not in ("auto", "cuda"):
+        return "this backend computes on an NVIDIA GPU only (--device cuda)"
     if importlib.util.find_spec("onnxruntime") is None:
         return "onnxruntime is not installed (pip install 'velora-edge[gpu]')"
     if name not in load_runtime("inference", "gpu").get_available_providers():

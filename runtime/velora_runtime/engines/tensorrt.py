@@ -51,8 +51,8 @@ def why_not(bundle: Bundle, options: EngineOptions) -> str | None:
 
 def why_not_on(kind: Kind, bundle: Bundle, options: EngineOptions) -> str | None:
     """The same of TensorRT or of TensorRT for RTX."""
-    if options.device == "cpu":
-        return "this backend computes on a GPU only (--device cuda)"
+    if options.device not in ("auto", "cuda"):
+        return "this backend computes on an NVIDIA GPU only (--device cuda)"
     reason = why_no_tensorrt(kind=kind)
     if reason is not None:
         return reason

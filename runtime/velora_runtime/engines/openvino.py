@@ -1,0 +1,140 @@
+"""OpenVINO on CPUs, Intel graphics and NPUs: graphs write their tokens straight into the rings' memory."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from velora_edge.datatypes import MODALITIES
+from velora_edge.errors import BundleError
+from velora_runtime.engines.fed import FED, FedEngine
+from velora_runtime.engines.openvino_graphs import (
+    Compiled,
+    Request,
+    load_openvino,
+    share,
+    why_not_precise,
+)
+from velora_runtime.engines.ort_graphs import INPUTS
+from velora_runtime.ring import Presence, TokenMemory
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from velora_edge.bundle import Bundle
+    from velora_runtime.engines.base import EngineOptions
+
+DEVICES = {"auto": "CPU", "cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
+"""OpenVINO's names; its own AUTO would start on the CPU and go over to another device by itself."""
+TITLES = {"CPU": "the CPU", "GPU": "Intel graphics", "NPU": "the NPU"}
+
+
+def why_not(bundle: Bundle, options: EngineOptions) -> str | None:
+    """Why it cannot run here as asked, or None."""
+    if importlib.util.find_spec("openvino") is None:
+        return "openvino is not installed (pip install 'velora-edge[openvino]')"
+    if options.device not in DEVICES:
+        return "this backend computes on CPUs, Intel graphics and NPUs (--device cpu, gpu or npu)"
+    device, core = DEVICES[options.device], load_openvino().Core()
+    found = core.available_devices
+    if device not in {name.partition(".")[0] for name in found}:
+        return (
+            f"openvino finds no {device} here, only {', '.join(found) or 'nothing'}; is its driver installed?"
+        )
+    return why_not_precise(
+        bundle.manifest, TITLES[device], core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    )
+
+
+def open_engine(bundle: Bundle, options: EngineOptions) -> OpenVinoEngine:
+    """The bundle's graphs, compiled by OpenVINO.
+
+    Raises:
+        EngineError: if OpenVINO cannot compile them in the bundle's precision.
+        BundleError: if a graph cannot be loaded or has other inputs than a bundle's graphs have.
+    """
+    return OpenVinoEngine(bundle, options)
+
+
+class OpenVinoEngine(FedEngine):
+    """The streaming graphs in OpenVINO; see `velora_runtime.engines.base.Engine`.
+
+    Single-threaded: the inference thread only.
+
+    Attributes:
+        name: backend and device.
+        graphs: the compiled graphs by name.
+        memory: the rings' tokens.
+    """
+
+    def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
+        manifest, device = bundle.manifest, DEVICES[options.device]
+        self.name = f"openvino on {TITLES[device]}"
+        core = load_openvino().Core()
+        self.graphs = {name: Compiled(core, bundle, name, device, options) for name in INPUTS}
+        sizes = (manifest.stride, manifest.clip_length, manifest.tokens, manifest.token_size)
+        self.memory = TokenMemory(*sizes, _token_type(self.graphs, bundle))
+        self._manifest = manifest
+        self._presence = Presence.none(manifest.clip_length)
+        self._logits = np.zeros(len(manifest.labels), np.float32)
+        self._runners = {name: self.graphs[name].request() for name in MODALITIES}
+        rings = {name: getattr(self.memory, name) for name in MODALITIES}
+        self._slots = {name: [[share(slot) for slot in ring] for ring in rings[name]] for name in MODALITIES}
+        self._heads = [self._bind_head(phase) for phase in range(manifest.stride)]
+        self._out = share(self._logits)
+
+    def decide(self, phase: int, presence: Presence) -> NDArray[np.float32]:
+        """The logits of one ring's clip, float32[K]; valid until the next call."""
+        self._presence.rgb[:], self._presence.event[:] = presence.rgb, presence.event
+        self._presence.diff[:] = presence.diff
+        self._heads[phase].run(self._out)
+        return self._logits
+
+    def warm_up(self) -> None:
+        """Run every graph once and leave the rings empty."""
+        blank = np.zeros((*self._manifest.image_size, 3), np.uint8)
+        for modality in MODALITIES:
+            for name in FED[modality]:
+                self._runners[modality].feed(name, blank)
+            self._runners[modality].run(self._slots[modality][0][0])
+        for head in self._heads:
+            head.run(self._out)
+        self.memory.clear()
+
+    def close(self) -> None:
+        """Let go of requests and compiled graphs, in that order."""
+        for held in (self._slots, self._heads, self._runners, self.graphs):
+            held.clear()
+
+    def _bind_head(self, phase: int) -> Request:
+        """A request on one phase's rings, bound once: they lie in the same memory for ever."""
+        present = self._presence
+        arrays = (
+            *(tokens[phase] for tokens in (self.memory.rgb, self.memory.event, self.memory.diff)),
+            *(present.rgb, present.event, present.diff),
+        )
+        head = self.graphs["head"].request()
+        for name, array in zip(INPUTS["head"], arrays, strict=True):
+            head.feed(name, array)
+        return head
+
+
+def _token_type(graphs: dict[str, Compiled], bundle: Bundle) -> np.dtype[Any]:
+    """The type of tokens that the towers give and the head takes.
+
+    Raises:
+        BundleError: if they do not agree.
+    """
+    given = {graphs[name].token_type for name in MODALITIES}
+    taken = {np.dtype(graphs["head"].model.input(name).element_type.to_dtype()) for name in MODALITIES}
+    if len(given | taken) != 1:
+        raise BundleError(
+            f"towers give tokens of {', '.join(sorted(map(str, given)))}, "
+            f"the head takes {', '.join(sorted(map(str, taken)))}",
+            path=bundle.path,
+            place="head.onnx",
+            remedy="export the model again",
+        )
+    return given.pop()
