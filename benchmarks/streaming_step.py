@@ -13,8 +13,9 @@ One network with random weights and the published fusion (`compat="reference"`),
 5. int8: the same with linear layers in int8.
 6. OpenVINO: the graphs in fp32, in bf16 where the processor has it, and in int8.
 
-All have the same threads and take turns, so that they see the same machine. Logits of 1 to 4 are compared. A
-first run exports the graphs (ViT-B: minutes, 5 GB of memory); `--graphs DIR` keeps them for the next.
+All have the same threads and take turns, so that they see the same machine. How far logits and tokens are
+apart is told too; those of 1 to 4 must be the same. A first run exports the graphs (ViT-B: minutes, 5 GB of
+memory); `--graphs DIR` keeps them for the next.
 """
 
 from __future__ import annotations
@@ -157,6 +158,10 @@ class InGraphs:
             self._rings[name][0, newest] = self._timed(name, self._last[name])[0]
         return self._timed("head", self._rings)
 
+    def tokens(self) -> np.ndarray:
+        """The newest pair's tokens, all three towers'; after a step."""
+        return np.concatenate([self._rings[name][0, 1].ravel() for name in MODALITIES]).astype(np.float32)
+
     def _timed(self, name: str, inputs: Any) -> np.ndarray:
         start = time.perf_counter()
         output = self._run(name, inputs)
@@ -206,15 +211,16 @@ def measure(ways: dict[str, tuple[Callable[[], np.ndarray], int]], rounds: int) 
 
 
 def table(times: dict[str, list[float]]) -> list[dict[str, Any]]:
-    rows, before = [], None
+    rows: list[dict[str, Any]] = []
+    before = None
     first = float(np.median(next(iter(times.values()))))
     for name, taken in times.items():
         p50, p99 = (float(value) for value in np.percentile(taken, [50, 99]))
         row = {"way": name, "p50_ms": round(p50, 1), "p99_ms": round(p99, 1), "runs": len(taken)}
-        rows.append(
-            {**row, "times_faster": round(first / p50, 2), "this_part": round((before or p50) / p50, 2)}
-        )
-        before = p50
+        adds = before is None or name.startswith("+")  # to the row before it; the others stand beside those
+        part = round((before or p50) / p50, 2) if adds else None
+        rows.append({**row, "times_faster": round(first / p50, 2), "this_part": part})
+        before = p50 if adds else before
     return rows
 
 
@@ -222,7 +228,7 @@ def show(rows: list[dict[str, Any]]) -> str:
     lines = ["| way | p50 ms | p99 ms | runs | against published | this part |", "|---|---|---|---|---|---|"]
     lines += [
         f"| {r['way']} | {r['p50_ms']:.0f} | {r['p99_ms']:.0f} | {r['runs']} | {r['times_faster']:.1f}x "
-        f"| {r['this_part']:.2f}x |"
+        f"| {'' if r['this_part'] is None else format(r['this_part'], '.2f') + 'x'} |"
         for r in rows
     ]
     return "\n".join(lines)
@@ -261,6 +267,12 @@ def run(name: str, folder: Path, threads: int, rounds: int) -> dict[str, Any]:
     logits |= {"cache": apart.step(), "graphs": fp32.step(), "int8": int8.step()}
     logits |= {f"openvino {p}": graphs.step() for p, graphs in by_openvino.items()}
     away = {key: float(np.abs(value - logits["published"]).max()) for key, value in logits.items()}
+    reference = fp32.tokens()
+    graphs_by_name = {"int8": int8, **{f"openvino {p}": graphs for p, graphs in by_openvino.items()}}
+    tokens_away = {
+        name: float(f"{np.abs(graphs.tokens() - reference).max() / np.abs(reference).max():.2g}")
+        for name, graphs in graphs_by_name.items()
+    }
     if max(away[key] for key in ("merged", "cache", "graphs", "openvino fp32")) > 1e-4:
         raise SystemExit(f"these do not compute the same: {away}")
     for graphs in (fp32, int8, *by_openvino.values()):
@@ -286,7 +298,14 @@ def run(name: str, folder: Path, threads: int, rounds: int) -> dict[str, Any]:
         )
     }
     away = {key: float(f"{value:.2g}") for key, value in away.items()}
-    return {**about, "logits_away": away, "rows": table(times), "parts_ms": parts, "times_ms": times}
+    return {
+        **about,
+        "logits_away": away,
+        "tokens_away": tokens_away,
+        "rows": table(times),
+        "parts_ms": parts,
+        "times_ms": times,
+    }
 
 
 def main() -> None:
@@ -305,6 +324,7 @@ def main() -> None:
     print(f"\n{result['model']}, {result['machine']}, {result['threads']} threads\n")
     print(show(result["rows"]))
     print(f"\nparts, ms: {result['parts_ms']}\nlogits away from published: {result['logits_away']}")
+    print(f"tokens away from ONNX Runtime's in fp32, of the largest: {result['tokens_away']}")
     if given.json is not None:
         given.json.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -121,7 +121,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="auto, tensorrt, onnxruntime or openvino.",
+    help="auto, tensorrt, tensorrt-rtx, onnxruntime or openvino.",
 )
 @click.option(
     "--device",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -80,14 +81,16 @@ def measure(bundle: Bundle, options: EngineOptions, seconds: float = SECONDS) ->
         EngineError: if one of them cannot run the bundle here.
     """
     steps: dict[str, Callable[[], None]] = {}
-    for name, backend in (("onnxruntime", ort), ("openvino", openvino)):
-        reason = backend.why_not(bundle, options)
-        if reason is not None:
-            raise EngineError(f"{name} cannot run {bundle.manifest.name}: {reason}")
-        engine = backend.open_engine(bundle, options)
-        engine.warm_up()
-        steps[name] = _make_step(engine, bundle)
-    times = _take_turns(steps, seconds)
+    with contextlib.ExitStack() as opened:
+        for name, backend in (("onnxruntime", ort), ("openvino", openvino)):
+            reason = backend.why_not(bundle, options)
+            if reason is not None:
+                raise EngineError(f"{name} cannot run {bundle.manifest.name}: {reason}")
+            engine = backend.open_engine(bundle, options)
+            opened.callback(engine.close)
+            engine.warm_up()
+            steps[name] = _make_step(engine, bundle)
+        times = _take_turns(steps, seconds)
     p50, p99 = (
         {name: round(float(np.percentile(taken, share)), 3) for name, taken in times.items()}
         for share in (50, 99)

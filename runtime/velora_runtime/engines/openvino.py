@@ -11,6 +11,7 @@ from velora_edge.datatypes import MODALITIES
 from velora_edge.errors import BundleError
 from velora_runtime.engines.fed import FED, FedEngine
 from velora_runtime.engines.openvino_graphs import (
+    LOG,
     Compiled,
     Request,
     load_openvino,
@@ -23,7 +24,7 @@ from velora_runtime.ring import Presence, TokenMemory
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from velora_edge.bundle import Bundle
+    from velora_edge.bundle import Bundle, Manifest
     from velora_runtime.engines.base import EngineOptions
 
 DEVICES = {"auto": "CPU", "cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
@@ -74,6 +75,8 @@ class OpenVinoEngine(FedEngine):
         self.name = f"openvino on {TITLES[device]}"
         core = load_openvino().Core()
         self.graphs = {name: Compiled(core, bundle, name, device, options) for name in INPUTS}
+        if device == "CPU":
+            _tell_fallbacks(self.graphs, manifest)
         sizes = (manifest.stride, manifest.clip_length, manifest.tokens, manifest.token_size)
         self.memory = TokenMemory(*sizes, _token_type(self.graphs, bundle))
         self._manifest = manifest
@@ -119,6 +122,18 @@ class OpenVinoEngine(FedEngine):
         for name, array in zip(INPUTS["head"], arrays, strict=True):
             head.feed(name, array)
         return head
+
+
+def _tell_fallbacks(graphs: dict[str, Compiled], manifest: Manifest) -> None:
+    """Say so where int8 layers were compiled to floats."""
+    calibration = None if manifest.report is None else manifest.report.calibration
+    if manifest.precision != "int8" or calibration is None:
+        return
+    found = sum(graph.count_int8() for graph in graphs.values())
+    if found < calibration.layers:
+        LOG.warning(
+            "openvino computes %d of %d int8 layers in floats", calibration.layers - found, calibration.layers
+        )
 
 
 def _token_type(graphs: dict[str, Compiled], bundle: Bundle) -> np.dtype[Any]:

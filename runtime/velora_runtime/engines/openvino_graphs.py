@@ -106,6 +106,12 @@ class Compiled:
         if found != hint:
             raise EngineError(f"expected openvino to compute {name}.onnx in {hint}, it would in {found}")
 
+    def count_int8(self) -> int:
+        """How many linear layers were compiled to int8, as the plugin for CPUs tells it."""
+        facts = (op.get_rt_info() for op in self.model.get_runtime_model().get_ops())
+        layers = (f for f in facts if f["layerType"].astype(str) in ("FullyConnected", "MatMul"))
+        return sum(f["runtimePrecision"].astype(str) in ("i8", "u8") for f in layers)
+
     def request(self) -> Request:
         """What runs it; one for each set of inputs that stay bound."""
         return Request(self.model, self.name)
