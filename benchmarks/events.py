@@ -33,10 +33,10 @@ from rich.table import Table
 
 import velora_edge
 from velora_edge.bundle import EventInput
-from velora_edge.events.frames import count_frames
+from velora_edge.events.accumulate.frames import count_frames
+from velora_edge.events.accumulate.registration import RegistrationMap
+from velora_edge.events.accumulate.representations import make_accumulator
 from velora_edge.events.index_file import ENDING
-from velora_edge.events.registration import RegistrationMap
-from velora_edge.events.representations import make_accumulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -33,11 +33,11 @@ def run_task(task: str, path: Path) -> int:
 
     from velora_edge import open_events
     from velora_edge.bundle import EventInput
-    from velora_edge.events.filtered import FilteredStream
-    from velora_edge.events.filters import FilterChain, RateCap, make_filter
-    from velora_edge.events.raw_index import RawIndex
-    from velora_edge.events.registration import RegistrationMap
-    from velora_edge.events.representations import make_accumulator
+    from velora_edge.events.accumulate.registration import RegistrationMap
+    from velora_edge.events.accumulate.representations import make_accumulator
+    from velora_edge.events.filters.filtered import FilteredStream
+    from velora_edge.events.filters.filters import FilterChain, RateCap, make_filter
+    from velora_edge.events.formats.raw.raw_index import RawIndex
 
     reader = open_events(path)
     sensor = (reader.width, reader.height)

@@ -84,7 +84,7 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> TimedEngine:
 
 
 if __name__ == "__main__":
-    from velora_edge.cli import live
+    from velora_cli.main import live
 
     BACKENDS["timed"] = {"timed": "soak_run"}
     sys.argv[0] = "velora-live"

@@ -32,15 +32,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads must not 
 
 import numpy as np
 import torch
-from velora_export.calibrate import calibrate
-from velora_export.clips import random_clips
-from velora_export.graphs import make_graphs
-from velora_export.onnx_graph import trace
-from velora_export.parity import normalise
-from velora_export.plain import simplify
-from velora_export.precisions import STREAMING, convert, folder_bytes
-from velora_export.streaming import clip_runs, head_inputs
-from velora_export.weights import SharedWeights, save_graph
+from velora_export.cpu_run.clips import random_clips
+from velora_export.cpu_run.streaming import clip_runs, head_inputs
+from velora_export.onnx.graphs import make_graphs
+from velora_export.onnx.onnx_graph import trace
+from velora_export.onnx.plain import simplify
+from velora_export.onnx.weights import SharedWeights, save_graph
+from velora_export.precision.calibrate import calibrate
+from velora_export.precision.precisions import STREAMING, convert, folder_bytes
+from velora_export.report.parity import normalise
 from velora_runtime.engines.openvino_graphs import settings
 
 from velora_edge.datatypes import MODALITIES
@@ -54,7 +54,7 @@ from velora_edge.ort import open_session, session_options
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from velora_export.clips import Clips
+    from velora_export.cpu_run.clips import Clips
 
 VIT_B = "vit_base_patch16_clip_quickgelu_224.openai"
 T = 8

@@ -20,7 +20,7 @@ import threading
 from pathlib import Path
 
 ASSETS = Path(__file__).parents[1] / "velora_edge" / "assets"
-LIVE = "import sys; from velora_edge.cli import live; sys.argv[0] = 'velora-live'; live()"
+LIVE = "import sys; from velora_cli.main import live; sys.argv[0] = 'velora-live'; live()"
 CASES = ("alone", "recorded", "watched", "recorded and watched")
 
 

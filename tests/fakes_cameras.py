@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from velora_runtime.cameras.camera import Camera, Patience
-from velora_runtime.cameras.intake import EventIntake
-from velora_runtime.cameras.live_stream import LiveStream
-from velora_runtime.cameras.parcels import ParcelQueue
-from velora_runtime.cameras.rate_cap import RateCap
-from velora_runtime.cameras.scout import Scout
-from velora_runtime.cameras.walks import BatchWalk, WordWalk
+from velora_runtime.ingest.intake import EventIntake
+from velora_runtime.ingest.live_stream import LiveStream
+from velora_runtime.ingest.parcels import ParcelQueue
+from velora_runtime.ingest.rate_cap import RateCap
+from velora_runtime.ingest.scout import Scout
+from velora_runtime.ingest.walks import BatchWalk, WordWalk
 
 from tests.fakes import FakeClock
 from velora_edge.datatypes import EventBatch, TriggerBatch
@@ -22,7 +22,7 @@ from velora_edge.errors import CameraError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from velora_edge.events.raw_header import Encoding
+    from velora_edge.events.formats.raw.raw_header import Encoding
 
 
 class ScriptedFeed:

@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from velora_runtime.cameras.scout import Scout
-from velora_runtime.pipeline import ROOM_FOR_STALLS
+from velora_runtime.ingest.scout import Scout
+from velora_runtime.pipeline.pipeline import ROOM_FOR_STALLS
 
 from velora_edge.bundle import find_model
-from velora_edge.events.raw_header import parse_header
+from velora_edge.events.formats.raw.raw_header import parse_header
 from velora_edge.events.registry import open_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).parents[1]
-LIVE = "import sys; from velora_edge.cli import live; sys.argv[0] = 'velora-live'; live()"
+LIVE = "import sys; from velora_cli.main import live; sys.argv[0] = 'velora-live'; live()"
 CHUNK_BYTES = 2048
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from velora_edge.cli import COMMANDS
+from velora_cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))

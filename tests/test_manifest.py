@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from velora_cli.main import velora
 from velora_edge.bundle import open_bundle, read_manifest, write_manifest
-from velora_edge.cli import velora
 from velora_edge.console import run
 from velora_edge.errors import BundleError
 from velora_edge.manifest import SCHEMA_VERSION, Manifest, Report, json_schema

@@ -23,7 +23,7 @@ class Refuse:
         if name.partition(".")[0] in banned:
             raise ModuleNotFoundError(f"{name} is not on a device", name=name)
 sys.meta_path.insert(0, Refuse())
-from velora_edge.cli import velora
+from velora_cli.main import velora
 from velora_edge.console import run
 code = run(velora, sys.argv[1:], name="velora")
 assert not banned & set(sys.modules), banned & set(sys.modules)
@@ -79,7 +79,7 @@ def test_help_is_there_within_half_a_second_of_work() -> None:
     seconds = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "velora_edge.cli", "--help"], capture_output=True, check=True)
+        subprocess.run([sys.executable, "-m", "velora_cli.main", "--help"], capture_output=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         # The processor's time, which other tests on the same machine do not lengthen as they do the wait.
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
@@ -89,7 +89,7 @@ def test_help_is_there_within_half_a_second_of_work() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_demo_gives_its_first_prediction_within_five_seconds_of_work(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "velora_edge.cli", "demo", "--out-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "velora_cli.main", "demo", "--out-dir", str(tmp_path)]
     subprocess.run(command, capture_output=True, check=True, timeout=240)  # compiles and caches the kernels
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         first, seconds = (tmp_path / "predictions.jsonl").stat().st_mtime_ns, 0.0

@@ -36,7 +36,7 @@ class EventInput(_Strict):
     """How events become the image that the event tower sees.
 
     Attributes:
-        representation: its name in the registry of `velora_edge.events.representations`.
+        representation: its name in the registry of `velora_edge.events.accumulate.representations`.
         palette: colours of the polarity image; the other representations ignore it.
         window_us: the window's longest length, which is also the one that the model was trained with.
         fit: how the sensor's picture is brought to the model's size.

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from velora_edge.data.augment import AugmentConfig, Variation, apply, draw
-from velora_edge.data.clips import Pairs
+from velora_edge.data.clips.augment import AugmentConfig, Variation, apply, draw
+from velora_edge.data.clips.clips import Pairs
 
 BLANK = (255, 255, 255)
 

@@ -8,10 +8,10 @@ from written_sets import write_poker
 
 from velora_edge.data.build import build_store
 from velora_edge.data.check import check, require_sound
-from velora_edge.data.clips import ClipSpec
-from velora_edge.data.published import open_pokerevent
+from velora_edge.data.clips.clips import ClipSpec
+from velora_edge.data.clips.store import ClipStore
+from velora_edge.data.layouts.published import open_pokerevent
 from velora_edge.data.registry import detect, open_clips
-from velora_edge.data.store import ClipStore
 from velora_edge.errors import DatasetError
 
 if TYPE_CHECKING:

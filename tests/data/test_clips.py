@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from velora_edge.data.clips import ClipSpec, choose_pairs
+from velora_edge.data.clips.clips import ClipSpec, choose_pairs
 
 
 def spec(length: int = 4, **changes: object) -> ClipSpec:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from velora_edge import open_events
-from velora_edge.data.demo_recording import ASSETS, exposure_edges, plan, render_demo
-from velora_edge.data.synthetic import LABELS
+from velora_edge.data.synthetic.demo_recording import ASSETS, exposure_edges, plan, render_demo
+from velora_edge.data.synthetic.synthetic import LABELS
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from velora_edge.bundle import EventInput
-from velora_edge.data.clips import ClipSpec
-from velora_edge.data.digits import DigitsSet
-from velora_edge.data.rendered import SIZES, RenderedSet, pack_clip
-from velora_edge.data.synthetic import LABELS, make_clip
+from velora_edge.data.clips.clips import ClipSpec
+from velora_edge.data.synthetic.digits import DigitsSet
+from velora_edge.data.synthetic.rendered import SIZES, RenderedSet, pack_clip
+from velora_edge.data.synthetic.synthetic import LABELS, make_clip
 from velora_edge.errors import DatasetError
 
 SPEC = ClipSpec(length=4, image_size=(32, 32))

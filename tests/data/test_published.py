@@ -7,8 +7,8 @@ import pytest
 from written_sets import write_image, write_poker, write_sequence
 
 from velora_edge.bundle import EventInput
-from velora_edge.data.clips import ClipSpec, Item
-from velora_edge.data.published import has_frames, open_hardvs, open_pokerevent
+from velora_edge.data.clips.clips import ClipSpec, Item
+from velora_edge.data.layouts.published import has_frames, open_hardvs, open_pokerevent
 from velora_edge.errors import DatasetError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from velora_edge.bundle import EventInput
-from velora_edge.data.clips import ClipSpec, Item, Pairs
-from velora_edge.data.store import ClipStore, ClipStoreWriter
+from velora_edge.data.clips.clips import ClipSpec, Item, Pairs
+from velora_edge.data.clips.store import ClipStore, ClipStoreWriter
 from velora_edge.errors import DatasetError
 
 if TYPE_CHECKING:

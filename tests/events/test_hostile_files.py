@@ -15,7 +15,7 @@ from tests.events import aedat4_writer
 from tests.events.ecf_encoder import RUNS, encode_ecf
 from velora_edge import open_events
 from velora_edge.errors import VeloraError
-from velora_edge.events.ecf import FILTER_ID
+from velora_edge.events.formats.hdf5.ecf import FILTER_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable

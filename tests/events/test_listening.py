@@ -9,7 +9,7 @@ import pytest
 from tests.events import words as w
 from tests.fakes import MemoryEvents
 from tests.recordings import write_events
-from velora_edge.events.raw_walker import NEVER
+from velora_edge.events.formats.raw.raw_walker import NEVER
 from velora_edge.events.registry import open_events
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from velora_edge.datatypes import EventBatch
-    from velora_edge.events.raw_walker import RawWalker
+    from velora_edge.events.formats.raw.raw_walker import RawWalker
 
 
 class Ear:

@@ -16,10 +16,10 @@ import sys
 import numpy as np
 from velora_edge import open_events
 from velora_edge.bundle import EventInput
-from velora_edge.events.filtered import FilteredStream
-from velora_edge.events.filters import FilterChain, RateCap
-from velora_edge.events.registration import RegistrationMap
-from velora_edge.events.representations import make_accumulator
+from velora_edge.events.filters.filtered import FilteredStream
+from velora_edge.events.filters.filters import FilterChain, RateCap
+from velora_edge.events.accumulate.registration import RegistrationMap
+from velora_edge.events.accumulate.representations import make_accumulator
 
 path, task = sys.argv[1:]
 reader, events = open_events(path), 0

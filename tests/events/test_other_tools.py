@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from velora_cli.main import velora
 from velora_edge import open_events
-from velora_edge.cli import velora
 from velora_edge.console import run
 
 RECORDINGS = ["expelliarmus_evt2_sample.raw", "expelliarmus_evt3_sample.raw", "ecpy_test1_evt3_triggers.raw"]

@@ -16,7 +16,7 @@ from tests.fuzz.samples import MADE, samples
 from tests.fuzz.spoil import spoil
 from velora_edge import open_events
 from velora_edge.datatypes import EventBatch, TriggerBatch
-from velora_edge.events import raw
+from velora_edge.events.formats.raw import raw
 from velora_edge.events.writers import open_writer
 
 if TYPE_CHECKING:

@@ -35,9 +35,15 @@ REAL = [
 def small_steps(monkeypatch, tmp_path):
     """Indices of short files, with places close to each other, and a cache of the test's own."""
     monkeypatch.setattr("velora_edge.events.index_file.INDEX_FROM_BYTES", 1)
-    monkeypatch.setattr("velora_edge.events.raw_index.SPACING_BYTES", 1 << 9)
-    for name in ("dat._WORDS", "csv_text.LINES", "hdf5.ROWS", "hdf5_prophesee.ROWS", "numpy_files.ROWS"):
-        monkeypatch.setattr(f"velora_edge.events.{name}", 16)
+    monkeypatch.setattr("velora_edge.events.formats.raw.raw_index.SPACING_BYTES", 1 << 9)
+    for name in (
+        "dat._WORDS",
+        "csv_text.LINES",
+        "hdf5.hdf5.ROWS",
+        "hdf5.hdf5_prophesee.ROWS",
+        "numpy_files.ROWS",
+    ):
+        monkeypatch.setattr(f"velora_edge.events.formats.{name}", 16)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -218,14 +224,14 @@ def test_the_index_lies_beside_the_recording_and_is_read_the_next_time(tmp_path,
     def refuse(*args):
         raise AssertionError("the recording was looked through again")
 
-    monkeypatch.setattr("velora_edge.events.raw_index.RawIndex._scan", refuse)
+    monkeypatch.setattr("velora_edge.events.formats.raw.raw_index.RawIndex._scan", refuse)
     with open_events(path).stream_from(9_000_000) as stream:
         assert stream.t_next_us == 9_000_000
 
 
 @pytest.mark.parametrize("kind", ["raw", "csv"])
 def test_an_index_grows_as_far_as_it_is_asked_for(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr("velora_edge.events.raw_walker.CHUNK_BYTES", 1 << 10)
+    monkeypatch.setattr("velora_edge.events.formats.raw.raw_walker.CHUNK_BYTES", 1 << 10)
     path, t = tmp_path / f"a.{kind}", np.arange(3000) * 5000
     if kind == "raw":
         write_raw(path, "EVT3", t)
@@ -309,7 +315,7 @@ def test_beside_a_read_only_folder_the_index_lies_in_the_cache(tmp_path, monkeyp
     check_times(open_events(path), [7_000_000])
     assert not index_of(path).exists()
     assert [file.suffix for file in (tmp_path / "cache" / "velora-edge").iterdir()] == [".vidx"]
-    monkeypatch.setattr("velora_edge.events.raw_index.RawIndex._scan", None)
+    monkeypatch.setattr("velora_edge.events.formats.raw.raw_index.RawIndex._scan", None)
     with open_events(path).stream_from(6_000_000) as stream:
         assert stream.t_next_us == 6_000_000
 

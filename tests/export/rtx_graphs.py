@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 import pytest
-from velora_export.graphs import make_graphs
-from velora_export.linear_layers import linear_layers
-from velora_export.onnx_graph import trace
-from velora_export.plain import simplify
-from velora_export.precisions import convert
-from velora_export.tensorrt_builder import BuildOptions, PlanBuilder
-from velora_export.tensorrt_layers import parse_builder_list
-from velora_export.tensorrt_precision import check_layers, judge_layers, read_stated_types
-from velora_export.tensorrt_progress import BuildProgress
-from velora_export.weights import SharedWeights, save_graph
+from velora_export.onnx.graphs import make_graphs
+from velora_export.onnx.onnx_graph import trace
+from velora_export.onnx.plain import simplify
+from velora_export.onnx.weights import SharedWeights, save_graph
+from velora_export.precision.linear_layers import linear_layers
+from velora_export.precision.precisions import convert
+from velora_export.tensorrt.tensorrt_builder import BuildOptions, PlanBuilder
+from velora_export.tensorrt.tensorrt_layers import parse_builder_list
+from velora_export.tensorrt.tensorrt_precision import check_layers, judge_layers, read_stated_types
+from velora_export.tensorrt.tensorrt_progress import BuildProgress
 
 from velora_edge.bundle import GRAPHS
 from velora_edge.gpu.kinds import RTX
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from velora_export.tensorrt_layers import CompiledLayer
+    from velora_export.tensorrt.tensorrt_layers import CompiledLayer
 
     from velora_edge.manifest import CompiledLayers
     from velora_edge.model.velora import VELoRA

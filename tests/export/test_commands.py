@@ -9,11 +9,11 @@ import pytest
 import torch
 from networks import SHALLOW, tiny_model
 from safetensors.torch import load_file
-from velora_export.clips import random_clips
-from velora_export.sessions import Sessions
+from velora_export.cpu_run.clips import random_clips
+from velora_export.cpu_run.sessions import Sessions
 
+from velora_cli.main import velora
 from velora_edge.bundle import open_bundle
-from velora_edge.cli import velora
 from velora_edge.console import run
 from velora_edge.model.checkpoint import save_checkpoint
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from velora_export.clips import random_clips
-from velora_export.sessions import Sessions
-from velora_export.streaming import stream_clip
-from velora_export.verdict import ABSOLUTE
+from velora_export.cpu_run.clips import random_clips
+from velora_export.cpu_run.sessions import Sessions
+from velora_export.cpu_run.streaming import stream_clip
+from velora_export.report.verdict import ABSOLUTE
 
 from velora_edge.bundle import find_model, open_bundle
-from velora_edge.data.synthetic import LABELS
+from velora_edge.data.synthetic.synthetic import LABELS
 from velora_edge.model.config import ModelConfig
 
 torch.set_num_threads(2)

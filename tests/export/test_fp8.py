@@ -11,11 +11,11 @@ import pytest
 from graphs_by_hand import graph
 from networks import tiny_config, tiny_model
 from velora_export.bundle_export import Target, export_bundle
-from velora_export.calibrate import calibrate
-from velora_export.clips import random_clips
-from velora_export.fp8 import FP8, TOP, round_weight, weight_scales
-from velora_export.linear_layers import LayerKey, linear_layers
-from velora_export.quantization import quantise
+from velora_export.cpu_run.clips import random_clips
+from velora_export.precision.calibrate import calibrate
+from velora_export.precision.fp8 import FP8, TOP, round_weight, weight_scales
+from velora_export.precision.linear_layers import LayerKey, linear_layers
+from velora_export.precision.quantization import quantise
 
 from velora_edge.errors import InputError
 

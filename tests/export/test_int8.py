@@ -9,9 +9,9 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from graphs_by_hand import graph
-from velora_export.int8 import INT8, TOP, round_weight, weight_scales
-from velora_export.linear_layers import LayerKey, classifier_nodes, linear_layers
-from velora_export.quantization import quantise
+from velora_export.precision.int8 import INT8, TOP, round_weight, weight_scales
+from velora_export.precision.linear_layers import LayerKey, classifier_nodes, linear_layers
+from velora_export.precision.quantization import quantise
 
 from velora_edge.errors import EngineError
 from velora_edge.ort import open_session, session_options

@@ -7,8 +7,8 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from graphs_by_hand import graph, types
-from velora_export.narrow import FLOAT, HALVES, narrow
-from velora_export.widen import is_bf16, widen
+from velora_export.cpu_run.widen import is_bf16, widen
+from velora_export.precision.narrow import FLOAT, HALVES, narrow
 
 from velora_edge.errors import EngineError
 

@@ -6,10 +6,10 @@ from collections import Counter
 
 import torch
 from networks import SHALLOW, D, tiny_model
-from velora_export.graphs import make_graphs
-from velora_export.linear_layers import linear_layers
-from velora_export.onnx_graph import trace
-from velora_export.plain import simplify
+from velora_export.onnx.graphs import make_graphs
+from velora_export.onnx.onnx_graph import trace
+from velora_export.onnx.plain import simplify
+from velora_export.precision.linear_layers import linear_layers
 
 from velora_edge.model.lora import merge
 

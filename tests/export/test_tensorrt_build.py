@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from fakes_tensorrt import FakeTensorRT
 from toy_bundle import write_toy_bundle
-from velora_export.tensorrt_builder import BuildOptions
-from velora_export.tensorrt_engines import BuiltEngine, BundleBuilder
-from velora_export.tensorrt_parity import noise_clips, read_clips
-from velora_export.tensorrt_progress import BuildProgress, run_cancellable
-from velora_export.tensorrt_targets import this_gpu
+from velora_export.tensorrt.tensorrt_builder import BuildOptions
+from velora_export.tensorrt.tensorrt_engines import BuiltEngine, BundleBuilder
+from velora_export.tensorrt.tensorrt_parity import noise_clips, read_clips
+from velora_export.tensorrt.tensorrt_progress import BuildProgress, run_cancellable
+from velora_export.tensorrt.tensorrt_targets import this_gpu
 
+from velora_cli.main import velora
 from velora_edge.bundle import GRAPHS, open_bundle, read_manifest
-from velora_edge.cli import velora
 from velora_edge.console import run
 from velora_edge.errors import EngineError, InputError
 from velora_edge.gpu.matching import model_digest, why_no_fp8

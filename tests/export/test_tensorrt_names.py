@@ -38,7 +38,7 @@ CUDA = {"12.3": "cuda-python==12.3.0", "12.9": "cuda-bindings==12.9.0", "13": "c
 
 # Where our sources keep TensorRT's objects: in variables and attributes of these names, in these files.
 RECEIVERS = {
-    "export/velora_export/tensorrt_builder.py": {
+    "export/velora_export/tensorrt/tensorrt_builder.py": {
         "builder": "Builder",
         "network": "INetworkDefinition",
         "tensor": "ITensor",
@@ -48,7 +48,7 @@ RECEIVERS = {
         "parser": "OnnxParser",
         "error": "ParserError",
     },
-    "export/velora_export/tensorrt_progress.py": {},
+    "export/velora_export/tensorrt/tensorrt_progress.py": {},
     "velora_edge/gpu/engine.py": {
         "runtime": "Runtime",
         "_runtime": "Runtime",
@@ -115,7 +115,7 @@ DERIVE = """
 import sys
 import tensorrt_bindings as trt
 from velora_edge.gpu.log import Messages, create_logger
-from velora_export.tensorrt_progress import BuildProgress, create_monitor
+from velora_export.tensorrt.tensorrt_progress import BuildProgress, create_monitor
 messages = Messages()
 logger = create_logger(trt, messages)
 logger.log(trt.ILogger.Severity.ERROR, "as it is said")

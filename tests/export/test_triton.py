@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
-from velora_export.sessions import Sessions
+from velora_export.cpu_run.sessions import Sessions
 from velora_export.triton import write_repository
 
 from tests.toy_bundle import H, T, W, write_toy_bundle
+from velora_cli.main import velora
 from velora_edge.bundle import GRAPHS, Bundle
-from velora_edge.cli import velora
 from velora_edge.console import run
 from velora_edge.errors import BundleError
 

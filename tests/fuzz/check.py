@@ -14,11 +14,11 @@ from velora_edge import open_events
 from velora_edge.bundle import EventInput
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import VeloraError
-from velora_edge.events.frames import count_frames
-from velora_edge.events.raw import RawReader
-from velora_edge.events.raw_decoder import RawDecoder, new_arrays
-from velora_edge.events.registration import RegistrationMap
-from velora_edge.events.representations import REPRESENTATIONS, make_accumulator
+from velora_edge.events.accumulate.frames import count_frames
+from velora_edge.events.accumulate.registration import RegistrationMap
+from velora_edge.events.accumulate.representations import REPRESENTATIONS, make_accumulator
+from velora_edge.events.formats.raw.raw import RawReader
+from velora_edge.events.formats.raw.raw_decoder import RawDecoder, new_arrays
 
 if TYPE_CHECKING:
     import random
@@ -74,8 +74,8 @@ def guarded() -> Iterator[Guard]:
         return guard.around_all(new_arrays(events))
 
     with (
-        mock.patch("velora_edge.events.raw.new_arrays", new_guarded),
-        mock.patch("velora_edge.events.raw_decoder.new_arrays", new_guarded),
+        mock.patch("velora_edge.events.formats.raw.raw.new_arrays", new_guarded),
+        mock.patch("velora_edge.events.formats.raw.raw_decoder.new_arrays", new_guarded),
     ):
         yield guard
     guard.check()
@@ -157,8 +157,8 @@ def _by_threads(path: Path, rng: random.Random) -> None:
     for threads in (1, 3):
         with (
             open_events(path) as reader,
-            mock.patch("velora_edge.events.raw_index.SPACING_BYTES", 512),
-            mock.patch("velora_edge.events.frame_threads.GROUP_BYTES", 2048),
+            mock.patch("velora_edge.events.formats.raw.raw_index.SPACING_BYTES", 512),
+            mock.patch("velora_edge.events.accumulate.frame_threads.GROUP_BYTES", 2048),
         ):
             if reader.width * reader.height > _LARGEST_COUNTED:
                 return

@@ -9,7 +9,7 @@ from fakes_tensorrt import FakeTensorRT, make_plan
 from tensorrt_streams import build
 from toy_bundle import write_toy_bundle
 
-from velora_edge.cli import velora
+from velora_cli.main import velora
 from velora_edge.console import run
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.registry import open_engine
-from velora_runtime.packer import Packed
-from velora_runtime.recogniser import Recogniser
+from velora_runtime.inference.recogniser import Recogniser
 
 from tests.fakes import FakeClock
 from velora_edge.datatypes import EventFrame, FramePair, RGBFrame
+from velora_edge.preprocessing.packer import Packed
 
 if TYPE_CHECKING:
     from velora_edge.bundle import Bundle

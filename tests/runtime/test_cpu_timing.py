@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fakes import write_tiny_bundle
-from velora_edge.cli import velora
+from velora_cli.main import velora
 from velora_edge.console import run
 
 if TYPE_CHECKING:

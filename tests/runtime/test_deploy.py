@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from velora_runtime.live import command as live_command
-from velora_runtime.watchdog import SLOW_US, STUCK_US
+from velora_runtime.supervision.watchdog import SLOW_US, STUCK_US
+
+from velora_cli.live.live import command as live_command
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "runtime" / "deploy"
@@ -103,7 +104,7 @@ def test_the_service_writes_only_where_it_has_a_folder() -> None:
 def test_the_services_command_line_is_one_that_the_command_takes() -> None:
     program, *words = settings("Service")["ExecStart"][0].split()
     assert Path(program).name == "velora-live"
-    assert f'{Path(program).name} = "velora_edge.cli:live"' in PROJECT
+    assert f'{Path(program).name} = "velora_cli.main:live"' in PROJECT
     given = [
         part for word in words for part in (environment()[word[1:]].split() if word[0] == "$" else [word])
     ]
@@ -157,8 +158,8 @@ class TestImage:
     def test_starts_a_command_that_there_is(self, image: Path) -> None:
         [entry] = json.loads(arguments(image, "ENTRYPOINT")[0])
         default = json.loads(arguments(image, "CMD")[0])
-        assert f'{entry} = "velora_edge.cli:main"' in PROJECT
-        code = "import sys; from velora_edge.cli import main; main()"
+        assert f'{entry} = "velora_cli.main:main"' in PROJECT
+        code = "import sys; from velora_cli.main import main; main()"
         done = subprocess.run(
             [sys.executable, "-c", code, *default], capture_output=True, text=True, check=False, timeout=120
         )

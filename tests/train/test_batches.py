@@ -7,9 +7,9 @@ import pytest
 import torch
 from toy_runs import SIDE, T
 
-from velora_edge.data.augment import AugmentConfig
-from velora_edge.data.clips import ClipSpec
-from velora_edge.data.store import ClipStore
+from velora_edge.data.clips.augment import AugmentConfig
+from velora_edge.data.clips.clips import ClipSpec
+from velora_edge.data.clips.store import ClipStore
 from velora_edge.train.batches import (
     Batch,
     ClipDataset,

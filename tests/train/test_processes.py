@@ -21,7 +21,7 @@ from velora_edge.train.record import read_metrics
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMAND = [sys.executable, "-m", "velora_edge.commands.train"]
+COMMAND = [sys.executable, "-m", "velora_cli.training.train"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 STEPS = 7
 

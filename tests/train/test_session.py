@@ -9,8 +9,8 @@ import yaml
 from safetensors.torch import load_file
 from toy_runs import LABELS, SIDE, T, toy_config, toy_tree, write_clips
 
-from velora_edge.data.clips import ClipSpec
-from velora_edge.data.store import ClipStore
+from velora_edge.data.clips.clips import ClipSpec
+from velora_edge.data.clips.store import ClipStore
 from velora_edge.errors import BundleError, ConfigError, DatasetError, InputError, VeloraError
 from velora_edge.model.checkpoint import load_model, read_checkpoint
 from velora_edge.train import loop

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from velora_edge.data.clips import ClipSpec, Item, Pairs
-from velora_edge.data.store import ClipStoreWriter
+from velora_edge.data.clips.clips import ClipSpec, Item, Pairs
+from velora_edge.data.clips.store import ClipStoreWriter
 from velora_edge.train.settings import TrainConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from velora_edge.data.clips import Modality
+    from velora_edge.data.clips.clips import Modality
 
 LABELS = ("red-on", "red-off", "blue-on", "blue-off")
 T, SIDE = 3, 16

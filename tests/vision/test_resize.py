@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from velora_edge.events.registration import RegistrationMap
+from velora_edge.events.accumulate.registration import RegistrationMap
 from velora_edge.geometry import fit
 from velora_edge.vision.resize import Resizer
 

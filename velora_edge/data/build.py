@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from velora_edge.data.store import ClipStoreWriter
+from velora_edge.data.clips.store import ClipStoreWriter
 from velora_edge.errors import DatasetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from velora_edge.data.clips import ClipSource, Pairs
+    from velora_edge.data.clips.clips import ClipSource, Pairs
 
 THREADS = 4
 

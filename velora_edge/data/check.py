@@ -12,7 +12,7 @@ from velora_edge.errors import DatasetError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from velora_edge.data.clips import ClipSource
+    from velora_edge.data.clips.clips import ClipSource
 
 THREADS = 8
 

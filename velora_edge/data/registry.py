@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from velora_edge.data.settings import DIGITS, SYNTHETIC
+from velora_edge.data.clips.settings import DIGITS, SYNTHETIC
 from velora_edge.errors import DatasetError
 
 if TYPE_CHECKING:
     import os
 
-    from velora_edge.data.clips import ClipSource, ClipSpec
-    from velora_edge.data.recordings import RecordingPacker
+    from velora_edge.data.clips.clips import ClipSource, ClipSpec
+    from velora_edge.data.layouts.recordings import RecordingPacker
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +40,22 @@ class Layout:
 
 
 LAYOUTS = {
-    "store": Layout("velora_edge.data.store", "ClipStore", "an HDF5 file that velora dataset build wrote"),
-    "nmnist": Layout("velora_edge.data.nmnist", "NmnistFile", "an HDF5 file of N-MNIST recordings"),
+    "store": Layout(
+        "velora_edge.data.clips.store", "ClipStore", "an HDF5 file that velora dataset build wrote"
+    ),
+    "nmnist": Layout("velora_edge.data.layouts.nmnist", "NmnistFile", "an HDF5 file of N-MNIST recordings"),
     "hardvs": Layout(
-        "velora_edge.data.published", "open_hardvs", "HARDVS, frames (rawframes/action_001/...)"
+        "velora_edge.data.layouts.published", "open_hardvs", "HARDVS, frames (rawframes/action_001/...)"
     ),
     "pokerevent": Layout(
-        "velora_edge.data.published", "open_pokerevent", "PokerEvent, frames (<class>/<seq>/<seq>_aps, _dvs)"
+        "velora_edge.data.layouts.published",
+        "open_pokerevent",
+        "PokerEvent, frames (<class>/<seq>/<seq>_aps, _dvs)",
     ),
     "recordings": Layout(
-        "velora_edge.data.recordings", "open_recordings", "event files by class, videos beside, segments.csv"
+        "velora_edge.data.layouts.recordings",
+        "open_recordings",
+        "event files by class, videos beside, segments.csv",
     ),
 }
 
@@ -75,11 +81,11 @@ def open_clips(
         DatasetError: if there is no such set, or its layout is not known or not as it should be.
     """
     if str(path) == SYNTHETIC:
-        from velora_edge.data.rendered import RenderedSet
+        from velora_edge.data.synthetic.rendered import RenderedSet
 
         return RenderedSet(spec, seed)
     if str(path) == DIGITS:
-        from velora_edge.data.digits import DigitsSet
+        from velora_edge.data.synthetic.digits import DigitsSet
 
         return DigitsSet(spec, seed)
     place = Path(path)
@@ -91,7 +97,7 @@ def open_clips(
     if name not in LAYOUTS:
         raise DatasetError([f"expected data.kind auto, {', '.join(LAYOUTS)}, got {kind!r}"], path=place)
     if name == "recordings":
-        from velora_edge.data.recordings import open_recordings
+        from velora_edge.data.layouts.recordings import open_recordings
 
         return open_recordings(place, spec, packer)
     return LAYOUTS[name].open(place, spec)
@@ -113,9 +119,9 @@ def detect(path: Path) -> str:
 
 
 def _detect_file(path: Path) -> str | None:
-    from velora_edge.data.hdf5_file import Hdf5File
-    from velora_edge.data.nmnist import is_nmnist
-    from velora_edge.data.store import is_store
+    from velora_edge.data.clips.hdf5_file import Hdf5File
+    from velora_edge.data.clips.store import is_store
+    from velora_edge.data.layouts.nmnist import is_nmnist
 
     if path.suffix.lower() == ".csv":
         return "recordings"
@@ -127,8 +133,8 @@ def _detect_file(path: Path) -> str | None:
 
 
 def _detect_folder(path: Path) -> str | None:
-    from velora_edge.data.published import has_frames
-    from velora_edge.data.recording_index import has_recordings
+    from velora_edge.data.layouts.published import has_frames
+    from velora_edge.data.layouts.recording_index import has_recordings
 
     if has_frames(path):
         is_hardvs = (path / "rawframes").is_dir() or path.name == "rawframes"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from velora_edge.events.raw_walker import RawWalker
+    from velora_edge.events.formats.raw.raw_walker import RawWalker
 
 BATCH_EVENTS = 1 << 17
 FAR_AHEAD_US = 1 << 62
@@ -27,7 +27,8 @@ LONGEST_GAP_US = 60_000_000
 class FrameAccumulator(Protocol):
     """The state of one event frame under construction, in one representation, at model resolution.
 
-    Made by `velora_edge.events.representations.make_accumulator`. Single-threaded: whoever packs frames.
+    Made by `velora_edge.events.accumulate.representations.make_accumulator`. Single-threaded: whoever packs
+    frames.
     """
 
     shape: tuple[int, int]
@@ -37,7 +38,7 @@ class FrameAccumulator(Protocol):
     events: int
     """Events that have fallen on the frame since the last `begin`."""
     table: Any
-    """What kernels take of the registration map; see `velora_edge.events.registration`."""
+    """What kernels take of the registration map; see `velora_edge.events.accumulate.registration`."""
     state: Any
     """What kernels take of the representation: a named tuple of arrays."""
 

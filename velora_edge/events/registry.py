@@ -146,16 +146,20 @@ def _never(head: bytes, path: Path) -> bool:
     return False
 
 
-register("DAT", "velora_edge.events.dat", "DatReader", sniffing.is_dat)
-register("CSV", "velora_edge.events.csv_text", "CsvReader", sniffing.is_table_of_text)
-register("RAW", "velora_edge.events.raw", "open_raw", _is_raw)
-register("EVT2", "velora_edge.events.raw", "open_evt2", _never)
-register("EVT2.1", "velora_edge.events.raw", "open_evt21", _never)
-register("EVT3", "velora_edge.events.raw", "open_evt3", _never)
-register("HDF5", "velora_edge.events.hdf5", "open_hdf5", sniffing.is_hdf5, has_parts=True)
-register("N-MNIST", "velora_edge.events.nmnist", "NMnistReader", sniffing.is_nmnist)
-register("AEDAT4", "velora_edge.events.aedat4", "Aedat4Reader", sniffing.is_aedat4, has_parts=True)
-register("AEDAT 1-3", "velora_edge.events.aedat4", "refuse_older_aedat", sniffing.is_older_aedat)
-register("MAT", "velora_edge.events.matlab", "MatReader", sniffing.is_mat)
-register("NumPy", "velora_edge.events.numpy_files", "NumpyReader", sniffing.is_numpy)
-register("ROS", "velora_edge.events.ros_bag", "RosBagReader", sniffing.is_ros_bag, has_parts=True)
+register("DAT", "velora_edge.events.formats.dat", "DatReader", sniffing.is_dat)
+register("CSV", "velora_edge.events.formats.csv_text", "CsvReader", sniffing.is_table_of_text)
+register("RAW", "velora_edge.events.formats.raw.raw", "open_raw", _is_raw)
+register("EVT2", "velora_edge.events.formats.raw.raw", "open_evt2", _never)
+register("EVT2.1", "velora_edge.events.formats.raw.raw", "open_evt21", _never)
+register("EVT3", "velora_edge.events.formats.raw.raw", "open_evt3", _never)
+register("HDF5", "velora_edge.events.formats.hdf5.hdf5", "open_hdf5", sniffing.is_hdf5, has_parts=True)
+register("N-MNIST", "velora_edge.events.formats.nmnist", "NMnistReader", sniffing.is_nmnist)
+register(
+    "AEDAT4", "velora_edge.events.formats.aedat4.aedat4", "Aedat4Reader", sniffing.is_aedat4, has_parts=True
+)
+register(
+    "AEDAT 1-3", "velora_edge.events.formats.aedat4.aedat4", "refuse_older_aedat", sniffing.is_older_aedat
+)
+register("MAT", "velora_edge.events.formats.matlab", "MatReader", sniffing.is_mat)
+register("NumPy", "velora_edge.events.formats.numpy_files", "NumpyReader", sniffing.is_numpy)
+register("ROS", "velora_edge.events.formats.ros.ros_bag", "RosBagReader", sniffing.is_ros_bag, has_parts=True)

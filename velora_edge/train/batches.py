@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from velora_edge.data.augment import apply, draw
-from velora_edge.data.clips import Pairs
+from velora_edge.data.clips.augment import apply, draw
+from velora_edge.data.clips.clips import Pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from velora_edge.data.augment import AugmentConfig
-    from velora_edge.data.clips import ClipSource
+    from velora_edge.data.clips.augment import AugmentConfig
+    from velora_edge.data.clips.clips import ClipSource
     from velora_edge.train.settings import TrainSection
 
 _ORDER, _CLIP = 0, 1  # first words of the seeds of the two kinds of generators

@@ -13,7 +13,7 @@ from velora_edge.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-WORKER = "velora_edge.commands.train"
+WORKER = "velora_cli.training.train"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from velora_edge.data.splits import fingerprint, split_items
+from velora_edge.data.clips.splits import fingerprint, split_items
 from velora_edge.errors import ConfigError, DatasetError, VeloraError
 from velora_edge.train.batches import (
     Batch,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from accelerate import Accelerator
 
-    from velora_edge.data.clips import ClipSource
+    from velora_edge.data.clips.clips import ClipSource
     from velora_edge.model.velora import VELoRA
     from velora_edge.train.record import RunRecord
     from velora_edge.train.run import RunFolder
@@ -267,8 +267,8 @@ class Trainer:
 
 def blank_colour(source: ClipSource) -> tuple[int, int, int]:
     """The colour that an event image of the source has where no event fell."""
-    from velora_edge.events.registration import RegistrationMap
-    from velora_edge.events.representations import make_accumulator
+    from velora_edge.events.accumulate.registration import RegistrationMap
+    from velora_edge.events.accumulate.representations import make_accumulator
 
     event = source.spec.event
     frame = make_accumulator(event, RegistrationMap.from_fit((1, 1), (1, 1)))

@@ -16,9 +16,9 @@ from torch.nn import functional
 from velora_edge.bundle import file_sha256
 from velora_edge.config import write_yaml
 from velora_edge.data.check import require_sound
-from velora_edge.data.clips import CAMERAS
+from velora_edge.data.clips.clips import CAMERAS
+from velora_edge.data.clips.splits import split_items
 from velora_edge.data.registry import open_clips
-from velora_edge.data.splits import split_items
 from velora_edge.errors import ConfigError, InputError
 from velora_edge.train.batches import ClipDataset, Share, TrainSampler, Variety, evaluation_batches, load
 from velora_edge.train.loop import LOG_EVERY, blank_colour
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from velora_edge.data.clips import ClipSource, Modality
+    from velora_edge.data.clips.clips import ClipSource, Modality
     from velora_edge.train.batches import Batch
     from velora_edge.train.settings import PretrainConfig, TowerSection
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from velora_edge import __version__
 from velora_edge.config import build_config, write_yaml
-from velora_edge.data.splits import fingerprint
+from velora_edge.data.clips.splits import fingerprint
 from velora_edge.errors import ConfigError, InputError
 from velora_edge.model.checkpoint import Inputs, save_checkpoint
 from velora_edge.train.record import METRICS
@@ -20,7 +20,7 @@ from velora_edge.train.state import STATE, RunState, load_state, save_state
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from velora_edge.data.clips import ClipSource
+    from velora_edge.data.clips.clips import ClipSource
     from velora_edge.model.velora import VELoRA
 
 CONFIG = "config.yaml"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from accelerate import Accelerator
 
-    from velora_edge.data.clips import ClipSource
+    from velora_edge.data.clips.clips import ClipSource
     from velora_edge.train.settings import OptimSection, TrainConfig
 
 

@@ -18,8 +18,8 @@ from velora_runtime.cameras.feed import FeedEndError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from velora_edge.clock import Clock
     from velora_runtime.cameras.feed import Feed
-    from velora_runtime.clock import Clock
 
 T_contra = TypeVar("T_contra", contravariant=True)
 T = TypeVar("T")

@@ -9,9 +9,9 @@ import cv2
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.events.base import EventStream
-from velora_edge.events.simulator import EventSimulator, SensorModel
-from velora_runtime.cameras.parcels import Parcel
-from velora_runtime.cameras.walks import BatchWalk
+from velora_edge.events.simulator.simulator import EventSimulator, SensorModel
+from velora_runtime.ingest.parcels import Parcel
+from velora_runtime.ingest.walks import BatchWalk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from velora_edge.datatypes import RGBFrame
     from velora_edge.events.base import EventTap, FrameAccumulator
-    from velora_runtime.sources.base import RGBSource
-    from velora_runtime.sources.camera_settings import EmulatorSettings
-    from velora_runtime.sync import Placed, Sync
+    from velora_edge.preprocessing.sources.base import RGBSource
+    from velora_edge.preprocessing.sync import Placed, Sync
+    from velora_runtime.cameras.camera_settings import EmulatorSettings
 
 KEPT = 256
 """Pictures' worth of events that wait for the packing thread."""

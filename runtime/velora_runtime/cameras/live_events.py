@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from velora_edge.errors import CameraError, SourceError
 from velora_runtime.cameras.camera import Camera
-from velora_runtime.cameras.intake import EventIntake
-from velora_runtime.cameras.live_stream import LiveStream
-from velora_runtime.cameras.parcels import ParcelQueue
-from velora_runtime.cameras.rate_cap import RateCap
-from velora_runtime.cameras.scout import Scout
-from velora_runtime.cameras.walks import BatchWalk, WordWalk
+from velora_runtime.ingest.intake import EventIntake
+from velora_runtime.ingest.live_stream import LiveStream
+from velora_runtime.ingest.parcels import ParcelQueue
+from velora_runtime.ingest.rate_cap import RateCap
+from velora_runtime.ingest.scout import Scout
+from velora_runtime.ingest.walks import BatchWalk, WordWalk
 
 if TYPE_CHECKING:
+    from velora_runtime.cameras.event_feed import EventFeed, LiveSetup
     from velora_runtime.cameras.live_rgb import LiveRGB
-    from velora_runtime.sources.event_feed import EventFeed, LiveSetup
 
 QUEUE_BYTES = 64 << 20
 """A second of the fastest camera."""

@@ -19,7 +19,7 @@ from velora_runtime.engines.openvino_graphs import (
     why_not_precise,
 )
 from velora_runtime.engines.ort_graphs import INPUTS
-from velora_runtime.ring import Presence, TokenMemory
+from velora_runtime.engines.ring import Presence, TokenMemory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

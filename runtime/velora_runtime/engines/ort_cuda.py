@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from velora_edge.bundle import Bundle, Manifest
     from velora_runtime.engines.base import EngineOptions
-    from velora_runtime.ring import Presence
+    from velora_runtime.engines.ring import Presence
 
 LOG = logging.getLogger("velora.onnxruntime")
 

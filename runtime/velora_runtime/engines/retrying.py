@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_runtime.engines.base import Engine
-    from velora_runtime.ring import Presence, Slot
+    from velora_runtime.engines.ring import Presence, Slot
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from velora_edge.gpu.kinds import Kind
     from velora_edge.gpu.matching import Machine
     from velora_runtime.engines.base import EngineOptions
-    from velora_runtime.ring import Presence
+    from velora_runtime.engines.ring import Presence
 
 LOG = logging.getLogger("velora.tensorrt")
 

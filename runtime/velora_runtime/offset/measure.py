@@ -8,16 +8,16 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from velora_edge.errors import SourceError
+from velora_edge.preprocessing.sources.registry import open_event_source, open_rgb_source
+from velora_edge.preprocessing.sync import SyncOptions, TimestampSync, choose_sync
 from velora_runtime.offset.estimate import Estimate, estimate_offset, require_motion
 from velora_runtime.offset.motion import EventMotion, PictureMotion, read_event_motion, read_picture_motion
-from velora_runtime.sources.registry import open_event_source, open_rgb_source
-from velora_runtime.sync import SyncOptions, TimestampSync, choose_sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from velora_edge.datatypes import RGBFrame
-    from velora_runtime.sources.base import RGBSource
+    from velora_edge.preprocessing.sources.base import RGBSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from velora_edge.errors import InputError
-from velora_runtime.recording.items import Events, Words
-from velora_runtime.recording.word_encoder import WordEncoder, WordShifter
-from velora_runtime.recording.words import WordFormat
+from velora_runtime.recording.files.items import Events, Words
+from velora_runtime.recording.files.word_encoder import WordEncoder, WordShifter
+from velora_runtime.recording.files.words import WordFormat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from velora_runtime.recording.words import Place
+    from velora_runtime.recording.files.words import Place
 
 
 class EventWords:

@@ -6,11 +6,11 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from velora_runtime.recording.items import Compressed, Edges, Said, Words
+from velora_runtime.recording.files.items import Compressed, Edges, Said, Words
 from velora_runtime.recording.slabs import Slabs
 
 if TYPE_CHECKING:
-    from velora_runtime.recording.items import Piece
+    from velora_runtime.recording.files.items import Piece
 
 Kept = Words | Compressed | Edges | Said
 

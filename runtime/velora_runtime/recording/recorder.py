@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from velora_edge.errors import InputError
-from velora_runtime.recording.append_file import AppendFile
 from velora_runtime.recording.backlog import Backlog
-from velora_runtime.recording.items import Edges, Events, Picture, Said, Words
+from velora_runtime.recording.files.append_file import AppendFile
+from velora_runtime.recording.files.items import Edges, Events, Picture, Said, Words
+from velora_runtime.recording.files.words import Place, WordFormat
 from velora_runtime.recording.results import RecorderState, RecordOptions, RecordResult
 from velora_runtime.recording.scribe import ASKED, RUN_ENDED, Scribe
-from velora_runtime.recording.words import Place, WordFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.datatypes import EventBatch, Prediction, TriggerBatch
-    from velora_edge.events.raw_walker import RawWalker
-    from velora_runtime.recording.folder import Facts
-    from velora_runtime.recording.items import Item
+    from velora_edge.events.formats.raw.raw_walker import RawWalker
+    from velora_edge.preprocessing.sources.folder import Facts
+    from velora_runtime.recording.files.items import Item
 
 BACKLOG_BYTES = 256 << 20
 """Memory for what waits to be written: 3 s of 720p pictures."""

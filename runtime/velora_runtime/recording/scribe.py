@@ -8,19 +8,19 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from velora_edge.errors import InputError
-from velora_runtime.recording.append_file import AppendFile
 from velora_runtime.recording.event_words import EventWords
-from velora_runtime.recording.items import Compressed, Events, Picture, Words
+from velora_runtime.recording.files.append_file import AppendFile
+from velora_runtime.recording.files.items import Compressed, Events, Picture, Words
+from velora_runtime.recording.files.writer import RecordingWriter
 from velora_runtime.recording.recent import Recent
 from velora_runtime.recording.results import RecorderState, RecordOptions, RecordResult
-from velora_runtime.recording.writer import RecordingWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from velora_runtime.recording.folder import Facts
-    from velora_runtime.recording.items import Item, Piece
+    from velora_edge.preprocessing.sources.folder import Facts
+    from velora_runtime.recording.files.items import Item, Piece
 
 RESULTS_KEPT = 100
 """Ended recordings that are remembered; a process may run for months."""

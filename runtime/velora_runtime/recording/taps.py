@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from velora_edge.datatypes import RGBFrame
     from velora_edge.events.base import EventTap, FrameAccumulator
+    from velora_edge.preprocessing.sync import Placed, Sync
     from velora_runtime.recording.recorder import Recorder
     from velora_runtime.sinks.base import Seen
-    from velora_runtime.sync import Placed, Sync
 
 EDGES_KEPT = 4096
 """Batches of edges that wait for whoever asks for them; nobody may, for days."""

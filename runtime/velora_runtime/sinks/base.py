@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from velora_edge.bundle import Manifest
     from velora_edge.datatypes import FramePair, Prediction
-    from velora_runtime.decision import Action, Decided
+    from velora_runtime.inference.decision import Action, Decided
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from velora_edge.errors import InputError
 from velora_runtime.sinks.base import Seen, Sink
 
 if TYPE_CHECKING:
-    from velora_runtime.decision import Action
+    from velora_runtime.inference.decision import Action
     from velora_runtime.sinks.base import SinkContext
 
 SCHEMA_VERSION = 1

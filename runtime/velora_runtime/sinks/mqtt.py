@@ -14,7 +14,7 @@ from velora_runtime.sinks.base import Seen, Sink
 from velora_runtime.sinks.jsonl import encode_line
 
 if TYPE_CHECKING:
-    from velora_runtime.decision import Action
+    from velora_runtime.inference.decision import Action
     from velora_runtime.sinks.base import SinkContext
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from velora_runtime.decision import Action
+    from velora_runtime.inference.decision import Action
     from velora_runtime.sinks.base import SinkContext
 
 MOST_HZ = 10

@@ -12,7 +12,7 @@ from velora_runtime.sinks.base import Seen, Sink
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from velora_runtime.decision import Action
+    from velora_runtime.inference.decision import Action
     from velora_runtime.sinks.base import SinkContext
 
 REFRESH_S = 0.1

@@ -12,7 +12,7 @@ import numpy as np
 
 from velora_edge.errors import InputError
 from velora_edge.vision.overlay import Overlay
-from velora_runtime.free_list import FreeList
+from velora_runtime.buffers.free_list import FreeList
 from velora_runtime.sinks.base import Seen, Sink
 
 if TYPE_CHECKING:

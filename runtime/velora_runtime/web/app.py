@@ -28,7 +28,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from velora_edge.errors import InputError
-from velora_runtime.metrics import CONTENT_TYPE
+from velora_runtime.report.metrics import CONTENT_TYPE
 from velora_runtime.web.latest import PICTURES_HZ
 from velora_runtime.web.pictures import Pictures
 from velora_runtime.web.streams import BOUNDARY, Crowd, Stream, motion_jpeg, server_sent_events

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from velora_runtime.metrics import RunMetrics
-from velora_runtime.run_report import STAGES
+from velora_runtime.report.metrics import RunMetrics
+from velora_runtime.report.run_report import STAGES
 from velora_runtime.sinks.base import Sink
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.datatypes import Prediction
-    from velora_runtime.decision import Decided
+    from velora_runtime.inference.decision import Decided
     from velora_runtime.sinks.base import Seen
 
 PICTURES_HZ, UNWATCHED_HZ = 15, 1

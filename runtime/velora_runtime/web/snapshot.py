@@ -6,13 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from velora_runtime.metrics import Gauge
+from velora_runtime.report.metrics import Gauge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from velora_runtime.recording.recorder import Recorder
-    from velora_runtime.run_report import RunReport
+    from velora_runtime.report.run_report import RunReport
     from velora_runtime.web.latest import Latest
 
 STALLED_S = 3.0

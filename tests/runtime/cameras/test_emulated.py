@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from velora_runtime.cameras import emulated
+from velora_runtime.cameras.camera_settings import EmulatorSettings
 from velora_runtime.cameras.emulated import EmulatedStream, EmulatingSync
-from velora_runtime.live import command
-from velora_runtime.sources.camera_settings import EmulatorSettings
-from velora_runtime.sync import TimestampSync
 
 from tests.fakes import FakeRGB, write_tiny_bundle
 from tests.videos import write_video
+from velora_cli.live.live import command
 from velora_edge.console import run
 from velora_edge.datatypes import RGBFrame
+from velora_edge.preprocessing.sync import TimestampSync
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from velora_edge.events._compile import kernel
+from velora_edge.events.kernels._compile import kernel
 
 # Places in `state`, int64[4]: -1 at the start of a stream, but for the sensor's width.
 HIGH, LOW, ROW, WIDTH = range(4)

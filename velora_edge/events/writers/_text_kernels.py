@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from velora_edge.events._compile import kernel
+from velora_edge.events.kernels._compile import kernel
 
 LONGEST_LINE = 20 + 5 + 5 + 3 + 4
 """Characters of the longest line: t, x, y, p, three commas and the line's end."""

@@ -1,0 +1,1 @@
+"""From the model in torch to ONNX graphs and shared weights."""

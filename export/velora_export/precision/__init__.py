@@ -1,0 +1,1 @@
+"""Half precision, INT8 and their calibration."""

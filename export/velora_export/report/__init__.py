@@ -1,0 +1,1 @@
+"""Latency, parity and acceptance of an export."""

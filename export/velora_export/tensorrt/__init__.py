@@ -1,0 +1,1 @@
+"""Building of TensorRT engines, and their parity with the graphs."""

@@ -1,0 +1,208 @@
+"""From an ONNX graph to an engine: one code path for TensorRT 10.3 to 11 and for TensorRT for RTX.
+
+Networks are strongly typed: every tensor has the type that the ONNX graph gives it, which is all that
+TensorRT 11 offers and what keeps a precision what it says it is. So nothing here chooses a precision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from velora_edge.errors import EngineError
+from velora_edge.gpu.kinds import TENSORRT, target_label
+from velora_edge.gpu.log import Messages, create_logger
+from velora_edge.gpu.matching import load_tensorrt
+from velora_export.tensorrt.tensorrt_progress import create_monitor, run_cancellable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from velora_edge.gpu.cuda import Cuda
+    from velora_edge.gpu.kinds import Kind
+    from velora_export.tensorrt.tensorrt_progress import BuildProgress
+
+MEGABYTE = 1 << 20
+LOW_MEMORY_BYTES = 512 * MEGABYTE
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How engines are built.
+
+    Attributes:
+        low_memory: for a device that shares little memory with its CPU: one builder thread, small pools, less
+            search; the clip's engine is left out.
+        version_compatible: engines that newer TensorRT versions of the same major version run too.
+        hardware_compatible: engines that other GPUs from Ampere on run too; not on a Jetson.
+        workspace_bytes: the most that a layer may use while it runs; None: by what is free.
+    """
+
+    low_memory: bool = False
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    workspace_bytes: int | None = None
+
+
+class PlanBuilder:
+    """Builds engines: on the thread's CUDA device, or, of TensorRT for RTX, on any machine for named GPUs.
+
+    Single-threaded, but for TensorRT's own threads.
+
+    Args:
+        options: how to build.
+        messages: where TensorRT's messages go.
+        kind: TensorRT, or TensorRT for RTX.
+        cuda: the device; its being there is what makes touching TensorRT's builder safe. None: no device is
+            touched, as TensorRT for RTX builds.
+        cache: the timing cache's file, made when missing; None: nothing is timed.
+        targets: the compute capabilities to build for, by TensorRT for RTX.
+    """
+
+    def __init__(
+        self,
+        options: BuildOptions,
+        messages: Messages,
+        *,
+        kind: Kind = TENSORRT,
+        cuda: Cuda | None = None,
+        cache: Path | None = None,
+        targets: Sequence[str] = (),
+    ) -> None:
+        self._options, self._messages, self._kind = options, messages, kind
+        self._cuda, self._cache, self._targets = cuda, cache, targets
+        self._trt = load_tensorrt(kind)
+        self._logger = create_logger(self._trt, messages)
+
+    def build(self, onnx: Path, name: str, precision: str, progress: BuildProgress) -> bytes:
+        """The engine of a graph, batch 1.
+
+        Args:
+            onnx: the graph; its weights lie beside it.
+            name: what the engine will be called; at most 128 characters.
+            precision: of the graph; fp32 means that TensorRT does not shorten factors to TF32.
+            progress: told of every step; its `is_cancelled` stops the build.
+
+        Raises:
+            EngineError: with TensorRT's own words, if it cannot.
+            KeyboardInterrupt: if the user stopped it.
+        """
+        return run_cancellable(lambda: self._build(onnx, name, precision, progress), progress)
+
+    def _build(self, onnx: Path, name: str, precision: str, progress: BuildProgress) -> bytes:
+        trt = self._trt
+        if self._cuda is not None:
+            self._cuda.use()
+        self._messages.add("INFO", f"velora: building {name!r} from {onnx}")
+        builder = trt.Builder(self._logger)
+        if builder is None:
+            raise EngineError(f"no builder of {self._kind.title} can be created{self._messages.explain()}")
+        if self._options.low_memory:
+            builder.max_threads = 1
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = self._parse(network, onnx)
+        network.name = name
+        config = builder.create_builder_config()
+        monitor = create_monitor(trt, progress)
+        config.progress_monitor = monitor
+        self._configure(config, precision)
+        self._add_profile(builder, network, config)
+        cache = None if self._cache is None else self._read_cache(config, self._cache)
+        plan = builder.build_serialized_network(network, config)
+        del parser  # it owns the weights that the network refers to
+        if plan is None:
+            if progress.is_cancelled:
+                raise KeyboardInterrupt
+            raise EngineError(f"{self._kind.title} cannot build {onnx.name}{self._messages.explain()}")
+        if self._cache is not None:
+            self._write_cache(cache, self._cache)
+        return bytes(plan)
+
+    def _parse(self, network: Any, onnx: Path) -> Any:
+        parser = self._trt.OnnxParser(network, self._logger)
+        if parser.parse_from_file(str(onnx)):
+            return parser
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        words = "; ".join(f"{error.node_operator()}: {_first_lines(error.desc())}" for error in errors)
+        raise EngineError(
+            f"{self._kind.title} {self._trt.__version__} cannot read {onnx.name}"
+            f"{f': {words}' if words else self._messages.explain()}"
+        )
+
+    def _configure(self, config: Any, precision: str) -> None:
+        trt, options = self._trt, self._options
+        workspace = options.workspace_bytes or self._workspace_bytes()
+        if workspace:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that compiled layers can be read
+        if self._targets:
+            self._set_targets(config)
+        if options.low_memory:
+            config.set_memory_pool_limit(trt.MemoryPoolType.TACTIC_DRAM, max(workspace, LOW_MEMORY_BYTES))
+            config.builder_optimization_level = 2
+        if precision == "fp32":
+            config.clear_flag(trt.BuilderFlag.TF32)
+        if options.version_compatible:
+            config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        if options.hardware_compatible:
+            config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+
+    def _set_targets(self, config: Any) -> None:
+        config.num_compute_capabilities = len(self._targets)
+        for index, target in enumerate(self._targets):
+            member = getattr(self._trt.ComputeCapability, target_label(target).upper())
+            config.set_compute_capability(member, index)
+
+    def _workspace_bytes(self) -> int:
+        """Half of what is free; on a low-memory device a quarter, and at most 512 MB; 0 without a device."""
+        if self._cuda is None:
+            return 0
+        free = self._cuda.free_bytes()
+        return min(free // 4, LOW_MEMORY_BYTES) if self._options.low_memory else free // 2
+
+    def _add_profile(self, builder: Any, network: Any, config: Any) -> None:
+        """Fix the batch axis, the first of every input, to 1."""
+        profile = builder.create_optimization_profile()
+        for index in range(network.num_inputs):
+            tensor = network.get_input(index)
+            shape = (1, *tuple(tensor.shape)[1:])
+            if min(shape) < 1:
+                raise EngineError(f"expected only the batch of {tensor.name} to be open, got {tensor.shape}")
+            profile.set_shape(tensor.name, shape, shape, shape)
+        config.add_optimization_profile(profile)
+
+    def _read_cache(self, config: Any, path: Path) -> Any:
+        """The timing cache, attached; an empty one where the file is of another GPU or damaged."""
+        with contextlib.suppress(OSError):
+            cache = config.create_timing_cache(path.read_bytes())
+            if cache is not None and config.set_timing_cache(cache, False):
+                return cache
+            self._messages.add("WARNING", f"velora: the timing cache {path} is of no use here")
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, False)
+        return cache
+
+    def _write_cache(self, cache: Any, path: Path) -> None:
+        """Keep what was timed; a cache that cannot be written costs time at the next build, nothing else."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("wb", dir=path.parent, delete=False) as file:
+                file.write(bytes(cache.serialize()))
+            Path(file.name).replace(path)
+        except OSError as error:
+            self._messages.add("WARNING", f"velora: the timing cache was not kept: {error}")
+
+
+def _first_lines(words: str, most: int = 2) -> str:
+    """What the parser says of a node, then why, in one line; its log has the rest."""
+    return ": ".join(line.strip() for line in words.splitlines()[:most])
+
+
+def cache_path(target: str) -> Path:
+    """Where the timing cache of a target lies: under `$XDG_CACHE_HOME/velora`."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "velora" / "tensorrt" / f"timing-{target}.cache"

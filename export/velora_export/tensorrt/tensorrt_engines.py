@@ -1,0 +1,246 @@
+"""A bundle's engines: built, their layers read, compared with ONNX Runtime, signed, put in the manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from velora_edge.bundle import EngineFile, read_manifest, write_manifest
+from velora_edge.errors import BundleError, EngineError
+from velora_edge.gpu.cuda import Cuda
+from velora_edge.gpu.engine import EngineLoader
+from velora_edge.gpu.kinds import RTX
+from velora_edge.gpu.log import Messages
+from velora_edge.gpu.matching import model_digest, network_name, read_engine, why_no_fp8, why_not_here
+from velora_edge.gpu.origin import sign, why_not_trusted
+from velora_edge.gpu.plan import is_same_version, plan_header
+from velora_edge.gpu.runner import EngineRunner
+from velora_export.tensorrt.tensorrt_builder import PlanBuilder, cache_path
+from velora_export.tensorrt.tensorrt_layers import parse_builder_list, parse_inspector
+from velora_export.tensorrt.tensorrt_parity import Comparison, check_parity
+from velora_export.tensorrt.tensorrt_precision import check_layers, judge_layers, read_stated_types
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from velora_edge.bundle import Bundle, Manifest
+    from velora_edge.manifest import CompiledLayers
+    from velora_export.tensorrt.tensorrt_builder import BuildOptions
+    from velora_export.tensorrt.tensorrt_parity import Clips
+    from velora_export.tensorrt.tensorrt_progress import BuildProgress
+    from velora_export.tensorrt.tensorrt_targets import BuildTarget
+
+FOLDER = "engines"
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltEngine:
+    """What came of one graph.
+
+    Attributes:
+        entry: the manifest's.
+        seconds: that the build took; 0 where an engine was already there.
+        size_bytes: of the engine.
+        is_new: False where it was already there.
+    """
+
+    entry: EngineFile
+    seconds: float
+    size_bytes: int
+    is_new: bool
+
+    def describe(self) -> str:
+        """Two lines for people: size and parity, then what the layers compute in."""
+        entry, parity = self.entry, self.entry.parity
+        took = f"built in {self.seconds:.0f} s" if self.is_new else "already there"
+        apart = (
+            f"{parity['relative']:.1e} from ONNX Runtime's output" if parity else "not run: no such GPU here"
+        )
+        agreement = parity.get("top1_agreement")
+        same = "" if agreement is None else f", same label in {agreement:.0%}"
+        layers = "" if entry.compiled is None else f"\n      {entry.compiled.describe()}"
+        return f"{entry.graph:5} {took}, {self.size_bytes / 1e6:.1f} MB, {apart}{same}: {entry.file}{layers}"
+
+
+class BundleBuilder:
+    """Builds a bundle's engines for one target.
+
+    Single-threaded. Use as a context manager: CUDA's memory and the log's file are let go at the end.
+
+    Args:
+        bundle: whose files were checked; engines go into its folder.
+        options: how to build.
+        clips: to compare on.
+        target: what the engines are for; closed with the builder.
+
+    Attributes:
+        target: as given.
+        log: the builder's log.
+
+    Raises:
+        EngineError: if the GPU that is built for does not know the bundle's precision.
+        BundleError: if the bundle cannot be written to.
+    """
+
+    def __init__(self, bundle: Bundle, options: BuildOptions, clips: Clips, target: BuildTarget) -> None:
+        self.bundle, self.options, self.target = bundle, options, target
+        self.log = bundle.path / FOLDER / f"build-{target.name}.log"
+        self._exit = contextlib.ExitStack()
+        with contextlib.ExitStack() as undo:
+            undo.callback(target.close)
+            reason = why_no_fp8(
+                bundle.manifest.precision, target.gpus, hardware_compatible=options.hardware_compatible
+            )
+            if reason is not None:
+                raise EngineError(reason)
+            try:
+                self.log.parent.mkdir(exist_ok=True)
+                self._messages = Messages(undo.enter_context(self.log.open("w")))
+            except OSError as error:
+                raise _unwritable(self.log, error) from error
+            self._builder = PlanBuilder(
+                options,
+                self._messages,
+                kind=target.kind,
+                cuda=target.cuda,
+                cache=None if target.kind is RTX else cache_path(target.name),
+                targets=target.targets,
+            )
+            self._loader = (
+                None if target.cuda is None else EngineLoader(target.cuda, self._messages, target.kind)
+            )
+            self._comparison = Comparison(bundle.path, bundle.manifest, clips)
+            self._exit = undo.pop_all()
+
+    def __enter__(self) -> BundleBuilder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    def build(self, graphs: Sequence[str], progress: BuildProgress, *, force: bool) -> Iterator[BuiltEngine]:
+        """Build what is not there yet; each engine is in the manifest when it is yielded.
+
+        Args:
+            graphs: names of graphs.
+            progress: told of every step.
+            force: build anew, and keep an engine that is too far from ONNX Runtime, or computes in other
+                types than its graph states.
+
+        Raises:
+            EngineError: if TensorRT cannot, or if an engine is not its graph, or not in its precision.
+            KeyboardInterrupt: if the user stopped it.
+        """
+        for graph in graphs:
+            found = None if force else self._find(graph)
+            yield found or self._build(graph, progress, force=force)
+
+    def _find(self, graph: str) -> BuiltEngine | None:
+        """An engine that is already there, whole, ours and built with the same options."""
+        manifest = read_manifest(self.bundle.path)
+        for entry in manifest.engines:
+            is_one = self._is_for_target(entry, manifest) and _traits(entry) == _traits(self.options)
+            if entry.graph != graph or not is_one or why_not_trusted(entry) is not None:
+                continue
+            with contextlib.suppress(EngineError, BundleError):
+                return BuiltEngine(entry, 0.0, len(read_engine(self.bundle.path, entry)), is_new=False)
+        return None
+
+    def _is_for_target(self, entry: EngineFile, manifest: Manifest) -> bool:
+        target = self.target
+        if target.kind is not RTX:
+            return target.machine is not None and why_not_here(entry, manifest, target.machine) is None
+        built, wanted = (entry.kind, entry.targets, entry.model), (RTX.name, target.targets)
+        return built == (*wanted, model_digest(manifest, entry.graph)) and is_same_version(
+            entry.tensorrt, target.version
+        )
+
+    def _build(self, graph: str, progress: BuildProgress, *, force: bool) -> BuiltEngine:
+        manifest, target = self.bundle.manifest, self.target
+        digest = model_digest(manifest, graph)
+        name = network_name(graph, manifest.precision, digest)
+        start = time.perf_counter()
+        plan = self._builder.build(self.bundle.graph(graph), name, manifest.precision, progress)
+        seconds = time.perf_counter() - start
+        parity, listed = self._try(graph, plan, name, force=force)
+        compiled = self._read_layers(graph, listed, force=force)
+        parts = (graph, target.name, manifest.precision, digest[:12], *_traits(self.options))
+        file = Path(FOLDER) / f"{'-'.join(parts)}.engine"
+        self._write(self.bundle.path / file, plan)
+        entry = EngineFile(
+            graph=graph,
+            file=file.as_posix(),
+            sha256=hashlib.sha256(plan).hexdigest(),
+            model=digest,
+            precision=manifest.precision,
+            tensorrt=plan_header(plan, file)[1],
+            **target.facts(),
+            version_compatible=self.options.version_compatible,
+            hardware_compatible=self.options.hardware_compatible,
+            parity=parity,
+            compiled=compiled,
+        )
+        signed = sign(entry)
+        self._enter(signed)
+        return BuiltEngine(signed, seconds, len(plan), is_new=True)
+
+    def _try(self, graph: str, plan: bytes, name: str, *, force: bool) -> tuple[dict[str, object], str]:
+        """Parity of an engine and the inspector's list of its layers; both empty where it cannot run here."""
+        if self._loader is None or self.target.cuda is None:
+            return {}, ""
+        cuda = Cuda(self.target.cuda.device)
+        try:
+            engine = self._loader.load(plan, name, host_code=self.options.version_compatible)
+            try:
+                parity = self._comparison.compare(graph, EngineRunner(cuda, engine))
+                listed = engine.describe_layers()
+            finally:
+                engine.close()
+        finally:
+            cuda.close()
+        if not force:
+            check_parity(graph, parity)
+        return parity.as_dict(), listed
+
+    def _read_layers(self, graph: str, listed: str, *, force: bool) -> CompiledLayers | None:
+        """What the engine's layers compute in: by the builder's own list, else the inspector's."""
+        printed = self._messages.take_layers()
+        layers = parse_builder_list(printed) or (parse_inspector(listed) if listed else [])
+        if not layers:
+            return None
+        compiled = judge_layers(layers, read_stated_types(self.bundle.graph(graph)))
+        if not force:
+            check_layers(graph, compiled)
+        return compiled
+
+    def _write(self, path: Path, plan: bytes) -> None:
+        try:
+            with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=".", delete=False) as file:
+                file.write(plan)
+            Path(file.name).chmod(0o644)
+            Path(file.name).replace(path)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    def _enter(self, entry: EngineFile) -> None:
+        """Put the entry into the manifest as it is now, in place of one for the same file."""
+        manifest = read_manifest(self.bundle.path)
+        others = tuple(other for other in manifest.engines if other.file != entry.file)
+        write_manifest(self.bundle.path, manifest.model_copy(update={"engines": (*others, entry)}))
+
+
+def _traits(built: BuildOptions | EngineFile) -> tuple[str, ...]:
+    """What sets engines for one target apart, as parts of a file name."""
+    traits = (("vc", built.version_compatible), ("hc", built.hardware_compatible))
+    return tuple(name for name, has in traits if has)
+
+
+def _unwritable(path: Path, error: OSError) -> BundleError:
+    return BundleError(
+        f"cannot be written: {error.strerror}", path=path, remedy="copy the bundle to where you may write"
+    )

@@ -1,0 +1,218 @@
+"""What runs beside the pipeline: the recorder, the page, the keys. The pipeline knows of none of them."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from velora_edge.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from velora_edge.events.base import EventStream
+    from velora_runtime.app.keys import KeyReader
+    from velora_runtime.pipeline.pipeline import Feed, Pace
+    from velora_runtime.recording.recorder import Recorder
+    from velora_runtime.recording.results import RecordResult
+    from velora_runtime.report.run_report import RunReport
+    from velora_runtime.sinks.base import Sink
+    from velora_runtime.web.latest import Latest
+    from velora_runtime.web.server import WebServer
+
+KEEP_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class AttachOptions:
+    """What a user asked for; `velora-live --help` explains each.
+
+    Attributes:
+        record: folder of the recording that begins with the run, or None.
+        recordings: folder for later recordings and for clips.
+        keep_s: how far back a clip reaches; 0: no clips; None: 10 where something can ask for one.
+        serve: HOST:PORT of the page, or None.
+        token: that the page asks for; None: what fits the address.
+        keys: single keys on the terminal record and save clips.
+    """
+
+    record: str | None = None
+    recordings: str = "recordings"
+    keep_s: float | None = None
+    serve: str | None = None
+    token: str | None = None
+    keys: bool = False
+
+    @property
+    def wants_recorder(self) -> bool:
+        """Something may be recorded in this run."""
+        return self.record is not None or self.serve is not None or bool(self.keep_s)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What attachments are told of the run.
+
+    Attributes:
+        model: name and path; None where there is no model.
+        events: the event source, as the user called it, or none.
+        rgb: the RGB source, likewise.
+        pace: realtime or max.
+    """
+
+    model: Mapping[str, str] | None
+    events: str
+    rgb: str
+    pace: Pace
+
+
+class Attachments:
+    """Opened before the pipeline, closed after it. Single-threaded: the main thread.
+
+    Args:
+        options: what was asked for.
+        run: what the run is.
+        note: gets lines for people, from any thread.
+    """
+
+    def __init__(self, options: AttachOptions, run: RunFacts, note: Callable[[str], None]) -> None:
+        self._options, self._run, self._note = options, run, note
+        self._recorder: Recorder | None = None
+        self._latest: Latest | None = None
+        self._server: WebServer | None = None
+        self._keys: KeyReader | None = None
+        self._results: tuple[RecordResult, ...] = ()
+
+    def open_recorder(self, sensor: tuple[int, int] | None) -> None:
+        """Make the recorder, if one is wanted, before any source is read from.
+
+        Args:
+            sensor: width and height of the event camera, pixels; None without one.
+
+        Raises:
+            InputError: if the folder cannot be recorded to.
+        """
+        if not self._options.wants_recorder:
+            return
+        from velora_edge.preprocessing.sources.folder import Facts
+        from velora_runtime.recording.recorder import Recorder
+        from velora_runtime.recording.results import RecordOptions
+
+        asked, run = self._options, self._run
+        keep_s = asked.keep_s if asked.keep_s is not None else KEEP_S
+        options = RecordOptions(
+            None if asked.record is None else Path(asked.record),
+            Path(asked.recordings),
+            round(keep_s * 1e6),
+            waits=run.pace == "max",
+        )
+        about = Facts(
+            model=None if run.model is None else dict(run.model),
+            events=None if sensor is None else {"source": run.events, "sensor": list(sensor)},
+            video=None if run.rgb == "none" else {"source": run.rgb},
+        )
+        self._recorder = Recorder(options, about, self._note)
+
+    def tap_events(self, stream: EventStream) -> EventStream:
+        """The stream, with the recorder listening."""
+        if self._recorder is None:
+            return stream
+        from velora_runtime.recording.taps import RecordedStream
+
+        return RecordedStream(stream, self._recorder)
+
+    def tap_feed(self, feed: Feed) -> Feed:
+        """The feed, with the recorder listening to the pictures that find their place."""
+        if self._recorder is None or feed.sync is None:
+            return feed
+        from velora_runtime.recording.taps import RecordedSync
+
+        return replace(feed, sync=RecordedSync(feed.sync, self._recorder, feed.start_us))
+
+    def sinks(self) -> list[Sink]:
+        """What listens to the predictions."""
+        sinks: list[Sink] = []
+        if self._recorder is not None:
+            from velora_runtime.recording.taps import PredictionTap
+
+            sinks.append(PredictionTap(self._recorder))
+        if self._options.serve is not None:
+            from velora_runtime.web.latest import Latest
+
+            self._latest = Latest()
+            sinks.append(self._latest)
+        return sinks
+
+    def begin(self, report: RunReport, engine: str, cameras: Callable[[], Mapping[str, str]]) -> None:
+        """Open the page and listen to the keys, once the pipeline is made.
+
+        Args:
+            report: of the run.
+            engine: name of what the model runs on.
+            cameras: gives each camera's state, by `rgb` and `event`; callable from any thread.
+
+        Raises:
+            InputError: if the page cannot be served there.
+            MissingExtraError: if the page's libraries are not installed.
+        """
+        if self._options.serve is not None and self._latest is not None:
+            from velora_runtime.web.server import WebServer
+            from velora_runtime.web.snapshot import About, Watched
+
+            run = self._run
+            model = "no model" if run.model is None else run.model["name"]
+            about = About(model, engine, {"rgb": run.rgb, "event": run.events}, run.pace)
+            watched = Watched(about, self._latest, report, cameras, self._recorder)
+            self._server = WebServer(self._options.serve, self._options.token, watched, self._note)
+        if self._options.keys and self._recorder is not None:
+            self._listen_to_keys(self._recorder)
+
+    def end(self) -> None:
+        """Close the page, end the recordings, restore the terminal. May be called again."""
+        with contextlib.ExitStack() as closing:
+            if self._recorder is not None:
+                closing.callback(self._end_recorder, self._recorder)
+            if self._server is not None:
+                closing.callback(self._server.close)
+            if self._keys is not None:
+                closing.callback(self._keys.close)
+
+    def summary(self) -> dict[str, Any]:
+        """What they did, for `--summary`; empty where nothing could be recorded."""
+        return {} if self._recorder is None else {"recordings": [r.as_dict() for r in self._results]}
+
+    def warnings(self) -> list[str]:
+        """Recordings that something ended early."""
+        return [f"the recording in {r.folder} was {r.why}" for r in self._results if not r.is_whole]
+
+    def _end_recorder(self, recorder: Recorder) -> None:
+        had_ended = bool(self._results)
+        self._results = recorder.close()
+        if self._results and not had_ended:
+            model = "MODEL" if self._run.model is None else self._run.model["path"]
+            self._note(f"replay it: velora-live {model} {self._results[-1].folder}")
+
+    def _listen_to_keys(self, recorder: Recorder) -> None:
+        from velora_runtime.app.keys import KeyReader
+
+        def toggle() -> None:
+            if recorder.state.folder is not None:
+                recorder.stop()
+            else:
+                self._note(f"recording to {recorder.start()}")
+
+        actions = {"r": toggle, "s": lambda: self._note(f"saving a clip to {recorder.save_clip()}")}
+        self._keys = KeyReader({key: self._safely(action) for key, action in actions.items()})
+        if self._keys.is_listening:
+            self._note("keys: r begins and ends a recording, s saves the last seconds")
+
+    def _safely(self, action: Callable[[], object]) -> Callable[[], None]:
+        def act() -> None:
+            try:
+                action()
+            except InputError as error:
+                self._note(str(error))
+
+        return act

@@ -1,0 +1,1 @@
+"""Bounded queues and free lists between threads."""

@@ -1,0 +1,1 @@
+"""Camera drivers, one device or protocol a file, and their registry."""

@@ -1,0 +1,1 @@
+"""Clocks of cameras: maps to the host's clock, frame periods, pacing."""

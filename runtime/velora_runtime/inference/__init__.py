@@ -1,0 +1,1 @@
+"""From packed pairs to predictions and decisions."""

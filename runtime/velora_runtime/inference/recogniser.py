@@ -1,0 +1,128 @@
+"""From pairs to predictions, one at a time: rings, towers for what is new, the head once a clip is full."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from velora_edge.datatypes import Prediction
+from velora_edge.errors import EngineError
+from velora_edge.preprocessing.packer import Packed
+from velora_runtime.engines.ring import ClipRing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from velora_edge.bundle import Manifest
+    from velora_edge.clock import Clock
+    from velora_runtime.engines.base import Engine
+    from velora_runtime.engines.ring import Entry
+
+TOP = 5
+"""Labels that a prediction names."""
+
+
+class Recogniser:
+    """Recognises a stream of pairs.
+
+    Single-threaded: the inference thread only.
+
+    Args:
+        manifest: the model's.
+        engine: warmed up.
+        clock: for the stages' times.
+
+    Attributes:
+        ring: which pairs it holds.
+        encode_us: what the towers took for the last pair, microseconds.
+        head_us: what the head took, 0 where the clip was not yet full.
+        scores: probabilities of the last prediction by label, float32[K]; valid until the next.
+    """
+
+    def __init__(self, manifest: Manifest, engine: Engine, clock: Clock) -> None:
+        self.ring = ClipRing(manifest.clip_length, manifest.stride)
+        self.encode_us = self.head_us = 0
+        self._labels, self._engine, self._clock = manifest.labels, engine, clock
+        self._before = [Packed.empty(manifest.image_size) for _ in range(manifest.stride)]
+        self.scores = np.zeros(len(manifest.labels), np.float32)
+
+    @property
+    def missing(self) -> int:
+        """Pairs that lack before the first prediction."""
+        return max(0, (self.ring.clip_length - 1) * self.ring.stride + 1 - self.ring.pairs)
+
+    def see(self, packed: Packed) -> NDArray[np.float32] | None:
+        """Take a pair in; return the clip's logits, float32[K], valid until the next call.
+
+        Args:
+            packed: the pair. Its images are exchanged for others, to be kept until the next pair of its ring.
+
+        Returns:
+            None until a clip is full.
+
+        Raises:
+            EngineError: if the engine fails, or gives what is no number.
+        """
+        start_us = self._clock.now_us()
+        has_rgb, has_event = packed.pair.rgb is not None, packed.pair.event is not None
+        entry = self.ring.enter(rgb=has_rgb, event=has_event)
+        if has_rgb:
+            self._engine.encode_rgb(packed.rgb_image, entry.slot)
+        if has_event:
+            self._engine.encode_event(packed.event_image, entry.slot)
+        self._encode_diff(packed, entry)
+        before = self._before[entry.slot.phase]
+        packed.rgb_image, before.rgb_image = before.rgb_image, packed.rgb_image
+        packed.event_image, before.event_image = before.event_image, packed.event_image
+        encoded_us = self._clock.now_us()
+        logits = self._decide(entry) if entry.is_full else None
+        self.encode_us, self.head_us = encoded_us - start_us, self._clock.now_us() - encoded_us
+        return logits
+
+    def predict(
+        self,
+        packed: Packed,
+        logits: NDArray[np.float32],
+        latency_ms: Mapping[str, float],
+        dropped: Mapping[str, int],
+        missing: tuple[str, ...] = (),
+    ) -> Prediction:
+        """What the logits say, as a prediction for the pair."""
+        softmax_into(logits, self.scores)
+        best = (-self.scores).argsort(kind="stable")[:TOP]
+        labels = [self._labels[i] for i in best.tolist()]
+        top = tuple(zip(labels, self.scores[best].tolist(), strict=True))
+        pair = packed.pair
+        return Prediction(
+            pair.seq, pair.t_us, *top[0], top, packed.events, pair.skew_us, latency_ms, dropped, missing
+        )
+
+    def _encode_diff(self, packed: Packed, entry: Entry) -> None:
+        if not (entry.rgb_moved or entry.event_moved):
+            return
+        before = self._before[entry.slot.phase]
+        self._engine.encode_diff(
+            packed.rgb_image,
+            before.rgb_image if entry.rgb_moved else packed.rgb_image,
+            packed.event_image,
+            before.event_image if entry.event_moved else packed.event_image,
+            entry.slot,
+        )
+
+    def _decide(self, entry: Entry) -> NDArray[np.float32]:
+        phase = entry.slot.phase
+        logits = self._engine.decide(phase, self.ring.presence[phase])
+        if not np.logical_and.reduce(np.isfinite(logits)):
+            raise EngineError(f"{self._engine.name} gave logits that are no numbers: {logits[:4]} ...")
+        return logits
+
+
+def softmax_into(logits: NDArray[np.float32], scores: NDArray[np.float32]) -> None:
+    """Probabilities of logits (or of log-probabilities, which gives the same), float32[K], summing to 1."""
+    # Ufuncs alone: numpy's methods for arrays go by way of Python, which is most of what so few numbers cost.
+    np.subtract(logits, np.maximum.reduce(logits), out=scores)
+    np.exp(scores, out=scores)
+    scores /= np.add.reduce(scores)

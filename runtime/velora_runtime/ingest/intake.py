@@ -1,0 +1,265 @@
+"""From what an event camera gives to parcels on one clock: judged, counted, capped, queued."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from velora_edge.datatypes import EventBatch, TriggerBatch
+from velora_runtime.clocks.clock_map import ClockMap
+from velora_runtime.clocks.pour import Pour
+from velora_runtime.clocks.timeline import LEAP_US, Timeline
+from velora_runtime.ingest.parcels import EventCounts, Parcel, ParcelQueue
+from velora_runtime.ingest.scout import MOST_BYTES, Scout
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from velora_edge.clock import Clock
+    from velora_runtime.ingest.parcels import Decoded
+    from velora_runtime.ingest.rate_cap import RateCap
+    from velora_runtime.ingest.scout import Look
+
+BACK_US = 10_000
+"""Words may come out of order by so much; further back, a clock was set."""
+SLACK_US = 20_000
+"""An event so much later than its parcel reaches would block the windows that follow."""
+SMOOTH_US, LEAST_BYTES = 5_000, 32
+"""A stream that is held back comes in pieces of about this duration."""
+LONG_US = 100_000
+"""Bytes that cover more than this are looked at in parts."""
+YOUNG_US, FIRST_BYTES = 1_000_000, 4096
+"""A new connection is looked at in such pieces, too, to see at once if it is to be held back."""
+SPANS = 64
+"""Times of presence that are remembered."""
+
+
+class Span(NamedTuple):
+    """A time without a gap in the connection, stream clock."""
+
+    begin_us: int
+    end_us: int
+
+
+class EdgeListener(Protocol):
+    """Gets trigger edges as soon as they come; called by the camera's thread."""
+
+    def add_edges(self, edges: TriggerBatch, reached_us: int) -> None:
+        """Edges, on the stream's clock, and the time that it has reached."""
+
+
+class EventIntake:
+    """What the camera's thread does with events. `take`, `begin` and `end` are its alone; all else any's.
+
+    Args:
+        queue: to the packing thread.
+        scout: where raw words come; None where the camera's library decodes.
+        cap: on events a second.
+        clock: the host's.
+        stop: ends waiting.
+        is_paced: the stream keeps the pace of the host's clock; otherwise it is as fast as its reader.
+        note: gets a line about what is odd.
+    """
+
+    def __init__(
+        self,
+        queue: ParcelQueue,
+        scout: Scout | None,
+        cap: RateCap,
+        clock: Clock,
+        stop: threading.Event,
+        *,
+        is_paced: bool,
+        note: Callable[[str], None],
+    ) -> None:
+        self.counts = EventCounts()
+        self.clock_map = ClockMap()
+        self.first_us: int | None = None
+        """Time of the first parcel's beginning."""
+        self.spans: deque[Span] = deque(maxlen=SPANS)
+        self._queue, self._scout, self._cap = queue, scout, cap
+        self._clock, self._stop, self._note = clock, stop, note
+        self._pour = Pour() if is_paced else None
+        self._timeline = Timeline(self.clock_map, BACK_US, LEAP_US if is_paced else None)
+        self._listeners: tuple[EdgeListener, ...] = ()
+        self._number = 0
+        self._is_new, self._begun_us = True, 0
+        self._reached_us, self._smooth_bytes = 0, FIRST_BYTES
+
+    def listen(self, listener: EdgeListener) -> None:
+        """Let a listener have the edges from now on."""
+        self._listeners = (*self._listeners, listener)
+
+    def begin(self) -> None:
+        """A connection was made."""
+        self._timeline.begin()
+        self._is_new, self._begun_us = True, self._clock.now_us()
+        self._number += 1  # a gap: the packing thread's decoder begins anew, too
+        if self._pour is not None:
+            self._pour.begin()
+        if self._scout is not None:
+            self._scout.begin()
+
+    def take(self, item: bytes | Decoded, arrived_us: int) -> None:
+        """Take in what came: raw bytes, or events."""
+        if isinstance(item, bytes):
+            start = 0
+            while start < len(item):
+                most, reached_us = self._most_bytes(), self._reached_us
+                piece = item[start : start + most]
+                used = self._take_bytes(piece, arrived_us if not start else self._clock.now_us())
+                start += used
+                self._learn_bytes(used, self._reached_us - reached_us)
+        else:
+            self._take_decoded(item, arrived_us)
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self._queue.finish()
+
+    def hurry(self) -> None:
+        """Give out what is in store at the start of a connection faster than it was recorded."""
+        if self._pour is not None:
+            self._pour.hurries = True
+
+    @property
+    def is_behind(self) -> bool:
+        """More is in store than comes, and is given out little by little."""
+        return self._pour is not None and self._pour.holds(self._clock.now_us())
+
+    def covers(self, t0_us: int, t1_us: int) -> bool:
+        """Whether the camera was connected in half of [t0, t1) at least."""
+        there_us = sum(max(0, min(t1_us, end) - max(t0_us, begin)) for begin, end in tuple(self.spans))
+        return 2 * there_us >= t1_us - t0_us
+
+    def _most_bytes(self) -> int:
+        """Of one parcel: little at once where a stream is held back, or it would come in jerks."""
+        if self._pour is None:
+            return MOST_BYTES
+        is_young = self._clock.now_us() - self._begun_us < YOUNG_US
+        return self._smooth_bytes if is_young or self._pour.is_pouring else MOST_BYTES
+
+    def _learn_bytes(self, n_bytes: int, passed_us: int) -> None:
+        """How many bytes are a few milliseconds, by the piece that was taken last."""
+        wanted = n_bytes * SMOOTH_US // max(passed_us, 1)
+        self._smooth_bytes = max(LEAST_BYTES, min(wanted, 2 * self._smooth_bytes, MOST_BYTES))
+
+    def _take_bytes(self, data: bytes, arrived_us: int) -> int:
+        """Take in bytes from the front of `data`; return how many."""
+        assert self._scout is not None
+        look = self._scout.look(data)
+        while look is not None and self._is_long(look) and len(data) > LEAST_BYTES:
+            self._scout.take_back(look)
+            data = data[: len(data) // 2]
+            look = self._scout.look(data)
+        self.counts.bytes += len(data)
+        self.counts.resyncs = self._scout.resyncs
+        if look is not None:
+            self._take_look(self._scout, look, arrived_us)
+        return len(data)
+
+    def _is_long(self, look: Look) -> bool:
+        """It covers more time than should come at once."""
+        if self._pour is None or look.is_garbage:
+            return False
+        return look.duration_us > (2 * SMOOTH_US if self._pour.is_pouring else LONG_US)
+
+    def _take_look(self, scout: Scout, look: Look, arrived_us: int) -> None:
+        counts = self.counts
+        if look.is_garbage or self._is_blocking(scout, look):
+            counts.garbage_bytes += len(look.words)
+            self._number += 1
+            return
+        counts.received += look.events
+        if look.reached_us is None:
+            return  # before the first time word: events without a time
+        begins_us = look.begins_us if look.begins_us is not None else scout.find_first_us(look)
+        begins_us = look.reached_us if begins_us is None else begins_us
+        if self._is_cut(look.reached_us, arrived_us):
+            # Some of it is of the old time and some of the new, and nobody knows where it changes.
+            counts.dropped["clock"] += look.events
+            self._number += 1
+            self._note_new_clock(look.reached_us)
+            return
+        arrived_us = self._hold_back(look.reached_us, arrived_us)
+        reached_us = self._timeline.place(look.reached_us, arrived_us, begins_us)
+        shift_us = self._timeline.shift_us
+        edges = TriggerBatch(look.edges.t_us + shift_us, look.edges.id, look.edges.p)
+        self._put(
+            Parcel(
+                self._number,
+                reached_us,
+                look.events,
+                edges,
+                shift_us,
+                words=look.words,
+                before=look.before,
+            ),
+            begins_us + shift_us,
+        )
+
+    def _take_decoded(self, item: Decoded, arrived_us: int) -> None:
+        self.counts.received += len(item.batch)
+        if self._is_cut(item.reached_us, arrived_us):
+            self._note_new_clock(item.reached_us)
+        arrived_us = self._hold_back(item.reached_us, arrived_us)
+        batch, edges = item.batch, item.edges
+        begins_us = int(batch.t_us[0]) if len(batch) else item.reached_us
+        reached_us = self._timeline.place(item.reached_us, arrived_us, begins_us)
+        shift_us = self._timeline.shift_us
+        moved = EventBatch(batch.t_us + shift_us, batch.x, batch.y, batch.p) if shift_us else batch
+        moved_edges = TriggerBatch(edges.t_us + shift_us, edges.id, edges.p)
+        parcel = Parcel(self._number, reached_us, len(batch), moved_edges, batch=moved)
+        self._put(parcel, begins_us + shift_us)
+
+    def _put(self, parcel: Parcel, begins_us: int) -> None:
+        self._number += 1
+        self._reached_us = parcel.reached_us
+        self._extend(min(begins_us, parcel.reached_us), parcel.reached_us)
+        for listener in self._listeners:
+            listener.add_edges(parcel.edges, parcel.reached_us)
+        if not self._cap.allows(parcel.events, parcel.reached_us):
+            self.counts.dropped["rate_cap"] += parcel.events
+            self._queue.pass_over(parcel.reached_us)
+            return
+        self.counts.dropped["overrun"] += self._queue.put(parcel)
+
+    def _extend(self, begin_us: int, end_us: int) -> None:
+        """Note that the camera was there."""
+        self.first_us = begin_us if self.first_us is None else self.first_us
+        if self._is_new or not self.spans:
+            self._is_new = False
+            self.spans.append(Span(begin_us, end_us))
+            return
+        last = self.spans[-1]
+        self.spans[-1] = Span(last.begin_us, max(last.end_us, end_us))
+
+    def _is_cut(self, device_us: int, arrived_us: int) -> bool:
+        """The camera's clock does not go on, although the connection did."""
+        return not self._is_new and not self._timeline.goes_on(device_us, arrived_us)
+
+    def _note_new_clock(self, device_us: int) -> None:
+        self._timeline.begin()
+        self._is_new = True
+        self._note(f"the event camera's clock was set to {device_us} us; times go on by the host's clock")
+
+    def _is_blocking(self, scout: Scout, look: Look) -> bool:
+        """Its times jump ahead and come back: an event that is left for later would hold up all windows."""
+        if not look.steps_back or look.reached_us is None:
+            return False
+        if not scout.leaves_events(look, look.reached_us + SLACK_US):
+            return False
+        scout.take_back(look)
+        scout.drop_rest()
+        return True
+
+    def _hold_back(self, device_us: int, arrived_us: int) -> int:
+        """Wait until the data is due; the host's time then."""
+        if self._pour is None:
+            return arrived_us
+        due_us = self._pour.due_us(device_us, arrived_us)
+        if due_us <= arrived_us:
+            return arrived_us
+        self._clock.wait_until(due_us, self._stop)
+        return self._clock.now_us()

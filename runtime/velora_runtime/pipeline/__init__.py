@@ -1,0 +1,1 @@
+"""The pipeline: its threads and the frames that go through them."""

@@ -1,0 +1,373 @@
+"""The threads: one for each camera, one for inference, one for each sink, with bounded queues between them.
+
+    RGB source --frames--> packing (the event camera's thread) --pairs--> inference --items--> sinks
+
+At pace `max` whoever is fast waits: nothing is dropped, and the predictions are the same every time. At pace
+`realtime` the cameras wait for nobody: a stall is made up for, an engine that is too slow gets the newest
+pair, and every drop is counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from velora_edge.preprocessing.instant import Instant
+from velora_edge.preprocessing.packer import Packed
+from velora_runtime.buffers.channel import Channel, ClosedError, FullPolicy
+from velora_runtime.buffers.free_list import FreeList
+from velora_runtime.pipeline.shrinker import Shrinker
+from velora_runtime.report.run_report import RunReport
+from velora_runtime.sinks.base import Seen
+from velora_runtime.supervision.interpreter import give_back_memory
+from velora_runtime.supervision.oversight import LEAVE_BEHIND_S, Oversight
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from velora_edge.bundle import Manifest
+    from velora_edge.clock import Clock
+    from velora_edge.preprocessing.packer import Packer
+    from velora_edge.preprocessing.sources.base import RGBSource
+    from velora_edge.preprocessing.sync import Placed, Sync
+    from velora_edge.preprocessing.windows import SteadyEdges
+    from velora_runtime.inference.decision import Action, Decider
+    from velora_runtime.inference.onlooker import Onlooker
+    from velora_runtime.inference.recogniser import Recogniser
+    from velora_runtime.pipeline.live_instants import LiveInstants
+    from velora_runtime.sinks.base import Sink
+
+Pace = Literal["realtime", "max"]
+ROOM_TO_WAIT, ROOM_FOR_STALLS = 4, 32
+"""Frames, and pairs, that may wait: at pace `max`, and while a live run recovers from a stall (frames also
+while their events are still to come)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """What tells when pairs are made: an RGB camera with its synchronisation, or instants at a fixed rate.
+
+    Attributes:
+        rgb: the RGB camera, or None.
+        sync: its way onto the event clock, where there is a camera.
+        edges_us: ends of windows for events alone, where there is none.
+        duration_us: the run ends once this much of the recording has passed; None: at its end.
+        live: when pairs are made with a live RGB camera, which may be away; None otherwise.
+        is_live: data comes when it comes: nothing is held back to its pace.
+        start_us: frames before it are passed over; None: none is.
+    """
+
+    rgb: RGBSource | None = None
+    sync: Sync | None = None
+    edges_us: SteadyEdges | None = None
+    duration_us: int | None = None
+    live: LiveInstants | None = None
+    is_live: bool = False
+    start_us: int | None = None
+
+
+class Pipeline:
+    """One run. Built and run by the main thread; `stop` may be called from any thread or signal handler.
+
+    Args:
+        manifest: the model's.
+        feed: when pairs are made.
+        packer: makes them.
+        recogniser: sees them.
+        sinks: get what it says; closed at the end, also after an error.
+        pace: `max` or `realtime`.
+        clock: of all times and waits.
+        oversight: looks after the threads; its `stop` ends the run, and live cameras share it.
+        decider: tells when actions start and end; None: nobody does.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        feed: Feed,
+        packer: Packer,
+        recogniser: Recogniser | Onlooker,
+        sinks: Sequence[Sink],
+        pace: Pace,
+        clock: Clock,
+        oversight: Oversight | None = None,
+        decider: Decider | None = None,
+    ) -> None:
+        self.report = RunReport(sink_drops={sink.name: 0 for sink in sinks})
+        self._feed, self._packer, self._recogniser, self._sinks = feed, packer, recogniser, sinks
+        self._pace, self._clock = pace, clock
+        when_full: FullPolicy = "wait" if pace == "max" else "lenient"
+        room = ROOM_TO_WAIT if pace == "max" else ROOM_FOR_STALLS
+        self._frames: Channel[Instant] = Channel(room, when_full, lambda: packer.is_waiting, clock)
+        self._pairs: Channel[Packed] = Channel(room, when_full, clock=clock)
+        self._items: list[Channel[Any]] = [
+            Channel(sink.room, "newest" if sink.may_lose or pace == "realtime" else "wait") for sink in sinks
+        ]
+        self._free = FreeList(lambda: Packed.empty(manifest.image_size))
+        self._recovered = 0
+        self._shrinker = Shrinker(manifest)
+        self._oversight = oversight or Oversight(clock)
+        self._stop, self._watchdog = self._oversight.stop, self._oversight.watchdog
+        self._decider = decider
+        if decider is not None:
+            self.report.actions = {}
+        self._errors: list[BaseException] = []
+
+    def stop(self) -> None:
+        """End the run soon: the cameras give no more, what is under way is finished."""
+        self.report.was_stopped = True
+        self._stop.set()
+
+    def run(self) -> RunReport:
+        """Run to the end of the sources, or until `stop`.
+
+        Raises:
+            VeloraError: whatever a thread raised first, after all have ended and the sinks are closed.
+        """
+        start_us = self._clock.now_us()
+        threads = [
+            threading.Thread(target=self._guarded, args=(work,), name=name, daemon=True)
+            for name, work in self._work()
+        ]
+        for thread in threads:
+            thread.start()
+        self._oversight.service.ready()
+        self._await(threads)
+        try:
+            self._close_sinks()
+        except Exception as error:
+            self._errors.append(error)
+        self.report.wall_us = self._clock.now_us() - start_us
+        if self._errors:
+            raise self._errors[0]
+        return self.report
+
+    def _await(self, threads: Sequence[threading.Thread]) -> None:
+        """Until all have ended; after an error, those that do not are left behind."""
+        waited_s, turn_s = 0.0, 0.2
+        for thread in threads:
+            while thread.is_alive() and waited_s < LEAVE_BEHIND_S:
+                thread.join(turn_s)  # returns to the interpreter, so that signals are handled
+                waited_s += turn_s if self._errors else 0.0
+                if not self._errors:
+                    self._guarded(lambda: self._oversight.turn(self.report))
+                self._recover()
+
+    def _recover(self) -> None:
+        """After a stall, let go of the memory that it took."""
+        if self._free.freed > self._recovered:
+            self._recovered = self._free.freed
+            give_back_memory()
+
+    def _work(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        if self._feed.rgb is not None:
+            yield "rgb", self._read_rgb
+        yield "pack", self._pack
+        yield "inference", self._infer
+        for sink, items in zip(self._sinks, self._items, strict=True):
+            yield f"sink-{sink.name}", functools.partial(self._drain, sink, items)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Run a thread's work; the first error of any thread ends them all."""
+        try:
+            work()
+        except ClosedError:
+            pass
+        except BaseException as error:  # a thread must not die alone: it is raised again by `run`
+            self._errors.append(error)
+            self._stop.set()
+            channels: tuple[Channel[Any], ...] = (self._frames, self._pairs, *self._items)
+            for channel in channels:
+                channel.abort()
+
+    def _read_rgb(self) -> None:
+        rgb, sync, counts = self._feed.rgb, self._feed.sync, self.report.frames
+        assert rgb is not None
+        assert sync is not None
+        pacer = Pacer("max" if rgb.is_live else self._pace, self._clock, self._stop)
+        for frame in rgb:
+            counts.read += 1
+            counts.overrun = rgb.overrun
+            placed = sync.place(frame)
+            if placed is None:
+                counts.unplaced += 1
+                continue
+            if self._feed.start_us is not None and placed.t_us < self._feed.start_us:
+                counts.early += 1
+                continue
+            pacer.wait_for(placed.t_us)
+            if self._stop.is_set():
+                break
+            self._put_frame(placed)
+        self._frames.finish()
+
+    def _put_frame(self, placed: Placed) -> None:
+        """Hand a frame on; the packing thread walks over its events while it is brought to size here."""
+        shrunk = self._shrinker.take()
+        dropped = self._frames.put(Instant(placed.t_us, placed, self._clock.now_us(), shrunk))
+        self._shrinker.shrink(placed.frame.image, shrunk)
+        self.report.frames.dropped += len(dropped)
+        for instant in dropped:
+            if instant.shrunk is not None:
+                self._shrinker.give(instant.shrunk)
+
+    def _pack(self) -> None:
+        first_us: int | None = None
+        for instant in self._instants():
+            if not self._packer.accepts(instant.t_us):
+                self.report.frames.late += instant.placed is not None
+                continue
+            first_us = instant.t_us if first_us is None else first_us
+            duration_us = self._feed.duration_us
+            if duration_us is not None and instant.t_us - first_us >= duration_us:
+                self._stop.set()
+                break
+            with self._watchdog.working("packing"):
+                self._pack_one(instant)
+        else:
+            if self._feed.rgb is None and not self._stop.is_set():
+                self._packer.skip_rest()
+        self._packer.step_back()
+        self.report.pairs.skipped_events = self._packer.skipped
+        if self._feed.edges_us is not None:
+            self.report.warnings += self._feed.edges_us.warnings()
+        self._pairs.finish()
+        self._frames.abort()
+
+    def _instants(self) -> Iterator[Instant]:
+        if self._feed.live is not None:
+            yield from self._feed.live.instants(self._frames, self._packer.pack_ahead)
+            return
+        if self._feed.edges_us is None:
+            while (instant := self._frames.get()) is not None:
+                yield instant
+            return
+        edges, counts = self._feed.edges_us, self.report.pairs
+        pacer = Pacer("max" if self._feed.is_live else self._pace, self._clock, self._stop)
+        for t_us in edges:
+            if self._packer.is_exhausted:
+                return
+            counts.passed_over = edges.passed
+            pacer.wait_for(t_us - edges.passed_us)
+            if self._stop.is_set():
+                return
+            yield Instant(t_us, None, self._clock.now_us())
+
+    def _pack_one(self, instant: Instant) -> None:
+        packed, counts = self._free.take(), self.report.pairs
+        self._packer.pack_into(packed, instant.t_us, instant.placed, instant.ready_us, instant.shrunk)
+        if instant.shrunk is not None:
+            self._shrinker.give(instant.shrunk)
+        if self._is_cut(instant) or (packed.pair.rgb is None and packed.pair.event is None):
+            counts.empty += not self._is_cut(instant)
+            self._packer.withdraw(packed)
+            self._free.give(packed)
+            return
+        counts.packed += 1
+        counts.without_rgb += packed.pair.rgb is None
+        counts.without_events += packed.pair.event is None
+        counts.events += packed.events
+        for dropped in self._pairs.put(packed):
+            counts.dropped += 1
+            counts.dropped_events += dropped.events
+            counts.dropped_rgb += dropped.pair.rgb is not None
+            self._free.give(dropped)
+
+    def _is_cut(self, instant: Instant) -> bool:
+        """The recording, or the live run, ends within this window."""
+        if self._feed.is_live and self._stop.is_set():
+            return True
+        return instant.placed is None and self._packer.is_exhausted
+
+    def _infer(self) -> None:
+        while (packed := self._pairs.get()) is not None:
+            with self._watchdog.working("inference"):
+                seen, actions = self._decide(self._see(packed))
+            self._tell(lambda sink: sink.take(seen))  # noqa: B023  (called at once)
+            self._tell_actions(actions)
+            self._free.give(packed)
+        if self._decider is not None:
+            self._tell_actions(self._decider.end())
+        for items in self._items:
+            items.finish()
+
+    def _tell(self, take: Callable[[Sink], Any]) -> None:
+        """Give each sink's thread what the sink takes."""
+        for sink, items in zip(self._sinks, self._items, strict=True):
+            item = take(sink)
+            for dropped in () if item is None else items.put(item):
+                self.report.sink_drops[sink.name] += 1
+                sink.discard(dropped)
+
+    def _tell_actions(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            self._tell(lambda sink: sink.take_action(action))  # noqa: B023  (called at once)
+
+    def _decide(self, seen: Seen) -> tuple[Seen, Sequence[Action]]:
+        """What was seen with what is decided on it, and the actions that it starts and ends."""
+        said = seen.prediction
+        if self._decider is None or self.report.actions is None or said is None:
+            return seen, ()
+        actions = self._decider.see(said.seq, said.t_us, self._recogniser.scores)
+        counts = self.report.actions
+        for action in actions:
+            if action.to_us is None:
+                counts[action.label] = counts.get(action.label, 0) + 1
+        return Seen(seen.pair, said, seen.missing, self._decider.decided), actions
+
+    def _see(self, packed: Packed) -> Seen:
+        report, recogniser, pair = self.report, self._recogniser, packed.pair
+        report.first_us = pair.t_us if report.first_us is None else report.first_us
+        report.last_us = pair.t_us
+        logits = recogniser.see(packed)
+        stages = {"pack": packed.pack_us, "encode": recogniser.encode_us, "head": recogniser.head_us}
+        # At pace max pairs wait in the queues on purpose: only the work counts there.
+        waited = self._clock.now_us() - packed.ready_us
+        stages["total"] = waited if self._pace == "realtime" else sum(stages.values())
+        if pair.skew_us is not None:
+            report.skew_us.add(abs(pair.skew_us))
+        if logits is None:
+            return Seen(pair, None, recogniser.missing)
+        for stage, value_us in stages.items():
+            report.latency_us[stage].add(value_us)
+        report.predictions += 1
+        latency_ms = {stage: value_us / 1000 for stage, value_us in stages.items()}
+        missing = self._missing(packed)
+        return Seen(pair, recogniser.predict(packed, logits, latency_ms, report.dropped(), missing))
+
+    def _missing(self, packed: Packed) -> tuple[str, ...]:
+        """Cameras of this run that the pair lacks."""
+        cameras = (
+            ("rgb", self._feed.rgb is not None, packed.pair.rgb),
+            ("event", self._packer.has_events, packed.pair.event),
+        )
+        return tuple(name for name, is_wanted, frame in cameras if is_wanted and frame is None)
+
+    def _drain(self, sink: Sink, items: Channel[Any]) -> None:
+        while (item := items.get()) is not None:
+            with self._watchdog.working(f"sink {sink.name}"):
+                sink.write(item)
+
+    def _close_sinks(self) -> None:
+        with contextlib.ExitStack() as closing:
+            for sink in self._sinks:
+                closing.callback(sink.close)
+
+
+class Pacer:
+    """Holds a recording back to the speed at which it was recorded. Single-threaded."""
+
+    def __init__(self, pace: Pace, clock: Clock, stop: threading.Event) -> None:
+        self._pace, self._clock, self._stop = pace, clock, stop
+        self._offset_us: int | None = None
+
+    def wait_for(self, t_us: int) -> None:
+        """Return when the recording's instant `t_us` has come; the first one is now."""
+        if self._pace == "max":
+            return
+        if self._offset_us is None:
+            self._offset_us = self._clock.now_us() - t_us
+        self._clock.wait_until(t_us + self._offset_us, self._stop)

@@ -1,0 +1,1 @@
+"""The files of a recording: words, pictures, and their writers."""

@@ -1,1 +1,0 @@
-"""Where pictures and events come from."""

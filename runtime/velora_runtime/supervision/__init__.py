@@ -1,0 +1,1 @@
+"""Watchdog, service manager and interpreter settings of a long run."""

@@ -1,0 +1,124 @@
+"""Where windows start and end."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import islice
+
+import pytest
+
+from velora_edge.preprocessing.windows import SteadyEdges, WindowRule
+
+
+def test_windows_follow_each_other_without_a_gap() -> None:
+    rule = WindowRule(1000)
+    assert [(rule.start(t), t) for t in (5000, 6000, 6900, 8100)] == [
+        (4000, 5000),
+        (5000, 6000),
+        (6000, 6900),
+        (6900, 8100),
+    ]
+
+
+@pytest.mark.parametrize(("gap_us", "start_us"), [(1499, 5000), (1500, 5000), (1501, 5501), (9000, 13000)])
+def test_a_gap_of_more_than_one_and_a_half_windows_is_skipped(gap_us: int, start_us: int) -> None:
+    rule = WindowRule(1000)
+    rule.start(5000)
+    assert rule.start(5000 + gap_us) == start_us
+
+
+def test_first_window_reaches_back_to_the_start_that_is_given() -> None:
+    assert WindowRule(1000, start_us=300).start(1250) == 300
+
+
+@pytest.mark.parametrize("t_us", [5000, 4999])
+def test_an_end_that_is_not_later_is_refused(t_us: int) -> None:
+    rule = WindowRule(1000)
+    rule.start(5000)
+    with pytest.raises(ValueError, match="expected a window's end after 5000 us"):
+        rule.start(t_us)
+
+
+def test_edges_are_whole_microseconds() -> None:
+    assert list(islice(SteadyEdges(7, Fraction(30)), 4)) == [33340, 66673, 100007, 133340]
+
+
+@pytest.mark.parametrize("rate", ["30", "29.97", "0.3"])
+def test_edges_do_not_drift_in_an_hour(rate: str) -> None:
+    count = int(Fraction(rate) * 3600)
+    last = next(islice(SteadyEdges(0, Fraction(rate)), count - 1, None))
+    assert last == int(Fraction(count) * 1_000_000 / Fraction(rate))
+
+
+class Events:
+    """Events at given times; windows take them."""
+
+    def __init__(self, *times_us: int) -> None:
+        self.left = list(times_us)
+
+    def next_us(self) -> int | None:
+        return self.left[0] if self.left else None
+
+    def windows(self, edges: SteadyEdges) -> list[tuple[int, int]]:
+        """Each window's end, and how many events are in it, until there are no more."""
+        found = []
+        for end_us in edges:
+            inside = [t_us for t_us in self.left if t_us < end_us]
+            self.left = self.left[len(inside) :]
+            found.append((end_us, len(inside)))
+            if not self.left:
+                return found
+        return found
+
+
+YEAR_US = 365 * 24 * 3600 * 1_000_000
+
+
+def test_a_gap_of_years_is_one_step() -> None:
+    events = Events(100, 2500, 3 * YEAR_US + 2500)
+    edges = SteadyEdges(0, Fraction(1000), events.next_us, lead=2)
+    assert events.windows(edges) == [
+        (1000, 1), (2000, 0), (3000, 1), (4000, 0), (5000, 0),
+        (3 * YEAR_US + 2000, 0), (3 * YEAR_US + 3000, 1),
+    ]  # fmt: skip
+    assert (edges.passed, edges.passed_us) == (3 * YEAR_US // 1000 - 4, 3 * YEAR_US - 4000)
+    assert edges.warnings() == [
+        "there is no event from 3,000 to 94,608,000,002,500 us (94,608,000 s): "
+        "94,607,999,996 empty windows were passed over"
+    ]
+
+
+def test_windows_after_a_gap_are_those_that_would_have_been_made() -> None:
+    times = [0, 10, 77, 200_000_005, 200_000_040, 500_000_000, 500_040_000]
+    rate_hz = Fraction("29.97")
+    whole = Events(*times)
+    every = whole.windows(SteadyEdges(-3, rate_hz))
+    events = Events(*times)
+    edges = SteadyEdges(-3, rate_hz, events.next_us, lead=5)
+    given = events.windows(edges)
+    assert set(given) < set(every)
+    assert [window for window in given if window[1]] == [window for window in every if window[1]]
+    assert len(every) - len(given) == edges.passed
+    (warning,) = edges.warnings()
+    assert warning.startswith(
+        "2 long gaps are without an event, the first from 33,363 to 200,000,005 us (200 s)"
+    )
+
+
+@pytest.mark.parametrize(("gap_us", "passed"), [(60_000_000, 0), (60_000_001, 59_997)])
+def test_a_gap_of_a_minute_is_made_in_full(gap_us: int, passed: int) -> None:
+    events = Events(0, 1000 + gap_us)
+    edges = SteadyEdges(0, Fraction(1000), events.next_us, lead=2)
+    events.windows(edges)
+    assert edges.passed == passed
+    assert bool(edges.warnings()) == bool(passed)
+
+
+def test_live_windows_are_all_given() -> None:
+    assert list(islice(SteadyEdges(0, Fraction(1), lead=2), 3)) == [1_000_000, 2_000_000, 3_000_000]
+
+
+def test_times_before_zero_have_windows_too() -> None:
+    events = Events(-YEAR_US, -5)
+    edges = SteadyEdges(-YEAR_US, Fraction(1000), events.next_us)
+    assert events.windows(edges) == [(-YEAR_US + 1000, 1), (-1000, 0), (0, 1)]

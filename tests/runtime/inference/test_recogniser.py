@@ -1,0 +1,137 @@
+"""Pairs go into the right slots, and a stream is recognised as a whole clip is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from velora_runtime.inference.recogniser import Recogniser, softmax_into
+
+from tests.fakes import FakeClock, RecordingEngine, tiny_manifest, write_tiny_bundle
+from tests.runtime.streaming import make_pair, stream_and_clips
+from velora_edge.errors import EngineError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def feed(recogniser: Recogniser, kinds: str) -> list[bool]:
+    """Pairs whose images hold their number: b both, r RGB alone, e events alone. Whether each was decided."""
+    decided = []
+    for i, kind in enumerate(kinds):
+        image = np.full((8, 8, 3), i, np.uint8)
+        pair = make_pair(i, image if kind in "br" else None, image + 100 if kind in "be" else None)
+        decided.append(recogniser.see(pair) is not None)
+    return decided
+
+
+def recogniser_of(engine: RecordingEngine, clip_length: int, stride: int = 1) -> Recogniser:
+    return Recogniser(tiny_manifest(clip_length, stride), engine, FakeClock())
+
+
+def test_tokens_take_the_oldest_slot() -> None:
+    engine = RecordingEngine(3)
+    assert feed(recogniser_of(engine, 3), "bb") == [False, False]
+    assert (engine.rgb, engine.event) == ([[0, 1, None]], [[100, 101, None]])
+    assert engine.diff == [[((0, 1), (100, 101)), None]]
+    engine = RecordingEngine(3)
+    assert feed(recogniser_of(engine, 3), "bbbb") == [False, False, True, True]
+    assert (engine.rgb, engine.event) == ([[3, 1, 2]], [[103, 101, 102]])
+    assert engine.diff == [[((2, 3), (102, 103)), ((1, 2), (101, 102))]]
+
+
+def test_with_a_stride_the_difference_is_to_the_pair_a_stride_ago() -> None:
+    engine = RecordingEngine(3, stride=2)
+    assert feed(recogniser_of(engine, 3, 2), "bbbbbb") == [False] * 4 + [True] * 2
+    assert engine.rgb == [[0, 2, 4], [1, 3, 5]]
+    assert engine.diff == [
+        [((0, 2), (100, 102)), ((2, 4), (102, 104))],
+        [((1, 3), (101, 103)), ((3, 5), (103, 105))],
+    ]
+    assert [phase for phase, *_ in engine.decided] == [0, 1]
+
+
+def test_an_absent_camera_costs_nothing_and_its_difference_is_the_same_picture_twice() -> None:
+    engine = RecordingEngine(3)
+    feed(recogniser_of(engine, 3), "brreb")
+    assert engine.rgb == [[0, 4, 2]]  # slot 0 still holds pair 0's tokens, which presence leaves out
+    assert engine.event == [[103, 104, None]]
+    assert engine.diff == [[((0, 1), None), (None, (103, 104))]]
+    assert engine.decided[-1] == (0, [0, 1, 1], [1, 1, 0], [0, 1])
+
+
+def test_an_absent_camera_leaves_the_picture_before_its_absence_out_of_the_difference() -> None:
+    engine = RecordingEngine(4)
+    feed(recogniser_of(engine, 4), "beb")
+    assert engine.diff == [[(None, (100, 101)), (None, (101, 102)), None]]
+
+
+def test_missing_counts_down_to_the_first_full_clip() -> None:
+    recogniser = recogniser_of(RecordingEngine(3, stride=2), 3, 2)
+    missing = [recogniser.missing]
+    for i in range(6):
+        recogniser.see(make_pair(i, np.zeros((8, 8, 3), np.uint8), None))
+        missing.append(recogniser.missing)
+    assert missing == [5, 4, 3, 2, 1, 0, 0]
+
+
+def test_a_prediction_names_the_best_labels_and_its_pair() -> None:
+    engine = RecordingEngine(2, labels=3)
+    recogniser = recogniser_of(engine, 2)
+    packed = make_pair(4, np.zeros((8, 8, 3), np.uint8), None)
+    packed.events = 17
+    logits = np.log(np.array([0.2, 0.7, 0.1], np.float32)) + 5
+    prediction = recogniser.predict(packed, logits, {"pack": 1.0}, {"rgb": 2, "events": 3})
+    assert (prediction.seq, prediction.t_us, prediction.label, prediction.events) == (4, 4, "right", 17)
+    assert [label for label, _ in prediction.top] == ["right", "left", "still"]
+    assert [score for _, score in prediction.top] == pytest.approx([0.7, 0.2, 0.1], abs=1e-6)
+    assert prediction.score == prediction.top[0][1]
+    assert (prediction.latency_ms, prediction.dropped) == ({"pack": 1.0}, {"rgb": 2, "events": 3})
+
+
+def test_softmax_survives_large_logits() -> None:
+    scores = np.zeros(3, np.float32)
+    softmax_into(np.array([1e30, 1e30, -1e30], np.float32), scores)
+    assert scores.tolist() == [0.5, 0.5, 0]
+
+
+def test_logits_that_are_no_numbers_are_an_engine_error() -> None:
+    engine = RecordingEngine(2)
+    engine.logits[:] = np.nan
+    with pytest.raises(EngineError, match="a fake gave logits that are no numbers"):
+        feed(recogniser_of(engine, 2), "bb")
+
+
+STREAMS = {
+    "both": "bbbbbbbbbbbbbb",
+    "events alone": "eeeeeeeeeeeeee",
+    "RGB alone": "rrrrrrrrrrrrrr",
+    "RGB lost for a while": "bbbbbeeeebbbbb",
+    "events lost for good": "bbbbbbbrrrrrrr",
+    "taking turns": "rererererebbre",
+}
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+@pytest.mark.parametrize("kinds", STREAMS.values(), ids=STREAMS)
+def test_streaming_equals_whole_clips(tmp_path: Path, kinds: str, stride: int) -> None:
+    bundle = write_tiny_bundle(tmp_path / "tiny.velora", clip_length=4, stride=stride)
+    rng = np.random.default_rng(11)
+    rgb, event = (rng.integers(0, 256, (len(kinds), 8, 8, 3), dtype=np.uint8) for _ in range(2))
+    streamed, whole = stream_and_clips(bundle, rgb, event, kinds)
+    assert len(streamed) == len(kinds) - 3 * stride
+    np.testing.assert_allclose(streamed, whole, atol=1e-4)
+    assert np.ptp(whole, axis=0).min() > 1e-2  # the clips differ, so a stale ring would be seen
+
+
+def test_streaming_equals_whole_clips_in_openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bundle = write_tiny_bundle(tmp_path / "tiny.velora", clip_length=4, stride=3)
+    rng = np.random.default_rng(11)
+    kinds = STREAMS["RGB lost for a while"]
+    rgb, event = (rng.integers(0, 256, (len(kinds), 8, 8, 3), dtype=np.uint8) for _ in range(2))
+    streamed, whole = stream_and_clips(bundle, rgb, event, kinds, backend="openvino")
+    assert len(streamed) == len(kinds) - 9
+    np.testing.assert_allclose(streamed, whole, atol=1e-4)

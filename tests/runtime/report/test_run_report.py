@@ -1,0 +1,96 @@
+"""Percentiles and the report of a run."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from velora_runtime.report.histogram import Histogram
+from velora_runtime.report.run_report import RunReport
+
+from velora_edge.events.filters.filters import RateCap
+
+
+def test_percentiles_are_right_to_one_and_a_half_percent() -> None:
+    values = np.random.default_rng(2).lognormal(8, 1.5, 5000)
+    histogram = Histogram()
+    for value in values:
+        histogram.add(float(value))
+    for percent in (1, 50, 95, 99, 99.9):
+        exact = np.percentile(values, percent, method="inverted_cdf")
+        assert histogram.percentile(percent) == pytest.approx(exact, rel=0.015)
+
+
+def test_one_value_is_every_percentile() -> None:
+    histogram = Histogram()
+    histogram.add(1234)
+    assert histogram.summary() == {"p50": 1234.0, "p95": 1234.0, "p99": 1234.0, "max": 1234.0}
+
+
+def test_values_beyond_the_ends_are_counted_there() -> None:
+    histogram = Histogram()
+    for value in (0, 0.2, 1e12):
+        histogram.add(value)
+    assert (histogram.percentile(50), histogram.percentile(100), histogram.highest) == (0, 1e10, 1e12)
+
+
+def test_no_values_are_zero() -> None:
+    assert Histogram().summary(1000) == {"p50": 0, "p95": 0, "p99": 0, "max": 0}
+
+
+def make_report() -> RunReport:
+    report = RunReport(sink_drops={"video": 2})
+    report.frames.read, report.frames.unplaced, report.frames.late, report.frames.dropped = 20, 1, 2, 3
+    report.pairs.packed, report.pairs.without_rgb, report.pairs.dropped = 14, 1, 4
+    report.pairs.empty, report.engine_retries, report.cameras = 5, 6, {"rgb": {"state": "live"}}
+    report.pairs.dropped_rgb, report.pairs.dropped_events = 3, 70
+    report.pairs.events, report.pairs.skipped_events = 1000, 30
+    report.predictions, report.first_us, report.last_us, report.wall_us = 8, 1_000_000, 3_000_000, 500_000
+    report.skew_us.add(40)
+    for stage in report.latency_us:
+        report.latency_us[stage].add(2000)
+    report.warnings.append("odd")
+    report.count_filtered = lambda: {"background": 9, RateCap.name: 5}
+    return report
+
+
+def test_report_as_json_has_every_count() -> None:
+    stage = {"p50": 2.0, "p95": 2.0, "p99": 2.0, "max": 2.0}
+    assert json.loads(json.dumps(make_report().as_dict())) == {
+        "v": 1,
+        "pairs": 14,
+        "predictions": 8,
+        "dropped": {"rgb": 6, "events": 75, "pairs": 4, "sinks": {"video": 2}},
+        "frames": {"read": 20, "paired": 13, "unplaced": 1, "early": 0, "late": 2, "unused": 1, "overrun": 0},
+        "absent": {"rgb": 1, "event": 0},
+        "empty_windows": 5,
+        "passed_over_windows": 0,
+        "engine_retries": 6,
+        "cameras": {"rgb": {"state": "live"}},
+        "events": {"in_windows": 1000, "skipped": 30, "filtered": {"background": 9, "rate cap": 5}},
+        "latency_ms": {"pack": stage, "encode": stage, "head": stage, "total": stage},
+        "skew_us": {"p50": 40.0, "p95": 40.0, "p99": 40.0, "max": 40.0},
+        "recording_s": 2.0,
+        "wall_s": 0.5,
+        "realtime_factor": 4.0,
+        "stopped": False,
+        "warnings": ["odd"],
+    }
+
+
+def test_report_for_people_is_a_few_lines() -> None:
+    assert make_report().lines() == [
+        "14 pairs, 8 predictions; 2.00 s of recording in 0.50 s",
+        "events 1,000 in windows, 30 skipped, 70 dropped",
+        "background: 9 events dropped",
+        "rate cap: 5 events dropped",
+        "RGB frames 20 read, 6 dropped, 1 without a trigger, 2 not later than the one before",
+        "absent: RGB in 1 pairs, events in 0",
+        "skew  p50 40  p95 40  max 40 us",
+        "pack   p50    2.00  p95    2.00  p99    2.00  max    2.00 ms",
+        "encode p50    2.00  p95    2.00  p99    2.00  max    2.00 ms",
+        "head   p50    2.00  p95    2.00  p99    2.00  max    2.00 ms",
+        "total  p50    2.00  p95    2.00  p99    2.00  max    2.00 ms",
+        "sinks too slow: 2 video dropped",
+    ]

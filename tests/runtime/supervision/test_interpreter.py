@@ -1,0 +1,52 @@
+"""What a run asks of the interpreter, and that it is itself again afterwards."""
+
+from __future__ import annotations
+
+import gc
+import platform
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from velora_runtime.supervision.interpreter import TURN_S, give_back_memory, steady
+
+IS_GLIBC = platform.libc_ver()[0] == "glibc"
+
+
+def test_the_interpreter_is_itself_again_after_a_run_that_failed() -> None:
+    before_s, frozen = sys.getswitchinterval(), gc.get_freeze_count()
+    inside: list[float] = []
+
+    def fail() -> None:
+        with steady():
+            inside.extend((sys.getswitchinterval(), gc.get_freeze_count()))
+            raise RuntimeError("the run")
+
+    with pytest.raises(RuntimeError, match="the run"):
+        fail()
+    assert inside[0] == pytest.approx(TURN_S)
+    assert inside[1] > frozen
+    assert sys.getswitchinterval() == pytest.approx(before_s)
+    assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.skipif(not IS_GLIBC, reason="needs glibc, which can be told to give memory back")
+def test_what_was_freed_between_blocks_that_live_on_goes_back() -> None:
+    large = []
+    small = []
+    for _ in range(500):
+        large.append(np.ones(100_000, np.uint8))
+        small.append(np.ones(2_000, np.uint8))
+    large.clear()
+    before_mb = resident_mb()
+    give_back_memory()
+    assert resident_mb() < before_mb - 25
+    assert sum(int(block.sum()) for block in small) == 1_000_000
+
+
+def resident_mb() -> float:
+    found = re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024

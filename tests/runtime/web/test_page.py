@@ -1,0 +1,209 @@
+"""The page in a real browser: pictures move, labels change, the buttons make recordings that replay.
+
+VELORA_SCREENSHOT=docs/images/page.png .venv/bin/python -m pytest tests/runtime/web/test_page.py -k screenshot
+takes the picture that the README shows, from the packaged demo.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+import pytest
+
+from tests.chromium import Chromium, find_chromium
+from tests.fakes import write_tiny_bundle
+from velora_cli.live.live import command
+from velora_edge.console import run
+from velora_edge.datatypes import EventBatch, TriggerBatch
+from velora_edge.events.registry import open_events
+from velora_edge.events.writers import open_writer
+from velora_edge.preprocessing.sources.folder import read_recording
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytest.importorskip("uvicorn", reason="needs the web extra: pip install -e '.[web]'")
+pytestmark = pytest.mark.slow
+
+ASSETS = Path(__file__).parents[3] / "velora_edge" / "assets"
+
+
+@pytest.fixture(scope="module")
+def long_demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The demo recording eight times in a row: a minute."""
+    find_chromium()
+    folder = tmp_path_factory.mktemp("demo")
+    with open_events(ASSETS / "demo.raw") as reader:
+        batch, edges, sensor = reader.read(), reader.triggers(), (reader.width, reader.height)
+    frames = list(decode(ASSETS / "demo.mp4"))
+    period_us = round(float(frames[-1].time + frames[1].time) * 1e6)
+    with open_writer(folder / "demo.raw", "EVT3", width=sensor[0], height=sensor[1]) as writer:
+        for k in range(8):
+            writer.write_triggers(TriggerBatch(edges.t_us + k * period_us, edges.id, edges.p))
+            writer.write(EventBatch(batch.t_us + k * period_us, batch.x, batch.y, batch.p))
+    with av.open(str(folder / "demo.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast", "bf": "0"})
+        stream.height, stream.width, stream.pix_fmt = sensor[1], sensor[0], "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 90_000)
+        for k in range(8):
+            for frame in frames:
+                copy = av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")
+                copy.pts = round((float(frame.time) + k * period_us / 1e6) * 90_000)
+                copy.time_base = Fraction(1, 90_000)
+                container.mux(stream.encode(copy))
+        container.mux(stream.encode(None))
+    return folder / "demo.raw", folder / "demo.mp4"
+
+
+def decode(path: Path) -> Iterator[av.VideoFrame]:
+    with av.open(str(path)) as container:
+        yield from container.decode(video=0)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose labels change often over the demo recording."""
+    folder = tmp_path_factory.mktemp("models") / "tiny.velora"
+    event = write_tiny_bundle(folder).manifest.event.model_copy(update={"window_us": 33_333})
+    return write_tiny_bundle(folder, 3, event=event).path
+
+
+@contextlib.contextmanager
+def served(
+    model: object, events: Path, rgb: Path, *options: object
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The page's address, of a run in a process of its own."""
+    code = "import sys; from velora_cli.main import live; sys.argv[0] = 'velora-live'; live()"
+    args = (model, "--events", events, "--rgb", rgb, "--quiet", "--serve", "127.0.0.1:0", *options)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, args)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )
+    assert process.stderr is not None
+    said = ""
+    for line in process.stderr:
+        said += line
+        if found := re.search(r"watch at (http://\S+)", line):
+            break
+    else:
+        raise AssertionError(f"the run ended before it served: {said}")
+    try:
+        yield found[1], process
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Chromium]:
+    made = Chromium(tmp_path / "profile")
+    yield made
+    made.close()
+
+
+PIXELS = """(() => {
+  const image = document.getElementById("CAMERA"), canvas = document.createElement("canvas");
+  if (image.hidden || !image.naturalWidth) return null;
+  canvas.width = canvas.height = 32;
+  const context = canvas.getContext("2d");
+  context.drawImage(image, 0, 0, 32, 32);
+  return Array.from(context.getImageData(0, 0, 32, 32).data);
+})()"""
+
+
+def see(browser: Chromium, camera: str) -> np.ndarray:
+    browser.wait_for(PIXELS.replace("CAMERA", camera), f"a picture of {camera}")
+    return np.array(browser.evaluate(PIXELS.replace("CAMERA", camera)), np.int64)
+
+
+def text(browser: Chromium, element: str) -> str:
+    return str(browser.evaluate(f'document.getElementById("{element}").textContent'))
+
+
+def test_pictures_move_labels_change_and_the_buttons_record(
+    tiny: Path, long_demo: tuple[Path, Path], tmp_path: Path, browser: Chromium
+) -> None:
+    with served(tiny, *long_demo, "--recordings", tmp_path / "rs") as (address, process):
+        browser.open(address)
+        browser.wait_for('document.getElementById("health").textContent === "ok"', "a healthy run")
+        for camera in ("rgb", "event"):
+            first = see(browser, camera)
+            assert first.std() > 1
+            number = browser.evaluate(f'Number(document.getElementById("{camera}").dataset.number)')
+            browser.wait_for(
+                f'Number(document.getElementById("{camera}").dataset.number) > {number} + 30',
+                "later pictures",
+            )
+            assert np.abs(see(browser, camera) - first).max() > 10
+        label = text(browser, "label")
+        browser.wait_for(
+            f'document.getElementById("label").textContent !== {json.dumps(label)}', "a new label"
+        )
+        assert browser.evaluate('document.getElementById("history").children.length') >= 2
+        assert browser.evaluate('document.getElementById("latency").children.length') == 4
+        assert text(browser, "rgb-state") == text(browser, "event-state") == "live"
+        browser.evaluate('document.getElementById("record").click()')
+        browser.wait_for('document.getElementById("record").textContent === "Stop recording"', "a recording")
+        folder = Path(browser.wait_for("state.recorder.frames >= 60 && state.recorder.folder", "60 frames"))
+        browser.evaluate('document.getElementById("record").click()')
+        browser.wait_for('document.getElementById("record").textContent === "Record"', "the recording's end")
+        browser.evaluate('document.getElementById("clip").click()')
+        browser.wait_for('state.recorder.ended.some(it => it.why_ended === "clip")', "a clip")
+        assert text(browser, "told") == ""
+        assert process.poll() is None
+    clip = next((tmp_path / "rs").glob("*_clip"))
+    for recording in (folder, clip):
+        facts = read_recording(recording).facts
+        out = tmp_path / f"{recording.name}.jsonl"
+        assert run(command, [str(tiny), str(recording), "--pace", "max", "--quiet", "--out", str(out)]) == 0
+        replayed = [json.loads(line)["t_us"] for line in out.read_text().splitlines()]
+        assert len(replayed) == facts.counts["frames"] - 2 >= 58
+        events = [json.loads(line)["events"] for line in out.read_text().splitlines()]
+        assert np.mean(np.array(events) > 0) > 0.9
+
+
+def test_a_viewer_without_the_token_gets_a_form_and_with_it_the_page(
+    tiny: Path, long_demo: tuple[Path, Path], browser: Chromium
+) -> None:
+    with served(tiny, *long_demo, "--token", "s3cret") as (address, _):
+        bare = address.partition("?")[0]
+        browser.open(bare)
+        browser.wait_for('document.querySelector("input[name=token]") !== null', "the form")
+        browser.evaluate('document.querySelector("input").value = "s3cret"; document.forms[0].submit()')
+        browser.wait_for('document.getElementById("health")?.textContent === "ok"', "the page")
+        assert browser.evaluate("location.href") == bare
+
+
+def test_a_run_that_has_ended_is_told(tiny: Path, browser: Chromium) -> None:
+    with served(tiny, ASSETS / "demo.raw", ASSETS / "demo.mp4", "--duration", 6) as (address, _):
+        browser.open(address)
+        browser.wait_for('document.getElementById("health").textContent === "ok"', "a healthy run")
+        browser.wait_for('document.getElementById("health").textContent === "no connection"', "its end")
+
+
+def test_the_screenshot_for_the_readme_can_be_taken(tmp_path: Path, browser: Chromium) -> None:
+    target = Path(os.environ.get("VELORA_SCREENSHOT", tmp_path / "page.png"))
+    with served("demo", ASSETS / "demo.raw", ASSETS / "demo.mp4", "--recordings", tmp_path / "rs") as (
+        address,
+        _,
+    ):
+        browser.open(address)
+        browser.wait_for("state !== null && state.t_us > 5600000", "most of the demo")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        browser.save_screenshot(target)
+    assert target.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert target.stat().st_size > 20_000

@@ -1,0 +1,1 @@
+"""Commands that run cameras or replay recordings: live, demo, record, cameras."""

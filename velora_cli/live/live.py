@@ -1,0 +1,191 @@
+"""The command `velora-live`, which is also `velora live`."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import click
+from velora_runtime.inference.decision_settings import decision_options, read_decision_settings
+
+from velora_cli.options.attach_options import read_attach_options, read_outputs, watching_options
+from velora_cli.options.camera_options import camera_options, read_live_options
+from velora_cli.options.treatment_options import read_treatment, treatment_options
+
+if TYPE_CHECKING:
+    from velora_runtime.app.session import RunOptions
+
+EXAMPLES = """\b
+Examples:
+  velora-live demo --events recording.raw --rgb none --rate 30
+  velora-live model.velora --events recording.raw --rgb video.mp4 --sync trigger
+  velora-live model.velora --rgb frames/ --pace max --out predictions.jsonl
+  velora-live demo --events recording.raw --rgb video.mp4 --video overlay.mp4 --summary run.json
+  velora-live demo --events recording.raw --rgb video.mp4 --record today --serve 127.0.0.1:8080
+  velora-live demo today
+
+A frame folder holds images and timestamps.txt: 'TIME' or 'NAME TIME' a line, in microseconds.
+"""
+
+
+class SensorSize(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
+    """WxH, as (width, height)."""
+
+    name = "WxH"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Read the size."""
+        found = re.fullmatch(r"(\d+)[xX](\d+)", str(value))
+        if found is None or not (int(found[1]) and int(found[2])):
+            self.fail(f"expected WIDTHxHEIGHT in pixels, such as 1280x720, got {value!r}", param, ctx)
+        return int(found[1]), int(found[2])
+
+
+class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
+    """A positive number, kept exact."""
+
+    name = "HZ"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+        """Read the number."""
+        try:
+            rate = Fraction(str(value))
+        except (ValueError, ZeroDivisionError):
+            rate = Fraction(0)
+        if not 0 < rate <= 1_000_000:
+            self.fail(f"expected windows a second, above 0 and up to 1000000, got {value!r}", param, ctx)
+        return rate
+
+
+@click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("model")
+@click.argument("recording", required=False)
+@click.option(
+    "--events",
+    metavar="SRC",
+    help="Event recording, prophesee://[SERIAL], inivation://HOST:PORT, "
+    "tcp://HOST:PORT, - (standard input), emulate (made of the RGB pictures), or none.  [default: none]",
+)
+@click.option(
+    "--rgb",
+    metavar="SRC",
+    help="Video file, frame folder, 0 or /dev/video0, csi://0, rtsp:// or http:// address, gst://PIPELINE, "
+    "or none.  [default: none]",
+)
+@click.option(
+    "--sync",
+    default="auto",
+    metavar="HOW",
+    help="How RGB frames find their time: auto, timestamps, offset=US (timestamps and US microseconds more), "
+    "trigger (edges on the event camera's input), host (live cameras: by arrival).  [default: auto]",
+)
+@click.option(
+    "--trigger-id", type=int, metavar="N", help="Trigger input.  [default: the one with most edges]"
+)
+@click.option(
+    "--trigger-edge",
+    type=click.Choice(["rising", "falling"]),
+    default="rising",
+    show_default=True,
+    help="The edge that stands for a frame.",
+)
+@click.option(
+    "--pace",
+    type=click.Choice(["realtime", "max"]),
+    default="realtime",
+    show_default=True,
+    help="realtime: as it was recorded, dropping what comes too fast; max: everything, as fast as it goes.",
+)
+@click.option("--rate", type=Rate(), help="Windows a second, for events alone.  [default: the model's]")
+@click.option(
+    "--start",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="S",
+    help="Recordings: begin S seconds after the first event.",
+)
+@click.option(
+    "--duration", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after S seconds."
+)
+@click.option(
+    "--sensor",
+    type=SensorSize(),
+    metavar="WxH",
+    help="Size of the event sensor, where the file does not tell.",
+)
+@click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="auto, tensorrt, tensorrt-rtx, onnxruntime or openvino.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "gpu", "npu"]),
+    default="auto",
+    show_default=True,
+    help="Where the model runs: cuda is an NVIDIA GPU; gpu and npu are Intel's, by openvino. "
+    "One that is asked for is never replaced by another.",
+)
+@click.option(
+    "--threads", type=click.IntRange(0), default=0, metavar="N", help="For a model on the CPU; 0: all cores."
+)
+@click.option("--out", metavar="FILE.jsonl", help="Write each prediction as a line of JSON.")
+@click.option("--video", metavar="FILE.mp4", help="Write a video of both cameras with the label.")
+@click.option("--summary", metavar="FILE.json", help="Write the run's figures as JSON.")
+@click.option("--quiet", is_flag=True, help="Do not print predictions.")
+@treatment_options
+@camera_options
+@watching_options
+@decision_options
+def command(**given: Any) -> None:
+    """Recognise what the cameras, or recordings of them, show.
+
+    MODEL is a bundle's folder (NAME.velora), or demo. RECORDING is a folder that --record wrote: both
+    cameras at once.
+    """
+    from velora_runtime.app.session import run_session
+
+    report = run_session(_options(given), note)
+    for line in report.lines():
+        click.echo(line)
+
+
+def note(line: str) -> None:
+    """A line for people that is no result: to standard error."""
+    click.echo(f"velora: {line}", err=True)
+
+
+def _options(given: dict[str, Any]) -> RunOptions:
+    from velora_runtime.app.session import RunOptions
+    from velora_runtime.engines.base import EngineOptions
+
+    from velora_edge.preprocessing.sources.recording_folder import find_sources
+    from velora_edge.preprocessing.sync import SyncOptions
+
+    found = find_sources(given["model"], given["recording"], given["events"], given["rgb"], note)
+    files = (("jsonl", given["out"]), ("video", given["video"]))
+    outputs = (*((name, target) for name, target in files if target is not None), *read_outputs(given))
+    return RunOptions(
+        model=found.model,
+        events=found.events,
+        rgb=found.rgb,
+        sync=SyncOptions(given["sync"], given["trigger_id"], given["trigger_edge"]),
+        pace=given["pace"],
+        backend=given["backend"],
+        engine=EngineOptions(given["device"], given["threads"]),
+        outputs=outputs if given["quiet"] else (("terminal", ""), *outputs),
+        duration_s=given["duration"],
+        rate_hz=given["rate"],
+        sensor=given["sensor"],
+        summary=given["summary"],
+        live=read_live_options(given),
+        start_s=given["start"],
+        treatment=read_treatment(given),
+        attach=read_attach_options(given),
+        decide=read_decision_settings(given["decide"]),
+    )

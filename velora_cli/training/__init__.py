@@ -1,0 +1,1 @@
+"""Commands of training: dataset, pretrain, train, eval, import-checkpoint."""

@@ -1,0 +1,108 @@
+"""`velora eval MODEL --data PATH`: how well a model tells a data set's labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from velora_edge.console import progress
+
+if TYPE_CHECKING:
+    from velora_edge.data.clips.clips import ClipSource
+    from velora_edge.train.evaluation.evaluate import Part
+    from velora_edge.train.evaluation.predictors import Predictor
+    from velora_edge.train.scores import Scores
+
+
+@click.command(
+    epilog="Examples:  velora eval demo --data synthetic --seed 7 --ablate  |  "
+    "velora eval runs/nmnist --data train_1000.h5 --json nmnist.json"
+)
+@click.argument("model")
+@click.option("--data", required=True, metavar="PATH", help="A data set, or synthetic.")
+@click.option("--kind", default="auto", show_default=True, help="The set's layout.")
+@click.option("--seed", default=0, show_default=True, help="Of the set called synthetic.")
+@click.option(
+    "--split",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "all", "train", "val", "test"]),
+    help="auto: what was held out, the published test part, or everything where the set is new to the model.",
+)
+@click.option("--ablate", is_flag=True, help="Also tell by each camera alone.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures to this file.")
+@click.option(
+    "--confusion",
+    type=click.Path(path_type=Path),
+    help="Write the confusion matrix as a PNG; by default beside the JSON.",
+)
+@click.option("--batch-size", default=16, show_default=True, help="Clips at a time.")
+@click.option("--workers", default=0, show_default=True, help="Processes that read clips.")
+@click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
+def command(
+    model: str,
+    data: str,
+    kind: str,
+    seed: int,
+    split: str,
+    ablate: bool,
+    json_path: Path | None,
+    confusion: Path | None,
+    batch_size: int,
+    workers: int,
+    device: str,
+) -> None:
+    """Tell how well MODEL, a run, a checkpoint, a bundle or demo, knows the labels of a data set."""
+    from velora_cli.training.dataset import open_source
+    from velora_edge.train.evaluation.evaluate import choose_part, evaluate, match_labels
+    from velora_edge.train.evaluation.predictors import open_predictor
+    from velora_edge.train.evaluation.report import as_dict, write_confusion, write_json
+
+    predictor = open_predictor(model, device)
+    source = open_source(data, predictor.spec, kind, seed)
+    match_labels(source, predictor)
+    part = choose_part(source, predictor.facts.run, split)
+    batches = -(-len(part.members) // batch_size)
+    with progress(batches, "evaluating") as tick:
+        scores = evaluate(
+            predictor, source, part, ablate=ablate, batch_size=batch_size, workers=workers, tick=tick
+        )
+    _show(predictor, source, part, scores)
+    if json_path is not None:
+        write_json(as_dict(predictor, source, part, scores), json_path)
+        confusion = confusion or json_path.with_suffix(".png")
+    if confusion is not None:
+        write_confusion(scores["both"].confusion, predictor.labels, confusion)
+
+
+def _show(predictor: Predictor, source: ClipSource, part: Part, scores: dict[str, Scores]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    facts, console = predictor.facts, Console()
+    console.print(
+        f"{facts.name}, {facts.kind} on {facts.runtime}"
+        + ("" if facts.trained else "; its weights are random: these figures mean nothing"),
+        highlight=False,
+    )
+    if facts.parameters:
+        counts = ", ".join(f"{value:,} {name}" for name, value in facts.parameters.items())
+        console.print(f"parameters: {counts}", highlight=False)
+    console.print(
+        f"{source.path}: {scores['both'].clips} clips, part {part.name} ({part.why})", highlight=False
+    )
+    names = {"both": "both cameras" if len(source.cameras) > 1 else f"{source.cameras[0]} camera"}
+    table = Table("", "top-1", "top-5", "loss")
+    for mode, found in scores.items():
+        table.add_row(
+            names.get(mode, f"{mode} alone"), f"{found.top1:.2%}", f"{found.top5:.2%}", f"{found.loss:.3f}"
+        )
+    console.print(table)
+    if len(predictor.labels) <= 40:
+        table = Table("class", "clips", "recall", "precision")
+        for label, of_class in scores["both"].per_class(predictor.labels).items():
+            shares = (of_class["recall"], of_class["precision"])
+            table.add_row(label, str(of_class["clips"]), *("-" if s is None else f"{s:.1%}" for s in shares))
+        console.print(table)

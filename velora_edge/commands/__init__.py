@@ -1,1 +1,0 @@
-"""One file a command; each is imported by `velora_edge.cli` when it is called."""

@@ -1,0 +1,104 @@
+"""Random geometry, the same for both cameras, and random light, for the RGB camera alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from pydantic import Field
+
+from velora_edge.config import Section
+from velora_edge.data.clips.clips import Pairs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Colour = tuple[int, int, int]
+
+
+class AugmentConfig(Section):
+    """How training clips are varied; one draw holds for a whole clip. The default varies nothing.
+
+    Attributes:
+        shift: longest shift along each axis, as a share of the image (padding 10 at 224 pixels: 0.045).
+        flip: mirror half of the clips left to right. Off where labels tell left from right: a mirrored clip
+            keeps its label.
+        rotate_deg: largest rotation, degrees.
+        scale: largest change of size, as a share: 0.1 draws from 0.9 to 1.1.
+        brightness: largest change of RGB brightness, as a share of full scale.
+        contrast: largest change of RGB contrast, as a share.
+    """
+
+    shift: float = Field(0.0, ge=0, le=0.5)
+    flip: bool = False
+    rotate_deg: float = Field(0.0, ge=0, le=180)
+    scale: float = Field(0.0, ge=0, lt=1)
+    brightness: float = Field(0.0, ge=0, le=1)
+    contrast: float = Field(0.0, ge=0, lt=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """One draw.
+
+    Attributes:
+        matrix: float64[2, 3], from the image's pixels (x, y, 1) to the varied image's.
+        gain: factor on RGB values about mid-grey.
+        offset: added to RGB values, 0 to 255.
+    """
+
+    matrix: NDArray[np.float64]
+    gain: float
+    offset: float
+
+
+def draw(config: AugmentConfig, image_size: tuple[int, int], rng: np.random.Generator) -> Variation:
+    """Draw a variation; takes the same number of random values whatever the configuration."""
+    height, width = image_size
+    spread = rng.uniform(-1, 1, 6)
+    flip = bool(rng.integers(2)) and config.flip
+    shift = np.rint(spread[:2] * config.shift * (width, height))
+    angle = math.radians(spread[2] * config.rotate_deg)
+    size = 1 + spread[3] * config.scale
+    linear = size * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    if flip:
+        linear[:, 0] *= -1
+    centre = np.array([width - 1, height - 1]) / 2
+    matrix = np.column_stack([linear, centre + shift - linear @ centre])
+    return Variation(matrix, 1 + spread[4] * config.contrast, 255 * spread[5] * config.brightness)
+
+
+def apply(pairs: Pairs, variation: Variation, blank: Colour) -> Pairs:
+    """Varied copies of a clip's images.
+
+    RGB is interpolated and its border repeated; event images take the nearest pixel, so that no colours arise
+    that no event frame has, and their border is `blank`, an empty window's colour.
+    """
+    rgb, event = pairs.rgb, pairs.event
+    if rgb is not None:
+        rgb = _light(_warp(rgb, variation.matrix, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE, blank), variation)
+    if event is not None:
+        event = _warp(event, variation.matrix, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT, blank)
+    return Pairs(rgb, event)
+
+
+def _warp(
+    images: NDArray[np.uint8], matrix: NDArray[np.float64], interpolation: int, border: int, blank: Colour
+) -> NDArray[np.uint8]:
+    out = np.empty_like(images)
+    size = (images.shape[2], images.shape[1])
+    for source, target in zip(images, out, strict=True):
+        cv2.warpAffine(
+            source, matrix, size, dst=target, flags=interpolation, borderMode=border, borderValue=blank
+        )
+    return out
+
+
+def _light(images: NDArray[np.uint8], variation: Variation) -> NDArray[np.uint8]:
+    if variation.gain == 1 and variation.offset == 0:
+        return images
+    levels = (np.arange(256) - 127.5) * variation.gain + 127.5 + variation.offset
+    return np.rint(np.clip(levels, 0, 255)).astype(np.uint8)[images]

@@ -1,0 +1,217 @@
+"""Which files make up a set of our own recordings.
+
+    SET/wave/first.raw, first.mp4           a class is a folder; an event file, a video beside it
+    SET/wave/second.aedat4                  a DAVIS camera's file holds both
+    SET/wave/third/recording.json ...       a folder that velora record wrote
+    SET/train/wave/first.raw ...            the same, divided by us: train, val, test
+    SET/day1.raw, day1.mp4, segments.csv    one long recording; a line is start,end,label[,split]
+    SET/day1/...                            several of these, each in a folder with its segments.csv
+
+Times in `segments.csv` are seconds from the recording's first pair; labels are names.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from velora_edge.data.clips.clips import SPLITS, Item
+from velora_edge.errors import DatasetError, InputError
+from velora_edge.events.registry import open_events
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from velora_edge.data.clips.clips import Split
+
+EVENTS = (".raw", ".h5", ".hdf5", ".aedat4", ".dat", ".bin", ".npz", ".npy", ".mat")
+VIDEOS = (".mp4", ".mkv", ".mov", ".avi", ".webm")
+SEGMENTS, RECORDED = "segments.csv", "recording.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One labelled stretch of a recording.
+
+    Attributes:
+        item: its name, label and part.
+        events: the event file.
+        video: the video beside it; `events` itself where it holds frames too; a folder that velora record
+            wrote; or None.
+        start_us: where it begins, from the recording's first pair.
+        end_us: where it ends, excluded; None: at the recording's end.
+    """
+
+    item: Item
+    events: Path
+    video: Path | None
+    start_us: int = 0
+    end_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingIndex:
+    """A set's recordings.
+
+    Attributes:
+        labels: class names, sorted.
+        recordings: in the order of files and of time.
+        problems: what is wrong with the set, one sentence each.
+    """
+
+    labels: tuple[str, ...]
+    recordings: tuple[Recording, ...]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A recording whose label is still a name."""
+
+    name: str
+    label: str
+    split: Split | None
+    events: Path
+    video: Path | None
+    start_us: int = 0
+    end_us: int | None = None
+
+
+def has_recordings(path: Path) -> bool:
+    """Whether a folder holds recordings: a `segments.csv`, or event files in folders by class."""
+    if any(path.glob(SEGMENTS)) or any(path.glob(f"*/{SEGMENTS}")):
+        return True
+    folders = [folder for folder in path.iterdir() if folder.is_dir()]
+    return any(_event_files(folder) or any(map(_event_files, _folders(folder))) for folder in folders)
+
+
+def index_recordings(path: Path) -> RecordingIndex:
+    """The recordings in a folder, or those of one `segments.csv`.
+
+    Raises:
+        DatasetError: if there are none.
+    """
+    problems: list[str] = []
+    root = path.parent if path.is_file() else path
+    lists = [path] if path.is_file() else sorted([*path.glob(SEGMENTS), *path.glob(f"*/{SEGMENTS}")])
+    if lists:
+        found = [item for file in lists for item in _segments(file, root, problems)]
+    else:
+        found = list(_by_class(path, problems))
+    if not found:
+        raise DatasetError(
+            problems or ["no recordings: expected <label>/<name>.raw (or .h5, .aedat4), or a segments.csv"],
+            path=path,
+            remedy="see docs/guides/training.md for the layouts",
+        )
+    labels = tuple(sorted({item.label for item in found}))
+    recordings = tuple(
+        Recording(Item(f.name, labels.index(f.label), f.split), f.events, f.video, f.start_us, f.end_us)
+        for f in found
+    )
+    return RecordingIndex(labels, recordings, tuple(problems))
+
+
+def _by_class(path: Path, problems: list[str]) -> Iterator[_Found]:
+    folders = _folders(path)
+    parts = {folder: _as_split(folder.name) for folder in folders}
+    if folders and all(parts.values()):
+        classes = [(sub, parts[folder]) for folder in folders for sub in _folders(folder)]
+    else:
+        classes = [(folder, None) for folder in folders]
+    for folder, split in classes:
+        files = _event_files(folder)
+        videos = {video.stem: video for video in _videos(folder)}
+        for events in files:
+            name = events.relative_to(path).with_suffix("").as_posix()
+            yield _Found(
+                name, folder.name, split, events, videos.pop(events.stem, None) or _frames_in(events)
+            )
+        taken = [sub for sub in _folders(folder) if (sub / RECORDED).is_file()]
+        for sub in taken:
+            found = _event_files(sub)
+            if len(found) != 1:
+                problems.append(f"{sub.relative_to(path)}: expected one event file, found {len(found)}")
+                continue
+            video = sub if _videos(sub) else None
+            yield _Found(sub.relative_to(path).as_posix(), folder.name, split, found[0], video)
+        problems += [f"{v.relative_to(path)}: no event file of the same name" for v in videos.values()]
+        if not files and not taken:
+            problems.append(f"{folder.relative_to(path)}: no event files")
+
+
+def _segments(file: Path, root: Path, problems: list[str]) -> Iterator[_Found]:
+    shown, folder = file.relative_to(root), file.parent
+    files = _event_files(folder)
+    if len(files) != 1:
+        problems.append(f"{shown}: expected one event file beside it, found {len(files)}")
+        return
+    events = files[0]
+    videos = _videos(folder)
+    video = videos[0] if videos else _frames_in(events)
+    if videos and (folder / RECORDED).is_file():
+        video = folder
+    with file.open(newline="", encoding="utf-8-sig") as stream:
+        rows = csv.DictReader(stream, skipinitialspace=True)
+        missing = {"start", "end", "label"} - set(rows.fieldnames or ())
+        if missing:
+            problems.append(f"{shown}: the first line lacks {', '.join(sorted(missing))}")
+            return
+        found = [_segment(row, f"{shown}, line {rows.line_num}", problems) for row in rows]
+    base = events.relative_to(root).with_suffix("").as_posix()
+    for start_us, end_us, label, split in sorted(
+        (segment for segment in found if segment is not None), key=lambda segment: segment[:2]
+    ):
+        yield _Found(f"{base}@{start_us / 1e6:g}", label, split, events, video, start_us, end_us)
+
+
+def _segment(
+    row: dict[str, str], where: str, problems: list[str]
+) -> tuple[int, int, str, Split | None] | None:
+    """Start and end in microseconds, label and part of a line; None where it is wrong."""
+    try:
+        start, end = float(row["start"]), float(row["end"])
+    except (TypeError, ValueError):
+        problems.append(f"{where}: expected seconds, got start {row['start']!r} and end {row['end']!r}")
+        return None
+    label, part = (row["label"] or "").strip(), (row.get("split") or "").strip()
+    split = _as_split(part)
+    if not 0 <= start < end:
+        problems.append(f"{where}: expected 0 <= start < end, got {start:g} and {end:g}")
+    elif not label:
+        problems.append(f"{where}: no label")
+    elif part and split is None:
+        problems.append(f"{where}: expected the split train, val or test, got {part!r}")
+    else:
+        return round(start * 1e6), round(end * 1e6), label, split
+    return None
+
+
+def _as_split(name: str) -> Split | None:
+    lower = name.lower()
+    return next((split for split in SPLITS if split == lower), None)
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _videos(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in VIDEOS)
+
+
+def _frames_in(events: Path) -> Path | None:
+    """The event file itself, where its camera took frames as well."""
+    if events.suffix.lower() != ".aedat4":
+        return None
+    try:
+        with open_events(events) as reader:
+            return events if getattr(reader, "has_frames", False) else None
+    except (InputError, OSError):
+        return None  # the file's own problem is told when the recording is looked at
+
+
+def _event_files(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in EVENTS)

@@ -1,0 +1,236 @@
+"""Recordings of our own: one for each example in a folder by class, or long ones cut by `segments.csv`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from velora_edge.data.clips.clips import ClipSource, Modality, Pairs
+from velora_edge.data.layouts.recording_index import RecordingIndex, index_recordings
+from velora_edge.errors import DatasetError, InputError
+from velora_edge.events.base import LONGEST_GAP_US
+from velora_edge.events.registry import open_events
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from velora_edge.data.clips.clips import ClipSpec
+    from velora_edge.data.layouts.recording_index import Recording
+    from velora_edge.events.base import EventReader
+
+    _Images = tuple[NDArray[np.uint8] | None, NDArray[np.uint8]]
+
+LENGTHS_DIFFER_US, LENGTHS_DIFFER = 200_000, 0.05
+"""A video and its events may differ in length by this much, or by this share of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedPair:
+    """One pair of a recording at model size; its arrays hold until the next pair is asked for.
+
+    Attributes:
+        t_us: its time, event clock.
+        rgb: uint8[H, W, 3] or None.
+        event: uint8[H, W, 3] or None.
+    """
+
+    t_us: int
+    rgb: NDArray[np.uint8] | None
+    event: NDArray[np.uint8] | None
+
+
+class RecordingPacker(Protocol):
+    """The runtime's packing, which this layer does not know: commands hand it in."""
+
+    def pairs(self, events: Path, video: Path | None, spec: ClipSpec) -> Iterator[PackedPair]:
+        """All pairs of a recording in time order."""
+
+    def video_length_us(self, video: Path) -> int:
+        """From a video's first frame to the end of its last one."""
+
+
+class RecordingSet(ClipSource):
+    """Our own recordings.
+
+    Reading walks through event files and videos from their start, which is fast in the order of the items and
+    slow in any other: pack them once (`velora dataset build`) and train on the result. Single-threaded.
+
+    Args:
+        path: the set's folder, or one `segments.csv`.
+        spec: the form of the clips.
+        index: its recordings.
+        packer: makes pairs of a recording; without one, recordings are listed but not read.
+    """
+
+    kind = "recordings"
+    is_sequential = True
+
+    def __init__(
+        self, path: Path, spec: ClipSpec, index: RecordingIndex, packer: RecordingPacker | None = None
+    ) -> None:
+        self.path, self.spec, self._index, self._packer = path, spec, index, packer
+        self.labels = index.labels
+        self.items = [recording.item for recording in index.recordings]
+        has_video = any(recording.video for recording in index.recordings)
+        self.cameras: tuple[Modality, ...] = ("rgb", "event") if has_video else ("event",)
+        self._walk: _Walk | None = None
+        self._last: tuple[int, Pairs] | None = None
+
+    def pairs(self, index: int) -> int:
+        """See `ClipSource.pairs`."""
+        return len(_first_of(self._all(index)))
+
+    def read(self, index: int, which: NDArray[np.int64]) -> Pairs:
+        """See `ClipSource.read`."""
+        pairs = self._all(index)
+        rgb, event = (None if part is None else part[which] for part in (pairs.rgb, pairs.event))
+        return Pairs(rgb, event)
+
+    def _all(self, index: int) -> Pairs:
+        """All pairs of a recording; the last one asked for is kept."""
+        if self._last is None or self._last[0] != index:
+            self._last = index, self._pack(index)
+        return self._last[1]
+
+    def _pack(self, index: int) -> Pairs:
+        recording, packer = self._index.recordings[index], self._packer
+        name = recording.item.name
+        if packer is None:
+            raise DatasetError(
+                ["recordings are packed before they are trained on"],
+                path=self.path,
+                remedy=f"velora dataset build {self.path} OUT.h5 --for CONFIG, then set data.path=OUT.h5",
+            )
+        found = self._walk_over(recording, packer)
+        if not found:
+            raise DatasetError([f"{name}: no pairs"], path=self.path, remedy="see velora dataset check")
+        rgb = None if recording.video is None else np.stack([rgb for rgb, _ in found if rgb is not None])
+        return Pairs(rgb, np.stack([event for _, event in found]))
+
+    def _walk_over(self, recording: Recording, packer: RecordingPacker) -> list[_Images]:
+        try:
+            if self._walk is None or not self._walk.reaches(recording):
+                self._walk = _Walk(recording, packer.pairs(recording.events, recording.video, self.spec))
+            return list(self._walk.take(recording))
+        except (InputError, OSError) as error:
+            self._walk = None
+            raise DatasetError(
+                [_tell(error, recording)], path=self.path, remedy="mend it, or take it out"
+            ) from error
+
+    def problems(self, index: int, *, deep: bool) -> list[str]:
+        """See `ClipSource.problems`."""
+        recording = self._index.recordings[index]
+        name = recording.item.name
+        try:
+            with open_events(recording.events) as reader:
+                if not deep:
+                    return []
+                span, found = _span_us(reader)
+        except (InputError, OSError) as error:
+            return [f"{name}: {error.problem if isinstance(error, InputError) else error}"]
+        if span is None:
+            return [f"{name}: no events"]
+        problems = [f"{name}: {sentence}" for sentence in found]
+        if recording.end_us is not None and recording.start_us >= span:
+            problems.append(
+                f"{name}: begins at {recording.start_us / 1e6} s, the events end at {span / 1e6} s"
+            )
+        return problems + self._video_problems(recording, span)
+
+    def _video_problems(self, recording: Recording, events_us: int) -> list[str]:
+        if recording.video is None or self._packer is None:
+            return []
+        name = recording.item.name
+        try:
+            video_us = self._packer.video_length_us(recording.video)
+        except InputError as error:
+            return [f"{name}: {recording.video.name}: {error.problem}"]
+        if abs(video_us - events_us) > max(LENGTHS_DIFFER_US, LENGTHS_DIFFER * max(video_us, events_us)):
+            return [f"{name}: the video lasts {video_us / 1e6:.2f} s, its events {events_us / 1e6:.2f} s"]
+        return []
+
+    def set_problems(self) -> list[str]:
+        """See `ClipSource.set_problems`."""
+        return list(self._index.problems)
+
+
+def _tell(error: InputError | OSError, recording: Recording) -> str:
+    """What is wrong, after the recording's name, and that of the file where it is not the events'."""
+    name = recording.item.name
+    if not isinstance(error, InputError):
+        return f"{name}: {error}"
+    is_events = error.path is None or Path(error.path) == recording.events
+    file = "" if is_events else f"{Path(str(error.path)).name}: "
+    return f"{name}: {file}{error.problem}" + (f" ({error.place})" if error.place else "")
+
+
+class _Walk:
+    """One pass over a recording; segments that follow each other share it."""
+
+    def __init__(self, recording: Recording, pairs: Iterator[PackedPair]) -> None:
+        self._events, self._has_video = recording.events, recording.video is not None
+        self._pairs = pairs
+        self._next = next(pairs, None)
+        self._zero_us = self._next.t_us if self._next is not None else 0
+        self._reached_us = 0
+
+    def reaches(self, recording: Recording) -> bool:
+        """Whether the recording lies in what this walk has still before it."""
+        return recording.events == self._events and 0 < self._reached_us <= recording.start_us
+
+    def take(self, recording: Recording) -> Iterator[_Images]:
+        """Copies of the recording's pairs that have all its cameras; the walk then stands behind it."""
+        end_us = recording.end_us
+        while self._next is not None:
+            t_us = self._next.t_us - self._zero_us
+            if end_us is not None and t_us >= end_us:
+                break
+            pair = self._next
+            is_whole = pair.event is not None and (pair.rgb is not None or not self._has_video)
+            if t_us >= recording.start_us and is_whole:
+                assert pair.event is not None
+                yield None if pair.rgb is None else pair.rgb.copy(), pair.event.copy()
+            self._next = next(self._pairs, None)
+        self._reached_us = end_us if end_us is not None else np.iinfo(np.int64).max
+
+
+def open_recordings(path: Path, spec: ClipSpec, packer: RecordingPacker | None = None) -> RecordingSet:
+    """Our own recordings in a folder; see `velora_edge.data.layouts.recording_index` for its layout."""
+    return RecordingSet(path, spec, index_recordings(path), packer)
+
+
+def _span_us(reader: EventReader) -> tuple[int | None, list[str]]:
+    """From the first event to the last, and what was odd; reads the whole file."""
+    first: int | None = None
+    last = before = 0
+    gaps: list[str] = []
+    for batch in reader:
+        if first is None:
+            first = last = before = int(batch.t_us[0])
+        gaps += _gaps(batch.t_us, before)
+        first, last = min(first, int(batch.t_us.min())), max(last, int(batch.t_us.max()))
+        before = int(batch.t_us[-1])
+    return (None if first is None else last - first), [*reader.warnings, *gaps[:1]]
+
+
+def _gaps(t_us: NDArray[np.int64], before_us: int) -> Iterator[str]:
+    """What is odd about long times without an event, after one at `before_us`."""
+    for k in np.flatnonzero(np.diff(t_us, prepend=before_us) > LONGEST_GAP_US):
+        from_us = int(t_us[k - 1]) if k else before_us
+        seconds = (int(t_us[k]) - from_us) / 1e6
+        yield (
+            f"there is no event from {from_us:,} to {t_us[k]:,} us ({seconds:,.0f} s): "
+            "its clock jumped, or the file is damaged"
+        )
+
+
+def _first_of(pairs: Pairs) -> NDArray[np.uint8]:
+    images = pairs.event if pairs.rgb is None else pairs.rgb
+    assert images is not None
+    return images

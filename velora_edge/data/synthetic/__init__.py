@@ -1,0 +1,1 @@
+"""Data sets that are rendered or simulated, and the demo recording."""

@@ -1,0 +1,1 @@
+"""Accumulation of events into frames: registration and representations."""

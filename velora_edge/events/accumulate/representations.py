@@ -1,0 +1,94 @@
+"""What a window of events looks like to the model: the registry of representations.
+
+A representation is one file with a class and one line in `REPRESENTATIONS`. All of them render to uint8[H,
+W, 3], the same in training and in the runtime; none wraps around where many events fall on one pixel.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from velora_edge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from velora_edge.bundle import EventInput
+    from velora_edge.events.accumulate.registration import RegistrationMap
+
+REPRESENTATIONS = {
+    "polarity": ("velora_edge.events.accumulate.polarity", "PolarityImage"),
+    "counts": ("velora_edge.events.accumulate.counts", "TwoChannelCounts"),
+    "time_surface": ("velora_edge.events.accumulate.time_surface", "TimeSurface"),
+    "voxel_grid": ("velora_edge.events.accumulate.voxel_grid", "VoxelGrid"),
+}
+
+
+class Representation(Protocol):
+    """One way to turn a window of events into a picture; built as `cls(pixels, event_input)`.
+
+    Attributes:
+        state: a named tuple of arrays, for which `add_event` is registered (`_frame_kernels.ADD_EVENT`); the
+            model's pixel i is its cell 1 + i, and cell 0 is for events that fall on none.
+        uses_window: the state depends on the window's times, not on its events alone.
+    """
+
+    state: Any
+    uses_window: bool
+
+    def __init__(self, pixels: int, event_input: EventInput) -> None: ...
+
+    def begin(self, t0_us: int, t1_us: int) -> None:
+        """Empty the state for the window [t0, t1)."""
+
+    def render_into(self, pixels: NDArray[np.uint8]) -> None:
+        """Write the picture, uint8[H * W, 3], to the caller's array."""
+
+
+class Accumulator:
+    """One event frame under construction; see `velora_edge.events.base.FrameAccumulator`."""
+
+    def __init__(self, representation: Representation, registration: RegistrationMap) -> None:
+        self.representation = representation
+        self.shape = registration.target_hw
+        self.source_hw = registration.source_hw
+        self.table = registration.table
+        self.state = representation.state
+        self.events = 0
+
+    def begin(self, t0_us: int, t1_us: int) -> None:
+        """Empty the frame for the window [t0, t1)."""
+        self.events = 0
+        self.representation.begin(t0_us, t1_us)
+
+    def render_into(self, image: NDArray[np.uint8]) -> None:
+        """Write the frame, uint8[H, W, 3], to the caller's array, which is contiguous."""
+        if image.shape != (*self.shape, 3) or image.dtype != np.uint8 or not image.flags.c_contiguous:
+            raise ValueError(
+                f"expected a contiguous uint8 array {(*self.shape, 3)}, got {image.dtype} {image.shape}"
+            )
+        self.representation.render_into(image.reshape(-1, 3))
+
+
+def make_accumulator(event_input: EventInput, registration: RegistrationMap) -> Accumulator:
+    """An empty frame in the representation that a bundle asks for.
+
+    Args:
+        event_input: representation, palette and window, as the manifest has them.
+        registration: from the sensor to the model's image.
+
+    Raises:
+        ConfigError: if there is no such representation.
+    """
+    if event_input.representation not in REPRESENTATIONS:
+        names = ", ".join(REPRESENTATIONS)
+        raise ConfigError(
+            [f"event.representation: expected one of {names}, got {event_input.representation!r}"]
+        )
+    module, name = REPRESENTATIONS[event_input.representation]
+    kind: type[Representation] = getattr(importlib.import_module(module), name)
+    height, width = registration.target_hw
+    return Accumulator(kind(height * width, event_input), registration)

@@ -1,0 +1,237 @@
+"""Readers whose files hold events as arrays (HDF5, AEDAT4, DAT, ...): what all of these share.
+
+A format implements `ArrayReader.batches`, which gives the file's events as they are; checks, windows, frames
+and warnings are done here.
+
+Order in time: events are taken in file order, and a window ends at the first event that is not before its
+end. An event that is earlier than one before it (some cameras and converters write such) falls in the window
+that is being filled when it comes, so nothing is lost and nothing waits; how many there were is told in the
+warnings.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from velora_edge.datatypes import EventBatch, TriggerBatch
+from velora_edge.events.base import EventReader, EventStream
+from velora_edge.events.kernels import _array_kernels as kernels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from velora_edge.events.base import EventTap, FrameAccumulator
+
+_LONG_AGO = np.iinfo(np.int64).min
+_FAR_AHEAD = np.iinfo(np.int64).max
+
+
+class ArrayReader(EventReader):
+    """A recording whose format gives arrays.
+
+    A subclass implements `batches`, and `triggers` where the format has any.
+
+    Args:
+        path: the file.
+        format: name of its format.
+        sensor: width and height, pixels.
+    """
+
+    def __init__(self, path: Path, format: str, sensor: tuple[int, int]) -> None:  # noqa: A002
+        self.path, self.format = path, format
+        self.width, self.height = sensor
+        self.warnings: list[str] = []
+
+    @abstractmethod
+    def batches(self) -> Iterator[EventBatch]:
+        """The file's events from its start, in file order, in batches of bounded size, unchecked.
+
+        Types as `EventBatch` has them; p is 0 or 1.
+        """
+
+    def batches_from(self, t_us: int) -> Iterator[EventBatch]:
+        """As `batches`, perhaps without events that are before `t_us` and come before all that are not.
+
+        A format that need not read what it leaves out overrides this.
+        """
+        return self.batches()
+
+    def triggers(self) -> TriggerBatch:
+        """No edges: a format that has them overrides this."""
+        return TriggerBatch.empty()
+
+    def warn(self, sentence: str) -> None:
+        """Note what is wrong with the file, once, however often it is read."""
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+    def __iter__(self) -> Iterator[EventBatch]:
+        return self._checked(self.batches())
+
+    def stream(self) -> ArrayStream:
+        """A new stream over the whole recording."""
+        return ArrayStream(iter(self), self.width, self.height, self.triggers())
+
+    def stream_from(self, t_us: int) -> ArrayStream:
+        """A new stream that begins with the first event at `t_us` or later."""
+        checked = self._checked(self.batches_from(t_us))
+        stream = ArrayStream(checked, self.width, self.height, self.triggers())
+        stream.skip_until(t_us)
+        stream.take_triggers()
+        return stream
+
+    def _checked(self, batches: Iterator[EventBatch]) -> Iterator[EventBatch]:
+        checked = CheckedBatches(batches, self.width, self.height)
+        yield from checked
+        for sentence in checked.warnings():
+            self.warn(sentence)
+
+
+class CheckedBatches:
+    """Batches without the events that lie outside the sensor or have no time; empty batches are left out.
+
+    Iterate once; `warnings` is complete after that.
+    """
+
+    def __init__(self, batches: Iterator[EventBatch], width: int, height: int) -> None:
+        self._batches, self._width, self._height = batches, width, height
+        self._seen = np.array([_LONG_AGO, 0, 0, 0, 0], np.int64)
+
+    def __iter__(self) -> Iterator[EventBatch]:
+        for batch in self._batches:
+            unusable = kernels.inspect_events(
+                batch.t_us, batch.x, batch.y, self._width, self._height, self._seen
+            )
+            usable = batch[self._are_usable(batch)] if unusable else batch
+            if len(usable):
+                yield usable
+
+    def _are_usable(self, batch: EventBatch) -> NDArray[np.bool_]:
+        limit = kernels.FARTHEST_US
+        return (
+            (batch.x < self._width)
+            & (batch.y < self._height)
+            & (batch.t_us >= -limit)
+            & (batch.t_us <= limit)
+        )
+
+    def warnings(self) -> list[str]:
+        """What was odd so far, one sentence each."""
+        outside, late = int(self._seen[kernels.OUTSIDE]), int(self._seen[kernels.LATE])
+        sentences = []
+        if outside:
+            sentences.append(
+                f"{outside:,} events lie outside the sensor of {self._width}x{self._height} and were dropped"
+            )
+        if timeless := int(self._seen[kernels.TIMELESS]):
+            sentences.append(f"{timeless:,} events have a time that no clock shows and were dropped")
+        if late:
+            latest = int(self._seen[kernels.LATEST_US])
+            sentences.append(f"{late:,} events are earlier than one before them, by up to {latest:,} us")
+        return sentences
+
+
+class ArrayStream(EventStream):
+    """A stream over batches of events.
+
+    Single-threaded: whoever packs frames from it.
+
+    Args:
+        batches: events inside the sensor (`CheckedBatches`), in the order in which they are to be taken.
+        width: of the sensor, pixels.
+        height: of the sensor, pixels.
+        triggers: all edges of the recording, in time order.
+    """
+
+    def __init__(
+        self, batches: Iterator[EventBatch], width: int, height: int, triggers: TriggerBatch | None = None
+    ) -> None:
+        self.width, self.height = width, height
+        self._batches = batches
+        self._batch = EventBatch.empty()
+        self._position = 0
+        self._triggers = TriggerBatch.empty() if triggers is None else triggers
+        self._triggers_taken = 0
+        self._reached_us = _LONG_AGO
+        self._counts = np.zeros(1, np.int64)
+
+    def listen(self, tap: EventTap) -> None:
+        """Let `tap` have all that was not walked over yet, and what is taken in from now on."""
+        super().listen(tap)
+        if self._position < len(self._batch):
+            tap.take_batch(self._batch[self._position :])
+
+    @property
+    def t_next_us(self) -> int | None:
+        """Time of the next event, or None at the end of the stream."""
+        return int(self._batch.t_us[self._position]) if self._load() else None
+
+    def skip_until(self, t_us: int) -> int:
+        """Pass over the events before `t_us`; return how many they were."""
+        skipped = 0
+        self._reached_us = max(self._reached_us, t_us)
+        while self._load():
+            start, self._position = self._position, kernels.find_end(self._batch.t_us, self._position, t_us)
+            skipped += self._position - start
+            if self._position < len(self._batch):
+                break
+        return skipped
+
+    def accumulate_until(self, t1_us: int, frame: FrameAccumulator) -> int:
+        """Add the events before `t1_us` to the frame; return how many were walked over."""
+        self._check_sensor(frame)
+        walked = 0
+        self._counts[0] = 0
+        self._reached_us = max(self._reached_us, t1_us)
+        while self._load():
+            batch, start = self._batch, self._position
+            self._position = kernels.accumulate_arrays(
+                batch.t_us, batch.x, batch.y, batch.p, start, t1_us, frame.table, frame.state, self._counts
+            )
+            walked += self._position - start
+            if self._position < len(batch):
+                break
+        frame.events += int(self._counts[0])
+        return walked
+
+    def read_batch(self, most: int, t1_us: int = _FAR_AHEAD) -> EventBatch:
+        """The next events before `t1_us`, `most` at most; none only where there are no more before it."""
+        self._reached_us = max(self._reached_us, t1_us)
+        if not self._load():
+            return EventBatch.empty()
+        batch, start = self._batch[: self._position + most], self._position
+        self._position = kernels.find_end(batch.t_us, start, t1_us)
+        return batch[start : self._position]
+
+    def take_triggers(self) -> TriggerBatch:
+        """The trigger edges since the last call, up to where the stream was walked; all, at its end."""
+        start = self._triggers_taken
+        if self._load():
+            end = int(np.searchsorted(self._triggers.t_us, self._reached_us))
+        else:
+            end = len(self._triggers)
+        self._triggers_taken = end = max(start, end)
+        edges = self._triggers
+        return TriggerBatch(edges.t_us[start:end], edges.id[start:end], edges.p[start:end])
+
+    def _load(self) -> bool:
+        """Whether there is another event; takes the next batch where this one is used up."""
+        while self._position >= len(self._batch):
+            batch = next(self._batches, None)
+            if batch is None:
+                return False
+            self._batch, self._position = batch, 0
+            if self._tap is not None:
+                self._tap.take_batch(batch)
+        return True
+
+    def close(self) -> None:
+        """Let go of the batches that were not taken."""
+        self._batches = iter(())
+        self._batch, self._position = EventBatch.empty(), 0

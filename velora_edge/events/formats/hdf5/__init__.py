@@ -1,0 +1,1 @@
+"""Readers of HDF5 files, Prophesee's with its ECF codec included."""

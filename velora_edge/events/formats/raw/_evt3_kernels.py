@@ -1,0 +1,223 @@
+"""EVT3 at speed: words are gathered into packed events without branches, then put into the sink by the block.
+
+A processor cannot foretell the types of EVT3's words, and a wrong guess costs more than the work. So one
+register holds the fields of an event, and each word of the common types replaces one of them, as a table
+says:
+
+    bit  44        32        16     11      0
+         TIME_HIGH | TIME_LOW | row  | p | column
+
+The register is written out after each word and the place moves on after an ADDR_X only. What the table does
+not foresee (an address outside the sensor, a TIME_HIGH that goes back, the window's end, ...) is left to
+`_evt3_careful`. The choice with a comparison and a branch for each type is half as fast on real recordings.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from velora_edge.events.formats.raw import _raw_state as s
+from velora_edge.events.formats.raw._evt3_careful import TURN, join_evt3, walk_carefully
+from velora_edge.events.formats.raw._raw_state import BLOCK, put_edge
+from velora_edge.events.kernels._bits import count_ones, count_trailing_zeros
+from velora_edge.events.kernels._compile import kernel
+from velora_edge.events.kernels._lend import lend
+from velora_edge.events.kernels._sink_kernels import find_room, put_block
+
+SHORTEST = BLOCK // 4**3
+"""Words that are rather walked carefully than gathered again."""
+MOST_EVENTS = 12
+"""Events in one word."""
+# The table: for each type, 8 numbers. A word is as foreseen if (word & CHECKED) ^ EXPECTED < LIMIT. Then its
+# bits TAKEN, shifted by SHIFT, replace the register's bits that are not in KEPT, the place moves by EVENT.
+CHECKED, EXPECTED, LIMIT, TAKEN, SHIFT, KEPT, EVENT = range(7)
+_TIME_LOW, _TIME_HIGH = 32, 44
+
+
+@kernel
+def _fill_table(table: Any, width: Any, height: Any, high: Any) -> None:
+    table[:] = 0
+    for kind, checked, expected, limit, taken, shift in (
+        (0, 0x7FF, 0, height, 0x7FF, 16),
+        (2, 0x7FF, 0, width, 0xFFF, 0),
+        (6, 0, 0, 1, 0xFFF, _TIME_LOW),
+        (8, 0xFFF, high, 1, 0xFFF, _TIME_HIGH),
+        (7, 0, 0, 1, 0, 0),
+        (14, 0, 0, 1, 0, 0),
+        (15, 0, 0, 1, 0, 0),
+    ):
+        at = 8 * kind
+        table[at + CHECKED], table[at + EXPECTED], table[at + LIMIT] = checked, expected, limit
+        table[at + TAKEN], table[at + SHIFT] = taken, shift
+        table[at + KEPT] = ~(np.int64(0xFFF if taken else 0) << shift)
+        table[at + EVENT] = np.int64(kind == 2)
+
+
+@kernel
+def _gather(
+    words: Any, start: Any, end: Any, register: Any, base: Any, base_p: Any, t_turns: Any, state: Any,
+        edges: Any,
+    table: Any, packed: Any,
+) -> Any:  # fmt: skip
+    """Packed events of the words from `start`, up to `end` or the first word that is not foreseen.
+
+    Returns:
+        Position of the first word that was not used up, number of events, register, base, base_p.
+    """
+    words, table, packed = lend(words), lend(table), lend(packed)
+    i, stop, n = np.uint64(start), np.uint64(end), np.uint64(0)
+    one, two = np.uint64(1), np.uint64(2)
+    full = np.uint64(len(packed) - BLOCK - 64)
+    while i < stop:
+        word = np.int64(words[i])
+        row = np.uint64((word >> 12) << 3)
+        if (word & table[row]) ^ table[row + np.uint64(EXPECTED)] < table[row + np.uint64(LIMIT)]:
+            taken = (word & table[row + np.uint64(TAKEN)]) << (table[row + np.uint64(SHIFT)] & 63)
+            register = (register & table[row + np.uint64(KEPT)]) | taken
+            packed[n] = register
+            n += np.uint64(table[row + np.uint64(EVENT)])
+            i += one
+            continue
+        kind = word >> 12
+        if kind == 3:
+            base, base_p = word & 0x7FF, word & 0x800
+            i += one
+        elif kind == 4 or kind == 5:
+            mask = word & (0xFFF if kind == 4 else 0xFF)
+            step, after = np.int64(12 if kind == 4 else 8), i + one
+            if kind == 4 and i + two < stop:
+                second, third = np.int64(words[i + one]), np.int64(words[i + two])
+                if (second >> 12) == 4 and (third >> 12) == 5:
+                    # The three words of 32 pixels nearly always come together.
+                    mask |= ((second & 0xFFF) << 12) | ((third & 0xFF) << 24)
+                    step, after = np.int64(32), i + np.uint64(3)
+            if n > full or base + step > state[s.WIDTH]:
+                break
+            # Most masks hold two events or fewer: two are written without asking.
+            fields = (register & ~np.int64(0xFFF)) | base_p
+            rest = mask & (mask - 1)
+            packed[n] = fields | (base + (count_trailing_zeros(mask) & 31))
+            packed[n + one] = fields | (base + (count_trailing_zeros(rest) & 31))
+            rest &= rest - 1
+            at = n + two
+            while rest != 0:
+                packed[at] = fields | (base + count_trailing_zeros(rest))
+                at += one
+                rest &= rest - 1
+            n += np.uint64(count_ones(mask))
+            base += step
+            i = after
+        elif kind == 8:
+            ahead = (word & 0xFFF) - (register >> _TIME_HIGH)
+            if ahead < 0 or ahead > TURN // 2:
+                break
+            register = (register & 0xFFFFFFFF) | ((word & 0xFFF) << _TIME_HIGH)
+            table[np.uint64(8 * 8 + EXPECTED)] = word & 0xFFF
+            i += one
+        elif kind == 10:
+            if not put_edge(edges, state, t_turns + (register >> 32), (word >> 8) & 0xF, word & 1):
+                break
+            i += one
+        else:
+            break
+    return np.int64(i), np.int64(n), register, base, base_p
+
+
+@kernel
+def _is_due(packed: Any, n: Any, t_end: Any) -> Any:
+    """Whether all packed events are before that time, which is without turns."""
+    late = np.int64(0)
+    for k in range(np.uint64(n)):
+        late |= t_end - 1 - (packed[k] >> 32)
+    return late >= 0
+
+
+@kernel
+def _is_in_order(packed: Any, n: Any, t_before: Any) -> Any:
+    """Whether no event is earlier than the one before it."""
+    back = (packed[0] >> 32) - t_before
+    for k in range(np.uint64(1), np.uint64(n)):
+        back |= (packed[k] >> 32) - (packed[k - np.uint64(1)] >> 32)
+    return back >= 0
+
+
+@kernel
+def walk_evt3(words: Any, start: Any, t1_us: Any, state: Any, edges: Any, scratch: Any, sink: Any) -> Any:
+    """Put the events before `t1_us` into the sink; stop at the first that is not, or where the sink is full.
+
+    Args:
+        words: uint16[N].
+        start: position to begin at.
+        t1_us: the window's end.
+        state: see `_raw_state`; changed.
+        edges: EdgeBuffer for trigger edges; a full one stops the walk.
+        scratch: see `_raw_state`.
+        sink: see `_sink_kernels`; changed.
+
+    Returns:
+        Position of the first word that was not used up.
+    """
+    i, n_words = np.int64(start), np.int64(len(words))
+    packed, table = scratch.packed, scratch.table
+    state[s.WALKED] = 0
+    if state[s.SYNCED] == 0:
+        i = np.int64(join_evt3(words, i, state))
+    careful_until, block = np.int64(0), np.int64(BLOCK)
+    is_table_new = False
+    while i < n_words:
+        room = find_room(sink, state[s.PLACED])
+        if room < len(packed) and state[s.PLACED] > 0:
+            break
+        if state[s.T_US] >= t1_us:
+            careful_until = max(careful_until, i + SHORTEST)
+        if i < careful_until or room < len(packed) or state[s.Y] >= state[s.HEIGHT]:
+            if room < MOST_EVENTS:
+                break
+            end = min(n_words, max(i + 1, min(careful_until, i + room // MOST_EVENTS)))
+            i = np.int64(walk_carefully(words, i, end, t1_us, state, edges, sink))
+            is_table_new, block = False, np.int64(BLOCK)
+            if i < end:
+                break
+            continue
+        if not is_table_new:
+            _fill_table(table, state[s.WIDTH], state[s.HEIGHT], state[s.HIGH])
+            is_table_new = True
+        t_turns, kept_edges = state[s.WRAPS] << 24, state[s.EDGES]
+        register = ((state[s.T_US] - t_turns) << 32) | (state[s.Y] << 16)
+        end = min(n_words, i + block)
+        after, n, register, base, base_p = _gather(
+            words,
+            i,
+            end,
+            register,
+            state[s.BASE],
+            state[s.BASE_P] << 11,
+            t_turns,
+            state,
+            edges,
+            table,
+            packed,
+        )
+        careful_until = after + np.int64(after < end)
+        if n > 0:
+            t_end = t1_us - t_turns
+            is_due = ((register >> 32) | 0xFFF) < t_end or _is_due(packed, n, t_end)
+            if not is_due or not _is_in_order(packed, n, state[s.EVENT_US] - t_turns):
+                # Not from here: again with fewer words, and the last few of them word by word.
+                state[s.EDGES] = kept_edges
+                is_table_new = False
+                if block > SHORTEST:
+                    block //= 4
+                    careful_until = i
+                else:
+                    careful_until = max(after, i + 1)
+                continue
+            state[s.EVENT_US] = t_turns + (packed[n - 1] >> 32)
+            state[s.PLACED] = put_block(sink, state[s.PLACED], packed, n, t_turns)
+            state[s.WALKED] += n
+        state[s.T_US], state[s.HIGH] = t_turns + (register >> 32), register >> _TIME_HIGH
+        state[s.Y], state[s.BASE], state[s.BASE_P] = (register >> 16) & 0x7FF, base, base_p >> 11
+        i = after
+    return i

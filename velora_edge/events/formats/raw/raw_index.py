@@ -1,0 +1,201 @@
+"""Places from which a `.raw` recording can be resumed, found by a quick look at its time words.
+
+EVT3 says row, column base and time in words of their own, so that a walk cannot begin anywhere. A checkpoint
+is a time word, with what the time words before it tell; rows and bases are read again just before it.
+"""
+
+from __future__ import annotations
+
+import bisect
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from velora_edge.events.file_bytes import FileBytes
+from velora_edge.events.formats.raw import _index_kernels as kernels
+from velora_edge.events.formats.raw import _raw_state as s
+from velora_edge.events.formats.raw.raw_walker import CHUNK_BYTES, LONG_AGO, RawWalker
+from velora_edge.events.index_file import IndexFile
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from velora_edge.events.formats.raw.raw import RawReader
+
+SPACING_BYTES = 1 << 17
+_RECALLED_BYTES = 1 << 15
+
+
+class Checkpoint(NamedTuple):
+    """A place to resume at.
+
+    Attributes:
+        position: byte of the payload.
+        before_us: no event before it is later than this.
+        high: the last TIME_HIGH before it, -1 at the recording's start.
+        wraps: how often TIME_HIGH had come round.
+        base: byte of the payload, at or before the last vector base before it; -1 where there was none.
+    """
+
+    position: int
+    before_us: int
+    high: int
+    wraps: int
+    base: int
+
+
+START = Checkpoint(0, LONG_AGO, -1, 0, -1)
+_KEPT_COLUMNS = 7
+"""A checkpoint and zeros; in the last row, the scan's memory and the number of words that were looked at."""
+
+
+class RawIndex:
+    """The checkpoints of one recording, looked for as far as they are asked for.
+
+    Single-threaded: whoever asks.
+    """
+
+    def __init__(self, reader: RawReader) -> None:
+        self._reader = reader
+        self._walker = reader.new_walker()
+        self._file = FileBytes(reader.path, reader.payload_at)
+        self._memory = np.array([0, 0, 0, LONG_AGO, 0, -1], np.int64)
+        self._found = np.empty((CHUNK_BYTES // SPACING_BYTES + 2, kernels.COLUMNS), np.int64)
+        self._position = self._kept = 0
+        self.checkpoints = [START]
+        self.is_complete = False
+        kind = f"{reader.encoding} {reader.payload_at} {reader.is_legacy}"
+        self._index_file = IndexFile(reader.path, kind, _KEPT_COLUMNS)
+
+    @property
+    def latest_us(self) -> int:
+        """No event of what was looked at is later than this."""
+        return int(self._memory[kernels.HIGHEST_US])
+
+    def load(self) -> None:
+        """Take over what was kept of the index, if it is of the file as it is now."""
+        rows, is_complete = self._index_file.load()
+        if not _are_sound(rows):
+            return
+        *checkpoints, last = rows.tolist()
+        self.checkpoints = [Checkpoint(*row[: len(START)]) for row in checkpoints]
+        self._memory[:], self._position = last[:-1], last[-1]
+        self._kept, self.is_complete = self._position, is_complete
+        self._file.close()
+        at = self._position * self._walker.words.itemsize
+        self._file = FileBytes(self._reader.path, self._reader.payload_at + at)
+
+    def save(self) -> None:
+        """Keep the index beside the recording, if it has grown since it was loaded."""
+        if self._position == self._kept:
+            return
+        rows = np.zeros((len(self.checkpoints) + 1, _KEPT_COLUMNS), np.int64)
+        rows[:-1, : len(START)] = self.checkpoints
+        rows[-1] = (*self._memory, self._position)
+        self._index_file.save(rows, is_complete=self.is_complete)
+
+    def find(self, t_us: int) -> Checkpoint:
+        """The last checkpoint before which there is no event at `t_us` or later."""
+        return self.checkpoints[max(self._place_after(t_us) - 1, 0)]
+
+    def latest_near(self, t_us: int) -> int:
+        """No event from the checkpoint that is found for `t_us` to the next one is later than this."""
+        place = self._place_after(t_us)
+        return self.checkpoints[place].before_us if place < len(self.checkpoints) else self.latest_us
+
+    def _place_after(self, t_us: int) -> int:
+        """Number of the first checkpoint before which there may be an event at `t_us` or later."""
+        while not self.is_complete and self.latest_us < t_us:
+            self._scan()
+        return bisect.bisect_left(self.checkpoints, t_us, key=lambda checkpoint: checkpoint.before_us)
+
+    def _scan(self) -> None:
+        if not self._walker.fill(self._file.read_into):
+            self.is_complete = True
+            self._file.close()
+            return
+        words = self._walker.words
+        size = words.itemsize
+        arguments = words, self._position, SPACING_BYTES // size, self._memory, self._found
+        if self._reader.encoding == "EVT3":
+            n = kernels.scan_evt3(*arguments)
+        else:
+            step, head = (
+                (1, 0) if self._reader.encoding == "EVT2" else (2, 0 if self._reader.is_legacy else 1)
+            )
+            n = kernels.scan_evt2(*arguments, step, head)
+        for position, before_us, high, wraps, base in self._found[:n].tolist():
+            at = position * size
+            self.checkpoints.append(Checkpoint(at, before_us, high, wraps, base * size if base >= 0 else -1))
+        self._position += len(words)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _are_sound(rows: NDArray[np.int64]) -> bool:
+    """Whether kept rows can be an index at all."""
+    if len(rows) < 2 or tuple(rows[0, : len(START)].tolist()) != START:
+        return False
+    position, before_us, high, wraps, base = rows[1:-1, : len(START)].T
+    return bool(
+        (np.diff(position, prepend=0) > 0).all()
+        and (np.diff(before_us) >= 0).all()
+        and ((high >= 0) & (high < 1 << 28) & (wraps >= 0) & (wraps < 1 << 30)).all()
+        and ((base >= -1) & (base <= position)).all()
+        and rows[-1, -1] >= 0
+    )
+
+
+def count_at_most(reader: RawReader) -> int:
+    """How many events a recording holds at most: those outside the sensor or without a time count too."""
+    walker, n = reader.new_walker(), 0
+    file = FileBytes(reader.path, reader.payload_at)
+    while walker.fill(file.read_into):
+        if reader.encoding == "EVT3":
+            n += kernels.count_at_most_evt3(walker.words)
+        elif reader.encoding == "EVT2":
+            n += kernels.count_at_most_evt2(walker.words)
+        else:
+            n += kernels.count_at_most_evt21(walker.words, 0 if reader.is_legacy else 1)
+    file.close()
+    return int(n)
+
+
+def resume(walker: RawWalker, reader: RawReader, checkpoint: Checkpoint) -> FileBytes:
+    """Give a walker the memory of one that has walked up to the checkpoint; the file that it goes on with."""
+    walker.forget()
+    words_at = reader.payload_at + checkpoint.position
+    if checkpoint.high < 0:
+        return FileBytes(reader.path, words_at)
+    state = walker.state
+    state[s.SYNCED], state[s.HIGH], state[s.WRAPS] = 1, checkpoint.high, checkpoint.wraps
+    if reader.encoding != "EVT3":
+        state[s.T_US] = (checkpoint.wraps << 34) | (checkpoint.high << 6)
+        return FileBytes(reader.path, words_at)
+    state[s.T_US] = (checkpoint.wraps << 24) | (checkpoint.high << 12)
+    back = _RECALLED_BYTES
+    while True:
+        start = max(0, checkpoint.position - back)
+        if checkpoint.base >= 0:
+            start = min(start, checkpoint.base)
+        file = FileBytes(reader.path, reader.payload_at + start)
+        walker.drop_words()
+        left = (checkpoint.position - start) // 2
+        while left > 0 and walker.fill(file.read_into):
+            words = walker.words[:left]
+            kernels.recall_addresses(words, state)
+            walker.pass_over(len(words))
+            left -= len(words)
+        if start == 0 or state[s.Y] != s.NOWHERE:
+            return file
+        file.close()
+        back *= 8

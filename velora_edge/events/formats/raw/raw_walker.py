@@ -1,0 +1,246 @@
+"""One pass over raw words, chunk by chunk: what files and live streams have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from velora_edge.datatypes import TriggerBatch
+from velora_edge.events.formats.raw import _raw_state as s
+from velora_edge.events.formats.raw._evt2_kernels import walk_evt2, walk_evt21
+from velora_edge.events.formats.raw._evt3_kernels import walk_evt3
+from velora_edge.events.kernels._sink_kernels import CountSink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from velora_edge.events.base import EventTap
+    from velora_edge.events.formats.raw.raw_header import Encoding
+    from velora_edge.events.kernels._sink_kernels import ArraySink, FrameSink
+
+CHUNK_BYTES = 1 << 20
+"""Small enough for the last cache; so large that threads seldom wait for each other between two calls."""
+_WORD_BYTES = {"EVT2": 4, "EVT2.1": 8, "EVT3": 2}
+_ELEMENT = {"EVT2": "<u4", "EVT2.1": "<u4", "EVT3": "<u2"}
+_EDGES = 1024
+_SENTENCES = (
+    (
+        s.EARLY,
+        "1 event comes before the first time word; it has no time and was dropped",
+        "{n:,} events come before the first time word; they have no time and were dropped",
+    ),
+    (
+        s.EARLY_EDGES,
+        "1 trigger edge comes before the first time word and was dropped",
+        "{n:,} trigger edges come before the first time word and were dropped",
+    ),
+    (
+        s.HOMELESS,
+        "1 event comes before the first address that it refers to and was dropped",
+        "{n:,} events come before the first address that they refer to and were dropped",
+    ),
+    (
+        s.OUTSIDE,
+        "1 event lies outside the sensor of {sensor} and was dropped",
+        "{n:,} events lie outside the sensor of {sensor} and were dropped",
+    ),
+    (
+        s.BACKWARDS,
+        "the time steps back once; the events keep the camera's times",
+        "the time steps back {n:,} times; the events keep the camera's times",
+    ),
+    (
+        s.UNKNOWN,
+        "1 word is of no type that {encoding} has and was passed over",
+        "{n:,} words are of no type that {encoding} has and were passed over",
+    ),
+    (
+        s.PADDING,
+        "1 padding word (0x9999) was passed over",
+        "{n:,} padding words (0x9999) were passed over",
+    ),
+)
+NEVER = 1 << 62
+LONG_AGO = -NEVER
+
+
+class WalkerPlace(NamedTuple):
+    """Where a walker stands: the position in its chunk's words, and the decoder's state."""
+
+    position: int
+    state: NDArray[np.int64]
+
+
+class RawWalker:
+    """The decoder's memory and the chunk that it stands in.
+
+    Single-threaded: whoever pulls events through it.
+
+    Args:
+        encoding: of the words.
+        sensor: width and height, pixels.
+        is_legacy: EVT2.1's order of halves.
+
+    Attributes:
+        header: what stood before the words where they come from, empty where nothing did.
+        tap: gets each chunk when it is filled, before it is walked.
+    """
+
+    def __init__(self, encoding: Encoding, sensor: tuple[int, int], is_legacy: bool = True) -> None:
+        self.encoding, self.sensor, self.is_legacy = encoding, sensor, is_legacy
+        self.header = b""
+        self.tap: EventTap | None = None
+        self.state: NDArray[np.int64] = s.new_state(*sensor)
+        self._head = 0 if is_legacy else 1
+        self._word_bytes = _WORD_BYTES[encoding]
+        self._buffer = np.empty(CHUNK_BYTES + 8, np.uint8)
+        self.drop_words()
+        self._edges = s.EdgeBuffer(
+            np.empty(_EDGES, np.int64), np.empty(_EDGES, np.uint8), np.empty(_EDGES, np.uint8)
+        )
+        self._scratch = s.new_scratch()
+        self._taken: list[TriggerBatch] = []
+
+    def forget(self) -> None:
+        """Stand before the first word again, as a new walker."""
+        self.state[:] = s.new_state(*self.sensor)
+        self._taken.clear()
+        self.drop_words()
+
+    def drop_words(self) -> None:
+        """Let go of the chunk, so that the next words need not follow it."""
+        self._words: NDArray[Any] = self._buffer[:0].view(_ELEMENT[self.encoding])
+        self._position, self._rest = 0, slice(0, 0)
+
+    def pass_over(self, n: int) -> None:
+        """Go on `n` words further on in the chunk."""
+        self._position += n
+
+    def fill(self, read_into: Callable[[memoryview], int | None]) -> bool:
+        """Take the next chunk, once this one is used up; whether there was any.
+
+        Args:
+            read_into: writes bytes to the memory that it is given and returns how many; 0 at the end.
+        """
+        left = self._rest.stop - self._rest.start
+        self._buffer[:left] = self._buffer[self._rest]
+        got = read_into(self._buffer.data[left : left + CHUNK_BYTES]) or 0
+        usable = (left + got) // self._word_bytes * self._word_bytes
+        self._words = self._buffer[:usable].view(_ELEMENT[self.encoding])
+        self._rest = slice(usable, left + got)
+        self._position = 0
+        if self.tap is not None and usable:
+            self.tap.take_words(self._words, self)
+        return got > 0
+
+    def listen(self, tap: EventTap) -> None:
+        """Let `tap` have what is left of the chunk, and the next ones."""
+        self.tap = tap
+        if self._position < len(self._words):
+            tap.take_words(self._words[self._position :], self)
+
+    @property
+    def words(self) -> NDArray[Any]:
+        """The chunk's words, valid until the next is taken."""
+        return self._words
+
+    def walk(self, t1_us: int, sink: ArraySink | FrameSink | CountSink) -> bool:
+        """Put the chunk's events before `t1_us` into the sink; whether an event was left for later.
+
+        `state[PLACED]` is the place in the sink, before and after. `walked` is then what was walked over.
+        """
+        self.walked = 0
+        t1_us = max(LONG_AGO, min(t1_us, NEVER))
+        while self._position < len(self._words):
+            if self.encoding == "EVT3":
+                end = walk_evt3(
+                    self._words, self._position, t1_us, self.state, self._edges, self._scratch, sink
+                )
+            elif self.encoding == "EVT2":
+                end = walk_evt2(
+                    self._words, self._position, t1_us, self.state, self._edges, self._scratch, sink
+                )
+            else:
+                end = walk_evt21(
+                    self._words,
+                    self._position,
+                    t1_us,
+                    self.state,
+                    self._edges,
+                    self._scratch,
+                    sink,
+                    self._head,
+                )
+            self._position = int(end)
+            self.walked += int(self.state[s.WALKED])
+            if self.state[s.EDGES] < _EDGES:
+                break
+            self._drain_edges()
+        return self._position < len(self._words)
+
+    def place(self) -> WalkerPlace:
+        """Where it stands, for `return_to`."""
+        return WalkerPlace(self._position, self.state.copy())
+
+    def return_to(self, place: WalkerPlace) -> None:
+        """Stand where it stood; the same chunk is filled in."""
+        self._position = place.position
+        self.state[:] = place.state
+
+    def find_next_us(self) -> int | None:
+        """Time of the chunk's next event, None if there is none in it."""
+        if not self.walk(LONG_AGO, CountSink()):
+            return None
+        if self.encoding == "EVT3":
+            return int(self.state[s.T_US])
+        word = int(self._words[self._position + (self._head if self.encoding == "EVT2.1" else 0)])
+        return int(self.state[s.T_US]) + ((word >> 22) & 63)
+
+    def take_triggers(self) -> TriggerBatch:
+        """The trigger edges walked over since the last call."""
+        self._drain_edges()
+        taken = TriggerBatch.concatenate(self._taken)
+        self._taken.clear()
+        return taken
+
+    def _drain_edges(self) -> None:
+        n = int(self.state[s.EDGES])
+        if n:
+            edges = self._edges
+            self._taken.append(TriggerBatch(edges.t_us[:n].copy(), edges.id[:n].copy(), edges.p[:n].copy()))
+            self.state[s.EDGES] = 0
+
+    @property
+    def cut_bytes(self) -> int:
+        """Bytes at the end of what was read that are no whole word."""
+        return self._rest.stop - self._rest.start
+
+    def losses(self) -> NDArray[np.int64]:
+        """How often each thing that can be wrong was met so far; sums of several walks may be described."""
+        return np.array([self.state[place] for place, _, _ in _SENTENCES], np.int64)
+
+    def describe(self, losses: NDArray[np.int64], cut_bytes: int) -> list[str]:
+        """What was lost or odd, one sentence each.
+
+        Args:
+            losses: see `losses`.
+            cut_bytes: at the recording's end.
+        """
+        found = []
+        for n, (_, one, many) in zip(losses.tolist(), _SENTENCES, strict=True):
+            if n:
+                text = one if n == 1 else many
+                found.append(text.format(n=n, sensor="x".join(map(str, self.sensor)), encoding=self.encoding))
+        if cut_bytes:
+            found.append(
+                f"the recording was cut off within a word: dropped {cut_bytes} "
+                f"of the {self._word_bytes} bytes of its last one"
+            )
+        return found
+
+    def warnings(self) -> list[str]:
+        """What was lost or odd so far, one sentence each."""
+        return self.describe(self.losses(), self.cut_bytes)

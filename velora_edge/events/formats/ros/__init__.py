@@ -1,0 +1,1 @@
+"""Reader of ROS 1 and ROS 2 bags."""

@@ -1,0 +1,1 @@
+"""Calibration files, lenses and hot pixels."""

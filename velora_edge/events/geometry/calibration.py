@@ -1,0 +1,211 @@
+"""How the event camera sees: where each pixel of its sensor lies in a picture that the model is shown.
+
+A `View` is the camera's: lens, mounting, alignment with the RGB camera, pixels that are hot. How the view is
+laid onto the model's image (crop, letterbox, stretch) is the model's, and both together are one
+`RegistrationMap`, so that a calibration costs nothing when events are walked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from velora_edge.datatypes import EventBatch
+from velora_edge.errors import InputError
+from velora_edge.events.accumulate.registration import RegistrationMap
+from velora_edge.events.filters.filters import EventFilter
+from velora_edge.events.kernels._frame_kernels import SeparableMap
+from velora_edge.geometry import fit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from velora_edge.events.geometry.lens import Lens
+    from velora_edge.geometry import FitMode
+
+    Floats = NDArray[np.float64]
+
+Flip = Literal["horizontal", "vertical", "both"]
+ROTATIONS = (0, 90, 180, 270)
+_OFF = -(1 << 30)
+
+
+@dataclass(frozen=True)
+class View:
+    """Where each sensor pixel's centre lies in a picture; the first pixel's centre is at (0.5, 0.5) there.
+
+    Attributes:
+        source_hw: height and width of the sensor, pixels.
+        view_hw: height and width of the picture, pixels.
+        x: float64, broadcasts to `source_hw`; NaN where a pixel is not to be seen.
+        y: likewise.
+        mask: bool[H, W] of the sensor: pixels that are ignored (hot ones); None for none.
+        is_rgb: the picture is the RGB camera's: it is laid onto the model's image as RGB frames are.
+    """
+
+    source_hw: tuple[int, int]
+    view_hw: tuple[int, int]
+    x: Floats
+    y: Floats
+    mask: NDArray[np.bool_] | None = None
+    is_rgb: bool = False
+
+    @classmethod
+    def of_sensor(cls, source_hw: tuple[int, int]) -> View:
+        """The sensor's own picture."""
+        columns, rows = (np.arange(side, dtype=np.float64) + 0.5 for side in source_hw[::-1])
+        return cls(source_hw, source_hw, columns[None], rows[:, None])
+
+    @classmethod
+    def from_map(cls, x: Floats, y: Floats, view_hw: tuple[int, int], *, is_rgb: bool = False) -> View:
+        """A view given pixel by pixel.
+
+        Args:
+            x: float64[H, W] of the sensor: column in the view, the first pixel's centre at 0 (OpenCV's way).
+            y: row, likewise.
+            view_hw: height and width of the view.
+            is_rgb: see the attribute.
+        """
+        height, width = x.shape
+        return cls((height, width), view_hw, x + 0.5, y + 0.5, is_rgb=is_rgb)
+
+    @classmethod
+    def from_homography(
+        cls, matrix: Floats, source_hw: tuple[int, int], view_hw: tuple[int, int], *, is_rgb: bool = True
+    ) -> View:
+        """A view of a plane, or of a far scene.
+
+        Args:
+            matrix: float64[3, 3], from (x, y, 1) on the sensor to the view; first pixels' centres at 0, as
+                `cv2.findHomography` gives it.
+            source_hw: height and width of the sensor.
+            view_hw: height and width of the view.
+            is_rgb: see the attribute.
+        """
+        where = _pixel_grid(source_hw)
+        u, v, w = matrix @ np.column_stack((where, np.ones(len(where)))).T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ahead = np.where(w * np.sign(matrix[2, 2] or 1.0) > 0, w, np.nan)
+            return cls.from_map(
+                (u / ahead).reshape(source_hw), (v / ahead).reshape(source_hw), view_hw, is_rgb=is_rgb
+            )
+
+    @classmethod
+    def from_lenses(
+        cls, events: Lens, picture: Lens, pose: Floats, *, depth_m: float = np.inf, is_rgb: bool = True
+    ) -> View:
+        """The picture of another camera, or of the same one with a perfect lens.
+
+        Args:
+            events: the event camera; its size is the sensor's.
+            picture: the other camera, with its own distortion.
+            pose: float64[4, 4], from the event camera's coordinates to the other's, metres.
+            depth_m: how far the scene is. Two cameras beside each other see it shifted against each other,
+                the more the nearer it is: the map is right at this distance.
+            is_rgb: see the attribute.
+        """
+        (width, height), (view_w, view_h) = events.size, picture.size
+        rays = events.rays(_pixel_grid((height, width)))
+        points = rays @ pose[:3, :3].T
+        if np.isfinite(depth_m):
+            points = (rays / rays[:, 2:] * depth_m) @ pose[:3, :3].T + pose[:3, 3]
+        pixels = picture.project(points)
+        x, y = (pixels[:, axis].reshape(height, width) for axis in (0, 1))
+        return cls.from_map(x, y, (view_h, view_w), is_rgb=is_rgb)
+
+    def flipped(self, how: Flip) -> View:
+        """The picture mirrored: left and right change places (horizontal), or top and bottom, or both."""
+        height, width = self.view_hw
+        x = width - self.x if how in ("horizontal", "both") else self.x
+        return replace(self, x=x, y=height - self.y if how in ("vertical", "both") else self.y)
+
+    def rotated(self, degrees: int) -> View:
+        """The picture turned clockwise by 0, 90, 180 or 270 degrees.
+
+        Raises:
+            ValueError: for any other angle.
+        """
+        if degrees not in ROTATIONS:
+            raise ValueError(f"expected a rotation by 0, 90, 180 or 270 degrees, got {degrees}")
+        height, width = self.view_hw
+        if degrees == 90:
+            return replace(self, view_hw=(width, height), x=height - self.y, y=self.x)
+        if degrees == 270:
+            return replace(self, view_hw=(width, height), x=self.y, y=width - self.x)
+        return self.flipped("both") if degrees == 180 else self
+
+    def without(self, mask: NDArray[np.bool_]) -> View:
+        """The same view with the sensor's pixels in `mask`, bool[H, W], ignored.
+
+        Raises:
+            InputError: if the mask is for a sensor of another size.
+        """
+        if mask.shape != self.source_hw:
+            (height, width), (mask_h, mask_w) = self.source_hw, mask.shape
+            raise InputError(
+                f"expected a mask for the sensor of {width}x{height}, got one for {mask_w}x{mask_h}",
+                remedy="find the hot pixels of this camera (velora info --hot-pixels)",
+            )
+        return replace(self, mask=mask if self.mask is None else self.mask | mask)
+
+    def registration(self, target_hw: tuple[int, int], mode: FitMode) -> RegistrationMap:
+        """The way from the sensor to the model's image, of `target_hw`, onto which the view is laid."""
+        to = fit(self.view_hw, target_hw, mode)
+        columns = _cells(self.x, to.scale_x, to.offset_x, target_hw[1])
+        rows = _cells(self.y, to.scale_y, to.offset_y, target_hw[0])
+        rows = np.where(rows >= 0, rows * target_hw[1] + 1, _OFF)
+        if self.mask is None and {columns.shape, rows.shape} == {
+            (1, self.source_hw[1]),
+            (self.source_hw[0], 1),
+        }:
+            along_x, along_y = (columns, rows) if columns.shape[0] == 1 else (rows, columns)
+            table = SeparableMap(along_x.ravel().astype(np.int32), along_y.ravel().astype(np.int32))
+            return RegistrationMap(self.source_hw, target_hw, table)
+        cells = np.broadcast_to(np.maximum(columns + rows, 0) - 1, self.source_hw).astype(np.int32)
+        if self.mask is not None:
+            cells[self.mask] = -1
+        return RegistrationMap.from_table(cells, target_hw)
+
+
+class ViewedEvents(EventFilter):
+    """Moves events to where they lie in a view, and drops those that lie nowhere in it.
+
+    Attributes:
+        width: of the view, pixels.
+        height: likewise.
+    """
+
+    name = "calibration"
+
+    def __init__(self, view: View) -> None:
+        self.height, self.width = view.view_hw
+        self._table = view.registration(view.view_hw, "stretch").as_table()
+
+    def apply(self, batch: EventBatch) -> EventBatch:
+        """The events of the batch, which are inside the sensor, at their places in the view."""
+        cells = self._table[batch.y, batch.x]
+        kept = cells >= 0
+        cells = cells[kept]
+        self.dropped += len(batch) - len(cells)
+        return EventBatch(
+            batch.t_us[kept],
+            (cells % self.width).astype(np.uint16),
+            (cells // self.width).astype(np.uint16),
+            batch.p[kept],
+        )
+
+
+def _pixel_grid(hw: tuple[int, int]) -> Floats:
+    """The centres of all pixels, row by row: float64[H * W, 2], the first at (0, 0)."""
+    y, x = np.indices(hw, np.float64)
+    return np.column_stack((x.ravel(), y.ravel()))
+
+
+def _cells(where: Floats, scale: float, offset: float, target: int) -> NDArray[np.int64]:
+    """On which of `target` places each coordinate falls, or `_OFF`."""
+    with np.errstate(invalid="ignore"):
+        place = np.floor(where * scale + offset)
+        inside = (place >= 0) & (place < target)
+    return np.where(inside, place, _OFF).astype(np.int64)

@@ -1,0 +1,1 @@
+"""What compiled kernels share: compilation, bits, sinks, frames and arrays."""

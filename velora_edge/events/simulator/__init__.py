@@ -1,0 +1,1 @@
+"""Simulation of an event camera from video frames."""

@@ -1,0 +1,1 @@
+"""Preprocessing that training and the runtime share: windows, alignment of recordings, pairs."""

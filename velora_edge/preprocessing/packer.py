@@ -1,0 +1,197 @@
+"""From an instant to what the model takes: the events up to it and the picture, at the model's size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from velora_edge.datatypes import EventFrame, FramePair
+from velora_edge.events.accumulate.registration import RegistrationMap
+from velora_edge.events.accumulate.representations import make_accumulator
+from velora_edge.preprocessing.window_walk import WindowWalk
+from velora_edge.vision.resize import Resizer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from velora_runtime.pipeline.shrinker import Shrunk
+
+    from velora_edge.bundle import Manifest
+    from velora_edge.clock import Clock
+    from velora_edge.datatypes import RGBFrame
+    from velora_edge.events.base import EventStream
+    from velora_edge.preprocessing.sync import Placed
+    from velora_edge.preprocessing.windows import WindowRule
+
+
+@dataclass(slots=True)
+class Packed:
+    """A pair at model size. Its arrays are used again: whoever wants to keep one copies it.
+
+    Attributes:
+        rgb_image: uint8[H, W, 3]; means nothing if the pair has no RGB frame.
+        event_image: uint8[H, W, 3]; means nothing if the pair has no event frame.
+        pair: what it was made of; its event frame's image is `event_image`.
+        events: that were walked over for its window, those outside the model's image included.
+        ready_us: when its data was there, on the pipeline's clock.
+        pack_us: what packing took, microseconds.
+    """
+
+    rgb_image: NDArray[np.uint8]
+    event_image: NDArray[np.uint8]
+    pair: FramePair = field(default_factory=lambda: FramePair(-1, 0, None, None))
+    events: int = 0
+    ready_us: int = 0
+    pack_us: int = 0
+
+    @classmethod
+    def empty(cls, image_size: tuple[int, int]) -> Packed:
+        """Arrays for images of `image_size`, (height, width)."""
+        return cls(np.zeros((*image_size, 3), np.uint8), np.zeros((*image_size, 3), np.uint8))
+
+
+class Packer:
+    """Packs pair after pair, walking once over the events.
+
+    Outside the event recording, before its first event and after its last, the event camera counts as absent.
+
+    Single-threaded: the event camera's thread.
+
+    Args:
+        manifest: the model's: image size, representation, fits.
+        events: the event camera, None where there is none.
+        windows: where each pair's window starts.
+        clock: for the time that packing takes.
+        registration: from the event camera's sensor to the model's image; None for the manifest's fit alone.
+
+    Attributes:
+        pairs: packed so far.
+        skipped: events that lay between windows.
+        is_waiting: for a live camera's events; may be asked by any thread.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        events: EventStream | None,
+        windows: WindowRule,
+        clock: Clock,
+        registration: RegistrationMap | None = None,
+    ) -> None:
+        self.pairs = self.skipped = 0
+        self.is_waiting = False
+        self._manifest, self._events, self._windows, self._clock = manifest, events, windows, clock
+        self._begins_us = None if events is None else events.t_next_us
+        self._resizer: Resizer | None = None
+        if events is not None:
+            sensor_hw = (events.height, events.width)
+            fits = RegistrationMap.from_fit(sensor_hw, manifest.image_size, manifest.event.fit)
+            self._accumulator = make_accumulator(manifest.event, registration or fits)
+            self._walk = WindowWalk(events, self._accumulator)
+
+    def warm_up(self) -> None:
+        """Load the kernels by walking over no events, so that the first real window is not slower."""
+        if self._events is None:
+            return
+        if self._events.is_live:
+            self._accumulator.begin(0, 1)
+            self._events.warm_up(self._accumulator)
+        elif self._begins_us is not None:
+            self._accumulator.begin(self._begins_us - 1, self._begins_us)
+            self._events.skip_until(self._begins_us)
+            self._events.accumulate_until(self._begins_us, self._accumulator)
+
+    @property
+    def has_events(self) -> bool:
+        """There is an event camera in this run."""
+        return self._events is not None
+
+    @property
+    def is_exhausted(self) -> bool:
+        """There are no more events."""
+        return self._events is None or self._events.t_next_us is None
+
+    def accepts(self, t_us: int) -> bool:
+        """A pair can end at `t_us`: it is later than the pair before."""
+        return self._windows.end_us is None or t_us > self._windows.end_us
+
+    def pack_into(
+        self, packed: Packed, t_us: int, placed: Placed | None, ready_us: int, shrunk: Shrunk | None = None
+    ) -> None:
+        """Pack the pair that ends at `t_us`.
+
+        Args:
+            packed: receives the pair; what it held is overwritten.
+            t_us: the pair's instant, event clock; later than the one before (`accepts`).
+            placed: the RGB frame, None where there is none.
+            ready_us: when the frame was there, on the pipeline's clock.
+            shrunk: the frame at the model's size; None: it is made here.
+        """
+        if self._events is not None and self._events.is_live:
+            t0_us = self._windows.preview(t_us)
+            self.is_waiting = True
+            is_there = self._events.await_window(t0_us, t_us, lambda: self._walk.walk_ahead(t0_us, t_us))
+            self.is_waiting = False
+            start_us = ready_us = max(ready_us, self._clock.now_us())
+        else:
+            start_us, is_there = self._clock.now_us(), self._is_recorded(t_us)
+        event = self._pack_events(packed, t_us, is_there=is_there)
+        rgb = None if placed is None else placed.frame
+        if shrunk is not None:
+            packed.rgb_image = shrunk.exchange(packed.rgb_image)
+        elif rgb is not None:
+            self._resize(rgb, packed.rgb_image)
+        skew_us = placed.skew_us if placed is not None and event is not None else None
+        packed.pair = FramePair(self.pairs, t_us, rgb, event, skew_us)
+        packed.ready_us, packed.pack_us = ready_us, self._clock.now_us() - start_us
+        self.pairs += 1
+
+    def pack_ahead(self) -> None:
+        """Walk over what has come of the next pair's events; for whoever waits for its instant."""
+        if self._events is not None and (window := self._windows.next) is not None:
+            self._walk.walk_ahead(*window)
+
+    def step_back(self) -> None:
+        """Give back what was walked over for a pair that does not come."""
+        if self._events is not None:
+            self._walk.step_back()
+
+    def withdraw(self, packed: Packed) -> None:
+        """Take back the pair that was packed last; its events count as skipped."""
+        self.pairs -= 1
+        self.skipped += packed.events
+
+    def skip_rest(self) -> None:
+        """Count the events after the last window as skipped."""
+        if self._events is not None:
+            self.step_back()
+            self.skipped += self._events.skip_until(np.iinfo(np.int64).max)
+
+    def _is_recorded(self, t_us: int) -> bool:
+        """The recording has begun before the pair's instant."""
+        return self._begins_us is not None and t_us > self._begins_us
+
+    def _pack_events(self, packed: Packed, t_us: int, *, is_there: bool) -> EventFrame | None:
+        window_us, packed.events = self._windows.start(t_us), 0
+        if self._events is None:
+            return None
+        if not is_there:
+            if self._events.is_live:
+                self.step_back()
+                self.skipped += self._events.skip_until(window_us)
+            return None
+        if not self._events.is_live:
+            self.skipped += self._events.skip_until(window_us)
+            if self._events.t_next_us is None:
+                return None
+        skipped, packed.events = self._walk.walk(window_us, t_us)
+        self.skipped += skipped
+        self._accumulator.render_into(packed.event_image)
+        return EventFrame(packed.event_image, window_us, t_us, self._accumulator.events)
+
+    def _resize(self, frame: RGBFrame, image: NDArray[np.uint8]) -> None:
+        height, width = frame.image.shape[:2]
+        if self._resizer is None or self._resizer.source_hw != (height, width):
+            self._resizer = Resizer((height, width), self._manifest.image_size, self._manifest.rgb.fit)
+        self._resizer.resize_into(frame.image, image)

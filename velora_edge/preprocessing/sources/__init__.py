@@ -1,0 +1,1 @@
+"""Recorded sources: videos, image folders, recording folders, AEDAT4 frames."""

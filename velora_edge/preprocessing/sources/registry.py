@@ -1,0 +1,88 @@
+"""Every kind of source, and what opens the string that a user gave.
+
+An RGB source is one file with a class and one line in `RGB_SOURCES`; whatever is a file of events is opened
+by the registry of event formats. A source's module is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from velora_edge.errors import SourceError
+from velora_edge.preprocessing.sources.aedat4_frames import holds_aedat4
+from velora_edge.preprocessing.sources.folder import is_recording, read_recording
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from velora_edge.events.base import EventReader
+    from velora_edge.preprocessing.sources.base import RGBSource
+
+NONE = "none"
+"""The source that says: there is no such camera."""
+
+_SCHEME = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+RGB_SOURCES: list[tuple[Callable[[str], bool], str, str]] = [
+    (is_recording, "velora_edge.preprocessing.sources.recorded_video", "RecordedVideo"),
+    (lambda text: Path(text).is_dir(), "velora_edge.preprocessing.sources.image_folder", "ImageFolder"),
+    (holds_aedat4, "velora_edge.preprocessing.sources.aedat4_frames", "Aedat4Frames"),
+    (lambda text: Path(text).is_file(), "velora_edge.preprocessing.sources.video_file", "VideoFile"),
+]
+"""Who claims a string, and the module and class that open it; the first that claims it is taken."""
+
+
+def open_rgb_source(text: str) -> RGBSource | None:
+    """The RGB source that a user's string names; None for `none`.
+
+    Raises:
+        SourceError: if nothing here opens such a string, or there is no such file.
+        RecordingError: if the file cannot be used.
+    """
+    if text == NONE:
+        return None
+    for claims, module, name in RGB_SOURCES:
+        if claims(text):
+            source: Any = getattr(importlib.import_module(module), name)
+            return cast("RGBSource", source(text))
+    raise _unknown(
+        text,
+        "RGB",
+        "a video file, an AEDAT4 file with frames, a folder of images with timestamps.txt, or none",
+    )
+
+
+def open_event_source(text: str, sensor: tuple[int, int] | None = None) -> EventReader | None:
+    """The event source that a user's string names; None for `none`.
+
+    Args:
+        text: the user's string.
+        sensor: width and height in pixels, for files that do not tell.
+
+    Raises:
+        SourceError: if nothing here opens such a string, or there is no such file.
+        RecordingError: if the file cannot be used.
+    """
+    if text == NONE:
+        return None
+    if not Path(text).exists():
+        raise _unknown(text, "event", "a recording of events, or none")
+    from velora_edge.events.registry import open_events
+
+    if not is_recording(text):
+        return open_events(text, sensor=sensor)
+    recorded = read_recording(text).events
+    if recorded is None:
+        raise SourceError("the recording holds no events", path=text, remedy="use --events none")
+    return open_events(recorded, sensor=sensor)
+
+
+def _unknown(text: str, camera: str, known: str) -> SourceError:
+    if _SCHEME.match(text) or text == "-" or text.isdigit():
+        return SourceError(f"no {camera} source of this kind; there are: {known}", path=text)
+    return SourceError(
+        f"no such file or folder; an {camera} source is {known}", path=text, remedy="check the path"
+    )
