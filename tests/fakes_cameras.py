@@ -22,7 +22,7 @@ from velora_edge.errors import CameraError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from velora_edge.events.formats.raw.raw_header import Encoding
+    from velora_edge.events.base import Encoding
 
 
 class ScriptedFeed:

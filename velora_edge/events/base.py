@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from velora_edge.events.formats.raw.raw_walker import RawWalker
 
+Encoding = Literal["EVT2", "EVT2.1", "EVT3"]
+"""Of raw words."""
 BATCH_EVENTS = 1 << 17
 FAR_AHEAD_US = 1 << 62
 """Later than any event."""
@@ -49,18 +50,41 @@ class FrameAccumulator(Protocol):
         """Write the frame, uint8[H, W, 3], to the caller's array."""
 
 
+class WordsContext(Protocol):
+    """What raw words mean where they stand: their encoding, and the decoder's memory before them."""
+
+    header: bytes
+    """What stood before the words where they come from, empty where nothing did."""
+
+    @property
+    def encoding(self) -> Encoding:
+        """Of the words."""
+
+    @property
+    def sensor(self) -> tuple[int, int]:
+        """Width and height, pixels."""
+
+    @property
+    def is_legacy(self) -> bool:
+        """EVT2.1's order of halves."""
+
+    @property
+    def state(self) -> NDArray[np.int64]:
+        """The decoder's memory; see `velora_edge.events.formats.raw._raw_state`."""
+
+
 class EventTap(Protocol):
     """Listens to what a stream takes in, before it is walked over; called by the thread that walks it."""
 
     def begin(self, shift_us: int) -> None:
         """What comes now need not go on from what came before; `shift_us` belongs to the times in words."""
 
-    def take_words(self, words: NDArray[Any], walker: RawWalker) -> None:
+    def take_words(self, words: NDArray[Any], context: WordsContext) -> None:
         """Raw words as they came, whole ones.
 
         Args:
             words: of the sensor's encoding, valid until the call returns.
-            walker: stands before them.
+            context: of the first of them; valid until the call returns.
         """
 
     def take_batch(self, batch: EventBatch) -> None:

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
     from velora_edge.clock import Clock
-    from velora_edge.events.base import EventReader, EventStream
-    from velora_edge.events.formats.raw.raw_header import Encoding
+    from velora_edge.events.base import Encoding, EventReader, EventStream
     from velora_edge.preprocessing.sources.base import RGBSource
     from velora_edge.preprocessing.sync import Sync
     from velora_runtime.cameras.emulated import EmulatedStream

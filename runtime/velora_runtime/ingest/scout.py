@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.datatypes import TriggerBatch
-    from velora_edge.events.formats.raw.raw_header import Encoding
+    from velora_edge.events.base import Encoding
 
 WORD_BYTES = {"EVT2": 4, "EVT2.1": 8, "EVT3": 2}
 MOST_BYTES = 1 << 17

@@ -16,8 +16,7 @@ from velora_runtime.ingest.parcels import Parcel
 from velora_runtime.ingest.scout import restore_place
 
 if TYPE_CHECKING:
-    from velora_edge.events.base import EventTap, FrameAccumulator
-    from velora_edge.events.formats.raw.raw_header import Encoding
+    from velora_edge.events.base import Encoding, EventTap, FrameAccumulator
 
 HARMLESS = {"EVT2": b"\0\0\0\xe0", "EVT2.1": bytes(8), "EVT3": b"\0\xe0"}
 """Words that say nothing, to load the kernels with."""

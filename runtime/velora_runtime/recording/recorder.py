@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.datatypes import EventBatch, Prediction, TriggerBatch
-    from velora_edge.events.formats.raw.raw_walker import RawWalker
+    from velora_edge.events.base import WordsContext
     from velora_edge.preprocessing.sources.folder import Facts
     from velora_runtime.recording.files.items import Item
 
@@ -89,11 +89,11 @@ class Recorder:
         self._number += 1
         self._shift_us = shift_us
 
-    def take_words(self, words: NDArray[np.generic], walker: RawWalker) -> None:
+    def take_words(self, words: NDArray[np.generic], context: WordsContext) -> None:
         """Raw words of the event camera; the packing thread."""
         if self._form is None:
-            self._form = WordFormat.of(walker)
-        piece = Words(self._form, words.tobytes(), Place.of(walker), self._number, self._shift_us)
+            self._form = WordFormat.of(context)
+        piece = Words(self._form, words.tobytes(), Place.of(context), self._number, self._shift_us)
         self._take_events(piece, words.nbytes)
 
     def take_batch(self, batch: EventBatch) -> None:

@@ -19,7 +19,7 @@ from velora_edge.events.writers import open_writer
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from velora_edge.events.formats.raw.raw_header import Encoding
+    from velora_edge.events.base import Encoding
 
 SENSOR = (640, 480)
 ENCODINGS: list[Encoding] = ["EVT2", "EVT2.1", "EVT3"]

@@ -23,7 +23,7 @@ from velora_runtime.cameras.feed import OPEN_WAIT_S, READ_WAIT_S
 from velora_runtime.ingest.parcels import Decoded
 
 if TYPE_CHECKING:
-    from velora_edge.events.formats.raw.raw_header import Encoding
+    from velora_edge.events.base import Encoding
     from velora_runtime.cameras.camera_settings import PropheseeSettings
     from velora_runtime.cameras.event_feed import LiveSetup
 

@@ -11,7 +11,8 @@ from velora_runtime.cameras.event_feed import WordLayout
 from velora_runtime.cameras.feed import OPEN_WAIT_S, READ_WAIT_S
 
 if TYPE_CHECKING:
-    from velora_edge.events.formats.raw.raw_header import Encoding, RawHeader
+    from velora_edge.events.base import Encoding
+    from velora_edge.events.formats.raw.raw_header import RawHeader
     from velora_runtime.cameras.event_feed import LiveSetup
 
 RECEIVE_BYTES = 1 << 17

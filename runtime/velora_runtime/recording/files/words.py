@@ -14,7 +14,7 @@ from velora_edge.events.formats.raw.raw_walker import NEVER, RawWalker
 from velora_edge.events.kernels._sink_kernels import CountSink
 
 if TYPE_CHECKING:
-    from velora_edge.events.formats.raw.raw_header import Encoding
+    from velora_edge.events.base import Encoding, WordsContext
 
 _VERSION = {"EVT2": "2.0", "EVT2.1": "2.1", "EVT3": "3.0"}
 _NAME = {"EVT2": "EVT2", "EVT2.1": "EVT21", "EVT3": "EVT3"}
@@ -39,9 +39,9 @@ class WordFormat:
     header: bytes = b""
 
     @classmethod
-    def of(cls, walker: RawWalker) -> WordFormat:
+    def of(cls, context: WordsContext) -> WordFormat:
         """The format of the words that a decoder walks."""
-        return cls(walker.encoding, walker.sensor, walker.is_legacy, walker.header)
+        return cls(context.encoding, context.sensor, context.is_legacy, context.header)
 
     def full_header(self) -> bytes:
         """The header as it came, where it tells all that a reader must know; otherwise one of ours."""
@@ -89,9 +89,9 @@ class Place:
     base_p: int = 0
 
     @classmethod
-    def of(cls, walker: RawWalker) -> Place | None:
+    def of(cls, context: WordsContext) -> Place | None:
         """Where a decoder stands; None before the stream's first time."""
-        state = walker.state
+        state = context.state
         if not state[s.SYNCED]:
             return None
         return cls(int(state[s.T_US]), int(state[s.Y]), int(state[s.BASE]), int(state[s.BASE_P]))

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.datatypes import TriggerBatch
-    from velora_edge.events.base import EventTap, FrameAccumulator
-    from velora_edge.events.formats.raw.raw_header import Encoding
+    from velora_edge.events.base import Encoding, EventTap, FrameAccumulator
     from velora_edge.events.kernels._sink_kernels import ArraySink
 
 _WORDS_TO_JUDGE = 1 << 16

@@ -12,7 +12,7 @@ from velora_edge.events.formats.raw.raw_walker import NEVER, RawWalker
 from velora_edge.events.kernels._sink_kernels import ArraySink
 
 if TYPE_CHECKING:
-    from velora_edge.events.formats.raw.raw_header import Encoding
+    from velora_edge.events.base import Encoding
 
 BATCH_EVENTS = 1 << 17
 

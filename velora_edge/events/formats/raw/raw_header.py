@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from velora_edge.errors import RecordingError
 
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-Encoding = Literal["EVT2", "EVT2.1", "EVT3"]
+    from velora_edge.events.base import Encoding
+
 
 LONGEST_HEADER = 1 << 16
 _BY_NAME: dict[str, Encoding] = {

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from velora_edge.events.base import EventTap
-    from velora_edge.events.formats.raw.raw_header import Encoding
+    from velora_edge.events.base import Encoding, EventTap
     from velora_edge.events.kernels._sink_kernels import ArraySink, FrameSink
 
 CHUNK_BYTES = 1 << 20

@@ -12,7 +12,7 @@ from velora_edge.events.formats.raw.raw_decoder import RawDecoder
 from velora_edge.events.formats.ros import _libcaer_kernels as kernels
 
 if TYPE_CHECKING:
-    from velora_edge.events.formats.raw.raw_header import Encoding
+    from velora_edge.events.base import Encoding
     from velora_edge.events.formats.ros.ros_messages import EventPacket
 
 _RAW: dict[str, Encoding] = {"evt2": "EVT2", "evt2.1": "EVT2.1", "evt21": "EVT2.1", "evt3": "EVT3"}
