@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 
@@ -182,6 +182,32 @@ class EventStream(ABC):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+class EventFilter(ABC):
+    """One filter over one stream of events.
+
+    Single-threaded: whoever passes events through it.
+
+    Attributes:
+        name: as users call it.
+        dropped: events that were not passed on so far.
+    """
+
+    name: ClassVar[str]
+    dropped: int = 0
+
+    @abstractmethod
+    def apply(self, batch: EventBatch) -> EventBatch:
+        """The events that pass, of those that were held back and of these.
+
+        Args:
+            batch: the next events, inside the sensor; not modified.
+        """
+
+    def flush(self, t_us: int) -> EventBatch:
+        """The events that pass of those that were held back; what comes from now on is at `t_us` or later."""
+        return EventBatch.empty()
 
 
 class EventReader(ABC):

@@ -5,13 +5,13 @@ A filter is one class and one line in `FILTERS`. All of them keep their memory f
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import InputError
+from velora_edge.events.base import EventFilter
 from velora_edge.events.filters import _filter_kernels as kernels
 
 if TYPE_CHECKING:
@@ -26,32 +26,6 @@ SLICE_US = 1000
 """The rate cap thins what came in so much time."""
 MOST_IN_SLICE = 1 << 20
 _SUFFIXES = {"k": 1e3, "m": 1e6, "g": 1e9}
-
-
-class EventFilter(ABC):
-    """One filter over one stream of events.
-
-    Single-threaded: whoever passes events through it.
-
-    Attributes:
-        name: as users call it.
-        dropped: events that were not passed on so far.
-    """
-
-    name: ClassVar[str]
-    dropped: int = 0
-
-    @abstractmethod
-    def apply(self, batch: EventBatch) -> EventBatch:
-        """The events that pass, of those that were held back and of these.
-
-        Args:
-            batch: the next events, inside the sensor; not modified.
-        """
-
-    def flush(self, t_us: int) -> EventBatch:
-        """The events that pass of those that were held back; what comes from now on is at `t_us` or later."""
-        return EventBatch.empty()
 
 
 class PixelMask(EventFilter):

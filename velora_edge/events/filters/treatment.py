@@ -13,7 +13,7 @@ from velora_edge.events.geometry.calibration_files import read_calibration
 from velora_edge.events.geometry.hot_pixels import read_mask
 
 if TYPE_CHECKING:
-    from velora_edge.events.filters.filters import EventFilter
+    from velora_edge.events.base import EventFilter
     from velora_edge.events.geometry.calibration import Flip
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import InputError
 from velora_edge.events.accumulate.registration import RegistrationMap
-from velora_edge.events.filters.filters import EventFilter
+from velora_edge.events.base import EventFilter
 from velora_edge.events.kernels._frame_kernels import SeparableMap
 from velora_edge.geometry import fit
 
