@@ -15,12 +15,12 @@ from velora_edge.vision.resize import Resizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from velora_runtime.pipeline.shrinker import Shrunk
 
     from velora_edge.bundle import Manifest
     from velora_edge.clock import Clock
     from velora_edge.datatypes import RGBFrame
     from velora_edge.events.base import EventStream
+    from velora_edge.preprocessing.instant import Shrunk
     from velora_edge.preprocessing.sync import Placed
     from velora_edge.preprocessing.windows import WindowRule
 

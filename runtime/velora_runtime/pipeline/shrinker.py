@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from velora_edge.preprocessing.instant import Shrunk
 from velora_edge.vision.resize import Resizer
 from velora_runtime.buffers.free_list import FreeList
 
@@ -14,32 +14,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.bundle import Manifest
-
-
-class Shrunk:
-    """A picture at the model's size, or one that is still on its way there.
-
-    Args:
-        image: uint8[H, W, 3] for the picture; means nothing before `wait` has returned.
-    """
-
-    def __init__(self, image: NDArray[np.uint8]) -> None:
-        self.image = image
-        self._is_there = threading.Event()
-
-    def begin(self) -> None:
-        """It is on its way, from now on."""
-        self._is_there.clear()
-
-    def finish(self) -> None:
-        """It is there, or never will be: then an error ends the run."""
-        self._is_there.set()
-
-    def exchange(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Wait for the picture and give it away, for an array to be used again."""
-        self._is_there.wait()
-        mine, self.image = self.image, image
-        return mine
 
 
 class Shrinker:
