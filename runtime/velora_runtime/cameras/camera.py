@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from velora_edge.errors import CameraError, InputError
 from velora_runtime.cameras.feed import FeedEndError
+from velora_runtime.ingest.camera_state import CameraState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,16 +28,6 @@ FIRST_WAIT_US, LONGEST_WAIT_US = 250_000, 8_000_000
 """Between attempts; each wait is twice the one before."""
 CLOSE_WAIT_S = 2.0
 """A thread that sits in a driver for longer is left behind when the run ends."""
-
-
-class CameraState(str, Enum):
-    """What a camera is doing."""
-
-    CONNECTING = "connecting"
-    LIVE = "live"
-    STALLED = "stalled"
-    LOST = "lost"
-    ENDED = "ended"
 
 
 @dataclass(frozen=True, slots=True)

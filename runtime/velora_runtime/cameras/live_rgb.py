@@ -11,12 +11,13 @@ import numpy as np
 from velora_edge.datatypes import RGBFrame
 from velora_edge.errors import SourceError
 from velora_edge.preprocessing.sources.base import RGBSource
-from velora_runtime.cameras.camera import Camera, CameraState
+from velora_runtime.cameras.camera import Camera
 from velora_runtime.cameras.live_events import open_first
 from velora_runtime.clocks.clock_map import ClockMap
 from velora_runtime.clocks.metronome import Metronome
 from velora_runtime.clocks.pour import Pour
 from velora_runtime.clocks.timeline import Timeline
+from velora_runtime.ingest.camera_state import CameraState
 from velora_runtime.ingest.live_stream import TURN_S
 
 if TYPE_CHECKING:

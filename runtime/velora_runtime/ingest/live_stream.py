@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.events.base import EventStream
-from velora_runtime.cameras.camera import CameraState
+from velora_runtime.ingest.camera_state import CameraState
 
 if TYPE_CHECKING:
     import threading
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from velora_edge.clock import Clock
     from velora_edge.events.base import EventTap, FrameAccumulator
-    from velora_runtime.cameras.camera import Camera
+    from velora_runtime.ingest.camera_state import Delivering
     from velora_runtime.ingest.intake import EventIntake
-    from velora_runtime.ingest.parcels import Decoded, Parcel, ParcelQueue
+    from velora_runtime.ingest.parcels import Parcel, ParcelQueue
     from velora_runtime.ingest.walks import BatchWalk, WordWalk
 
 LEAST_GRACE_US, MOST_GRACE_US = 10_000, 250_000
@@ -61,7 +61,7 @@ class LiveStream(EventStream):
 
     def __init__(
         self,
-        camera: Camera[bytes] | Camera[Decoded] | Camera[bytes | Decoded],
+        camera: Delivering,
         intake: EventIntake,
         queue: ParcelQueue,
         walk: WordWalk | BatchWalk,

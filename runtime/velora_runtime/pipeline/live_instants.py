@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from velora_edge.preprocessing.instant import Instant
-from velora_runtime.cameras.camera import CameraState
+from velora_runtime.ingest.camera_state import CameraState
 
 if TYPE_CHECKING:
     import threading

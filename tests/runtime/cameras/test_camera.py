@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 
 import pytest
-from velora_runtime.cameras.camera import Camera, CameraState, Patience
+from velora_runtime.cameras.camera import Camera, Patience
 from velora_runtime.cameras.feed import FeedEndError
+from velora_runtime.ingest.camera_state import CameraState
 
 from tests.fakes import FakeClock
 from tests.fakes_cameras import Basket, ScriptedFeed, gone

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from velora_runtime.cameras.camera import CameraState, Patience
+from velora_runtime.cameras.camera import Patience
+from velora_runtime.ingest.camera_state import CameraState
 from velora_runtime.ingest.parcels import Decoded
 
 from tests.fakes import tiny_manifest

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from velora_runtime.buffers.channel import Channel
-from velora_runtime.cameras.camera import CameraState
+from velora_runtime.ingest.camera_state import CameraState
 from velora_runtime.pipeline.live_instants import LiveInstants
 
 from tests.fakes import FakeClock
