@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from velora_edge.errors import InputError
 
@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from velora_edge.model.config import Tuning
-    from velora_edge.model.velora import VELoRA
+    from velora_edge.model.config import ModelConfig, Tuning
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,18 @@ class ParameterCounts:
     head: int
 
 
+class Tunable(Protocol):
+    """A network whose tuning can be set; see `velora_edge.model.velora.VELoRA`."""
+
+    config: ModelConfig
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `torch.nn.Module`."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """See `torch.nn.Module`."""
+
+
 def is_lora(name: str) -> bool:
     """Whether a parameter of that name belongs to a LoRA branch."""
     return ".lora_" in name
@@ -46,7 +57,7 @@ def is_base(name: str) -> bool:
     return not is_lora(name) and name.startswith(("towers.", "head.shared.", "head.reconstruct."))
 
 
-def base_names(model: VELoRA) -> set[str]:
+def base_names(model: Tunable) -> set[str]:
     """Names of the state that comes with the backbone and that LoRA tuning leaves as it is."""
     names = {name for name in model.state_dict() if is_base(name)}
     if model.config.compat == "reference":
@@ -54,7 +65,7 @@ def base_names(model: VELoRA) -> set[str]:
     return names
 
 
-def set_tuning(model: VELoRA, tuning: Tuning) -> None:
+def set_tuning(model: Tunable, tuning: Tuning) -> None:
     """Turn gradients on for what `tuning` trains and off for the rest.
 
     lora: LoRA branches and the head but for its frozen blocks; full: everything; linear: the probe's head.

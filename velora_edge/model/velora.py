@@ -14,6 +14,7 @@ from velora_edge.model.head import ProbeHead, Streams, VeloraHead, check_feedbac
 from velora_edge.model.lora import add_lora
 from velora_edge.model.reference import HEAD_TOKENS, ReferenceHead
 from velora_edge.model.tower import Tower, create_tower
+from velora_edge.model.tuning import set_tuning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -191,8 +192,6 @@ def create_model(config: ModelConfig) -> VELoRA:
     Raises:
         InputError: if the backbone cannot be had, or the configuration does not fit it.
     """
-    from velora_edge.model.tuning import set_tuning
-
     first = create_tower(config)
     if config.compat == "reference" and first.tokens < HEAD_TOKENS:
         raise InputError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
+
+from velora_edge.errors import CameraError, SourceError
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -47,3 +49,17 @@ class Feed(Protocol[T_co]):
 
     def close(self) -> None:
         """Let go of it. May be called at any time, also twice."""
+
+
+def open_first(feed: Any) -> None:
+    """Open a feed at the beginning of a run, where a camera that is not there is the user's to mend.
+
+    Raises:
+        SourceError: if it is not there.
+    """
+    try:
+        feed.open()
+    except CameraError as error:
+        raise SourceError(
+            str(error), path=feed.name, remedy="check that it is there; velora cameras lists what is"
+        ) from error

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from velora_edge.errors import CameraError, SourceError
+from velora_edge.errors import SourceError
 from velora_runtime.cameras.camera import Camera
+from velora_runtime.cameras.feed import open_first
 from velora_runtime.ingest.intake import EventIntake
 from velora_runtime.ingest.live_stream import LiveStream
 from velora_runtime.ingest.parcels import ParcelQueue
@@ -118,17 +119,3 @@ class LiveEvents:
         walk = WordWalk(layout.encoding, self.sensor, layout.is_legacy)
         walk.walker.header = layout.header
         return Scout(layout.encoding, self.sensor, layout.is_legacy), walk
-
-
-def open_first(feed: Any) -> None:
-    """Open a feed at the beginning of a run, where a camera that is not there is the user's to mend.
-
-    Raises:
-        SourceError: if it is not there.
-    """
-    try:
-        feed.open()
-    except CameraError as error:
-        raise SourceError(
-            str(error), path=feed.name, remedy="check that it is there; velora cameras lists what is"
-        ) from error

@@ -12,12 +12,11 @@ from velora_edge.datatypes import RGBFrame
 from velora_edge.errors import SourceError
 from velora_edge.preprocessing.sources.base import RGBSource
 from velora_runtime.cameras.camera import Camera
-from velora_runtime.cameras.live_events import open_first
+from velora_runtime.cameras.feed import open_first
 from velora_runtime.clocks.clock_map import ClockMap
 from velora_runtime.clocks.metronome import Metronome
 from velora_runtime.clocks.pour import Pour
 from velora_runtime.clocks.timeline import Timeline
-from velora_runtime.ingest.camera_state import CameraState
 from velora_runtime.ingest.live_stream import TURN_S
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from velora_edge.clock import Clock
     from velora_runtime.cameras.event_feed import LiveSetup
     from velora_runtime.cameras.rgb_feed import RGBFeed, Shot
+    from velora_runtime.ingest.camera_state import CameraState
 
 ROOM = 8
 """Pictures that wait for whoever iterates, for whom a stall is made up; newer ones take their place."""

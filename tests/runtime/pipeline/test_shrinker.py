@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from velora_runtime.inference.recogniser import Recogniser
 from velora_runtime.pipeline.pipeline import Feed, Pipeline
-from velora_runtime.pipeline.shrinker import Shrinker, Shrunk
+from velora_runtime.pipeline.shrinker import Shrinker
 
 from tests.fakes import FakeClock, FakeRGB, RecordingEngine, RecordingSink, tiny_manifest
 from velora_edge.datatypes import RGBFrame
-from velora_edge.preprocessing.instant import Instant
+from velora_edge.preprocessing.instant import Instant, Shrunk
 from velora_edge.preprocessing.packer import Packed, Packer
 from velora_edge.preprocessing.sync import Placed, TimestampSync
 from velora_edge.preprocessing.windows import WindowRule

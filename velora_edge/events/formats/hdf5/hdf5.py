@@ -10,7 +10,7 @@ from velora_edge.errors import RecordingError
 from velora_edge.events.formats.column_reader import ColumnReader
 from velora_edge.events.formats.columns import check_columns
 from velora_edge.events.formats.hdf5 import hdf5_layouts as layouts
-from velora_edge.events.formats.hdf5.hdf5_storage import DAMAGE, check_filters, first_line, stored_rows
+from velora_edge.events.formats.hdf5.hdf5_storage import DAMAGE, ROWS, check_filters, first_line, stored_rows
 from velora_edge.events.places import find_row
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from velora_edge.events.formats.column_reader import Columns
     from velora_edge.events.formats.hdf5.hdf5_layouts import Hdf5Events
 
-ROWS = 1 << 17
-"""Events that are read at once, where the file's chunks do not ask for more."""
 MAX_ROWS = 1 << 21
 _CHUNK_CACHE_BYTES = 16 << 20
 

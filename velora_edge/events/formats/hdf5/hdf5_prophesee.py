@@ -13,9 +13,9 @@ from velora_edge.events.formats.column_reader import measure_sensor
 from velora_edge.events.formats.columns import ColumnConverter
 from velora_edge.events.formats.hdf5 import hdf5_layouts as layouts
 from velora_edge.events.formats.hdf5.ecf import FILTER_ID, decode_ecf
-from velora_edge.events.formats.hdf5.hdf5 import ROWS
 from velora_edge.events.formats.hdf5.hdf5_storage import (
     DAMAGE,
+    ROWS,
     check_filters,
     first_line,
     stored_chunks,

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, OverflowError, MemoryError)
 """What h5py raises on damaged files: HDF5's own errors, and Python's where it builds types and names."""
 
+ROWS = 1 << 17
+"""Events that are read at once, where the file's chunks do not ask for more."""
+
 
 def stored_chunks(dataset: Any) -> list[int]:
     """The first row of every chunk that is there, in order."""

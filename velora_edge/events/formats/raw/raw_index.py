@@ -7,7 +7,7 @@ is a time word, with what the time words before it tell; rows and bases are read
 from __future__ import annotations
 
 import bisect
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,13 +18,27 @@ from velora_edge.events.formats.raw.raw_walker import CHUNK_BYTES, LONG_AGO, Raw
 from velora_edge.events.index_file import IndexFile
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from velora_edge.events.formats.raw.raw import RawReader
+    from velora_edge.events.base import Encoding
 
 SPACING_BYTES = 1 << 17
 _RECALLED_BYTES = 1 << 15
+
+
+class RawWords(Protocol):
+    """A recording of raw words; see `velora_edge.events.formats.raw.raw.RawReader`."""
+
+    path: Path
+    encoding: Encoding
+    payload_at: int
+    is_legacy: bool
+
+    def new_walker(self) -> RawWalker:
+        """A walker for the file's words, before the first."""
 
 
 class Checkpoint(NamedTuple):
@@ -56,7 +70,7 @@ class RawIndex:
     Single-threaded: whoever asks.
     """
 
-    def __init__(self, reader: RawReader) -> None:
+    def __init__(self, reader: RawWords) -> None:
         self._reader = reader
         self._walker = reader.new_walker()
         self._file = FileBytes(reader.path, reader.payload_at)
@@ -155,7 +169,7 @@ def _are_sound(rows: NDArray[np.int64]) -> bool:
     )
 
 
-def count_at_most(reader: RawReader) -> int:
+def count_at_most(reader: RawWords) -> int:
     """How many events a recording holds at most: those outside the sensor or without a time count too."""
     walker, n = reader.new_walker(), 0
     file = FileBytes(reader.path, reader.payload_at)
@@ -170,7 +184,7 @@ def count_at_most(reader: RawReader) -> int:
     return int(n)
 
 
-def resume(walker: RawWalker, reader: RawReader, checkpoint: Checkpoint) -> FileBytes:
+def resume(walker: RawWalker, reader: RawWords, checkpoint: Checkpoint) -> FileBytes:
     """Give a walker the memory of one that has walked up to the checkpoint; the file that it goes on with."""
     walker.forget()
     words_at = reader.payload_at + checkpoint.position
