@@ -9,6 +9,9 @@ import click
 
 from velora_edge.console import run
 
+WORKER = "velora_cli.training.train"
+"""This command, as each process of a run is started."""
+
 
 @click.command(
     epilog="Examples:  velora train configs/nmnist.yaml data.path=train_1000.h5  |  "
@@ -51,7 +54,7 @@ def command(
         count = count_processes(launch, on_cpu=settings.train.device == "cpu")
         if count * hosts > 1:
             flags = [*(["--resume"] if resume else []), *(["--overwrite"] if overwrite else [])]
-            return start(launch, count, [config, *overrides, *flags])
+            return start(launch, count, WORKER, [config, *overrides, *flags])
     _train(settings, resume, overwrite)
     return 0
 

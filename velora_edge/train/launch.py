@@ -13,8 +13,6 @@ from velora_edge.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-WORKER = "velora_cli.training.train"
-
 
 @dataclass(frozen=True)
 class Launch:
@@ -59,8 +57,15 @@ def count_processes(launch: Launch, *, on_cpu: bool) -> int:
     return 1 if on_cpu else max(1, torch.cuda.device_count())
 
 
-def start(launch: Launch, processes: int, arguments: Sequence[str]) -> int:
-    """Start the processes with the command's own arguments and wait for them; returns the exit code."""
+def start(launch: Launch, processes: int, worker: str, arguments: Sequence[str]) -> int:
+    """Start the processes and wait for them; returns the exit code.
+
+    Args:
+        launch: where they run.
+        processes: how many, on this host.
+        worker: the module that each of them runs (`python -m`).
+        arguments: the command's own.
+    """
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     if launch.hosts > 1:
         command += ["--nnodes", str(launch.hosts), "--node-rank", str(launch.host)]
@@ -70,4 +75,4 @@ def start(launch: Launch, processes: int, arguments: Sequence[str]) -> int:
         command += ["--standalone"]
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     environment = {"OMP_NUM_THREADS": threads, **os.environ}
-    return subprocess.run([*command, "-m", WORKER, *arguments], env=environment, check=False).returncode
+    return subprocess.run([*command, "-m", worker, *arguments], env=environment, check=False).returncode
