@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from velora_edge.data.layouts.recordings import PackedPair
+    from velora_edge.data.layouts.recording_packer import PackedPair
 
 SPEC = ClipSpec(length=4, image_size=(16, 16), event=EventInput(window_us=40_000))
 FRAMES_US = [40_000 * k for k in range(1, 10)]

@@ -86,10 +86,9 @@ def build(
 
 def open_source(path: str, spec: ClipSpec, kind: str = "auto", seed: int = 0) -> ClipSource:
     """The data set at `path`; our own recordings can be read too, by the runtime's packer."""
-    from velora_edge.data.layouts.recording_packer import RuntimePacker
     from velora_edge.data.registry import open_clips
 
-    return open_clips(path, spec, kind=kind, seed=seed, packer=RuntimePacker())
+    return open_clips(path, spec, kind=kind, seed=seed, packs_recordings=True)
 
 
 def _spec(config: str | None, image_size: int) -> ClipSpec:

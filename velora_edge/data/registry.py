@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import os
 
     from velora_edge.data.clips.clips import ClipSource, ClipSpec
-    from velora_edge.data.layouts.recordings import RecordingPacker
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ def open_clips(
     *,
     kind: str = "auto",
     seed: int = 0,
-    packer: RecordingPacker | None = None,
+    packs_recordings: bool = False,
 ) -> ClipSource:
     """The data set at `path`, in the form that `spec` asks for.
 
@@ -75,7 +74,7 @@ def open_clips(
         spec: the form of its clips.
         kind: name of its layout, or `auto`.
         seed: of the sets that are made here.
-        packer: makes pairs of our own recordings; without one they are listed but not read.
+        packs_recordings: our own recordings can be read; otherwise they are only listed.
 
     Raises:
         DatasetError: if there is no such set, or its layout is not known or not as it should be.
@@ -97,9 +96,10 @@ def open_clips(
     if name not in LAYOUTS:
         raise DatasetError([f"expected data.kind auto, {', '.join(LAYOUTS)}, got {kind!r}"], path=place)
     if name == "recordings":
+        from velora_edge.data.layouts.recording_packer import RuntimePacker
         from velora_edge.data.layouts.recordings import open_recordings
 
-        return open_recordings(place, spec, packer)
+        return open_recordings(place, spec, RuntimePacker() if packs_recordings else None)
     return LAYOUTS[name].open(place, spec)
 
 

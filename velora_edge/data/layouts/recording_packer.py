@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from velora_edge.clock import SystemClock
-from velora_edge.data.layouts.recordings import PackedPair
 from velora_edge.events.registry import open_events
 from velora_edge.preprocessing.packer import Packed, Packer
 from velora_edge.preprocessing.sources.registry import open_rgb_source
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from velora_edge.bundle import Manifest
     from velora_edge.data.clips.clips import ClipSpec
     from velora_edge.events.base import EventReader, EventStream
@@ -27,11 +29,26 @@ if TYPE_CHECKING:
     Instants = Iterator[tuple[int, Placed | None]]
 
 
+@dataclass(frozen=True, slots=True)
+class PackedPair:
+    """One pair of a recording at model size; its arrays hold until the next pair is asked for.
+
+    Attributes:
+        t_us: its time, event clock.
+        rgb: uint8[H, W, 3] or None.
+        event: uint8[H, W, 3] or None.
+    """
+
+    t_us: int
+    rgb: NDArray[np.uint8] | None
+    event: NDArray[np.uint8] | None
+
+
 class RuntimePacker:
     """Packs recordings by the runtime's packer, its windows and its synchronisation (`--sync auto`)."""
 
     def pairs(self, events: Path, video: Path | None, spec: ClipSpec) -> Iterator[PackedPair]:
-        """All pairs of a recording in time order; see `recordings.RecordingPacker`."""
+        """All pairs of a recording in time order."""
         with open_events(events) as reader, reader.stream() as stream:
             first_us = stream.t_next_us
             if first_us is None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,37 +20,13 @@ if TYPE_CHECKING:
 
     from velora_edge.data.clips.clips import ClipSpec
     from velora_edge.data.layouts.recording_index import Recording
+    from velora_edge.data.layouts.recording_packer import PackedPair, RuntimePacker
     from velora_edge.events.base import EventReader
 
     _Images = tuple[NDArray[np.uint8] | None, NDArray[np.uint8]]
 
 LENGTHS_DIFFER_US, LENGTHS_DIFFER = 200_000, 0.05
 """A video and its events may differ in length by this much, or by this share of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class PackedPair:
-    """One pair of a recording at model size; its arrays hold until the next pair is asked for.
-
-    Attributes:
-        t_us: its time, event clock.
-        rgb: uint8[H, W, 3] or None.
-        event: uint8[H, W, 3] or None.
-    """
-
-    t_us: int
-    rgb: NDArray[np.uint8] | None
-    event: NDArray[np.uint8] | None
-
-
-class RecordingPacker(Protocol):
-    """The runtime's packing, which this layer does not know: commands hand it in."""
-
-    def pairs(self, events: Path, video: Path | None, spec: ClipSpec) -> Iterator[PackedPair]:
-        """All pairs of a recording in time order."""
-
-    def video_length_us(self, video: Path) -> int:
-        """From a video's first frame to the end of its last one."""
 
 
 class RecordingSet(ClipSource):
@@ -71,7 +46,7 @@ class RecordingSet(ClipSource):
     is_sequential = True
 
     def __init__(
-        self, path: Path, spec: ClipSpec, index: RecordingIndex, packer: RecordingPacker | None = None
+        self, path: Path, spec: ClipSpec, index: RecordingIndex, packer: RuntimePacker | None = None
     ) -> None:
         self.path, self.spec, self._index, self._packer = path, spec, index, packer
         self.labels = index.labels
@@ -112,7 +87,7 @@ class RecordingSet(ClipSource):
         rgb = None if recording.video is None else np.stack([rgb for rgb, _ in found if rgb is not None])
         return Pairs(rgb, np.stack([event for _, event in found]))
 
-    def _walk_over(self, recording: Recording, packer: RecordingPacker) -> list[_Images]:
+    def _walk_over(self, recording: Recording, packer: RuntimePacker) -> list[_Images]:
         try:
             if self._walk is None or not self._walk.reaches(recording):
                 self._walk = _Walk(recording, packer.pairs(recording.events, recording.video, self.spec))
@@ -200,7 +175,7 @@ class _Walk:
         self._reached_us = end_us if end_us is not None else np.iinfo(np.int64).max
 
 
-def open_recordings(path: Path, spec: ClipSpec, packer: RecordingPacker | None = None) -> RecordingSet:
+def open_recordings(path: Path, spec: ClipSpec, packer: RuntimePacker | None = None) -> RecordingSet:
     """Our own recordings in a folder; see `velora_edge.data.layouts.recording_index` for its layout."""
     return RecordingSet(path, spec, index_recordings(path), packer)
 
