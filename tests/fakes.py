@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Sequence
 
-    from velora_runtime.engines.ring import Presence, Slot
+    from velora_runtime.buffers.ring import Presence, Slot
 
 
 class FakeClock:

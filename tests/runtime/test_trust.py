@@ -86,7 +86,7 @@ def test_the_walk_reaches_engines_sources_readers_and_the_bundle(reachable: dict
         "velora_runtime.engines.ort_cuda",
         "velora_runtime.engines.tensorrt",
         "velora_runtime.pipeline.pipeline",
-        "velora_runtime.engines.ring",
+        "velora_runtime.buffers.ring",
     } <= set(reachable)
     assert len(reachable) > 60
     assert not {name for name in reachable if name.startswith("velora_edge.train")}

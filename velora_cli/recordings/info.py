@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from velora_cli.engine_facts import describe_plan, engine_line
+from velora_cli.recordings.engine_facts import describe_plan, engine_line
 from velora_cli.recordings.event_facts import look_options, read_facts, read_look
 from velora_edge.errors import InputError
 from velora_edge.gpu.plan import is_plan

@@ -9,8 +9,7 @@ import onnx_ir as ir
 
 from velora_edge.errors import EngineError
 from velora_edge.ort import first_line, load_runtime, open_session, session_options
-from velora_export.cpu_run.widen import is_bf16, widen
-from velora_export.precision.quantization import is_fp8
+from velora_export.cpu_run.widen import is_bf16, is_fp8, widen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,6 +21,12 @@ def is_bf16(model: ir.Model) -> bool:
     return any(value.dtype == HALF for node in model.graph for value in node.outputs)
 
 
+def is_fp8(model: ir.Model) -> bool:
+    """Whether a graph's linear layers compute in fp8."""
+    fp8 = ir.DataType.FLOAT8E4M3FN
+    return any(value.dtype == fp8 for node in model.graph for value in node.outputs)
+
+
 def widen(model: ir.Model) -> None:
     """Change a bf16 graph in place: fp32 everywhere, but rounded to bf16 wherever it was bf16."""
     graph = model.graph

@@ -83,12 +83,6 @@ def quantise(
     return len(layers)
 
 
-def is_fp8(model: ir.Model) -> bool:
-    """Whether a graph's linear layers compute in fp8."""
-    fp8 = ir.DataType.FLOAT8E4M3FN
-    return any(value.dtype == fp8 for node in model.graph for value in node.outputs)
-
-
 class _Rewriting:
     """One graph while its layers change, with what was made for which value."""
 

@@ -25,8 +25,8 @@ from velora_runtime.cameras.camera_states import CameraStates
 from velora_runtime.cameras.drivers.live_registry import is_live
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.registry import open_engine
-from velora_runtime.engines.retrying import RetryingEngine
 from velora_runtime.inference.onlooker import Onlooker, no_model
+from velora_runtime.inference.retrying import RetryingEngine
 from velora_runtime.sinks.base import SinkContext
 from velora_runtime.sinks.registry import open_sink
 from velora_runtime.supervision.interpreter import steady

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.bundle import Bundle
-    from velora_runtime.engines.ring import Presence, Slot
+    from velora_runtime.buffers.ring import Presence, Slot
 
 Device = Literal["auto", "cpu", "cuda", "gpu", "npu"]
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from velora_edge.doctor.host import system
 from velora_edge.errors import EngineError
+from velora_runtime.buffers.ring import Presence, Slot
 from velora_runtime.engines import openvino, ort
 from velora_runtime.engines.openvino_graphs import bundle_digest
-from velora_runtime.engines.ring import Presence, Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from velora_edge.datatypes import MODALITIES
+from velora_runtime.buffers.ring import Presence
 from velora_runtime.engines.ort_graphs import INPUTS
-from velora_runtime.engines.ring import Presence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.bundle import Manifest
-    from velora_runtime.engines.ring import Slot
+    from velora_runtime.buffers.ring import Slot
 
 FED = {**INPUTS, "head": INPUTS["head"][3:]}
 """The inputs of each graph that come from the host; the head's others are the rings."""

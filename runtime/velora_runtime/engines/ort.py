@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from velora_runtime.buffers.ring import Presence, Slot, TokenMemory
 from velora_runtime.engines.ort_graphs import INPUTS, Graph, token_type
-from velora_runtime.engines.ring import Presence, Slot, TokenMemory
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray

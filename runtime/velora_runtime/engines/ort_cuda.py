@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.bundle import Bundle, Manifest
+    from velora_runtime.buffers.ring import Presence
     from velora_runtime.engines.base import EngineOptions
-    from velora_runtime.engines.ring import Presence
 
 LOG = logging.getLogger("velora.onnxruntime")
 

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from velora_edge.gpu.engine import LoadedEngine
     from velora_edge.gpu.kinds import Kind
     from velora_edge.gpu.matching import Machine
+    from velora_runtime.buffers.ring import Presence
     from velora_runtime.engines.base import EngineOptions
-    from velora_runtime.engines.ring import Presence
 
 LOG = logging.getLogger("velora.tensorrt")
 

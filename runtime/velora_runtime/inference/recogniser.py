@@ -9,7 +9,7 @@ import numpy as np
 from velora_edge.datatypes import Prediction
 from velora_edge.errors import EngineError
 from velora_edge.preprocessing.packer import Packed
-from velora_runtime.engines.ring import ClipRing
+from velora_runtime.buffers.ring import ClipRing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from velora_edge.bundle import Manifest
     from velora_edge.clock import Clock
+    from velora_runtime.buffers.ring import Entry
     from velora_runtime.engines.base import Engine
-    from velora_runtime.engines.ring import Entry
 
 TOP = 5
 """Labels that a prediction names."""

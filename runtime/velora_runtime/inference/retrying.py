@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from velora_runtime.buffers.ring import Presence, Slot
     from velora_runtime.engines.base import Engine
-    from velora_runtime.engines.ring import Presence, Slot
 
 T = TypeVar("T")
 P = ParamSpec("P")
