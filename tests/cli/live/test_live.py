@@ -181,7 +181,7 @@ def test_random_weights_are_told_in_one_line(
     untrained = bundle.manifest.weights.model_copy(update={"trained": False})
     write_tiny_bundle(tmp_path / "a.velora", weights=untrained)
     assert live(tmp_path / "a.velora", "--events", events, "--pace", "max", "--quiet") == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if "random" in line]
+    told = [line for line in capsys.readouterr().err.splitlines() if "are random" in line]
     assert told == ["velora: the weights of tiny are random: its labels mean nothing"]
 
 

@@ -211,7 +211,7 @@ def test_auto_prefers_the_gpu_and_cuda_is_never_replaced_by_the_cpu(
 ) -> None:
     choice = registry.open_engine(bundle, "auto", EngineOptions())
     assert choice.engine.name == "onnxruntime, CUDA on the GPU"
-    assert [reason.split(":")[0] for reason in choice.passed_over] == ["tensorrt"]
+    assert [reason.split(":")[0] for reason in choice.passed_over] == ["tensorrt", "tensorrt-rtx"]
     runtime.starts = [CPU]
     with pytest.raises(
         EngineError, match=r"no engine for device cuda: onnxruntime with CUDA: .* does not start"
