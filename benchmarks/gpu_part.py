@@ -179,7 +179,7 @@ class Part:
 
 
 def told_once(failed: dict[bool, Row], graphs: Sequence[bool]) -> list[Row]:
-    """The rows of a backend's failures; one, of no graph, where all of its ways failed for the same reason."""
+    """A backend's failures; one row, of no graph, where all of its ways failed for the same reason."""
     rows = list(failed.values())
     if len(rows) < len(graphs) or len({row.reason for row in rows}) > 1:
         return rows

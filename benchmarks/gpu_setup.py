@@ -4,9 +4,9 @@
     .venv/bin/python benchmarks/gpu_setup.py --pack-wheels DIR # before: after make setup, the same Python
 
 The virtual environment sees this Python's own packages, so that the machine's torch is used and none is
-installed. `--wheels DIR` holds wheels brought along; then no index is asked. A large one may lie there in parts
-(`NAME.whl.part-000` and on), which are joined and compared with `SHA256SUMS` where that is there. What cannot
-be installed is told and left out, but for the base: the report says what that costs.
+installed. `--wheels DIR` holds wheels brought along; then no index is asked. A large one may lie there in
+parts (`NAME.whl.part-000` and on), which are joined and compared with `SHA256SUMS` where that is there. What
+cannot be installed is told and left out, but for the base: the report says what that costs.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def read_sums(path: Path) -> dict[str, str]:
 
 
 def pack_wheels(folder: Path) -> None:
-    """Download every wheel that `set_up` asks for, in the versions that are installed here, and split them."""
+    """Download every wheel that `set_up` asks for, in the versions installed here, and split them."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = [*base_requirements(), *(name for names in OPTIONAL.values() for name in names)]
     found = closure([*wanted, "onnxruntime"])
@@ -154,14 +154,14 @@ def closure(wanted: list[str]) -> dict[str, str]:
     while todo:
         requirement, _, marker = todo.pop().partition(";")
         name = re.split(r"[\s\[<>=!~(]", requirement.strip())[0].lower().replace("_", "-")
-        if name in found or "extra" in marker or BROUGHT_BY_TORCH.match(name):
+        if name in found or "extra" in marker:
             continue
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:  # of another platform or Python, or not there
             continue
-        todo += metadata.requires(name) or []
-    return found
+        todo += metadata.requires(name) or []  # torch's too: pip looks at them when it meets torch
+    return {name: version for name, version in found.items() if not BROUGHT_BY_TORCH.match(name)}
 
 
 def main() -> None:

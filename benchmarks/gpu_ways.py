@@ -278,11 +278,13 @@ class OrtClip:
             self._binding.bind_ortvalue_input(name, value)
         place, output = self._place, self._session.get_outputs()[0].name
         self._binding.bind_output(output, DEVICE, 0, place.dtype.type, place.shape, place.address)
+        self._options = ort.load_runtime("inference").RunOptions()
+        self._options.add_run_config_entry("gpu_graph_id", "1" if cuda_graph else "-1")
 
     def run(self) -> NDArray[np.float32]:
         """The logits [K]."""
         for name, array in self._arrays.items():
             self._values[name].update_inplace(array)
-        self._session.run_with_iobinding(self._binding, None)
+        self._session.run_with_iobinding(self._binding, self._options)
         logits: NDArray[np.float32] = self._place.read()[0]
         return logits
