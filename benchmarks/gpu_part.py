@@ -10,6 +10,7 @@ leaves behind where it did.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import logging
 import sys
@@ -236,7 +237,7 @@ def main() -> None:
     if given.kind == "card":
         messages = card()
     else:
-        preload_torch()
+        preload()
         part = Part(given.folder / given.model, given.model, given.precision, given.seconds, given.rate)
         backends = COMPILED if given.kind == "compiled" else BACKENDS
         messages = part.run(backends, [name for name in given.skip.split(",") if name])
@@ -244,14 +245,15 @@ def main() -> None:
         say(message)
 
 
-def preload_torch() -> None:
-    """Torch's CUDA libraries first: ONNX Runtime finds them once they are loaded."""
-    try:
-        from gpu_torch import preload
-    except ImportError as error:
-        logging.getLogger("gpu_check").warning("no torch: %s", error)
-    else:
-        preload()
+def preload() -> None:
+    """Load CUDA's libraries that torch or NVIDIA's wheels brought: ONNX Runtime finds them from then on."""
+    for name, call in (("torch", None), ("onnxruntime", "preload_dlls")):
+        try:
+            module = importlib.import_module(name)
+            if call is not None:
+                getattr(module, call)()
+        except (ImportError, AttributeError, OSError, RuntimeError) as error:  # noqa: PERF203
+            logging.getLogger("gpu_check").warning("no CUDA libraries from here: %s", error)
 
 
 if __name__ == "__main__":

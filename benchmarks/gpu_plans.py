@@ -81,11 +81,12 @@ class RtxPlans:
         trust(bundle)
         machine = find_machine(kind=RTX)
         refusal = why_not_rtx(machine.compute_capability)
-        try:
-            entries = {} if refusal else choose_engines(bundle, machine, GRAPHS)
-        except EngineError as error:
-            refusal, entries = str(error), {}
-        self.note = f"production says: {refusal}" if refusal else ""
+        self.note, entries = f"production says: {refusal}; " if refusal else "", {}
+        if not refusal:
+            try:
+                entries = choose_engines(bundle, machine, GRAPHS)
+            except EngineError:  # none was prepared for this GPU and version: one is built here
+                self.note = "none prepared; "
         if entries:
             self.layers = describe_layers(entry.compiled for entry in entries.values())
             self._plans = _read(bundle, entries)
@@ -102,12 +103,12 @@ class RtxPlans:
         except EngineError as error:
             nearest, entries = _nearest(bundle, machine)
             if not entries:
-                raise EngineError(f"built for CURRENT: {error}; {self.note}") from error
-            self.note += f"; built for CURRENT: {error}; so the engines for {nearest} are tried"
+                raise EngineError(f"{self.note}built for CURRENT: {error}") from error
+            self.note += f"built for CURRENT: {error}; so the engines for {nearest} are tried"
             self._plans = _read(bundle, entries)
             self.layers = describe_layers(entry.compiled for entry in entries.values())
         else:
-            self.note += "; built for CURRENT"
+            self.note += "built for CURRENT"
             self.layers = describe_layers(compiled)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -182,12 +181,3 @@ def _modules(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> d
     for name in MODALITIES:
         merged.tower(name).register_forward_pre_hook(lambda _, given: (given[0].to(dtype), *given[1:]))
     return {name: graph.module.to(device).eval() for name, graph in make_graphs(merged).items()}
-
-
-def preload() -> str:
-    """Load the CUDA libraries that torch brings along, for ONNX Runtime; torch's version of CUDA."""
-    with contextlib.suppress(ImportError, AttributeError, RuntimeError, OSError):
-        import onnxruntime
-
-        onnxruntime.preload_dlls()
-    return str(torch.version.cuda)

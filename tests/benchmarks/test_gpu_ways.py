@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,9 +112,48 @@ def test_where_rtx_refuses_to_build_its_own_words_are_told_once(
     )
     (row,) = rows(measured, "tensorrt-rtx")
     assert (row["graph"], row["cuda_graph"], row["p50_ms"]) == ("", None, None)
-    assert row["reason"].startswith(
-        "built for CURRENT: TensorRT for RTX cannot build rgb.onnx: SM90 is not supported; production says: "
+    assert row["reason"] == (
+        "production says: TensorRT for RTX does not serve compute capability 9.0 (H100, H200): use TensorRT "
+        "there (velora build MODEL, --backend tensorrt); "
+        "built for CURRENT: TensorRT for RTX cannot build rgb.onnx: SM90 is not supported"
     )
+
+
+def test_where_rtx_refuses_to_build_here_the_engines_of_the_nearest_gpu_below_are_tried(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plans: ModuleType
+) -> None:
+    fake = FakeTensorRT.install(monkeypatch, tmp_path, "1.7.1", RTX)
+    fake.gpu.properties.major, fake.gpu.properties.minor = 9, 0
+    part = with_engines(prepared, tmp_path / "tiny")
+    fake.fail_build = "SM90 is not supported"
+    monkeypatch.setattr(plans._CurrentBuilder, "_set_targets", lambda self, config: None)
+    found = rows(part, "tensorrt-rtx")
+    near(found)
+    assert keys(found) == ALL
+    assert found[0]["reason"].endswith("SM90 is not supported; so the engines for 8.9 are tried")
+
+
+def test_rtx_runs_the_prepared_engines_where_production_would(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake = FakeTensorRT.install(monkeypatch, tmp_path, "1.7.1", RTX)
+    fake.gpu.properties.major, fake.gpu.properties.minor = 8, 9
+    part = with_engines(prepared, tmp_path / "tiny")
+    fake.builds.clear()
+    found = rows(part, "tensorrt-rtx", (True,))
+    near(found)
+    assert [(row["graph"], row["reason"]) for row in found] == [("step", ""), ("clip", "")]
+    assert fake.builds == []
+
+
+def with_engines(prepared: Path, folder: Path) -> Any:
+    """The part on a copy of the prepared model with engines of the TensorRT for RTX that is installed."""
+    shutil.copytree(prepared, folder)
+    said = importlib.import_module("gpu_prepare").build_engines(
+        open_bundle(folder / "fp32.velora"), lambda line: None
+    )
+    assert said == ""
+    return importlib.import_module("gpu_part").Part(folder, "tiny", "fp32", 0.0, 1e9)
 
 
 def test_onnx_runtime_runs_steps_and_clips_with_cuda_graphs_and_without(
