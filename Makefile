@@ -3,18 +3,22 @@
 # make test-fast    the tests that a developer runs all day
 # make test-device  the runtime's tests as on a device: no torch, oldest and newest Python that is installed
 # make check        formatting, lint, types, layers
+# make gpu-check    on a machine with Python, torch and an NVIDIA GPU: every backend side by side in six minutes, then the
+#                   tests of a GPU, into benchmarks/results/gpu.md. WHEELS=DIR: install from there;
+#                   GPU_CHECK="--graphs DIR": what `gpu_check.py --prepare DIR` made before, on a CPU
 # make demo-model   train the packaged model anew, on a CPU of 4 cores in less than half an hour
 # make setup        .venv with everything that development needs
 # make clean        remove what these made
 PYTHON ?= python3
 VENV   := .venv
 DEMO   := .venv-demo
+GPU    := .venv-gpu
 PIP    := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST := -m pytest -n auto --dist worksteal
 DEVICE_PYTHONS := 3.10 3.13
 DEVICE_TESTS   := tests/events tests/vision tests/preprocessing tests/runtime tests/cli/live tests/test_*.py
 
-.PHONY: help setup setup-device demo demo-model test test-fast test-device check clean
+.PHONY: help setup setup-device demo demo-model test test-fast test-device check gpu-check clean
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -60,6 +64,10 @@ check: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+gpu-check:
+	$(PYTHON) benchmarks/gpu_setup.py $(GPU) $(if $(WHEELS),--wheels $(WHEELS))
+	$(GPU)/bin/python benchmarks/gpu_check.py $(GPU_CHECK)
 
 demo-model: setup
 	$(VENV)/bin/velora pretrain configs/demo_pretrain.yaml --overwrite

@@ -32,12 +32,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads must not 
 
 import numpy as np
 import torch
+from streaming_models import VIT_B, make_model, trace_graphs, vit_config
+from turns import percentiles, take_turns
 from velora_export.cpu_run.clips import random_clips
 from velora_export.cpu_run.streaming import clip_runs, head_inputs
-from velora_export.onnx.graphs import make_graphs
-from velora_export.onnx.onnx_graph import trace
-from velora_export.onnx.plain import simplify
-from velora_export.onnx.weights import SharedWeights, save_graph
 from velora_export.precision.calibrate import calibrate
 from velora_export.precision.precisions import STREAMING, convert, folder_bytes
 from velora_export.report.parity import normalise
@@ -45,44 +43,24 @@ from velora_runtime.engines.openvino_graphs import settings
 
 from velora_edge.datatypes import MODALITIES
 from velora_edge.doctor.host import system
-from velora_edge.model.config import Backbone, ModelConfig
 from velora_edge.model.head import Streams
 from velora_edge.model.lora import merge
-from velora_edge.model.velora import VELoRA, create_model, frame_differences
+from velora_edge.model.velora import frame_differences
 from velora_edge.ort import open_session, session_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from velora_export.cpu_run.clips import Clips
 
-VIT_B = "vit_base_patch16_clip_quickgelu_224.openai"
+    from velora_edge.model.velora import VELoRA
+
 T = 8
-
-
-def make_model(name: str) -> VELoRA:
-    torch.manual_seed(0)
-    labels = tuple(f"class {k}" for k in range(10))
-    model = create_model(ModelConfig(labels=labels, backbone=Backbone(name=name), compat="reference"))
-    for key, parameter in model.named_parameters():
-        if "lora_B" in key:
-            torch.nn.init.normal_(parameter, std=0.02)
-    return model.eval()
 
 
 def export_graphs(model: VELoRA, folder: Path, clips: Clips) -> None:
     """The streaming graphs in fp32 and int8, under `folder`."""
-    merged = merge(model)
-    simplify(merged)
-    graphs = make_graphs(merged)
     for precision in ("fp32", "bf16", "int8"):
         (folder / precision).mkdir(parents=True)
-    with SharedWeights(folder / "fp32") as weights:
-        for name in STREAMING:
-            print(f"export {name}", flush=True)
-            traced = trace(graphs[name], name)
-            weights.take(traced)
-            save_graph(traced, folder / "fp32" / f"{name}.onnx", {})
+    trace_graphs(model, folder / "fp32", STREAMING)
     print("calibrate", flush=True)
     ranges = calibrate(folder / "fp32", clips, "percentile")
     convert(folder / "fp32", folder / "int8", "int8", {}, thresholds=ranges.thresholds, graphs=STREAMING)
@@ -196,18 +174,9 @@ def has_bf16() -> bool:
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def measure(ways: dict[str, tuple[Callable[[], np.ndarray], int]], rounds: int) -> dict[str, list[float]]:
-    """Times in ms by way; in each round every way runs as often as it says, in turn."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds):
-        for name, (run, repeats) in ways.items():
-            for _ in range(repeats):
-                start = time.perf_counter()
-                run()
-                times[name].append((time.perf_counter() - start) * 1e3)
-        done = ", ".join(f"{name} {np.median(taken):.0f} ms" for name, taken in times.items())
-        print(f"round {number + 1} of {rounds}: {done}", flush=True)
-    return times
+def tell_round(number: int, times: dict[str, list[float]]) -> None:
+    done = ", ".join(f"{name} {np.median(taken):.0f} ms" for name, taken in times.items())
+    print(f"round {number}: {done}", flush=True)
 
 
 def table(times: dict[str, list[float]]) -> list[dict[str, Any]]:
@@ -215,7 +184,7 @@ def table(times: dict[str, list[float]]) -> list[dict[str, Any]]:
     before = None
     first = float(np.median(next(iter(times.values()))))
     for name, taken in times.items():
-        p50, p99 = (float(value) for value in np.percentile(taken, [50, 99]))
+        p50, p99 = percentiles(taken)
         row = {"way": name, "p50_ms": round(p50, 1), "p99_ms": round(p99, 1), "runs": len(taken)}
         adds = before is None or name.startswith("+")  # to the row before it; the others stand beside those
         part = round((before or p50) / p50, 2) if adds else None
@@ -255,7 +224,7 @@ def facts(name: str, threads: int, folder: Path) -> dict[str, Any]:
 def run(name: str, folder: Path, threads: int, rounds: int) -> dict[str, Any]:
     """Export where that was not done, measure, and tell the result."""
     torch.set_num_threads(threads)
-    model = make_model(name)
+    model = make_model(vit_config(name))
     clips = random_clips(model.config, count=2)
     if not (folder / "int8" / "head.onnx").is_file():
         export_graphs(model, folder, clips)
@@ -278,7 +247,7 @@ def run(name: str, folder: Path, threads: int, rounds: int) -> dict[str, Any]:
     for graphs in (fp32, int8, *by_openvino.values()):
         graphs.parts_ms = {part: [] for part in STREAMING}
     about = facts(name, threads, folder)
-    times = measure(
+    times = take_turns(
         {
             "published, image by image (torch)": (apart.whole, 1),
             "+ cache (torch)": (apart.step, 2),
@@ -288,6 +257,7 @@ def run(name: str, folder: Path, threads: int, rounds: int) -> dict[str, Any]:
             **{f"{p} (OpenVINO)": (graphs.step, 4) for p, graphs in by_openvino.items()},
         },
         rounds,
+        told=tell_round,
     )
     parts = {
         precision: {part: round(float(np.median(taken)), 1) for part, taken in graphs.parts_ms.items()}
