@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from velora_runtime.buffers.ring import ClipRing
 from velora_runtime.engines import ort_cuda
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.ort_device import DEVICE, Place, allocate
 from velora_runtime.engines.tensorrt import TensorRTEngine
 from velora_runtime.engines.tensorrt_lane import Lane, Target
-from velora_runtime.buffers.ring import ClipRing
 
 from velora_edge import ort
 from velora_edge.errors import EngineError

@@ -61,6 +61,11 @@ def write_graphs(model: VELoRA, folder: Path, forms: Sequence[str] = tuple(FORMS
             traced = trace(graphs[name], name)
             weights.take(traced)
             save_graph(traced, staged / f"{name}.onnx", {})
+    return write_forms(staged, folder, forms)
+
+
+def write_forms(staged: Path, folder: Path, forms: Sequence[str]) -> Path:
+    """Graphs of fp32 in other forms, each under a folder of its name; all ranges are the same."""
     layers = [linear_layers(ir.load(staged / f"{name}.onnx").graph, name) for name in GRAPHS]
     ranges = {layer.key: 4.0 for found in layers for layer in found}
     for form in forms:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from networks import tiny_model
-from rtx_graphs import FORMS, compile_graph, compile_layers, need_rtx, write_graphs
+from rtx_graphs import FORMS, compile_graph, compile_layers, need_rtx, write_forms, write_graphs
 from velora_export.tensorrt.tensorrt_layers import CompiledLayer, LayerTensor, parse_inspector
 from velora_export.tensorrt.tensorrt_precision import StatedTypes, check_layers, judge_layers
 
@@ -78,6 +78,14 @@ def test_the_demo_builds_for_every_generation(target: str) -> None:
         plan, compiled = compile_graph(bundle.graph(graph), bundle.manifest.precision, (target,))
         assert plan_header(plan, bundle.path)[0].name == "tensorrt-rtx"
         assert compiled.arithmetic == {"fp32": 1.0}
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "fp32"])
+def test_the_demo_builds_in_every_precision(form: str, tmp_path: Path) -> None:
+    write_forms(open_bundle("demo").path, tmp_path, (form,))
+    precision, _ = FORMS[form]
+    for graph in GRAPHS:
+        compile_graph(tmp_path / form / f"{graph}.onnx", precision, FP8 if precision == "fp8" else ALL)
 
 
 def test_an_uint8_image_that_is_transposed_first_is_refused(tiny: Path, tmp_path: Path) -> None:
