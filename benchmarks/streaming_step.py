@@ -39,7 +39,7 @@ from velora_export.cpu_run.streaming import clip_runs, head_inputs
 from velora_export.precision.calibrate import calibrate
 from velora_export.precision.precisions import STREAMING, convert, folder_bytes
 from velora_export.report.parity import normalise
-from velora_runtime.engines.openvino_graphs import settings
+from velora_runtime.engines.openvino_graphs import load_core, settings
 
 from velora_edge.datatypes import MODALITIES
 from velora_edge.doctor.host import system
@@ -155,9 +155,8 @@ class InOpenVino(InGraphs):
         super().__init__(folder, threads, clips)
 
     def _open(self, path: Path, threads: int) -> Any:
-        import openvino
 
-        core = openvino.Core()
+        core = load_core()
         graph = core.read_model(path)
         graph.reshape({entry.any_name: [1, *list(entry.partial_shape)[1:]] for entry in graph.inputs})
         return core.compile_model(graph, "CPU", settings("CPU", self._hint, threads)).create_infer_request()
@@ -169,9 +168,8 @@ class InOpenVino(InGraphs):
 
 
 def has_bf16() -> bool:
-    import openvino
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in load_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def tell_round(number: int, times: dict[str, list[float]]) -> None:

@@ -19,7 +19,7 @@ from velora_export.precision.precisions import FORMATS, convert
 from velora_export.report.parity import measure_parity
 from velora_export.report.verdict import find_objections
 from velora_runtime.engines.base import EngineOptions
-from velora_runtime.engines.openvino_graphs import Compiled, share
+from velora_runtime.engines.openvino_graphs import Compiled, load_core, share
 
 from velora_edge.bundle import GRAPHS, Bundle, Precision
 
@@ -200,8 +200,8 @@ def test_openvino_computes_the_layers_in_the_bundles_precision(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    openvino = pytest.importorskip("openvino", reason="needs the extra openvino")
-    core = openvino.Core()
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    core = load_core()
     if capability not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip(f"needs a processor with {precision}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -219,13 +219,13 @@ def test_openvinos_int8_tokens_are_as_near_as_onnxruntimes(
     exported: Exported, converted: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same rounded factors: sums differ in the last bits, which may round an activation up, not down."""
-    openvino = pytest.importorskip("openvino", reason="needs the extra openvino")
+    pytest.importorskip("openvino", reason="needs the extra openvino")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     manifest = exported.bundle.manifest.model_copy(update={"precision": "int8", "report": None})
     bundle = Bundle(converted["int8"], manifest)
     image = np.random.default_rng(3).integers(0, 256, (*manifest.image_size, 3), np.uint8)
     tokens = np.zeros((manifest.tokens, manifest.token_size), np.float32)
-    request = Compiled(openvino.Core(), bundle, "rgb", "CPU", EngineOptions()).request()
+    request = Compiled(load_core(), bundle, "rgb", "CPU", EngineOptions()).request()
     request.feed("image", image)
     request.run(share(tokens))
     fp32 = exported.sessions.session("rgb").run(None, {"image": image[None]})[0][0]

@@ -15,7 +15,7 @@ from velora_runtime.engines.openvino_graphs import (
     LOG,
     Compiled,
     Request,
-    load_openvino,
+    load_core,
     share,
     why_not_precise,
 )
@@ -38,7 +38,7 @@ def why_not(bundle: Bundle, options: EngineOptions) -> str | None:
         return "openvino is not installed (pip install 'velora-edge[openvino]')"
     if options.device not in DEVICES:
         return "this backend computes on CPUs, Intel graphics and NPUs (--device cpu, gpu or npu)"
-    device, core = DEVICES[options.device], load_openvino().Core()
+    device, core = DEVICES[options.device], load_core()
     found = core.available_devices
     if device not in {name.partition(".")[0] for name in found}:
         return (
@@ -73,7 +73,7 @@ class OpenVinoEngine(FedEngine):
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         manifest, device = bundle.manifest, DEVICES[options.device]
         self.name = f"openvino on {TITLES[device]}"
-        core = load_openvino().Core()
+        core = load_core()
         self.graphs = {name: Compiled(core, bundle, name, device, options) for name in INPUTS}
         if device == "CPU":
             _tell_fallbacks(self.graphs, manifest)

@@ -6,6 +6,7 @@ each graph is compiled with the bundle's, and asked afterwards what it computes 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import os
@@ -42,6 +43,20 @@ def load_openvino() -> Any:
     except ImportError as error:
         raise MissingExtraError("openvino", "openvino", "inference") from error
     return openvino
+
+
+@functools.cache
+def load_core() -> Any:
+    """The process's one openvino.Core, which is never let go of.
+
+    On processors with AMX the plugin of each Core installs an alternate stack for signals. Where several Cores end
+    in another order than they began in, OpenVINO 2026.4 leaves one in place whose memory is gone, and the next
+    signal ends the process.
+
+    Raises:
+        MissingExtraError: naming the extra to install, if openvino is not there.
+    """
+    return load_openvino().Core()
 
 
 def floats_of(manifest: Manifest) -> str:
