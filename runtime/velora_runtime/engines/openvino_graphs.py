@@ -50,7 +50,7 @@ def load_core() -> Any:
     """The process's one openvino.Core, which is never let go of.
 
     On processors with AMX the plugin of each Core installs an alternate stack for signals. Where several end
-    in another order than they began, OpenVINO 2026.4 leaves one in place whose memory is gone: the next signal
+    in another order than they began, OpenVINO 2026.4 leaves one in place whose memory is gone: the next one
     ends the process.
 
     Raises:
