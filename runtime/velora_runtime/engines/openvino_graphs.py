@@ -50,8 +50,8 @@ def load_core() -> Any:
     """The process's one openvino.Core, which is never let go of.
 
     On processors with AMX the plugin of each Core installs an alternate stack for signals. Where several end
-    in another order than they began, OpenVINO 2026.4 leaves one in place whose memory is gone: the next one
-    ends the process.
+    in another order than they began, OpenVINO 2026.4 leaves one behind whose memory is gone, and the next
+    signal ends the process.
 
     Raises:
         MissingExtraError: naming the extra to install, if openvino is not there.
