@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from velora_edge.errors import InputError
+from velora_edge.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -132,15 +132,21 @@ class Attachments:
         return replace(feed, sync=RecordedSync(feed.sync, self._recorder, feed.start_us))
 
     def sinks(self) -> list[Sink]:
-        """What listens to the predictions."""
+        """What listens to the predictions.
+
+        Raises:
+            MissingExtraError: if the page's libraries are not installed.
+        """
         sinks: list[Sink] = []
         if self._recorder is not None:
             from velora_runtime.recording.taps import PredictionTap
 
             sinks.append(PredictionTap(self._recorder))
         if self._options.serve is not None:
-            from velora_runtime.web.latest import Latest
-
+            try:
+                from velora_runtime.web.latest import Latest
+            except ImportError as error:
+                raise MissingExtraError(error.name or "prometheus_client", "web", "--serve") from error
             self._latest = Latest()
             sinks.append(self._latest)
         return sinks

@@ -1,17 +1,20 @@
-"""What a run has counted so far, as Prometheus reads it: text exposition format 0.0.4.
-
-Format: https://prometheus.io/docs/instrumenting/exposition_formats/
-"""
+"""What a run has counted so far, as Prometheus reads it: text exposition format 0.0.4."""
 
 from __future__ import annotations
 
 import os
 from bisect import bisect_left
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from prometheus_client.metrics_core import Metric
 
     from velora_runtime.report.run_report import RunReport
     from velora_runtime.sinks.base import Seen
@@ -33,15 +36,10 @@ class Buckets:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
-    def lines(self, name: str, labels: Mapping[str, str]) -> Iterator[str]:
-        """A histogram's lines, without its type."""
-        so_far = 0
-        counts = tuple(self.counts)
-        for bound, count in zip((*map(repr, self.bounds), "+Inf"), counts, strict=True):
-            so_far += count
-            yield sample(f"{name}_bucket", so_far, {**labels, "le": bound})
-        yield sample(f"{name}_sum", self.total, labels)
-        yield sample(f"{name}_count", so_far, labels)
+    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str] = ()) -> None:
+        """Put the counts into a histogram, under the values of its labels."""
+        bounds = (*map(repr, self.bounds), "+Inf")
+        family.add_metric(labels, list(zip(bounds, accumulate(tuple(self.counts)), strict=True)), self.total)
 
 
 class RunMetrics:
@@ -70,79 +68,78 @@ class RunMetrics:
                 self.latency[stage].add(value_ms / 1000)
         self.labels[said.label] = self.labels.get(said.label, 0) + 1
 
-    def expose(self, report: RunReport, gauges: Sequence[Gauge] = ()) -> str:
+    def expose(self, report: RunReport, gauges: Iterable[Metric] = ()) -> str:
         """All of it as text.
 
         Args:
             report: of the run, while it is running.
             gauges: what else there is to tell, in order.
         """
-        lines = [
-            *_counters(report),
-            *_family("velora_predictions_by_label_total", "counter", "By best label."),
-        ]
+        return generate_latest(_Collected([*_counters(report), *self._own(), *gauges, *_process()])).decode()
+
+    def _own(self) -> Iterator[Metric]:
+        labels = CounterMetricFamily("velora_predictions_by_label", "By best label.", labels=["label"])
         for label, n in sorted(dict(self.labels).items()):
-            lines.append(sample("velora_predictions_by_label_total", n, {"label": label}))
-        lines += _family("velora_stage_latency_seconds", "histogram", "Time spent on a pair, by stage.")
-        for stage, buckets in self.latency.items():
-            lines += buckets.lines("velora_stage_latency_seconds", {"stage": stage})
-        lines += _family(
-            "velora_skew_seconds", "histogram", "RGB frame's time less the pair's, without sign."
+            labels.add_metric([label], n)
+        yield labels
+        latency = HistogramMetricFamily(
+            "velora_stage_latency_seconds", "Time spent on a pair, by stage.", labels=["stage"]
         )
-        lines += self.skew.lines("velora_skew_seconds", {})
-        for gauge in (*gauges, *_process()):
-            lines += gauge.lines()
-        return "\n".join(lines) + "\n"
+        for stage, buckets in self.latency.items():
+            buckets.add_to(latency, [stage])
+        yield latency
+        skew = HistogramMetricFamily("velora_skew_seconds", "RGB frame's time less the pair's, without sign.")
+        self.skew.add_to(skew)
+        yield skew
 
 
-class Gauge:
-    """A value that goes up and down, once or by label.
+class _Collected:
+    """Metrics that were collected already, where prometheus_client asks a registry for them."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+def gauge(name: str, help_text: str, *values: tuple[Mapping[str, str], float]) -> Metric:
+    """A value that goes up and down, once or by labels; all values have the same labels.
 
     Args:
         name: of the metric.
         help_text: one sentence.
         values: labels and value, each.
     """
-
-    def __init__(self, name: str, help_text: str, *values: tuple[Mapping[str, str], float]) -> None:
-        self._name, self._help, self._values = name, help_text, values
-
-    def lines(self) -> Iterator[str]:
-        """Its lines, the type first."""
-        yield from _family(self._name, "gauge", self._help)
-        for labels, value in self._values:
-            yield sample(self._name, value, labels)
+    family = GaugeMetricFamily(name, help_text, labels=tuple(values[0][0]) if values else ())
+    for labels, value in values:
+        family.add_metric(tuple(labels.values()), value)
+    return family
 
 
-def sample(name: str, value: float, labels: Mapping[str, str] | None = None) -> str:
-    """One line: name, labels, value."""
-    inner = ",".join(f'{key}="{_escape(text)}"' for key, text in (labels or {}).items())
-    return f"{name}{{{inner}}} {value!r}" if inner else f"{name} {value!r}"
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def _family(name: str, kind: str, help_text: str) -> list[str]:
-    return [f"# HELP {name} {help_text}", f"# TYPE {name} {kind}"]
-
-
-def _counters(report: RunReport) -> Iterator[str]:
+def _counters(report: RunReport) -> Iterator[Metric]:
     frames, pairs = report.frames, report.pairs
-    plain = (
-        ("velora_frames_read_total", "RGB frames that came.", frames.read),
-        ("velora_pairs_total", "Pairs that were made.", pairs.packed),
-        ("velora_predictions_total", "Predictions that were made.", report.predictions),
-        ("velora_events_total", "Events in the windows of pairs.", pairs.events),
-    )
-    for name, text, value in plain:
-        yield from (*_family(name, "counter", text), sample(name, value))
+    yield CounterMetricFamily("velora_frames_read", "RGB frames that came.", value=frames.read)
+    yield CounterMetricFamily("velora_pairs", "Pairs that were made.", value=pairs.packed)
+    yield CounterMetricFamily("velora_predictions", "Predictions that were made.", value=report.predictions)
+    yield CounterMetricFamily("velora_events", "Events in the windows of pairs.", value=pairs.events)
     if report.actions is not None:
-        yield from _family("velora_actions_total", "counter", "Actions that started, by label.")
+        actions = CounterMetricFamily("velora_actions", "Actions that started, by label.", labels=["label"])
         for label, value in sorted(dict(report.actions).items()):
-            yield sample("velora_actions_total", value, {"label": label})
-    yield from _family("velora_dropped_total", "counter", "What was lost, by kind and cause.")
+            actions.add_metric([label], value)
+        yield actions
+    yield _drops(report)
+    absent = CounterMetricFamily("velora_absent_pairs", "Pairs without this camera.", labels=["camera"])
+    absent.add_metric(["rgb"], pairs.without_rgb)
+    absent.add_metric(["event"], pairs.without_events)
+    yield absent
+
+
+def _drops(report: RunReport) -> Metric:
+    frames, pairs = report.frames, report.pairs
+    drops = CounterMetricFamily(
+        "velora_dropped", "What was lost, by kind and cause.", labels=["kind", "cause"]
+    )
     for kind, cause, value in (
         ("frame", "late", frames.late),
         ("frame", "unplaced", frames.unplaced),
@@ -150,20 +147,17 @@ def _counters(report: RunReport) -> Iterator[str]:
         ("pair", "overrun", pairs.dropped),
         ("events", "overrun", pairs.dropped_events),
         ("events", "between_windows", pairs.skipped_events),
+        *(("prediction", f"sink_{sink}", value) for sink, value in dict(report.sink_drops).items()),
     ):
-        yield sample("velora_dropped_total", value, {"kind": kind, "cause": cause})
-    for sink, value in dict(report.sink_drops).items():
-        yield sample("velora_dropped_total", value, {"kind": "prediction", "cause": f"sink_{sink}"})
-    yield from _family("velora_absent_pairs_total", "counter", "Pairs without this camera.")
-    yield sample("velora_absent_pairs_total", pairs.without_rgb, {"camera": "rgb"})
-    yield sample("velora_absent_pairs_total", pairs.without_events, {"camera": "event"})
+        drops.add_metric([kind, cause], value)
+    return drops
 
 
-def _process() -> Iterator[Gauge]:
+def _process() -> Iterator[Metric]:
     """Memory as the usual clients name it; nothing where there is no /proc."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
         return
     size = pages * os.sysconf("SC_PAGE_SIZE")
-    yield Gauge("process_resident_memory_bytes", "Resident memory size in bytes.", ({}, size))
+    yield gauge("process_resident_memory_bytes", "Resident memory size in bytes.", ({}, size))

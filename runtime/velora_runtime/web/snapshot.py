@@ -6,10 +6,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from velora_runtime.report.metrics import Gauge
+from velora_runtime.report.metrics import gauge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
+
+    from prometheus_client.metrics_core import Metric
 
     from velora_runtime.recording.recorder import Recorder
     from velora_runtime.report.run_report import RunReport
@@ -118,14 +120,14 @@ class Watched:
     def metrics(self, viewers: int) -> str:
         """The text for `/metrics`."""
         states = self._cameras()
-        gauges: Sequence[Gauge] = (
-            Gauge(
+        gauges = (
+            gauge(
                 "velora_info",
                 "The run.",
                 ({"model": self.about.model, "engine": self.about.engine, "pace": self.about.pace}, 1),
             ),
-            Gauge("velora_up", "1 while pairs come.", ({}, int(self.health() in ("ok", "starting")))),
-            Gauge(
+            gauge("velora_up", "1 while pairs come.", ({}, int(self.health() in ("ok", "starting")))),
+            gauge(
                 "velora_camera_state",
                 "1 for the state that a camera is in.",
                 *(
@@ -134,7 +136,7 @@ class Watched:
                     for state in CAMERA_STATES
                 ),
             ),
-            Gauge("velora_viewers", "Streams that are being watched.", ({}, viewers)),
+            gauge("velora_viewers", "Streams that are being watched.", ({}, viewers)),
             *self._recorder_gauges(),
         )
         return self.latest.metrics.expose(self.report, gauges)
@@ -171,16 +173,16 @@ class Watched:
             "ended": [result.as_dict() for result in state.results[-5:]],
         }
 
-    def _recorder_gauges(self) -> list[Gauge]:
+    def _recorder_gauges(self) -> list[Metric]:
         if self.recorder is None:
             return []
         state = self.recorder.state
         failed = sum(not result.is_whole for result in state.results)
         return [
-            Gauge("velora_recording", "1 while a recording is written.", ({}, int(state.folder is not None))),
-            Gauge("velora_recording_bytes", "Written to it so far.", ({}, state.n_bytes)),
-            Gauge("velora_recordings_failed", "Recordings that something ended early.", ({}, failed)),
-            Gauge("velora_kept_bytes", "Memory that the last seconds take.", ({}, state.kept_bytes)),
+            gauge("velora_recording", "1 while a recording is written.", ({}, int(state.folder is not None))),
+            gauge("velora_recording_bytes", "Written to it so far.", ({}, state.n_bytes)),
+            gauge("velora_recordings_failed", "Recordings that something ended early.", ({}, failed)),
+            gauge("velora_kept_bytes", "Memory that the last seconds take.", ({}, state.kept_bytes)),
         ]
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from velora_runtime.report.metrics import Buckets, Gauge, RunMetrics, sample
+
+pytest.importorskip("prometheus_client", reason="needs the extra web")
+from prometheus_client.core import HistogramMetricFamily
+from velora_runtime.report.metrics import Buckets, RunMetrics, gauge
 from velora_runtime.report.run_report import RunReport
 from velora_runtime.sinks.base import Seen
 
@@ -20,31 +23,32 @@ def seen(label: str | None, skew_us: int | None = None, **latency_ms: float) -> 
 
 
 def test_a_value_on_a_bound_counts_below_it() -> None:
-    buckets = Buckets((1.0, 2.0))
+    buckets, family = Buckets((1.0, 2.0)), HistogramMetricFamily("x", "X.", labels=["a"])
     for value in (0.5, 1.0, 1.5, 2.0, 9.0):
         buckets.add(value)
-    assert list(buckets.lines("x", {"a": "b"})) == [
-        'x_bucket{a="b",le="1.0"} 2',
-        'x_bucket{a="b",le="2.0"} 4',
-        'x_bucket{a="b",le="+Inf"} 5',
-        'x_sum{a="b"} 14.0',
-        'x_count{a="b"} 5',
+    buckets.add_to(family, ["b"])
+    assert [(sample.name, sample.labels, sample.value) for sample in family.samples] == [
+        ("x_bucket", {"a": "b", "le": "1.0"}, 2),
+        ("x_bucket", {"a": "b", "le": "2.0"}, 4),
+        ("x_bucket", {"a": "b", "le": "+Inf"}, 5),
+        ("x_count", {"a": "b"}, 5),
+        ("x_sum", {"a": "b"}, 14.0),
     ]
 
 
 def test_labels_are_escaped() -> None:
-    assert sample("x", 1, {"a": 'say "hi"\\\n'}) == 'x{a="say \\"hi\\"\\\\\\n"} 1'
+    text = RunMetrics(()).expose(RunReport(), [gauge("x", "X.", ({"a": 'say "hi"\\\n'}, 1))])
+    assert 'x{a="say \\"hi\\"\\\\\\n"} 1.0\n' in text
 
 
 def test_prometheus_reads_what_is_told() -> None:
-    pytest.importorskip("prometheus_client", reason="needs prometheus-client: pip install -e '.[test]'")
     metrics, report = RunMetrics(("pack", "total")), RunReport(sink_drops={"mqtt": 2})
     metrics.observe(seen(None))
     metrics.observe(seen("wave", -300, pack=0.4, total=3.0))
     metrics.observe(seen('a "b"\\c', 200, pack=0.6, total=700.0))
     report.frames.read, report.frames.late, report.pairs.packed, report.predictions = 7, 1, 3, 2
-    gauge = Gauge("velora_camera_state", "State.", ({"camera": "rgb"}, 1), ({"camera": "event"}, 0))
-    found = parse(metrics.expose(report, [gauge]))
+    state = gauge("velora_camera_state", "State.", ({"camera": "rgb"}, 1), ({"camera": "event"}, 0))
+    found = parse(metrics.expose(report, [state]))
     wanted: dict[tuple[Any, ...], float] = {
         ("velora_frames_read_total",): 7,
         ("velora_pairs_total",): 3,

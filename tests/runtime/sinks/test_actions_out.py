@@ -123,7 +123,7 @@ def test_metrics_and_report_count_actions_where_there_may_be_any() -> None:
     report.actions = {"wave": 2, "clap": 1}
     assert report.as_dict()["actions"] == {"wave": 2, "clap": 1}
     assert "actions: clap 1, wave 2" in report.lines()
-    assert 'velora_actions_total{label="wave"} 2\n' in RunMetrics(()).expose(report)
+    assert 'velora_actions_total{label="wave"} 2.0\n' in RunMetrics(()).expose(report)
 
 
 class Listener(Sink):

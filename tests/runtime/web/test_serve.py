@@ -482,3 +482,20 @@ def test_without_the_libraries_the_extra_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(MissingExtraError, match=r"--serve needs uvicorn: pip install 'velora-edge\[web\]'"):
         Site()
+
+
+def test_without_the_library_of_metrics_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    from velora_edge.errors import MissingExtraError
+
+    for name in [name for name in sys.modules if name.startswith("velora_runtime.report.metrics")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "velora_runtime.web.latest")
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    facts = RunFacts(None, "none", "none", "max")
+    attached = Attachments(AttachOptions(serve="127.0.0.1:0"), facts, lambda line: None)
+    with pytest.raises(
+        MissingExtraError, match=r"--serve needs prometheus_client: pip install 'velora-edge\[web\]'"
+    ):
+        attached.sinks()
