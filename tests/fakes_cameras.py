@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from velora_runtime.cameras.camera import Camera, Patience
-from velora_runtime.ingest.intake import EventIntake
+from velora_runtime.ingest.event_ingest import EventIntake
 from velora_runtime.ingest.live_stream import LiveStream
-from velora_runtime.ingest.parcels import ParcelQueue
+from velora_runtime.ingest.packets import PacketQueue
 from velora_runtime.ingest.rate_cap import RateCap
-from velora_runtime.ingest.scout import Scout
+from velora_runtime.ingest.scanner import RawScanner
 from velora_runtime.ingest.walks import BatchWalk, WordWalk
 
 from tests.fakes import FakeClock
@@ -90,8 +90,8 @@ class Rig:
 
     clock: FakeClock
     feed: ScriptedFeed
-    queue: ParcelQueue
-    intake: EventIntake
+    queue: PacketQueue
+    ingest: EventIntake
     camera: Camera[Any]
     stream: LiveStream
     notes: list[str] = field(default_factory=list)
@@ -120,15 +120,15 @@ def make_rig(
     """A camera that gives raw words, or decoded events where there is no encoding."""
     clock, notes, stop = FakeClock(), [], threading.Event()
     feed = ScriptedFeed(clock, script, opens=[True, *opens])
-    queue = ParcelQueue(room_bytes, waits=not is_paced)
-    scout = None if encoding is None else Scout(encoding, sensor)
-    intake = EventIntake(queue, scout, RateCap(cap), clock, stop, is_paced=is_paced, note=notes.append)
-    camera: Camera[Any] = Camera(feed, intake, patience or Patience(), clock, notes.append)
+    queue = PacketQueue(room_bytes, waits=not is_paced)
+    scanner = None if encoding is None else RawScanner(encoding, sensor)
+    ingest = EventIntake(queue, scanner, RateCap(cap), clock, stop, is_paced=is_paced, note=notes.append)
+    camera: Camera[Any] = Camera(feed, ingest, patience or Patience(), clock, notes.append)
     feed.open()
     camera.adopt()
     walk = BatchWalk() if encoding is None else WordWalk(encoding, sensor, True)
-    stream = LiveStream(camera, intake, queue, walk, sensor, clock, stop, is_paced=is_paced)
-    return Rig(clock, feed, queue, intake, camera, stream, notes)
+    stream = LiveStream(camera, ingest, queue, walk, sensor, clock, stop, is_paced=is_paced)
+    return Rig(clock, feed, queue, ingest, camera, stream, notes)
 
 
 def evt3(*events: tuple[int, int, int, int], end_us: int | None = None, edges: Iterable[int] = ()) -> bytes:

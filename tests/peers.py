@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from velora_runtime.ingest.scout import Scout
+from velora_runtime.ingest.scanner import RawScanner
 from velora_runtime.pipeline.pipeline import ROOM_FOR_STALLS
 
 from velora_edge.bundle import find_model
@@ -131,12 +131,12 @@ def read_paced(path: Path) -> PacedBytes:
     header = parse_header(data, None, None)
     assert header.encoding is not None
     assert header.sensor is not None
-    scout = Scout(header.encoding, header.sensor)
+    scanner = RawScanner(header.encoding, header.sensor)
     pieces: list[tuple[float, bytes]] = []
     begin_us = None
     for start in range(header.payload_at, len(data), CHUNK_BYTES):
         piece = data[start : start + CHUNK_BYTES]
-        look = scout.look(piece)
+        look = scanner.look(piece)
         reached_us = None if look is None else look.reached_us
         begin_us = reached_us if begin_us is None else begin_us
         due_s = 0.0 if reached_us is None or begin_us is None else (reached_us - begin_us) / 1e6

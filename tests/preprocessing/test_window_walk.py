@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from velora_runtime.ingest.parcels import Decoded
+from velora_runtime.ingest.packets import Decoded
 
 from tests.fakes import tiny_manifest
 from tests.fakes_cameras import Rig, batch, evt3, gone, make_rig
@@ -33,7 +33,7 @@ class Tap:
 
 
 def stream_of(seed: int, *, decoded: bool = False) -> Rig:
-    """300 ms of events at random, in parcels of random length, with edges; away for a while in its middle."""
+    """300 ms of events at random, in packets of random length, with edges; away for a while in its middle."""
     draw = np.random.default_rng(seed)
     script, start = [], 0
     while start < 300 * MS:
@@ -107,13 +107,13 @@ def test_so_they_are_in_every_representation(representation: str) -> None:
     assert found == expected
 
 
-def parcels(upto_ms: int) -> list[tuple[int, bytes]]:
-    """A parcel with one event for each millisecond."""
+def packets(upto_ms: int) -> list[tuple[int, bytes]]:
+    """A packet with one event for each millisecond."""
     return [((ms + 1) * MS, evt3((ms * MS, 1, 1, 1), end_us=(ms + 1) * MS)) for ms in range(upto_ms)]
 
 
 def test_what_has_come_is_in_the_frame_before_the_window_ends() -> None:
-    rig = make_rig(parcels(30))
+    rig = make_rig(packets(30))
     packer = Packer(tiny_manifest(), rig.stream, WindowRule(10 * MS, 0), rig.clock)
     rig.step(10)
     packer.pack_into(Packed.empty((8, 8)), 10 * MS, None, 0)
@@ -127,7 +127,7 @@ def test_what_has_come_is_in_the_frame_before_the_window_ends() -> None:
 
 
 def test_it_goes_no_further_than_the_shortest_window_of_late() -> None:
-    rig = make_rig(parcels(40))
+    rig = make_rig(packets(40))
     packer = Packer(tiny_manifest(), rig.stream, WindowRule(10 * MS, 0), rig.clock)
     rig.run_script()
     for end_ms in (8, 18):
@@ -139,7 +139,7 @@ def test_it_goes_no_further_than_the_shortest_window_of_late() -> None:
 
 
 def test_a_window_whose_end_is_known_is_walked_while_it_is_awaited() -> None:
-    rig = make_rig(parcels(30))
+    rig = make_rig(packets(30))
     packer = Packer(tiny_manifest(), rig.stream, WindowRule(10 * MS, 0), rig.clock)
     waiting: list[int] = []
 

@@ -9,7 +9,7 @@ import click
 from velora_edge.console import Command, add_options
 
 if TYPE_CHECKING:
-    from velora_runtime.app.attachments import AttachOptions
+    from velora_runtime.app.run_services import AttachOptions
 
 
 _OPTIONS = (
@@ -69,7 +69,7 @@ def watching_options(command: Command) -> Command:
 
 def read_attach_options(given: dict[str, Any]) -> AttachOptions:
     """What a user gave, as a value."""
-    from velora_runtime.app.attachments import AttachOptions
+    from velora_runtime.app.run_services import AttachOptions
 
     return AttachOptions(
         record=given["record"],

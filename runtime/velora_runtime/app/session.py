@@ -18,20 +18,20 @@ from velora_edge.events.filters.treatment import Treatment
 from velora_edge.preprocessing.sources.registry import NONE
 from velora_edge.preprocessing.sync import SyncOptions
 from velora_edge.preprocessing.windows import WindowRule
-from velora_runtime.app.attachments import Attachments, AttachOptions, RunFacts
+from velora_runtime.app.run_services import AttachOptions, RunFacts, RunServices
 from velora_runtime.app.run_sources import LiveOptions, choose_feed, open_sources
 from velora_runtime.app.treated import begin_at, treat_events
 from velora_runtime.cameras.camera_states import CameraStates
 from velora_runtime.cameras.drivers.live_registry import is_live
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.registry import open_engine
-from velora_runtime.inference.onlooker import Onlooker, no_model
+from velora_runtime.inference.null_recogniser import NullRecogniser, no_model
 from velora_runtime.inference.retrying import RetryingEngine
 from velora_runtime.sinks.base import SinkContext
 from velora_runtime.sinks.registry import open_sink
 from velora_runtime.supervision.interpreter import steady
-from velora_runtime.supervision.oversight import Oversight
 from velora_runtime.supervision.service import ServiceManager
+from velora_runtime.supervision.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,7 +109,7 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
     with contextlib.ExitStack() as closing:
         bundle = None if options.model is None else open_bundle(options.model)
         manifest = no_model() if bundle is None else bundle.manifest
-        oversight = Oversight(clock, note, ServiceManager())
+        supervisor = Supervisor(clock, note, ServiceManager())
         engine = None
         if bundle is not None and is_live(options.events, options.rgb):
             # First: a camera would not wait for it.
@@ -121,7 +121,7 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
             options.pace,
             options.live,
             clock,
-            oversight.stop,
+            supervisor.stop,
             note,
         )
         closing.callback(opened.close)
@@ -137,9 +137,9 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
         opened.start()
         if opened.rgb is None and tapped is not None and tapped.t_next_us is None:
             raise RecordingError("holds no events", path=options.events, remedy="record it again")
-        feed = attached.tap_feed(_make_feed(options, manifest, opened, tapped, clock, oversight, note))
+        feed = attached.tap_feed(_make_feed(options, manifest, opened, tapped, clock, supervisor, note))
         windows.end_us = tapped.t_next_us if tapped is not None and opened.rgb is None else None
-        pipeline = _make_pipeline(options, manifest, feed, packer, engine, attached, clock, oversight)
+        pipeline = _make_pipeline(options, manifest, feed, packer, engine, attached, clock, supervisor)
         engine_name = "no engine" if engine is None else engine.name
         pipeline.report.count_filtered = treated.count_dropped
         states = CameraStates(pipeline.report, opened.rgb, source)
@@ -191,11 +191,11 @@ def _attach(
     stream: EventStream | None,
     closing: contextlib.ExitStack,
     note: Callable[[str], None],
-) -> Attachments:
+) -> RunServices:
     """What runs beside the pipeline; the recorder listens before the first event is asked for."""
     model = None if bundle is None else {"name": bundle.manifest.name, "path": str(options.model)}
     run = RunFacts(model, options.events, options.rgb, options.pace)
-    attached = Attachments(options.attach, run, note)
+    attached = RunServices(options.attach, run, note)
     closing.callback(attached.end)
     attached.open_recorder(None if stream is None else (stream.width, stream.height))
     return attached
@@ -207,14 +207,14 @@ def _make_feed(
     opened: RunSources,
     stream: EventStream | None,
     clock: Clock,
-    oversight: Oversight,
+    supervisor: Supervisor,
     note: Callable[[str], None],
 ) -> Feed:
     duration_us = None if options.duration_s is None else round(options.duration_s * 1e6)
     rate_hz = options.rate_hz or Fraction(1_000_000, manifest.event.window_us)
     clip_pairs = manifest.clip_length * manifest.stride
     return choose_feed(
-        opened, stream, options.sync, rate_hz, clip_pairs, duration_us, clock, oversight.stop, note
+        opened, stream, options.sync, rate_hz, clip_pairs, duration_us, clock, supervisor.stop, note
     )
 
 
@@ -252,18 +252,18 @@ def _make_pipeline(
     feed: Feed,
     packer: Packer,
     engine: RetryingEngine | None,
-    attached: Attachments,
+    attached: RunServices,
     clock: Clock,
-    oversight: Oversight,
+    supervisor: Supervisor,
 ) -> Pipeline:
     from velora_runtime.inference.decision import Decider
     from velora_runtime.inference.recogniser import Recogniser
     from velora_runtime.pipeline.pipeline import Pipeline
 
-    recogniser = Onlooker() if engine is None else Recogniser(manifest, engine, clock)
+    recogniser = NullRecogniser() if engine is None else Recogniser(manifest, engine, clock)
     sinks = [*_open_sinks(options, manifest, feed.rgb, has_events=packer.has_events), *attached.sinks()]
     decider = None if options.decide is None else Decider(manifest.labels, options.decide)
-    return Pipeline(manifest, feed, packer, recogniser, sinks, options.pace, clock, oversight, decider)
+    return Pipeline(manifest, feed, packer, recogniser, sinks, options.pace, clock, supervisor, decider)
 
 
 def _open_sinks(

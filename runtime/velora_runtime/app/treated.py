@@ -65,7 +65,7 @@ def begin_at(opened: RunSources, start_s: float) -> None:
 def treat_events(opened: RunSources, treatment: Treatment, manifest: Manifest) -> Treated:
     """Put filters before the stream, and find its way onto the model's image.
 
-    The cap on the event rate is here for recordings only: of a live camera, whole parcels are dropped before
+    The cap on the event rate is here for recordings only: of a live camera, whole packets are dropped before
     they cost anything.
 
     Args:

@@ -10,7 +10,7 @@ import cv2
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.events.base import EventStream
 from velora_edge.events.simulator.simulator import EventSimulator, SensorModel
-from velora_runtime.ingest.parcels import Parcel
+from velora_runtime.ingest.packets import EventPacket
 from velora_runtime.ingest.walks import BatchWalk
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ class EmulatedStream(EventStream):
             noise_rate_hz=settings.noise_rate_hz,
         )
         self._simulator = EventSimulator(self.width, self.height, model, settings.seed)
-        self._parcels: deque[Parcel] = deque()
+        self._packets: deque[EventPacket] = deque()
         self._walk = BatchWalk()
-        self._has_parcel = False
+        self._has_packet = False
         self._begins_us: int | None = None
 
     def push(self, image: NDArray[np.uint8], t_us: int) -> None:
@@ -68,10 +68,10 @@ class EmulatedStream(EventStream):
             image = smaller
         batch = self._simulator.push(image, t_us)
         self._begins_us = t_us if self._begins_us is None else self._begins_us
-        if len(self._parcels) >= KEPT:
-            self.dropped += self._parcels.popleft().events
+        if len(self._packets) >= KEPT:
+            self.dropped += self._packets.popleft().events
         if len(batch):
-            self._parcels.append(Parcel(0, t_us, len(batch), TriggerBatch.empty(), batch=batch))
+            self._packets.append(EventPacket(0, t_us, len(batch), TriggerBatch.empty(), batch=batch))
 
     @property
     def t_next_us(self) -> int | None:
@@ -90,7 +90,7 @@ class EmulatedStream(EventStream):
             skipped += n
             if is_left:
                 break
-            self._has_parcel = False
+            self._has_packet = False
         return skipped
 
     def accumulate_until(self, t1_us: int, frame: FrameAccumulator) -> int:
@@ -102,14 +102,14 @@ class EmulatedStream(EventStream):
             walked += n
             if is_left:
                 break
-            self._has_parcel = False
+            self._has_packet = False
         return walked
 
     def read_batch(self, most: int, t1_us: int) -> EventBatch:
         """The next events before `t1_us`, at most `most` of them; none if none are there."""
         while self._load():
             batch, is_left = self._walk.read(most, t1_us)
-            self._has_parcel = is_left
+            self._has_packet = is_left
             if len(batch) or is_left:
                 return batch
         return EventBatch.empty()
@@ -123,10 +123,10 @@ class EmulatedStream(EventStream):
         self._walk.tap = tap
 
     def _load(self) -> bool:
-        if not self._has_parcel and self._parcels:
-            self._walk.load(self._parcels.popleft(), follows=True)
-            self._has_parcel = True
-        return self._has_parcel
+        if not self._has_packet and self._packets:
+            self._walk.load(self._packets.popleft(), follows=True)
+            self._has_packet = True
+        return self._has_packet
 
 
 class EmulatingSync:

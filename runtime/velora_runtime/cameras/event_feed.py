@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from velora_runtime.cameras.camera import Patience
 from velora_runtime.cameras.camera_settings import CameraSettings
 from velora_runtime.cameras.feed import Feed
-from velora_runtime.ingest.parcels import Decoded
+from velora_runtime.ingest.packets import Decoded
 
 if TYPE_CHECKING:
     import threading

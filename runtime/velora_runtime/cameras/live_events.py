@@ -1,4 +1,4 @@
-"""A live event camera, put together: feed, thread, intake, queue and stream."""
+"""A live event camera, put together: feed, thread, ingest, queue and stream."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from velora_edge.errors import SourceError
 from velora_runtime.cameras.camera import Camera
 from velora_runtime.cameras.feed import open_first
-from velora_runtime.ingest.intake import EventIntake
+from velora_runtime.ingest.event_ingest import EventIntake
 from velora_runtime.ingest.live_stream import LiveStream
-from velora_runtime.ingest.parcels import ParcelQueue
+from velora_runtime.ingest.packets import PacketQueue
 from velora_runtime.ingest.rate_cap import RateCap
-from velora_runtime.ingest.scout import Scout
+from velora_runtime.ingest.scanner import RawScanner
 from velora_runtime.ingest.walks import BatchWalk, WordWalk
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class LiveEvents:
 
     Attributes:
         stream: its events.
-        intake: its clock and its counts.
+        ingest: its clock and its counts.
     """
 
     def __init__(self, feed: EventFeed, setup: LiveSetup) -> None:
@@ -47,19 +47,19 @@ class LiveEvents:
         open_first(feed)
         self.name, self.sensor, self.layout = feed.name, feed.sensor, feed.layout
         is_paced = not setup.waits
-        queue = ParcelQueue(QUEUE_BYTES if is_paced else WAITING_BYTES, waits=setup.waits)
-        scout, walk = self._reader()
+        queue = PacketQueue(QUEUE_BYTES if is_paced else WAITING_BYTES, waits=setup.waits)
+        scanner, walk = self._reader()
         cap = RateCap(setup.cap)
-        self.intake = EventIntake(
-            queue, scout, cap, setup.clock, setup.stop, is_paced=is_paced, note=setup.note
+        self.ingest = EventIntake(
+            queue, scanner, cap, setup.clock, setup.stop, is_paced=is_paced, note=setup.note
         )
-        self.camera: Camera[Any] = Camera(feed, self.intake, setup.patience, setup.clock, setup.note)
+        self.camera: Camera[Any] = Camera(feed, self.ingest, setup.patience, setup.clock, setup.note)
         self.camera.adopt()
         self._can_wait = feed.can_wait
         if not feed.can_wait:
             self.camera.start()  # a device overflows where nobody reads
         self.stream = LiveStream(
-            self.camera, self.intake, queue, walk, self.sensor, setup.clock, setup.stop, is_paced=is_paced
+            self.camera, self.ingest, queue, walk, self.sensor, setup.clock, setup.stop, is_paced=is_paced
         )
         self._queue, self._walk = queue, walk
 
@@ -78,7 +78,7 @@ class LiveEvents:
             SourceError: if nothing comes.
         """
         if other is not None:
-            self.intake.hurry()
+            self.ingest.hurry()
         if self._can_wait:
             self.camera.start()
         if not self.stream.await_first(FIRST_WAIT_S):
@@ -88,21 +88,21 @@ class LiveEvents:
                 remedy="check that the camera sends events",
             )
         if other is not None:
-            self.stream.catch_up(CATCH_UP_S, lambda: self.intake.is_behind or other.is_behind)
+            self.stream.catch_up(CATCH_UP_S, lambda: self.ingest.is_behind or other.is_behind)
         if other is not None or not self._can_wait:
             self.stream.begin_now()
 
     def warnings(self) -> list[str]:
         """What was odd, one sentence each."""
         found = self._walk.walker.warnings() if isinstance(self._walk, WordWalk) else []
-        counts = self.intake.counts
+        counts = self.ingest.counts
         if counts.garbage_bytes:
             found.append(f"{counts.garbage_bytes:,} bytes were no events and were passed over")
         return [f"{self.name}: {sentence}" for sentence in found]
 
     def as_dict(self) -> dict[str, Any]:
         """For the summary."""
-        events = self.intake.counts.as_dict()
+        events = self.ingest.counts.as_dict()
         return {
             **self.camera.as_dict(),
             "events": {**events, "early": self.stream.early, "unread": self.stream.unread},
@@ -112,10 +112,10 @@ class LiveEvents:
         """End the thread and let go of the camera."""
         self.stream.close()
 
-    def _reader(self) -> tuple[Scout | None, WordWalk | BatchWalk]:
+    def _reader(self) -> tuple[RawScanner | None, WordWalk | BatchWalk]:
         layout = self.layout
         if layout is None:
             return None, BatchWalk()
         walk = WordWalk(layout.encoding, self.sensor, layout.is_legacy)
         walk.walker.header = layout.header
-        return Scout(layout.encoding, self.sensor, layout.is_legacy), walk
+        return RawScanner(layout.encoding, self.sensor, layout.is_legacy), walk

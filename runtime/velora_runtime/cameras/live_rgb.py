@@ -13,10 +13,10 @@ from velora_edge.errors import SourceError
 from velora_edge.preprocessing.sources.base import RGBSource
 from velora_runtime.cameras.camera import Camera
 from velora_runtime.cameras.feed import open_first
+from velora_runtime.clocks.burst_pacer import BurstPacer
 from velora_runtime.clocks.clock_map import ClockMap
-from velora_runtime.clocks.metronome import Metronome
-from velora_runtime.clocks.pour import Pour
-from velora_runtime.clocks.timeline import Timeline
+from velora_runtime.clocks.continuous_clock import ContinuousClock
+from velora_runtime.clocks.frame_period import FramePeriod
 from velora_runtime.ingest.live_stream import TURN_S
 
 if TYPE_CHECKING:
@@ -44,25 +44,25 @@ class _Slot:
         self.is_finished = self.is_host_clock = self.is_read = False
         self.changed = threading.Condition()
         self.shots: deque[tuple[int, int, Shot]] = deque()
-        self._timeline = Timeline(self.clock_map, BACK_US)
-        self._metronome, self._pour = Metronome(), Pour()
+        self._timeline = ContinuousClock(self.clock_map, BACK_US)
+        self._frame_period, self._pacer = FramePeriod(), BurstPacer()
         self._clock, self._stop = clock, stop
 
     def begin(self) -> None:
         self._timeline.begin()
-        self._metronome.restart()
-        self._pour.begin()
+        self._frame_period.restart()
+        self._pacer.begin()
 
     def take(self, item: Shot, arrived_us: int) -> None:
         t_us = item.t_us
         if t_us is not None and item.clock == "device":
-            due_us = self._pour.due_us(t_us, arrived_us)
+            due_us = self._pacer.due_us(t_us, arrived_us)
             if due_us > arrived_us:
                 self._clock.wait_until(due_us, self._stop)
                 arrived_us = self._clock.now_us()
         self.is_host_clock = item.clock == "host" or t_us is None
         if t_us is None:
-            t_us = self._metronome.place(arrived_us)
+            t_us = self._frame_period.place(arrived_us)
         t_us = self._timeline.place(t_us, arrived_us)
         with self.changed:
             self.shots.append((t_us, self.received, item))
@@ -75,10 +75,10 @@ class _Slot:
 
     @property
     def is_behind(self) -> bool:
-        return self._pour.holds(self._clock.now_us())
+        return self._pacer.holds(self._clock.now_us())
 
     def hurry(self, hurry: bool) -> None:
-        self._pour.hurries = hurry
+        self._pacer.hurries = hurry
 
     def begin_reading(self) -> None:
         with self.changed:

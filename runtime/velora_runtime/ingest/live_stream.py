@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from velora_edge.clock import Clock
     from velora_edge.events.base import EventTap, FrameAccumulator
     from velora_runtime.ingest.camera_state import Delivering
-    from velora_runtime.ingest.intake import EventIntake
-    from velora_runtime.ingest.parcels import Parcel, ParcelQueue
+    from velora_runtime.ingest.event_ingest import EventIntake
+    from velora_runtime.ingest.packets import EventPacket, PacketQueue
     from velora_runtime.ingest.walks import BatchWalk, WordWalk
 
 LEAST_GRACE_US, MOST_GRACE_US = 10_000, 250_000
@@ -30,9 +30,9 @@ TURN_S = 0.02
 
 
 class _Mark(NamedTuple):
-    """A place to go back to: a parcel, or the gap before the next one."""
+    """A place to go back to: a packet, or the gap before the next one."""
 
-    parcel: Parcel | None
+    packet: EventPacket | None
     place: Any
     walked: int
     number: int
@@ -44,8 +44,8 @@ class LiveStream(EventStream):
     Single-threaded: the packing thread; `state` and `now_us` may be asked by any.
 
     Args:
-        camera: gives the parcels.
-        intake: made them.
+        camera: gives the packets.
+        ingest: made them.
         queue: has those that wait.
         walk: walks them.
         sensor: width and height, pixels.
@@ -62,8 +62,8 @@ class LiveStream(EventStream):
     def __init__(
         self,
         camera: Delivering,
-        intake: EventIntake,
-        queue: ParcelQueue,
+        ingest: EventIntake,
+        queue: PacketQueue,
         walk: WordWalk | BatchWalk,
         sensor: tuple[int, int],
         clock: Clock,
@@ -72,15 +72,15 @@ class LiveStream(EventStream):
         is_paced: bool,
     ) -> None:
         self.width, self.height = sensor
-        self._camera, self._intake, self._queue, self._walk = camera, intake, queue, walk
+        self._camera, self._ingest, self._queue, self._walk = camera, ingest, queue, walk
         self._clock, self._stop, self._is_paced = clock, stop, is_paced
-        self._parcel: Parcel | None = None
+        self._packet: EventPacket | None = None
         self._number = -1
         self._walked = self._asked_us = self.early = 0
         self._edges: list[TriggerBatch] = []
         self._mark: _Mark | None = None
-        self._since: list[Parcel] = []
-        self._again: deque[Parcel] = deque()
+        self._since: list[EventPacket] = []
+        self._again: deque[EventPacket] = deque()
 
     @property
     def state(self) -> CameraState:
@@ -90,21 +90,21 @@ class LiveStream(EventStream):
     @property
     def shift_us(self) -> int:  # type: ignore[override]
         """What to add to the camera's times to get the stream's, where the next events stand."""
-        parcel = self._parcel or self._peek()
-        return 0 if parcel is None or parcel.words is None else parcel.shift_us
+        packet = self._packet or self._peek()
+        return 0 if packet is None or packet.words is None else packet.shift_us
 
     @property
     def t_next_us(self) -> int | None:
-        """Time of the stream's first parcel; None once the camera has ended and all is walked over."""
+        """Time of the stream's first packet; None once the camera has ended and all is walked over."""
         if self._queue.is_finished:
-            is_read = self._parcel is None and self._peek() is None
+            is_read = self._packet is None and self._peek() is None
             if is_read or (self._queue.reached_us is not None and self._asked_us >= self._queue.reached_us):
                 return None
-        return self._intake.first_us
+        return self._ingest.first_us
 
     def now_us(self) -> int | None:
         """The stream's time at this moment, by the host's clock; None before the first data."""
-        clock_map = self._intake.clock_map
+        clock_map = self._ingest.clock_map
         return clock_map.to_device_us(self._clock.now_us()) if clock_map.is_known else None
 
     def listen(self, tap: EventTap) -> None:
@@ -114,16 +114,16 @@ class LiveStream(EventStream):
     @property
     def unread(self) -> int:
         """Events that came and were not walked over; for the end of the run."""
-        begun = 0 if self._parcel is None else self._parcel.events - self._walked
-        return begun + sum(parcel.events for parcel in self._again) + self._queue.events
+        begun = 0 if self._packet is None else self._packet.events - self._walked
+        return begun + sum(packet.events for packet in self._again) + self._queue.events
 
     def await_first(self, seconds: float) -> bool:
         """Wait for the first data, for at most so long; whether there is any."""
         until_us = self._clock.now_us() + round(seconds * 1e6)
-        while self._intake.first_us is None and not self._is_over() and self._clock.now_us() < until_us:
+        while self._ingest.first_us is None and not self._is_over() and self._clock.now_us() < until_us:
             self._queue.wait(TURN_S, None)
             self._raise_error()
-        return self._intake.first_us is not None
+        return self._ingest.first_us is not None
 
     def catch_up(self, seconds: float, is_behind: Callable[[], bool]) -> None:
         """Wait, for at most so long, until what cameras had in store at the start has come."""
@@ -138,9 +138,9 @@ class LiveStream(EventStream):
     def begin_now(self) -> None:
         """Leave out what came before the run was ready."""
         reached_us = self._queue.reached_us
-        while (parcel := self._queue.get()) is not None and reached_us is not None:
-            self.early += parcel.events
-            self._intake.first_us = reached_us = parcel.reached_us
+        while (packet := self._queue.get()) is not None and reached_us is not None:
+            self.early += packet.events
+            self._ingest.first_us = reached_us = packet.reached_us
 
     def await_window(self, t0_us: int, t1_us: int, meanwhile: Callable[[], None] | None = None) -> bool:
         """Wait until all events of [t0, t1) are there, or will not come; whether the camera was there.
@@ -162,17 +162,17 @@ class LiveStream(EventStream):
         """Whether the camera was there in [t0, t1); None while its events may still come."""
         reached_us = self._queue.reached_us
         if (reached_us is not None and reached_us >= t1_us) or self._is_over():
-            return self._intake.covers(t0_us, t1_us)
+            return self._ingest.covers(t0_us, t1_us)
         if not self._is_paced:
             return None
-        clock_map = self._intake.clock_map
+        clock_map = self._ingest.clock_map
         if not clock_map.is_known:
             return False if self._camera.state is CameraState.LOST else None
         is_there = self._camera.is_delivering
         grace_us = max(LEAST_GRACE_US, min(2 * clock_map.lateness_us, MOST_GRACE_US)) if is_there else 0
         if now_us < clock_map.to_host_us(t1_us) + grace_us:
             return None
-        return is_there or self._intake.covers(t0_us, t1_us)
+        return is_there or self._ingest.covers(t0_us, t1_us)
 
     @property
     def reached_us(self) -> int | None:
@@ -182,14 +182,14 @@ class LiveStream(EventStream):
     def mark(self) -> None:
         """Remember this place: what is walked over from here on is kept."""
         self._since.clear()
-        self._mark = _Mark(self._parcel, self._walk.place(), self._walked, self._number)
+        self._mark = _Mark(self._packet, self._walk.place(), self._walked, self._number)
 
     def go_back(self) -> None:
         """Stand at the mark again, which is forgotten with that; the tap gets nothing twice."""
         assert self._mark is not None
-        self._parcel, place, self._walked, self._number = self._mark
+        self._packet, place, self._walked, self._number = self._mark
         self._again.extendleft(reversed(self._since))
-        self._walk.return_to(self._parcel, place)
+        self._walk.return_to(self._packet, place)
         self.go_on()
 
     def go_on(self) -> None:
@@ -200,13 +200,13 @@ class LiveStream(EventStream):
     def skip_until(self, t_us: int) -> int:
         """Pass over the events before `t_us`; return how many they were."""
         skipped = 0
-        while (parcel := self._load()) is not None:
-            n, is_left = self._walk.count(t_us - self._shift_of(parcel))
+        while (packet := self._load()) is not None:
+            n, is_left = self._walk.count(t_us - self._shift_of(packet))
             skipped += n
             self._walked += n
             if is_left:
                 break
-            self._parcel = None
+            self._packet = None
         return skipped
 
     def accumulate_until(self, t1_us: int, frame: FrameAccumulator) -> int:
@@ -216,23 +216,23 @@ class LiveStream(EventStream):
         """
         self._check_sensor(frame)
         walked, shift_us = 0, self.shift_us
-        while (parcel := self._load()) is not None and self._shift_of(parcel) == shift_us:
+        while (packet := self._load()) is not None and self._shift_of(packet) == shift_us:
             n, is_left = self._walk.accumulate(t1_us - shift_us, frame)
             walked += n
             self._walked += n
             if is_left:
                 break
-            self._parcel = None
+            self._packet = None
         return walked
 
     def read_batch(self, most: int, t1_us: int) -> EventBatch:
         """The next events before `t1_us`, on the stream's clock: about `most`, none if none are there."""
-        while (parcel := self._load()) is not None:
-            shift_us = self._shift_of(parcel)
+        while (packet := self._load()) is not None:
+            shift_us = self._shift_of(packet)
             batch, is_left = self._walk.read(most, t1_us - shift_us)
             self._walked += len(batch)
             if not is_left:
-                self._parcel = None
+                self._packet = None
             if len(batch):
                 return replace(batch, t_us=batch.t_us + shift_us) if shift_us else batch
             if is_left:
@@ -240,7 +240,7 @@ class LiveStream(EventStream):
         return EventBatch.empty()
 
     def take_triggers(self) -> TriggerBatch:
-        """The trigger edges of the parcels that were begun since the last call."""
+        """The trigger edges of the packets that were begun since the last call."""
         taken = TriggerBatch.concatenate(self._edges)
         self._edges.clear()
         return taken
@@ -254,27 +254,27 @@ class LiveStream(EventStream):
         self._queue.finish()
         self._camera.close()
 
-    def _load(self) -> Parcel | None:
-        """The parcel that is walked; takes the next one where there is none."""
-        if self._parcel is None:
+    def _load(self) -> EventPacket | None:
+        """The packet that is walked; takes the next one where there is none."""
+        if self._packet is None:
             is_new = not self._again
-            parcel = self._queue.get() if is_new else self._again.popleft()
-            if parcel is None:
+            packet = self._queue.get() if is_new else self._again.popleft()
+            if packet is None:
                 return None
-            self._walk.load(parcel, follows=parcel.number == self._number + 1, is_new=is_new)
-            self._parcel, self._number, self._walked = parcel, parcel.number, 0
+            self._walk.load(packet, follows=packet.number == self._number + 1, is_new=is_new)
+            self._packet, self._number, self._walked = packet, packet.number, 0
             if self._mark is not None:
-                self._since.append(parcel)
-            if is_new and len(parcel.edges):
-                self._edges.append(parcel.edges)
+                self._since.append(packet)
+            if is_new and len(packet.edges):
+                self._edges.append(packet.edges)
                 del self._edges[:-64]
-        return self._parcel
+        return self._packet
 
-    def _peek(self) -> Parcel | None:
+    def _peek(self) -> EventPacket | None:
         return self._again[0] if self._again else self._queue.peek()
 
-    def _shift_of(self, parcel: Parcel) -> int:
-        return 0 if parcel.words is None else parcel.shift_us
+    def _shift_of(self, packet: EventPacket) -> int:
+        return 0 if packet.words is None else packet.shift_us
 
     def _is_over(self) -> bool:
         """Nothing more will come."""

@@ -1,4 +1,4 @@
-"""No more events a second than the machine is to work on; what is left out is left out in whole parcels."""
+"""No more events a second than the machine is to work on; what is left out is left out in whole packets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ BURST_US = 100_000
 
 
 class RateCap:
-    """Decides on one parcel after the other. Single-threaded: the camera's thread.
+    """Decides on one packet after the other. Single-threaded: the camera's thread.
 
     Args:
         events_per_s: the cap; None for none.
@@ -19,7 +19,7 @@ class RateCap:
         self._at_us: int | None = None
 
     def allows(self, events: int, reached_us: int) -> bool:
-        """Whether a parcel of so many events, which reaches to this time, is within the cap."""
+        """Whether a packet of so many events, which reaches to this time, is within the cap."""
         if self._per_us is None:
             return True
         passed_us = 0 if self._at_us is None else max(0, reached_us - self._at_us)
@@ -27,5 +27,5 @@ class RateCap:
         self._room = min(self._room + passed_us * self._per_us, BURST_US * self._per_us)
         if self._room < 0:
             return False
-        self._room -= events  # may go below 0: a parcel is taken whole, and the next ones wait for it
+        self._room -= events  # may go below 0: a packet is taken whole, and the next ones wait for it
         return True

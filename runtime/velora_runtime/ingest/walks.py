@@ -1,4 +1,4 @@
-"""Walking over one parcel after the other: raw words, or decoded events."""
+"""Walking over one packet after the other: raw words, or decoded events."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from velora_edge.events.formats.raw.raw_decoder import new_arrays, take_batch
 from velora_edge.events.formats.raw.raw_walker import RawWalker, WalkerPlace
 from velora_edge.events.kernels import _array_kernels as kernels
 from velora_edge.events.kernels._sink_kernels import CountSink, FrameSink
-from velora_runtime.ingest.parcels import Parcel
-from velora_runtime.ingest.scout import restore_place
+from velora_runtime.ingest.packets import EventPacket
+from velora_runtime.ingest.scanner import restore_place
 
 if TYPE_CHECKING:
     from velora_edge.events.base import Encoding, EventTap, FrameAccumulator
@@ -23,7 +23,7 @@ HARMLESS = {"EVT2": b"\0\0\0\xe0", "EVT2.1": bytes(8), "EVT3": b"\0\xe0"}
 
 
 class Walk(Protocol):
-    """Walks the parcel that it was given.
+    """Walks the packet that it was given.
 
     Attributes:
         tap: gets the words, or the events, before they are walked.
@@ -31,11 +31,11 @@ class Walk(Protocol):
 
     tap: EventTap | None
 
-    def load(self, parcel: Parcel, *, follows: bool, is_new: bool = True) -> None:
-        """Stand before a parcel.
+    def load(self, packet: EventPacket, *, follows: bool, is_new: bool = True) -> None:
+        """Stand before a packet.
 
         Args:
-            parcel: is walked next.
+            packet: is walked next.
             follows: it comes right after the one before.
             is_new: the tap has not had it.
         """
@@ -43,8 +43,8 @@ class Walk(Protocol):
     def place(self) -> Any:
         """Where it stands, for `return_to`."""
 
-    def return_to(self, parcel: Parcel | None, place: Any) -> None:
-        """Stand where it stood, in that parcel, or between two."""
+    def return_to(self, packet: EventPacket | None, place: Any) -> None:
+        """Stand where it stood, in that packet, or between two."""
 
     def count(self, t1_us: int) -> tuple[int, bool]:
         """Pass over the events before `t1_us`: how many, and whether any are left."""
@@ -66,15 +66,15 @@ class WordWalk:
         self.walker = RawWalker(encoding, sensor, is_legacy)
         self.tap: EventTap | None = None
 
-    def load(self, parcel: Parcel, *, follows: bool, is_new: bool = True) -> None:
-        """Stand before the parcel's words."""
-        words, before = parcel.words, parcel.before
+    def load(self, packet: EventPacket, *, follows: bool, is_new: bool = True) -> None:
+        """Stand before the packet's words."""
+        words, before = packet.words, packet.before
         assert words is not None
         assert before is not None
         if not follows:
             restore_place(self.walker.state, before)
             if is_new and self.tap is not None:
-                self.tap.begin(parcel.shift_us)
+                self.tap.begin(packet.shift_us)
         self._fill(words, is_new=is_new)
         self.walker.take_triggers()  # the camera's thread has found them
 
@@ -82,10 +82,10 @@ class WordWalk:
         """Where it stands, for `return_to`."""
         return self.walker.place()
 
-    def return_to(self, parcel: Parcel | None, place: WalkerPlace) -> None:
-        """Stand where it stood, in that parcel, or between two."""
-        if parcel is not None and parcel.words is not None:
-            self._fill(parcel.words, is_new=False)
+    def return_to(self, packet: EventPacket | None, place: WalkerPlace) -> None:
+        """Stand where it stood, in that packet, or between two."""
+        if packet is not None and packet.words is not None:
+            self._fill(packet.words, is_new=False)
         self.walker.return_to(place)
 
     def count(self, t1_us: int) -> tuple[int, bool]:
@@ -131,25 +131,25 @@ class BatchWalk:
 
     def __init__(self) -> None:
         self.tap: EventTap | None = None
-        self._parcel: Parcel | None = None
+        self._packet: EventPacket | None = None
         self._position = 0
         self._counts = np.zeros(1, np.int64)
 
-    def load(self, parcel: Parcel, *, follows: bool, is_new: bool = True) -> None:
-        """Stand before the parcel's events."""
-        self._parcel, self._position = parcel, 0
-        if is_new and self.tap is not None and parcel.batch is not None and len(parcel.batch):
+    def load(self, packet: EventPacket, *, follows: bool, is_new: bool = True) -> None:
+        """Stand before the packet's events."""
+        self._packet, self._position = packet, 0
+        if is_new and self.tap is not None and packet.batch is not None and len(packet.batch):
             if not follows:
                 self.tap.begin(0)
-            self.tap.take_batch(parcel.batch)
+            self.tap.take_batch(packet.batch)
 
     def place(self) -> int:
         """Where it stands, for `return_to`."""
         return self._position
 
-    def return_to(self, parcel: Parcel | None, place: int) -> None:
-        """Stand where it stood, in that parcel, or between two."""
-        self._parcel, self._position = parcel, place
+    def return_to(self, packet: EventPacket | None, place: int) -> None:
+        """Stand where it stood, in that packet, or between two."""
+        self._packet, self._position = packet, place
 
     def count(self, t1_us: int) -> tuple[int, bool]:
         """Pass over the events before `t1_us`: how many, and whether any are left."""
@@ -178,12 +178,12 @@ class BatchWalk:
     def warm_up(self, frame: FrameAccumulator) -> None:
         """Load the kernels by walking no events."""
         other = BatchWalk()
-        other.load(Parcel(0, 0, 0, TriggerBatch.empty(), batch=EventBatch.empty()), follows=True)
+        other.load(EventPacket(0, 0, 0, TriggerBatch.empty(), batch=EventBatch.empty()), follows=True)
         other.count(1)
         other.accumulate(1, frame)
         other.read(1, 1)
 
     def _batch(self) -> EventBatch:
-        assert self._parcel is not None
-        assert self._parcel.batch is not None
-        return self._parcel.batch
+        assert self._packet is not None
+        assert self._packet.batch is not None
+        return self._packet.batch

@@ -50,9 +50,9 @@ def choose_live_sync(
     mode, offset_us = parse_mode(options.mode)
     if mode == "timestamps":
         return TimestampSync(0, "by timestamps: the two cameras share a clock")
-    host = HostSync(rgb, events.intake.clock_map, offset_us - delay_us)
+    host = HostSync(rgb, events.ingest.clock_map, offset_us - delay_us)
     if mode in ("host", "offset"):
         return host
     edges = EdgeTrack(options.trigger_id, 1 if options.trigger_edge == "rising" else 0)
-    events.intake.listen(edges)
+    events.ingest.listen(edges)
     return OnlineTriggerSync(host, edges, clock, stop, is_required=mode == "trigger", note=note)

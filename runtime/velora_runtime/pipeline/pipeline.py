@@ -19,11 +19,11 @@ from velora_edge.preprocessing.instant import Instant
 from velora_edge.preprocessing.packer import Packed
 from velora_runtime.buffers.channel import Channel, ClosedError, FullPolicy
 from velora_runtime.buffers.free_list import FreeList
-from velora_runtime.pipeline.shrinker import Shrinker
+from velora_runtime.pipeline.resizer import FrameResizer
 from velora_runtime.report.run_report import RunReport
 from velora_runtime.sinks.base import Seen
 from velora_runtime.supervision.interpreter import give_back_memory
-from velora_runtime.supervision.oversight import LEAVE_BEHIND_S, Oversight
+from velora_runtime.supervision.supervisor import LEAVE_BEHIND_S, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from velora_edge.preprocessing.sync import Placed, Sync
     from velora_edge.preprocessing.windows import SteadyEdges
     from velora_runtime.inference.decision import Action, Decider
-    from velora_runtime.inference.onlooker import Onlooker
+    from velora_runtime.inference.null_recogniser import NullRecogniser
     from velora_runtime.inference.recogniser import Recogniser
     from velora_runtime.pipeline.live_instants import LiveInstants
     from velora_runtime.sinks.base import Sink
@@ -80,7 +80,7 @@ class Pipeline:
         sinks: get what it says; closed at the end, also after an error.
         pace: `max` or `realtime`.
         clock: of all times and waits.
-        oversight: looks after the threads; its `stop` ends the run, and live cameras share it.
+        supervisor: looks after the threads; its `stop` ends the run, and live cameras share it.
         decider: tells when actions start and end; None: nobody does.
     """
 
@@ -89,11 +89,11 @@ class Pipeline:
         manifest: Manifest,
         feed: Feed,
         packer: Packer,
-        recogniser: Recogniser | Onlooker,
+        recogniser: Recogniser | NullRecogniser,
         sinks: Sequence[Sink],
         pace: Pace,
         clock: Clock,
-        oversight: Oversight | None = None,
+        supervisor: Supervisor | None = None,
         decider: Decider | None = None,
     ) -> None:
         self.report = RunReport(sink_drops={sink.name: 0 for sink in sinks})
@@ -108,9 +108,9 @@ class Pipeline:
         ]
         self._free = FreeList(lambda: Packed.empty(manifest.image_size))
         self._recovered = 0
-        self._shrinker = Shrinker(manifest)
-        self._oversight = oversight or Oversight(clock)
-        self._stop, self._watchdog = self._oversight.stop, self._oversight.watchdog
+        self._resizer = FrameResizer(manifest)
+        self._supervisor = supervisor or Supervisor(clock)
+        self._stop, self._watchdog = self._supervisor.stop, self._supervisor.watchdog
         self._decider = decider
         if decider is not None:
             self.report.actions = {}
@@ -134,7 +134,7 @@ class Pipeline:
         ]
         for thread in threads:
             thread.start()
-        self._oversight.service.ready()
+        self._supervisor.service.ready()
         self._await(threads)
         try:
             self._close_sinks()
@@ -153,7 +153,7 @@ class Pipeline:
                 thread.join(turn_s)  # returns to the interpreter, so that signals are handled
                 waited_s += turn_s if self._errors else 0.0
                 if not self._errors:
-                    self._guarded(lambda: self._oversight.turn(self.report))
+                    self._guarded(lambda: self._supervisor.turn(self.report))
                 self._recover()
 
     def _recover(self) -> None:
@@ -206,13 +206,13 @@ class Pipeline:
 
     def _put_frame(self, placed: Placed) -> None:
         """Hand a frame on; the packing thread walks over its events while it is brought to size here."""
-        shrunk = self._shrinker.take()
+        shrunk = self._resizer.take()
         dropped = self._frames.put(Instant(placed.t_us, placed, self._clock.now_us(), shrunk))
-        self._shrinker.shrink(placed.frame.image, shrunk)
+        self._resizer.shrink(placed.frame.image, shrunk)
         self.report.frames.dropped += len(dropped)
         for instant in dropped:
             if instant.shrunk is not None:
-                self._shrinker.give(instant.shrunk)
+                self._resizer.give(instant.shrunk)
 
     def _pack(self) -> None:
         first_us: int | None = None
@@ -260,7 +260,7 @@ class Pipeline:
         packed, counts = self._free.take(), self.report.pairs
         self._packer.pack_into(packed, instant.t_us, instant.placed, instant.ready_us, instant.shrunk)
         if instant.shrunk is not None:
-            self._shrinker.give(instant.shrunk)
+            self._resizer.give(instant.shrunk)
         if self._is_cut(instant) or (packed.pair.rgb is None and packed.pair.event is None):
             counts.empty += not self._is_cut(instant)
             self._packer.withdraw(packed)

@@ -6,8 +6,8 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from velora_runtime.recording.byte_arena import ByteArena
 from velora_runtime.recording.files.items import Compressed, Edges, Said, Words
-from velora_runtime.recording.slabs import Slabs
 
 if TYPE_CHECKING:
     from velora_runtime.recording.files.items import Piece
@@ -31,7 +31,7 @@ class Recent:
     def __init__(self, keep_us: int, room_bytes: int) -> None:
         self.keep_us, self.room_bytes = keep_us, room_bytes
         self.held_bytes = 0
-        self._slabs = Slabs()
+        self._arena = ByteArena()
         self._words: deque[Words] = deque()
         self._others: deque[Compressed | Edges | Said] = deque()
         self._reached_us: dict[bool, int] = {}
@@ -47,9 +47,9 @@ class Recent:
                 self._forget_all()
             self._reached_us[is_words] = item.t_us
         if isinstance(item, Words):
-            self._words.append(replace(item, data=self._slabs.keep(item.data)))
+            self._words.append(replace(item, data=self._arena.keep(item.data)))
         elif isinstance(item, Compressed):
-            self._others.append(replace(item, jpeg=self._slabs.keep(item.jpeg)))
+            self._others.append(replace(item, jpeg=self._arena.keep(item.jpeg)))
         else:
             self._others.append(item)
         self.held_bytes += item.n_bytes

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from velora_edge.errors import InputError
-from velora_runtime.recording.backlog import Backlog
+from velora_runtime.recording.byte_queue import ByteQueue
 from velora_runtime.recording.files.append_file import AppendFile
 from velora_runtime.recording.files.items import Edges, Events, Picture, Said, Words
 from velora_runtime.recording.files.words import Place, WordFormat
+from velora_runtime.recording.recorder_worker import ASKED, RUN_ENDED, RecorderWorker
 from velora_runtime.recording.results import RecorderState, RecordOptions, RecordResult
-from velora_runtime.recording.scribe import ASKED, RUN_ENDED, Scribe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,13 +68,13 @@ class Recorder:
         open_file: Callable[[Path], AppendFile] = AppendFile,
     ) -> None:
         self.options = options
-        self._backlog: Backlog[Item | _Order] = Backlog(BACKLOG_BYTES, waits=options.waits)
+        self._backlog: ByteQueue[Item | _Order] = ByteQueue(BACKLOG_BYTES, waits=options.waits)
         self._form: WordFormat | None = None
         self._number = self._shift_us = 0
         self._latest: Words | Events | None = None
         # Each counter is written by one thread of the pipeline.
         self._dropped = {"word_bytes": 0, "events": 0, "frames": 0, "edges": 0, "predictions": 0}
-        self._scribe = Scribe(options, about, note, self._dropped, open_file)
+        self._scribe = RecorderWorker(options, about, note, self._dropped, open_file)
         self._is_wanted, self._state = self._scribe.is_wanting, self._scribe.state()
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
         self._thread.start()

@@ -11,8 +11,8 @@ import pytest
 from velora_runtime.app.run_sources import RunSources
 from velora_runtime.app.treated import begin_at, treat_events
 from velora_runtime.ingest.live_stream import LiveStream
-from velora_runtime.ingest.parcels import Parcel, ParcelQueue
-from velora_runtime.ingest.scout import Scout
+from velora_runtime.ingest.packets import EventPacket, PacketQueue
+from velora_runtime.ingest.scanner import RawScanner
 from velora_runtime.ingest.walks import BatchWalk, WordWalk
 
 from tests.events.words import rows
@@ -200,30 +200,32 @@ def test_a_view_of_the_rgb_camera_is_laid_onto_the_image_as_its_frames_are(
     np.testing.assert_array_equal(treated.registration.as_table(), whole[:, 9 : 9 + 64])
 
 
-def parcels_of(path: Path, sizes: list[int], shift_us: int) -> list[Parcel]:
+def parcels_of(path: Path, sizes: list[int], shift_us: int) -> list[EventPacket]:
     """A recording's words as a camera's thread hands them on."""
     reader = open_events(path)
-    scout = Scout("EVT3", (reader.width, reader.height), True)
-    scout.begin()
-    data, at, parcels = path.read_bytes()[reader.payload_at :], 0, []
+    scanner = RawScanner("EVT3", (reader.width, reader.height), True)
+    scanner.begin()
+    data, at, packets = path.read_bytes()[reader.payload_at :], 0, []
     for number, size in enumerate([*sizes, len(data)]):
-        look = scout.look(data[at : at + size])
+        look = scanner.look(data[at : at + size])
         at += size
         if look is not None and look.reached_us is not None:
             edges = TriggerBatch.empty()
-            parcels.append(
-                Parcel(
+            packets.append(
+                EventPacket(
                     number, look.reached_us + shift_us, look.events, edges, shift_us,
                     words=look.words, before=look.before,
                 )
             )  # fmt: skip
-    return parcels
+    return packets
 
 
-def live_stream(parcels: list[Parcel], walk: WordWalk | BatchWalk, sensor: tuple[int, int]) -> LiveStream:
-    queue = ParcelQueue(1 << 30, waits=False)
-    for parcel in parcels:
-        queue.put(parcel)
+def live_stream(
+    packets: list[EventPacket], walk: WordWalk | BatchWalk, sensor: tuple[int, int]
+) -> LiveStream:
+    queue = PacketQueue(1 << 30, waits=False)
+    for packet in packets:
+        queue.put(packet)
     nobody: Any = None
     return LiveStream(nobody, nobody, queue, walk, sensor, FakeClock(), threading.Event(), is_paced=True)
 
@@ -261,8 +263,8 @@ def test_a_live_cameras_decoded_events_are_read_too() -> None:
         )
         for k in range(3)
     ]
-    parcels = [Parcel(k, 10 * k + 4, 5, TriggerBatch.empty(), batch=b) for k, b in enumerate(batches)]
-    stream = live_stream(parcels, BatchWalk(), (8, 8))
+    packets = [EventPacket(k, 10 * k + 4, 5, TriggerBatch.empty(), batch=b) for k, b in enumerate(batches)]
+    stream = live_stream(packets, BatchWalk(), (8, 8))
     read = [
         rows(stream.read_batch(most, t1_us))
         for most, t1_us in ((3, 100), (3, 100), (9, 12), (9, 12), (9, 99))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from velora_runtime.cameras.camera import Patience
 from velora_runtime.ingest.camera_state import CameraState
-from velora_runtime.ingest.parcels import Decoded
+from velora_runtime.ingest.packets import Decoded
 
 from tests.fakes import tiny_manifest
 from tests.fakes_cameras import Rig, batch, evt3, garbage, gone, make_rig, rising
@@ -16,11 +16,11 @@ from velora_edge.preprocessing.windows import WindowRule
 
 MS = 1000
 LATE = 3 * MS
-"""From the end of a parcel's time to its arrival."""
+"""From the end of a packet's time to its arrival."""
 
 
-def parcels(first_ms: int, last_ms: int, *, camera_us: int = 0, arrive_us: int = LATE) -> list:  # type: ignore[type-arg]
-    """A parcel of ten events for each millisecond; the camera's clock begins at `camera_us`."""
+def packets(first_ms: int, last_ms: int, *, camera_us: int = 0, arrive_us: int = LATE) -> list:  # type: ignore[type-arg]
+    """A packet of ten events for each millisecond; the camera's clock begins at `camera_us`."""
     script = []
     for ms in range(first_ms, last_ms):
         start = camera_us + (ms - first_ms) * MS
@@ -45,7 +45,7 @@ def windows(rig: Rig, ends_ms: range) -> tuple[list[int | None], Packer]:
 
 def assert_accounted(rig: Rig, packer: Packer, in_windows: int) -> None:
     """Every event that came is in a window, skipped, dropped by a cause, or unread."""
-    counts = rig.intake.counts
+    counts = rig.ingest.counts
     assert counts.received == in_windows + packer.skipped + sum(counts.dropped.values()) + rig.stream.unread
 
 
@@ -83,7 +83,7 @@ def test_at_pace_max_only_the_cameras_time_counts() -> None:
 
 
 def test_every_window_gets_its_own_events() -> None:
-    rig = make_rig(parcels(0, 100))
+    rig = make_rig(packets(0, 100))
     found, packer = windows(rig, range(10, 100, 10))
     assert found == [100] * 9
     assert_accounted(rig, packer, 900)
@@ -102,8 +102,8 @@ def test_decoded_events_are_packed_like_raw_ones() -> None:
 
 
 def test_a_camera_that_is_gone_for_3_s_leaves_its_windows_empty_and_comes_back_on_the_same_clock() -> None:
-    before = parcels(0, 1000)
-    after = parcels(4000, 5000, camera_us=77 * MS)  # its own clock has begun anew
+    before = packets(0, 1000)
+    after = packets(4000, 5000, camera_us=77 * MS)  # its own clock has begun anew
     rig = make_rig([*before, (1_003 * MS, gone()), *after], opens=[gone(), gone(), True])
     found, packer = windows(rig, range(10, 4990, 10))
     missing = [k for k, n in enumerate(found) if n is None]
@@ -119,20 +119,20 @@ def test_a_camera_that_is_gone_for_3_s_leaves_its_windows_empty_and_comes_back_o
 
 @pytest.mark.parametrize("n_bytes", [20_000, 20_001])
 def test_garbage_in_the_middle_of_a_stream_is_passed_over_and_counted(n_bytes: int) -> None:
-    script = parcels(0, 300)
+    script = packets(0, 300)
     bad = b"".join([script[150][1][:33], garbage(n_bytes)])
     script.insert(150, (script[150][0], bad))
     rig = make_rig(script)
     found, packer = windows(rig, range(10, 300, 10))
     assert found[:14] == [100] * 14
     assert found[17:] == [100] * 12
-    assert n_bytes <= rig.intake.counts.garbage_bytes <= n_bytes + 1000
-    assert rig.intake.counts.resyncs == (33 + n_bytes) % 2
+    assert n_bytes <= rig.ingest.counts.garbage_bytes <= n_bytes + 1000
+    assert rig.ingest.counts.resyncs == (33 + n_bytes) % 2
     assert_accounted(rig, packer, sum(n or 0 for n in found))
 
 
 def test_a_time_that_jumps_ahead_and_back_does_not_hold_up_the_windows() -> None:
-    script = parcels(0, 100)
+    script = packets(0, 100)
     script[50] = (script[50][0], evt3((9_000_000, 1, 1, 1)) + script[50][1])
     rig = make_rig(script)
     found, packer = windows(rig, range(10, 100, 10))
@@ -143,19 +143,19 @@ def test_a_time_that_jumps_ahead_and_back_does_not_hold_up_the_windows() -> None
 @pytest.mark.parametrize("camera_us", [2 * MS, 3_600_000 * MS])
 def test_a_clock_that_is_set_costs_one_parcel_and_the_windows_go_on(camera_us: int) -> None:
     camera_us %= 1 << 24
-    rig = make_rig([*parcels(0, 1000), *parcels(1000, 2000, camera_us=camera_us)])
+    rig = make_rig([*packets(0, 1000), *packets(1000, 2000, camera_us=camera_us)])
     found, packer = windows(rig, range(10, 1990, 10))
     assert None not in found
     assert sum(n != 100 for n in found) <= 3
     (note,) = rig.notes
     assert note.startswith("the event camera's clock was set to ")
     assert note.endswith(" us; times go on by the host's clock")
-    assert 1 <= rig.intake.counts.dropped["clock"] <= 10
+    assert 1 <= rig.ingest.counts.dropped["clock"] <= 10
     assert_accounted(rig, packer, sum(n or 0 for n in found))
 
 
 def test_a_slow_reader_loses_the_oldest_events_and_all_are_counted() -> None:
-    rig = make_rig(parcels(0, 100), room_bytes=8000)
+    rig = make_rig(packets(0, 100), room_bytes=8000)
     rig.run_script()
     packer = Packer(tiny_manifest(), rig.stream, WindowRule(10 * MS, 0), rig.clock)
     packed, seen = Packed.empty((8, 8)), []
@@ -164,7 +164,7 @@ def test_a_slow_reader_loses_the_oldest_events_and_all_are_counted() -> None:
         seen.append(packed.events)
     assert seen[0] == 0
     assert seen[-1] == 100
-    assert rig.intake.counts.dropped["overrun"] >= 700
+    assert rig.ingest.counts.dropped["overrun"] >= 700
     assert_accounted(rig, packer, sum(seen))
 
 
@@ -175,29 +175,29 @@ def test_after_a_gap_the_decoder_stands_where_the_stream_does() -> None:
     last = np.array([0x2000 | 1 << 11 | 7], "<u2").tobytes()
     rig = make_rig([(k * turn // 8, words) for k, words in enumerate([*rows, last])], room_bytes=600)
     rig.run_script()
-    assert rig.intake.counts.dropped["overrun"] > 20
-    parcel = None
+    assert rig.ingest.counts.dropped["overrun"] > 20
+    packet = None
     while (more := rig.queue.get()) is not None:
-        parcel = more
-    assert parcel is not None
-    assert parcel.words == last
+        packet = more
+    assert packet is not None
+    assert packet.words == last
     walk = rig.stream._walk
-    walk.load(parcel, follows=False)
+    walk.load(packet, follows=False)
     found, _ = walk.read(10, 1 << 60)
     assert (found.t_us.tolist(), found.x.tolist(), found.y.tolist()) == ([4 * turn - turn // 8], [7], [5])
 
 
 def test_a_cap_on_the_rate_drops_whole_parcels_and_counts_their_events() -> None:
-    rig = make_rig(parcels(0, 1000), cap=5000)
+    rig = make_rig(packets(0, 1000), cap=5000)
     found, packer = windows(rig, range(10, 1000, 10))
     assert 4500 <= sum(n or 0 for n in found) <= 5600
     assert None not in found
-    assert rig.intake.counts.dropped["rate_cap"] > 4000
+    assert rig.ingest.counts.dropped["rate_cap"] > 4000
     assert_accounted(rig, packer, sum(n or 0 for n in found))
 
 
 def test_a_camera_that_has_ended_leaves_nothing_unread() -> None:
-    rig = make_rig(parcels(0, 30), patience=Patience(retry_us=0))
+    rig = make_rig(packets(0, 30), patience=Patience(retry_us=0))
     rig.run_script()
     rig.feed.script = [(40 * MS, gone())]
     rig.step(2)
@@ -210,10 +210,10 @@ def test_a_camera_that_has_ended_leaves_nothing_unread() -> None:
 
 
 def test_what_came_before_the_run_was_ready_is_left_out_and_counted() -> None:
-    rig = make_rig(parcels(0, 100))
+    rig = make_rig(packets(0, 100))
     rig.step(50)
     rig.stream.begin_now()
     assert (rig.stream.early, rig.stream.t_next_us) == (500, 50 * MS)
     found, packer = windows(rig, range(60, 100, 10))
     assert found == [100] * 4
-    assert rig.intake.counts.received == 500 + 400 + packer.skipped + rig.stream.unread
+    assert rig.ingest.counts.received == 500 + 400 + packer.skipped + rig.stream.unread

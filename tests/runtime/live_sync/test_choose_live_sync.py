@@ -31,8 +31,8 @@ class Rig:
         for t_us in range(0, 2 * SECOND, 10_000):
             event_map.add(t_us, t_us + 5 * SECOND)
             rgb_map.add(t_us, t_us + 2 * SECOND)
-        intake = SimpleNamespace(clock_map=event_map, listen=self.listeners.append)
-        self.events: Any = SimpleNamespace(intake=intake)
+        ingest = SimpleNamespace(clock_map=event_map, listen=self.listeners.append)
+        self.events: Any = SimpleNamespace(ingest=ingest)
         self.rgb: Any = SimpleNamespace(clock_map=rgb_map, is_host_clock=False)
 
     def choose(self, options: SyncOptions, delay_us: int = 0) -> Sync:

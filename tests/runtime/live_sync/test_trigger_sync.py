@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 from velora_runtime.clocks.clock_map import ClockMap
-from velora_runtime.clocks.metronome import Metronome
+from velora_runtime.clocks.frame_period import FramePeriod
 from velora_runtime.live_sync.host_sync import HostSync
 from velora_runtime.live_sync.trigger_sync import OnlineTriggerSync
 
@@ -126,7 +126,7 @@ class World:
     event_map: ClockMap = field(default_factory=ClockMap)
     clock_map: ClockMap = field(default_factory=ClockMap)
     clock: WorldClock = field(init=False)
-    parcels: deque[tuple[float, int, list[int]]] = field(default_factory=deque)
+    packets: deque[tuple[float, int, list[int]]] = field(default_factory=deque)
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -145,24 +145,24 @@ class World:
     def run(self, sync: HostSync | OnlineTriggerSync, seconds: float) -> list[tuple[float, int | None, int]]:
         """For each frame: when it was taken, s; its window's end; its true exposure, event clock."""
         rng, results = np.random.default_rng(self.seed), []
-        metronome = Metronome()
-        self.parcels = deque(self._parcels(rng, seconds))
+        frame_period = FramePeriod()
+        self.packets = deque(self._packets(rng, seconds))
         for arrived_us, exposed_us, rgb_us, seq in self._frames(rng, seconds):
             self.clock.t_us = max(self.clock.t_us, round(arrived_us))
             self.deliver_events(self.clock.t_us)
-            t_us = rgb_us if self.has_rgb_clock else metronome.place(round(arrived_us))
+            t_us = rgb_us if self.has_rgb_clock else frame_period.place(round(arrived_us))
             self.clock_map.add(t_us, round(arrived_us))
             placed = sync.place(RGBFrame(IMAGE, t_us, seq))
             results.append((exposed_us / 1e6, None if placed is None else placed.t_us, exposed_us))
         return results
 
     def deliver_events(self, now_us: int) -> None:
-        while self.parcels and self.parcels[0][0] <= now_us:
-            arrived_us, reached_us, edges = self.parcels.popleft()
+        while self.packets and self.packets[0][0] <= now_us:
+            arrived_us, reached_us, edges = self.packets.popleft()
             self.event_map.add(reached_us, round(arrived_us))
             self.edges.add_edges(rising(*edges), reached_us)
 
-    def _parcels(self, rng: np.random.Generator, seconds: float) -> list:  # type: ignore[type-arg]
+    def _packets(self, rng: np.random.Generator, seconds: float) -> list:  # type: ignore[type-arg]
         """The event camera gives what it has every 2 ms; the host comes to read it now and then."""
         exposures = np.arange(self.period_us, seconds * 1e6, self.period_us).astype(int)
         edges: list[int] = []
@@ -173,7 +173,7 @@ class World:
             if self.drop <= luck < self.drop + self.double:
                 edges.append(t_us + int(rng.uniform(100, self.period_us - 100)))
         edges.sort()
-        parcels, last, k = [], 0.0, 0
+        packets, last, k = [], 0.0, 0
         for reached_us in range(2000, round(seconds * 1e6), 2000):
             if reached_us + 3e9 > last:
                 last = reached_us + 3e9 + rng.uniform(0, self.jitter_us)
@@ -181,8 +181,8 @@ class World:
             while k < len(edges) and edges[k] < reached_us:
                 mine.append(edges[k])
                 k += 1
-            parcels.append((last, reached_us, mine))
-        return parcels
+            packets.append((last, reached_us, mine))
+        return packets
 
     def _frames(self, rng: np.random.Generator, seconds: float) -> list:  # type: ignore[type-arg]
         frames, last = [], 0.0

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from velora_runtime.recording.backlog import Backlog
+from velora_runtime.recording.byte_arena import ByteArena
+from velora_runtime.recording.byte_queue import ByteQueue
 from velora_runtime.recording.files.append_file import AppendFile
 from velora_runtime.recording.files.items import Compressed, Edges, Picture, Said, Words
 from velora_runtime.recording.files.words import Place, WordFormat
@@ -20,7 +21,6 @@ from velora_runtime.recording.files.writer import RecordingWriter
 from velora_runtime.recording.recent import Recent
 from velora_runtime.recording.recorder import Recorder
 from velora_runtime.recording.results import RecordOptions
-from velora_runtime.recording.slabs import Slabs
 from velora_runtime.recording.taps import RecordedStream
 
 from tests.fakes import MemoryEvents
@@ -254,9 +254,9 @@ def test_what_is_kept_is_what_came_and_nobody_can_change_it() -> None:
 
 
 def test_the_memory_of_the_last_seconds_goes_back_with_the_last_piece_on_it() -> None:
-    slabs = Slabs(slab_bytes=8)
-    pieces = [slabs.keep(bytes([k] * 4)) for k in range(4)]  # two slabs of two pieces
-    large = slabs.keep(bytes(20))
+    arena = ByteArena(slab_bytes=8)
+    pieces = [arena.keep(bytes([k] * 4)) for k in range(4)]  # two arena of two pieces
+    large = arena.keep(bytes(20))
     slab = [weakref.ref(piece.obj) for piece in (*pieces, large)]
     assert slab[0]() is slab[1]() is not slab[2]() is slab[3]() is not slab[4]()
     assert [bytes(piece) for piece in pieces] == [bytes([k] * 4) for k in range(4)]
@@ -278,7 +278,7 @@ def test_a_compressed_picture_is_nearly_the_picture() -> None:
 
 
 def test_a_full_backlog_refuses_and_does_not_wait() -> None:
-    backlog: Backlog[str] = Backlog(10, waits=False)
+    backlog: ByteQueue[str] = ByteQueue(10, waits=False)
     assert [backlog.put("a", 6), backlog.put("b", 6), backlog.put("order", 0)] == [True, False, True]
     assert [backlog.get(), backlog.get()] == ["a", "order"]
     assert backlog.put("large", 100)
@@ -287,7 +287,7 @@ def test_a_full_backlog_refuses_and_does_not_wait() -> None:
 
 
 def test_a_backlog_that_waits_loses_nothing() -> None:
-    backlog: Backlog[int] = Backlog(3, waits=True)
+    backlog: ByteQueue[int] = ByteQueue(3, waits=True)
     putting = threading.Thread(target=lambda: [backlog.put(k, 2) for k in range(50)])
     putting.start()
     assert [backlog.get() for _ in range(50)] == list(range(50))

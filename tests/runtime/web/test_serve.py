@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
-from velora_runtime.app.attachments import Attachments, AttachOptions, RunFacts
+from velora_runtime.app.run_services import AttachOptions, RunFacts, RunServices
 from velora_runtime.cameras.camera_states import CameraStates
 from velora_runtime.recording.recorder import Recorder
 from velora_runtime.recording.results import RecordOptions
@@ -467,7 +467,7 @@ def test_a_run_that_cannot_record_says_so() -> None:
 
 
 def test_what_was_not_asked_for_is_not_there() -> None:
-    attached = Attachments(AttachOptions(), RunFacts(None, "none", "none", "max"), lambda line: None)
+    attached = RunServices(AttachOptions(), RunFacts(None, "none", "none", "max"), lambda line: None)
     attached.open_recorder(None)
     attached.begin(RunReport(), "a fake", dict)
     attached.end()
@@ -494,7 +494,7 @@ def test_without_the_library_of_metrics_the_extra_is_named(monkeypatch: pytest.M
     monkeypatch.delitem(sys.modules, "velora_runtime.web.latest")
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     facts = RunFacts(None, "none", "none", "max")
-    attached = Attachments(AttachOptions(serve="127.0.0.1:0"), facts, lambda line: None)
+    attached = RunServices(AttachOptions(serve="127.0.0.1:0"), facts, lambda line: None)
     with pytest.raises(
         MissingExtraError, match=r"--serve needs prometheus_client: pip install 'velora-edge\[web\]'"
     ):

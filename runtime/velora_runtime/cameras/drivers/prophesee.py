@@ -20,7 +20,7 @@ from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import CameraError, ConfigError, SourceError
 from velora_runtime.cameras.event_feed import WordLayout
 from velora_runtime.cameras.feed import OPEN_WAIT_S, READ_WAIT_S
-from velora_runtime.ingest.parcels import Decoded
+from velora_runtime.ingest.packets import Decoded
 
 if TYPE_CHECKING:
     from velora_edge.events.base import Encoding

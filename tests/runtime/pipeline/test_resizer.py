@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from velora_runtime.inference.recogniser import Recogniser
 from velora_runtime.pipeline.pipeline import Feed, Pipeline
-from velora_runtime.pipeline.shrinker import Shrinker
+from velora_runtime.pipeline.resizer import FrameResizer
 
 from tests.fakes import FakeClock, FakeRGB, RecordingEngine, RecordingSink, tiny_manifest
 from velora_edge.datatypes import RGBFrame
@@ -29,40 +29,40 @@ def small(picture: np.ndarray) -> list[int]:
 
 
 def test_it_is_the_picture_that_the_packer_would_have_made() -> None:
-    shrinker, empty = Shrinker(MANIFEST), np.zeros((*MANIFEST.image_size, 3), np.uint8)
+    resizer, empty = FrameResizer(MANIFEST), np.zeros((*MANIFEST.image_size, 3), np.uint8)
     for picture in (PICTURE, PICTURE[:16, :16]):  # the camera may change its size
-        shrunk = shrinker.take()
-        shrinker.shrink(picture, shrunk)
+        shrunk = resizer.take()
+        resizer.shrink(picture, shrunk)
         assert shrunk.exchange(empty).tolist() == small(picture)
 
 
 def test_whoever_needs_it_waits_and_gives_an_array_for_it() -> None:
-    shrinker, mine, got = Shrinker(MANIFEST), np.zeros((*MANIFEST.image_size, 3), np.uint8), []
-    shrunk = shrinker.take()
+    resizer, mine, got = FrameResizer(MANIFEST), np.zeros((*MANIFEST.image_size, 3), np.uint8), []
+    shrunk = resizer.take()
     thread = threading.Thread(target=lambda: got.append(shrunk.exchange(mine)))
     thread.start()
     thread.join(0.05)
     assert (thread.is_alive(), got) == (True, [])
-    shrinker.shrink(PICTURE, shrunk)
+    resizer.shrink(PICTURE, shrunk)
     thread.join(20)
     assert got[0].tolist() == small(PICTURE)
     assert shrunk.image is mine
 
 
 def test_one_that_is_used_again_is_on_its_way_again() -> None:
-    shrinker = Shrinker(MANIFEST)
-    first = shrinker.take()
-    shrinker.shrink(PICTURE, first)
-    shrinker.give(first)
-    assert shrinker.take() is first
+    resizer = FrameResizer(MANIFEST)
+    first = resizer.take()
+    resizer.shrink(PICTURE, first)
+    resizer.give(first)
+    assert resizer.take() is first
     assert not first._is_there.is_set()
 
 
 def test_a_picture_that_cannot_be_shrunk_keeps_nobody_waiting() -> None:
-    shrinker = Shrinker(MANIFEST)
-    shrunk = shrinker.take()
+    resizer = FrameResizer(MANIFEST)
+    shrunk = resizer.take()
     with pytest.raises(ValueError, match="expected picture uint8"):
-        shrinker.shrink(np.zeros((8, 8), np.uint8), shrunk)
+        resizer.shrink(np.zeros((8, 8), np.uint8), shrunk)
     assert shrunk._is_there.is_set()
 
 
@@ -88,4 +88,4 @@ def test_the_steady_state_uses_the_same_arrays_again() -> None:
     recogniser = Recogniser(MANIFEST, RecordingEngine(3, labels=3), clock)
     pipeline = Pipeline(MANIFEST, feed, packer, recogniser, [sink], "max", clock)
     assert pipeline.run().pairs.packed == 250
-    assert pipeline._shrinker._free.made <= 7
+    assert pipeline._resizer._free.made <= 7

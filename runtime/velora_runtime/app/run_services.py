@@ -68,7 +68,7 @@ class RunFacts:
     pace: Pace
 
 
-class Attachments:
+class RunServices:
     """Opened before the pipeline, closed after it. Single-threaded: the main thread.
 
     Args:

@@ -29,11 +29,11 @@ class Decoded:
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class EventPacket:
     """Consecutive events of one connection, times on the stream's clock but for those within `words`.
 
     Attributes:
-        number: of the parcel, without gaps as the camera's thread makes them.
+        number: of the packet, without gaps as the camera's thread makes them.
         reached_us: no event that comes later is before this time.
         events: in it.
         edges: trigger edges in it.
@@ -66,7 +66,7 @@ class EventCounts:
     Attributes:
         received: events that came, those of garbage not counted.
         bytes: raw bytes that came.
-        dropped: events by cause: overrun (the packing thread was too slow), rate_cap, clock (the parcel in
+        dropped: events by cause: overrun (the packing thread was too slow), rate_cap, clock (the packet in
             which the camera's clock was set).
         garbage_bytes: raw bytes that were no events.
         resyncs: times that words were found again at another byte.
@@ -89,19 +89,19 @@ class EventCounts:
         }
 
 
-class ParcelQueue:
+class PacketQueue:
     """Parcels in order, with room for so many bytes. One thread puts, one takes.
 
     Args:
-        room_bytes: of the parcels that wait.
-        waits: without room, `put` waits; otherwise the oldest parcels make room.
+        room_bytes: of the packets that wait.
+        waits: without room, `put` waits; otherwise the oldest packets make room.
     """
 
     def __init__(self, room_bytes: int, *, waits: bool) -> None:
         self.reached_us: int | None = None
         """No event that is put later is before this time."""
         self._room_bytes, self._waits = room_bytes, waits
-        self._parcels: deque[Parcel] = deque()
+        self._packets: deque[EventPacket] = deque()
         self._bytes = 0
         self._is_finished = False
         self._changed = threading.Condition()
@@ -110,49 +110,49 @@ class ParcelQueue:
     def events(self) -> int:
         """Events that wait in it."""
         with self._changed:
-            return sum(parcel.events for parcel in self._parcels)
+            return sum(packet.events for packet in self._packets)
 
     @property
     def is_finished(self) -> bool:
         """Nothing more will be put."""
         return self._is_finished
 
-    def put(self, parcel: Parcel) -> int:
-        """Add a parcel; return how many events were dropped to make room for it."""
+    def put(self, packet: EventPacket) -> int:
+        """Add a packet; return how many events were dropped to make room for it."""
         dropped = 0
         with self._changed:
             if self._waits:
-                self._changed.wait_for(lambda: self._has_room(parcel) or self._is_finished)
-            while not self._has_room(parcel):
-                oldest = self._parcels.popleft()
+                self._changed.wait_for(lambda: self._has_room(packet) or self._is_finished)
+            while not self._has_room(packet):
+                oldest = self._packets.popleft()
                 self._bytes -= oldest.n_bytes
                 dropped += oldest.events
-            self._parcels.append(parcel)
-            self._bytes += parcel.n_bytes
-            self.reached_us = parcel.reached_us
+            self._packets.append(packet)
+            self._bytes += packet.n_bytes
+            self.reached_us = packet.reached_us
             self._changed.notify_all()
         return dropped
 
     def pass_over(self, reached_us: int) -> None:
-        """Say that the stream has reached a time, without a parcel."""
+        """Say that the stream has reached a time, without a packet."""
         with self._changed:
             self.reached_us = reached_us
             self._changed.notify_all()
 
-    def peek(self) -> Parcel | None:
-        """The oldest parcel, which stays; None if there is none."""
+    def peek(self) -> EventPacket | None:
+        """The oldest packet, which stays; None if there is none."""
         with self._changed:
-            return self._parcels[0] if self._parcels else None
+            return self._packets[0] if self._packets else None
 
-    def get(self) -> Parcel | None:
-        """Take the oldest parcel; None if there is none."""
+    def get(self) -> EventPacket | None:
+        """Take the oldest packet; None if there is none."""
         with self._changed:
-            if not self._parcels:
+            if not self._packets:
                 return None
-            parcel = self._parcels.popleft()
-            self._bytes -= parcel.n_bytes
+            packet = self._packets.popleft()
+            self._bytes -= packet.n_bytes
             self._changed.notify_all()
-            return parcel
+            return packet
 
     def wait(self, seconds: float, seen_us: int | None) -> None:
         """Return once it has reached another time than the caller saw, or is finished, or after this long."""
@@ -165,5 +165,5 @@ class ParcelQueue:
             self._is_finished = True
             self._changed.notify_all()
 
-    def _has_room(self, parcel: Parcel) -> bool:
-        return not self._parcels or self._bytes + parcel.n_bytes <= self._room_bytes
+    def _has_room(self, packet: EventPacket) -> bool:
+        return not self._packets or self._bytes + packet.n_bytes <= self._room_bytes

@@ -28,7 +28,7 @@ ASKED, RUN_ENDED, CLIP = "asked for", "end of the run", "clip"
 _GOOD_ENDS = (ASKED, RUN_ENDED, CLIP)
 
 
-class Scribe:
+class RecorderWorker:
     """Writes what it is given. Single-threaded: the recorder's thread, but for `results` and `saving`.
 
     Args:

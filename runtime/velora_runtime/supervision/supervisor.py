@@ -22,7 +22,7 @@ def ignore(line: str) -> None:
     """Nobody reads it."""
 
 
-class Oversight:
+class Supervisor:
     """One for a run. The main thread's, but for `stop` and `watchdog.working`.
 
     Args:

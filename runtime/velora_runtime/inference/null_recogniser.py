@@ -33,7 +33,7 @@ def no_model() -> Manifest:
     )
 
 
-class Onlooker:
+class NullRecogniser:
     """Stands where the recogniser does and says nothing. Single-threaded: the inference thread."""
 
     missing = 0

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Backlog(Generic[T]):
+class ByteQueue(Generic[T]):
     """First in, first out. Callable from any thread; made for one that takes.
 
     Args:

@@ -30,7 +30,7 @@ EARLY = 0.1
 """Part of a period that an arrival may be early by and still belong to its tick."""
 
 
-class Metronome:
+class FramePeriod:
     """Finds the even times below the arrivals. Single-threaded: the camera's thread."""
 
     def __init__(self) -> None:

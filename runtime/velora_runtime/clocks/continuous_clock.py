@@ -11,7 +11,7 @@ LEAP_US = 5_000_000
 """A device's time that runs ahead of the host's by more was set."""
 
 
-class Timeline:
+class ContinuousClock:
     """The device's times plus a shift, which changes where the device's clock does not go on.
 
     After such a place the times go on by the host's clock, as if nothing had happened to the device's.

@@ -1,4 +1,4 @@
-"""From what an event camera gives to parcels on one clock: judged, counted, capped, queued."""
+"""From what an event camera gives to packets on one clock: judged, counted, capped, queued."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
+from velora_runtime.clocks.burst_pacer import BurstPacer
 from velora_runtime.clocks.clock_map import ClockMap
-from velora_runtime.clocks.pour import Pour
-from velora_runtime.clocks.timeline import LEAP_US, Timeline
-from velora_runtime.ingest.parcels import EventCounts, Parcel, ParcelQueue
-from velora_runtime.ingest.scout import MOST_BYTES, Scout
+from velora_runtime.clocks.continuous_clock import LEAP_US, ContinuousClock
+from velora_runtime.ingest.packets import EventCounts, EventPacket, PacketQueue
+from velora_runtime.ingest.scanner import MOST_BYTES, RawScanner
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
     from velora_edge.clock import Clock
-    from velora_runtime.ingest.parcels import Decoded
+    from velora_runtime.ingest.packets import Decoded
     from velora_runtime.ingest.rate_cap import RateCap
-    from velora_runtime.ingest.scout import Look
+    from velora_runtime.ingest.scanner import Scan
 
 BACK_US = 10_000
 """Words may come out of order by so much; further back, a clock was set."""
 SLACK_US = 20_000
-"""An event so much later than its parcel reaches would block the windows that follow."""
+"""An event so much later than its packet reaches would block the windows that follow."""
 SMOOTH_US, LEAST_BYTES = 5_000, 32
 """A stream that is held back comes in pieces of about this duration."""
 LONG_US = 100_000
@@ -54,7 +54,7 @@ class EventIntake:
 
     Args:
         queue: to the packing thread.
-        scout: where raw words come; None where the camera's library decodes.
+        scanner: where raw words come; None where the camera's library decodes.
         cap: on events a second.
         clock: the host's.
         stop: ends waiting.
@@ -64,8 +64,8 @@ class EventIntake:
 
     def __init__(
         self,
-        queue: ParcelQueue,
-        scout: Scout | None,
+        queue: PacketQueue,
+        scanner: RawScanner | None,
         cap: RateCap,
         clock: Clock,
         stop: threading.Event,
@@ -76,12 +76,12 @@ class EventIntake:
         self.counts = EventCounts()
         self.clock_map = ClockMap()
         self.first_us: int | None = None
-        """Time of the first parcel's beginning."""
+        """Time of the first packet's beginning."""
         self.spans: deque[Span] = deque(maxlen=SPANS)
-        self._queue, self._scout, self._cap = queue, scout, cap
+        self._queue, self._scanner, self._cap = queue, scanner, cap
         self._clock, self._stop, self._note = clock, stop, note
-        self._pour = Pour() if is_paced else None
-        self._timeline = Timeline(self.clock_map, BACK_US, LEAP_US if is_paced else None)
+        self._pacer = BurstPacer() if is_paced else None
+        self._timeline = ContinuousClock(self.clock_map, BACK_US, LEAP_US if is_paced else None)
         self._listeners: tuple[EdgeListener, ...] = ()
         self._number = 0
         self._is_new, self._begun_us = True, 0
@@ -96,10 +96,10 @@ class EventIntake:
         self._timeline.begin()
         self._is_new, self._begun_us = True, self._clock.now_us()
         self._number += 1  # a gap: the packing thread's decoder begins anew, too
-        if self._pour is not None:
-            self._pour.begin()
-        if self._scout is not None:
-            self._scout.begin()
+        if self._pacer is not None:
+            self._pacer.begin()
+        if self._scanner is not None:
+            self._scanner.begin()
 
     def take(self, item: bytes | Decoded, arrived_us: int) -> None:
         """Take in what came: raw bytes, or events."""
@@ -120,13 +120,13 @@ class EventIntake:
 
     def hurry(self) -> None:
         """Give out what is in store at the start of a connection faster than it was recorded."""
-        if self._pour is not None:
-            self._pour.hurries = True
+        if self._pacer is not None:
+            self._pacer.hurries = True
 
     @property
     def is_behind(self) -> bool:
         """More is in store than comes, and is given out little by little."""
-        return self._pour is not None and self._pour.holds(self._clock.now_us())
+        return self._pacer is not None and self._pacer.holds(self._clock.now_us())
 
     def covers(self, t0_us: int, t1_us: int) -> bool:
         """Whether the camera was connected in half of [t0, t1) at least."""
@@ -134,11 +134,11 @@ class EventIntake:
         return 2 * there_us >= t1_us - t0_us
 
     def _most_bytes(self) -> int:
-        """Of one parcel: little at once where a stream is held back, or it would come in jerks."""
-        if self._pour is None:
+        """Of one packet: little at once where a stream is held back, or it would come in jerks."""
+        if self._pacer is None:
             return MOST_BYTES
         is_young = self._clock.now_us() - self._begun_us < YOUNG_US
-        return self._smooth_bytes if is_young or self._pour.is_pouring else MOST_BYTES
+        return self._smooth_bytes if is_young or self._pacer.is_pouring else MOST_BYTES
 
     def _learn_bytes(self, n_bytes: int, passed_us: int) -> None:
         """How many bytes are a few milliseconds, by the piece that was taken last."""
@@ -147,54 +147,54 @@ class EventIntake:
 
     def _take_bytes(self, data: bytes, arrived_us: int) -> int:
         """Take in bytes from the front of `data`; return how many."""
-        assert self._scout is not None
-        look = self._scout.look(data)
-        while look is not None and self._is_long(look) and len(data) > LEAST_BYTES:
-            self._scout.take_back(look)
+        assert self._scanner is not None
+        scan = self._scanner.scan(data)
+        while scan is not None and self._is_long(scan) and len(data) > LEAST_BYTES:
+            self._scanner.take_back(scan)
             data = data[: len(data) // 2]
-            look = self._scout.look(data)
+            scan = self._scanner.scan(data)
         self.counts.bytes += len(data)
-        self.counts.resyncs = self._scout.resyncs
-        if look is not None:
-            self._take_look(self._scout, look, arrived_us)
+        self.counts.resyncs = self._scanner.resyncs
+        if scan is not None:
+            self._take_scan(self._scanner, scan, arrived_us)
         return len(data)
 
-    def _is_long(self, look: Look) -> bool:
+    def _is_long(self, scan: Scan) -> bool:
         """It covers more time than should come at once."""
-        if self._pour is None or look.is_garbage:
+        if self._pacer is None or scan.is_garbage:
             return False
-        return look.duration_us > (2 * SMOOTH_US if self._pour.is_pouring else LONG_US)
+        return scan.duration_us > (2 * SMOOTH_US if self._pacer.is_pouring else LONG_US)
 
-    def _take_look(self, scout: Scout, look: Look, arrived_us: int) -> None:
+    def _take_scan(self, scanner: RawScanner, scan: Scan, arrived_us: int) -> None:
         counts = self.counts
-        if look.is_garbage or self._is_blocking(scout, look):
-            counts.garbage_bytes += len(look.words)
+        if scan.is_garbage or self._is_blocking(scanner, scan):
+            counts.garbage_bytes += len(scan.words)
             self._number += 1
             return
-        counts.received += look.events
-        if look.reached_us is None:
+        counts.received += scan.events
+        if scan.reached_us is None:
             return  # before the first time word: events without a time
-        begins_us = look.begins_us if look.begins_us is not None else scout.find_first_us(look)
-        begins_us = look.reached_us if begins_us is None else begins_us
-        if self._is_cut(look.reached_us, arrived_us):
+        begins_us = scan.begins_us if scan.begins_us is not None else scanner.find_first_us(scan)
+        begins_us = scan.reached_us if begins_us is None else begins_us
+        if self._is_cut(scan.reached_us, arrived_us):
             # Some of it is of the old time and some of the new, and nobody knows where it changes.
-            counts.dropped["clock"] += look.events
+            counts.dropped["clock"] += scan.events
             self._number += 1
-            self._note_new_clock(look.reached_us)
+            self._note_new_clock(scan.reached_us)
             return
-        arrived_us = self._hold_back(look.reached_us, arrived_us)
-        reached_us = self._timeline.place(look.reached_us, arrived_us, begins_us)
+        arrived_us = self._hold_back(scan.reached_us, arrived_us)
+        reached_us = self._timeline.place(scan.reached_us, arrived_us, begins_us)
         shift_us = self._timeline.shift_us
-        edges = TriggerBatch(look.edges.t_us + shift_us, look.edges.id, look.edges.p)
+        edges = TriggerBatch(scan.edges.t_us + shift_us, scan.edges.id, scan.edges.p)
         self._put(
-            Parcel(
+            EventPacket(
                 self._number,
                 reached_us,
-                look.events,
+                scan.events,
                 edges,
                 shift_us,
-                words=look.words,
-                before=look.before,
+                words=scan.words,
+                before=scan.before,
             ),
             begins_us + shift_us,
         )
@@ -210,20 +210,20 @@ class EventIntake:
         shift_us = self._timeline.shift_us
         moved = EventBatch(batch.t_us + shift_us, batch.x, batch.y, batch.p) if shift_us else batch
         moved_edges = TriggerBatch(edges.t_us + shift_us, edges.id, edges.p)
-        parcel = Parcel(self._number, reached_us, len(batch), moved_edges, batch=moved)
-        self._put(parcel, begins_us + shift_us)
+        packet = EventPacket(self._number, reached_us, len(batch), moved_edges, batch=moved)
+        self._put(packet, begins_us + shift_us)
 
-    def _put(self, parcel: Parcel, begins_us: int) -> None:
+    def _put(self, packet: EventPacket, begins_us: int) -> None:
         self._number += 1
-        self._reached_us = parcel.reached_us
-        self._extend(min(begins_us, parcel.reached_us), parcel.reached_us)
+        self._reached_us = packet.reached_us
+        self._extend(min(begins_us, packet.reached_us), packet.reached_us)
         for listener in self._listeners:
-            listener.add_edges(parcel.edges, parcel.reached_us)
-        if not self._cap.allows(parcel.events, parcel.reached_us):
-            self.counts.dropped["rate_cap"] += parcel.events
-            self._queue.pass_over(parcel.reached_us)
+            listener.add_edges(packet.edges, packet.reached_us)
+        if not self._cap.allows(packet.events, packet.reached_us):
+            self.counts.dropped["rate_cap"] += packet.events
+            self._queue.pass_over(packet.reached_us)
             return
-        self.counts.dropped["overrun"] += self._queue.put(parcel)
+        self.counts.dropped["overrun"] += self._queue.put(packet)
 
     def _extend(self, begin_us: int, end_us: int) -> None:
         """Note that the camera was there."""
@@ -244,21 +244,21 @@ class EventIntake:
         self._is_new = True
         self._note(f"the event camera's clock was set to {device_us} us; times go on by the host's clock")
 
-    def _is_blocking(self, scout: Scout, look: Look) -> bool:
+    def _is_blocking(self, scanner: RawScanner, scan: Scan) -> bool:
         """Its times jump ahead and come back: an event that is left for later would hold up all windows."""
-        if not look.steps_back or look.reached_us is None:
+        if not scan.steps_back or scan.reached_us is None:
             return False
-        if not scout.leaves_events(look, look.reached_us + SLACK_US):
+        if not scanner.leaves_events(scan, scan.reached_us + SLACK_US):
             return False
-        scout.take_back(look)
-        scout.drop_rest()
+        scanner.take_back(scan)
+        scanner.drop_rest()
         return True
 
     def _hold_back(self, device_us: int, arrived_us: int) -> int:
         """Wait until the data is due; the host's time then."""
-        if self._pour is None:
+        if self._pacer is None:
             return arrived_us
-        due_us = self._pour.due_us(device_us, arrived_us)
+        due_us = self._pacer.due_us(device_us, arrived_us)
         if due_us <= arrived_us:
             return arrived_us
         self._clock.wait_until(due_us, self._stop)

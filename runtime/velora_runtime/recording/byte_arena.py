@@ -12,8 +12,8 @@ import mmap
 SLAB_BYTES = 1 << 20
 
 
-class Slabs:
-    """Copies bytes to slabs. Single-threaded, but what it gives may be read and let go by any thread.
+class ByteArena:
+    """Copies bytes to arena. Single-threaded, but what it gives may be read and let go by any thread.
 
     Args:
         slab_bytes: of a slab; a piece that does not fit on one gets its own.

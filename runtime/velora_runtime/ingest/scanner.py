@@ -1,4 +1,4 @@
-"""A first look at raw words, in the camera's thread: how far they reach, their edges, and if they are words.
+"""Scan of raw words in the camera's thread: how far they reach, their trigger edges, whether they are words.
 
 Nothing is decoded into memory here; the packing thread walks the words again, straight into frames.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WORD_BYTES = {"EVT2": 4, "EVT2.1": 8, "EVT3": 2}
 MOST_BYTES = 1 << 17
-"""Of one look."""
+"""Of one scan."""
 FEW_BAD, BAD_PART = 8, 50
 """Up to 8 bad words, or one in 50, are an accident; random bytes have one in three."""
 _BAD = (s.UNKNOWN, s.OUTSIDE)
@@ -33,7 +33,7 @@ _PLACE = (s.SYNCED, s.T_US, s.HIGH, s.WRAPS, s.Y, s.BASE, s.BASE_P, s.EVENT_US)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Scan:
     """What was seen in some words.
 
     Attributes:
@@ -64,7 +64,7 @@ class Look:
         return 0 if self.begins_us is None or self.reached_us is None else self.reached_us - self.begins_us
 
 
-class Scout:
+class RawScanner:
     """Looks through a stream of bytes, split anywhere.
 
     After garbage the stream may go on at any byte, so every place of a word's first byte is tried.
@@ -93,7 +93,7 @@ class Scout:
         self._walker.state[:] = s.new_state(width, height)
         self._rest, self._is_lost, self._slipped = b"", False, 0
 
-    def look(self, data: bytes) -> Look | None:
+    def scan(self, data: bytes) -> Scan | None:
         """Look at the words that end in these bytes, at most `MOST_BYTES`; None where there are none.
 
         Words that are garbage leave no trace.
@@ -106,51 +106,51 @@ class Scout:
         words, self._rest = data[:usable], data[usable:]
         if not words:
             return None
-        look = self._walk(words, rest)
-        if look.is_garbage:
-            self._walker.state[:] = look.before
+        scan = self._walk(words, rest)
+        if scan.is_garbage:
+            self._walker.state[:] = scan.before
             self._forget_place()
             self._is_lost = True
         elif self._is_lost:
             self.resyncs += self._slipped % self._word_bytes != 0
             self._is_lost, self._slipped = False, 0
-        return look
+        return scan
 
-    def take_back(self, look: Look) -> None:
-        """Stand again where the decoder stood before a look."""
-        self._walker.state[:] = look.before
-        self._rest = look.rest
+    def take_back(self, scan: Scan) -> None:
+        """Stand again where the decoder stood before a scan."""
+        self._walker.state[:] = scan.before
+        self._rest = scan.rest
 
     def drop_rest(self) -> None:
         """Forget the bytes of a word that has begun."""
         self._rest = b""
 
-    def leaves_events(self, look: Look, t1_us: int) -> bool:
+    def leaves_events(self, scan: Scan, t1_us: int) -> bool:
         """Whether some of the words' events are not before a time."""
         after = self._walker.state.copy()
-        self._walker.state[:] = look.before
-        is_left = self._load(look.words) and self._walker.walk(t1_us, CountSink())
+        self._walker.state[:] = scan.before
+        is_left = self._load(scan.words) and self._walker.walk(t1_us, CountSink())
         self._walker.take_triggers()
         self._walker.state[:] = after
         return is_left
 
-    def find_first_us(self, look: Look) -> int | None:
+    def find_first_us(self, scan: Scan) -> int | None:
         """Time of the words' first event, camera clock; None if there is none."""
         after = self._walker.state.copy()
-        self._walker.state[:] = look.before
-        t_us = self._walker.find_next_us() if self._load(look.words) else None
+        self._walker.state[:] = scan.before
+        t_us = self._walker.find_next_us() if self._load(scan.words) else None
         self._walker.take_triggers()
         self._walker.state[:] = after
         return t_us
 
-    def _walk(self, words: bytes, rest: bytes = b"") -> Look:
+    def _walk(self, words: bytes, rest: bytes = b"") -> Scan:
         walker, before = self._walker, self._walker.state.copy()
         self._load(words)
         walker.walk(NEVER, CountSink())
         state = walker.state
         bad = sum(int(state[place] - before[place]) for place in _BAD)
         n_words = len(words) // self._word_bytes
-        return Look(
+        return Scan(
             words,
             before,
             rest,
@@ -175,8 +175,8 @@ class Scout:
         bad = []
         for start in range(self._word_bytes):
             usable = (len(data) - start) // self._word_bytes * self._word_bytes
-            look = self._walk(data[start : start + usable]) if usable else None
-            bad.append(0 if look is None else sum(int(self._walker.state[b] - state[b]) for b in _BAD))
+            scan = self._walk(data[start : start + usable]) if usable else None
+            bad.append(0 if scan is None else sum(int(self._walker.state[b] - state[b]) for b in _BAD))
             self._walker.state[:] = state
         best = int(np.argmin(bad))
         self._slipped += best

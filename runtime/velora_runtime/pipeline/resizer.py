@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from velora_edge.bundle import Manifest
 
 
-class Shrinker:
+class FrameResizer:
     """Makes them. `take` and `shrink`: the RGB camera's thread; `give`: any.
 
     Args:

@@ -14,7 +14,7 @@ TRUSTED_US = 5_000_000
 RECENT_US = 100_000
 
 
-class Pour:
+class BurstPacer:
     """Tells how long to hold a stream back. Single-threaded: the camera's thread.
 
     Attributes:
