@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from velora_export.onnx.fusible import simplify
 from velora_export.onnx.graphs import make_graphs
 from velora_export.onnx.onnx_graph import trace
-from velora_export.onnx.plain import simplify
 from velora_export.onnx.weights import SharedWeights, save_graph
 
 from velora_edge.model.config import Backbone, ModelConfig

@@ -27,9 +27,9 @@ from velora_edge.manifest import Calibration
 from velora_edge.model.checkpoint import state_sha256
 from velora_edge.model.lora import merge
 from velora_export.cpu_run.clips import random_clips
+from velora_export.onnx.fusible import simplify
 from velora_export.onnx.graphs import make_graphs
 from velora_export.onnx.onnx_graph import trace
-from velora_export.onnx.plain import simplify
 from velora_export.onnx.weights import SharedWeights, save_graph
 from velora_export.precision.calibrate import calibrate
 from velora_export.precision.precisions import FLOATS, FORMATS, Floats, convert, opset

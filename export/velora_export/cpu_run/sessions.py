@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from velora_edge.errors import EngineError
 from velora_edge.ort import first_line, load_runtime, open_session, session_options
-from velora_export.cpu_run.widen import is_bf16, is_fp8, widen
+from velora_export.cpu_run.emulate_bf16 import emulate_bf16, is_bf16, is_fp8
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ _KEEPS_PAIRS = ("session.disable_quant_qdq", "1")
 class Sessions:
     """Runs the graphs of one folder; a session is made when a graph is first asked for.
 
-    A bf16 graph is computed in fp32 and rounded after each operator (see `widen`). An fp8 graph's factors are
+    A bf16 graph is computed in fp32, rounded after each operator (`emulate_bf16`). An fp8 graph's factors are
     rounded to fp8 and back, and multiplied as floats: what a GPU's products of fp8, summed in fp32, give.
 
     Args:
@@ -84,7 +84,7 @@ class Sessions:
                 options.add_session_config_entry(*_KEEPS_PAIRS)
             if not is_bf16(model):
                 return open_session(path, options)
-            widen(model)
+            emulate_bf16(model)
             return open_session(ir.to_proto(model).SerializeToString(), options, weights=self._folder)
         except EngineError as error:
             raise EngineError(f"{path.name}: {error}") from error

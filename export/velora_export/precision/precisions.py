@@ -12,8 +12,8 @@ from velora_export.onnx.onnx_graph import OPSET
 from velora_export.onnx.weights import SharedWeights, save_graph
 from velora_export.precision.fp8 import FP8
 from velora_export.precision.int8 import INT8
-from velora_export.precision.narrow import FLOAT, HALVES, narrow
 from velora_export.precision.quantization import quantise
+from velora_export.precision.to_half import FLOAT, HALVES, to_half
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,7 +81,7 @@ def _narrow(model: ir.Model, name: str, precision: str) -> None:
     tokens = TOKENS.get(precision, FLOAT)
     inputs = MODALITIES if name == "head" and tokens != FLOAT else ()
     output = tokens if name in MODALITIES else FLOAT
-    narrow(model, HALVES[precision], inputs=inputs, output=output)
+    to_half(model, HALVES[precision], inputs=inputs, output=output)
 
 
 def folder_bytes(folder: Path) -> int:

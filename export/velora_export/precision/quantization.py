@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from velora_edge.errors import EngineError
 from velora_export.precision.linear_layers import linear_layers
-from velora_export.precision.narrow import add_weight
+from velora_export.precision.to_half import add_weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

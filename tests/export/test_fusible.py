@@ -9,7 +9,7 @@ import torch
 from networks import clips, tiny_model
 from timm.layers.attention import Attention
 from torch import nn
-from velora_export.onnx.plain import PlainAttention, PlainGelu, PlainTokenAttention, simplify
+from velora_export.onnx.fusible import FusibleAttention, FusibleGelu, FusibleTokenAttention, simplify
 
 from velora_edge.model.head import TokenAttention
 from velora_edge.model.lora import merge
@@ -36,7 +36,7 @@ def test_plain_attention_is_timm_s(options: dict[str, object]) -> None:
         if name.endswith("bias"):
             nn.init.normal_(parameter)
     x = torch.randn(2, 7, 24)
-    plain = PlainAttention(copy.deepcopy(attention))
+    plain = FusibleAttention(copy.deepcopy(attention))
     torch.testing.assert_close(plain(x), attention(x), atol=1e-6, rtol=1e-5)
     assert plain.is_folded == ("qk_norm" not in options)
     keeps_all = {"qk_norm", "scale_norm"} & options.keys() or options.get("proj_bias") is False
@@ -48,14 +48,14 @@ def test_the_fusion_s_attention_is_one_layer_and_computes_the_same() -> None:
     torch.manual_seed(0)
     attention = TokenAttention(24)
     x = torch.randn(2, 7, 24)
-    plain = PlainTokenAttention(attention)
+    plain = FusibleTokenAttention(attention)
     torch.testing.assert_close(plain(x), attention(x), atol=1e-6, rtol=1e-5)
     assert [(name, layer.weight.shape) for name, layer in plain.named_children()] == [("qkv", (72, 24))]
 
 
 def test_plain_gelu_is_exact() -> None:
     x = torch.linspace(-6, 6, 101)
-    torch.testing.assert_close(PlainGelu()(x), nn.functional.gelu(x), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(FusibleGelu()(x), nn.functional.gelu(x), atol=1e-6, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -69,5 +69,5 @@ def test_a_simplified_model_gives_the_same_logits(compat: str) -> None:
     simplify(plain)
     torch.testing.assert_close(plain(*clips()), merged(*clips()), atol=1e-5, rtol=0)
     kinds = {type(module) for module in plain.modules()}
-    assert {PlainAttention, PlainTokenAttention} <= kinds
+    assert {FusibleAttention, FusibleTokenAttention} <= kinds
     assert not {Attention, TokenAttention} & kinds

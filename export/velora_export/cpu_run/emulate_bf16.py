@@ -27,7 +27,7 @@ def is_fp8(model: ir.Model) -> bool:
     return any(value.dtype == fp8 for node in model.graph for value in node.outputs)
 
 
-def widen(model: ir.Model) -> None:
+def emulate_bf16(model: ir.Model) -> None:
     """Change a bf16 graph in place: fp32 everywhere, but rounded to bf16 wherever it was bf16."""
     graph = model.graph
     for node in list(graph):

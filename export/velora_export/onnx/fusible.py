@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from velora_edge.model.velora import VELoRA
 
 
-class PlainAttention(nn.Module):
+class FusibleAttention(nn.Module):
     """What a timm Attention computes in eval mode, with two MatMuls and a Softmax and nothing around them.
 
     Args:
@@ -75,7 +75,7 @@ class PlainAttention(nn.Module):
         return projected
 
 
-class PlainTokenAttention(nn.Module):
+class FusibleTokenAttention(nn.Module):
     """What a TokenAttention computes, its three layers in one, the scale in the weights.
 
     Args:
@@ -98,7 +98,7 @@ class PlainTokenAttention(nn.Module):
         return attended
 
 
-class PlainGelu(nn.Module):
+class FusibleGelu(nn.Module):
     """The exact GELU, its factors in the order that is recognised."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -112,14 +112,14 @@ def simplify(merged: VELoRA) -> None:
     Attention with a gate or of a kind of its own stays as it is: it is exported as timm writes it.
     """
     for name, layer in list(merged.named_modules()):
-        plain: nn.Module
+        fusible: nn.Module
         if type(layer) is Attention and getattr(layer, "gate", None) is None:
-            plain = PlainAttention(layer)
+            fusible = FusibleAttention(layer)
         elif type(layer) is TokenAttention:
-            plain = PlainTokenAttention(layer)
+            fusible = FusibleTokenAttention(layer)
         elif isinstance(layer, nn.GELU) and layer.approximate == "none":
-            plain = PlainGelu()
+            fusible = FusibleGelu()
         else:
             continue
         parent, _, child = name.rpartition(".")
-        setattr(merged.get_submodule(parent), child, plain)
+        setattr(merged.get_submodule(parent), child, fusible)

@@ -30,7 +30,7 @@ NO_SUCH_KERNEL = (ir.DataType.BFLOAT16, "Conv")
 """Opset 22 is the first with a Conv in bf16: the patches, 1 % of a tower's work, stay fp32."""
 
 
-def narrow(
+def to_half(
     model: ir.Model, half: ir.DataType, *, inputs: Collection[str] = (), output: ir.DataType = FLOAT
 ) -> None:
     """Change the types of a graph in place.

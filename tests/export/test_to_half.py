@@ -7,8 +7,8 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from graphs_by_hand import graph, types
-from velora_export.cpu_run.widen import is_bf16, widen
-from velora_export.precision.narrow import FLOAT, HALVES, narrow
+from velora_export.cpu_run.emulate_bf16 import emulate_bf16, is_bf16
+from velora_export.precision.to_half import FLOAT, HALVES, to_half
 
 from velora_edge.errors import EngineError
 
@@ -44,7 +44,7 @@ HEAD = """
 
 def test_layers_are_narrow_and_pixels_are_not() -> None:
     model = graph(TOWER)
-    narrow(model, FP16, output=FP16)
+    to_half(model, FP16, output=FP16)
     assert types(model) == {
         "real": "FLOAT",
         "pixels": "FLOAT",
@@ -59,14 +59,14 @@ def test_layers_are_narrow_and_pixels_are_not() -> None:
 
 def test_tokens_can_stay_float32_under_their_name() -> None:
     model = graph(TOWER)
-    narrow(model, BF16)
+    to_half(model, BF16)
     assert [(value.name, value.dtype) for value in model.graph.outputs] == [("tokens", FLOAT)]
     assert types(model)["tokens.bfloat16"] == "BFLOAT16"
 
 
 def test_sums_and_the_classifier_are_wide_and_rings_may_be_narrow() -> None:
     model = graph(HEAD)
-    narrow(model, FP16, inputs=("rgb", "event", "diff"))
+    to_half(model, FP16, inputs=("rgb", "event", "diff"))
     assert [(value.name, value.dtype) for value in model.graph.inputs] == [
         ("rgb", FP16),
         ("rgb_present", FLOAT),
@@ -84,7 +84,7 @@ def test_sums_and_the_classifier_are_wide_and_rings_may_be_narrow() -> None:
 
 def test_layer_normalization_stays_one_node_that_computes_in_fp32() -> None:
     model = graph(TOWER)
-    narrow(model, FP16)
+    to_half(model, FP16)
     (norm,) = [node for node in model.graph if node.op_type == "LayerNormalization"]
     assert "stash_type" not in norm.attributes  # its default: fp32
     assert [value.dtype for value in norm.inputs if value is not None] == [FP16] * 3
@@ -100,7 +100,7 @@ def test_a_conv_stays_fp32_in_bf16_because_its_opset_has_no_other() -> None:
 
 def _conv(text: str, half: ir.DataType) -> str:
     model = graph(text)
-    narrow(model, half)
+    to_half(model, half)
     return types(model)["y.float16" if half == FP16 else "y"]
 
 
@@ -108,7 +108,7 @@ def test_a_value_without_a_type_is_refused() -> None:
     model = graph(TOWER)
     next(iter(model.graph)).outputs[0].type = None
     with pytest.raises(EngineError, match="the rgb graph does not tell the type of what"):
-        narrow(model, FP16)
+        to_half(model, FP16)
 
 
 def _run(model: ir.Model, image: np.ndarray) -> np.ndarray:
@@ -122,7 +122,7 @@ def test_fp16_rounds_where_it_says_so() -> None:
     image = np.array([[[10, 200], [7, 90]]], np.uint8)
     model = graph(TOWER)
     wide = _run(model, image)
-    narrow(model, FP16, output=FP16)
+    to_half(model, FP16, output=FP16)
     tokens = _run(model, image)
     assert tokens.dtype == np.float16
     difference = np.abs(tokens.astype(np.float32) - wide).max()
@@ -137,7 +137,7 @@ def test_a_bf16_graph_on_a_cpu_is_rounded_after_every_operator() -> None:
     """
     model = graph(text)
     assert is_bf16(model)
-    widen(model)
+    emulate_bf16(model)
     x = np.array([1.0, 100.0], np.float32)
     session = onnxruntime.InferenceSession(
         ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
