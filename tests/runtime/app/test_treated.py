@@ -200,21 +200,21 @@ def test_a_view_of_the_rgb_camera_is_laid_onto_the_image_as_its_frames_are(
     np.testing.assert_array_equal(treated.registration.as_table(), whole[:, 9 : 9 + 64])
 
 
-def parcels_of(path: Path, sizes: list[int], shift_us: int) -> list[EventPacket]:
+def packets_of(path: Path, sizes: list[int], shift_us: int) -> list[EventPacket]:
     """A recording's words as a camera's thread hands them on."""
     reader = open_events(path)
     scanner = RawScanner("EVT3", (reader.width, reader.height), True)
     scanner.begin()
     data, at, packets = path.read_bytes()[reader.payload_at :], 0, []
     for number, size in enumerate([*sizes, len(data)]):
-        look = scanner.look(data[at : at + size])
+        scan = scanner.scan(data[at : at + size])
         at += size
-        if look is not None and look.reached_us is not None:
+        if scan is not None and scan.reached_us is not None:
             edges = TriggerBatch.empty()
             packets.append(
                 EventPacket(
-                    number, look.reached_us + shift_us, look.events, edges, shift_us,
-                    words=look.words, before=look.before,
+                    number, scan.reached_us + shift_us, scan.events, edges, shift_us,
+                    words=scan.words, before=scan.before,
                 )
             )  # fmt: skip
     return packets
@@ -234,7 +234,7 @@ def live_stream(
 def test_a_live_cameras_words_are_filtered_as_a_recordings_are(events: Path, shift_us: int) -> None:
     batch = open_events(events).read()
     stream = live_stream(
-        parcels_of(events, [100, 1001, 3, 4000], shift_us), WordWalk("EVT3", (64, 48), True), (64, 48)
+        packets_of(events, [100, 1001, 3, 4000], shift_us), WordWalk("EVT3", (64, 48), True), (64, 48)
     )
     parts, t1_us = [], START_US + shift_us
     while sum(map(len, parts)) < len(batch):
@@ -249,7 +249,7 @@ def test_a_live_cameras_words_are_filtered_as_a_recordings_are(events: Path, shi
     chain = FilterChain([make_filter("refractory=50000", (64, 48))])
     expected = sum(len(part) for part in chain.filtered([batch]))
     filtered = FilteredStream(
-        live_stream(parcels_of(events, [777], shift_us), WordWalk("EVT3", (64, 48), True), (64, 48)),
+        live_stream(packets_of(events, [777], shift_us), WordWalk("EVT3", (64, 48), True), (64, 48)),
         FilterChain([make_filter("refractory=50000", (64, 48))]),
     )
     assert (filtered.is_live, filtered.shift_us) == (True, 0)
