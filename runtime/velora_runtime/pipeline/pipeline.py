@@ -136,6 +136,7 @@ class Pipeline:
             thread.start()
         self._supervisor.service.ready()
         self._await(threads)
+        self._supervisor.tell_stop()
         try:
             self._close_sinks()
         except Exception as error:

@@ -44,14 +44,18 @@ class Supervisor:
         self._clock = clock
         self._is_stopping = False
 
+    def tell_stop(self) -> None:
+        """Tell the service manager once that the run stops, where it was asked to; also after the last turn."""
+        if self.stop.is_set() and not self._is_stopping:
+            self._is_stopping = True
+            self.service.stopping()
+
     def turn(self, report: RunReport) -> None:
         """Look once, some times a second.
 
         Raises:
             EngineError: if a stage is stuck.
         """
-        if self.stop.is_set() and not self._is_stopping:
-            self._is_stopping = True
-            self.service.stopping()
+        self.tell_stop()
         if self.watchdog.check() and not self._is_stopping:
             self.service.alive(self._clock.now_us(), f"{report.predictions} predictions")

@@ -11,10 +11,13 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from velora_runtime.report.run_report import RunReport
 from velora_runtime.supervision.service import ServiceManager
+from velora_runtime.supervision.supervisor import Supervisor
 
 from tests.fakes import write_tiny_bundle
 from tests.recordings import write_events
+from velora_edge.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,3 +92,16 @@ def test_a_run_under_systemd_is_ready_alive_and_ends_on_sigterm(tmp_path: Path) 
     systemd.close()
     assert process.stderr is not None
     process.stderr.close()
+
+
+def test_a_stop_is_told_once_also_where_no_turn_comes_after_it(tmp_path: Path) -> None:
+    systemd = Systemd(str(tmp_path / "notify"))
+    supervisor = Supervisor(
+        SystemClock(), service=ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+    )
+    supervisor.tell_stop()
+    supervisor.stop.set()
+    supervisor.tell_stop()
+    supervisor.turn(RunReport())
+    assert list(systemd.messages()) == ["STOPPING=1"]
+    systemd.close()
