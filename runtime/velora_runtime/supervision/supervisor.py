@@ -45,7 +45,7 @@ class Supervisor:
         self._is_stopping = False
 
     def tell_stop(self) -> None:
-        """Tell the service manager once that the run stops, where it was asked to; also after the last turn."""
+        """Tell the service manager that the run stops, where it was asked to; also after the last turn."""
         if self.stop.is_set() and not self._is_stopping:
             self._is_stopping = True
             self.service.stopping()
