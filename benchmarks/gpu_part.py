@@ -121,7 +121,7 @@ class Part:
 
     def _plans_of(self, backend: str) -> Any:
         """Found or built once for both of a backend's ways; a refusal is raised again each time."""
-        from gpu_plans import RtxPlans, TensorRTPlans
+        from gpu_engines import RtxPlans, TensorRTPlans
 
         from velora_edge.errors import EngineError, MissingExtraError
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from velora_edge.cache import replace_file
 from velora_edge.errors import BundleError
 from velora_edge.manifest import (
     GRAPHS,
@@ -136,10 +137,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
         BundleError: if the bundle cannot be written to.
     """
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path, prefix=f".{MANIFEST}.", delete=False) as file:
-            file.write(manifest.model_dump_json(indent=2) + "\n")
-        Path(file.name).chmod(0o644)
-        Path(file.name).replace(path / MANIFEST)
+        replace_file(path / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode(), mode=0o644)
     except OSError as error:
         raise BundleError(
             f"cannot be written: {error.strerror}",

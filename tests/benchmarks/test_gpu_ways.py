@@ -46,7 +46,7 @@ def measured(prepared: Path) -> Any:
 
 @pytest.fixture
 def plans() -> ModuleType:
-    return importlib.import_module("gpu_plans")
+    return importlib.import_module("gpu_engines")
 
 
 def rows(part: Any, backend: str, graphs: tuple[bool, ...] = (True, False)) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from velora_export.precision.precisions import FORMATS, convert
 from velora_export.report.parity import measure_parity
 from velora_export.report.verdict import find_objections
 from velora_runtime.engines.base import EngineOptions
-from velora_runtime.engines.openvino_graphs import Compiled, load_core, share
+from velora_runtime.engines.openvino_graphs import BlobCache, Compiled, load_core, share
 
 from velora_edge.bundle import GRAPHS, Bundle, Precision
 
@@ -206,7 +206,8 @@ def test_openvino_computes_the_layers_in_the_bundles_precision(
         pytest.skip(f"needs a processor with {precision}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     manifest = exported.bundle.manifest.model_copy(update={"precision": precision, "report": None})
-    graph = Compiled(core, Bundle(converted[precision], manifest), "rgb", "CPU", EngineOptions())
+    bundle = Bundle(converted[precision], manifest)
+    graph = Compiled(core, bundle, "rgb", "CPU", EngineOptions(), BlobCache.for_bundle(bundle))
     infos = [op.get_rt_info() for op in graph.model.get_runtime_model().get_ops()]
     layers = [
         i["runtimePrecision"].astype(str) for i in infos if i["layerType"].astype(str) == "FullyConnected"
@@ -225,7 +226,8 @@ def test_openvinos_int8_tokens_are_as_near_as_onnxruntimes(
     bundle = Bundle(converted["int8"], manifest)
     image = np.random.default_rng(3).integers(0, 256, (*manifest.image_size, 3), np.uint8)
     tokens = np.zeros((manifest.tokens, manifest.token_size), np.float32)
-    request = Compiled(load_core(), bundle, "rgb", "CPU", EngineOptions()).request()
+    cache = BlobCache.for_bundle(bundle)
+    request = Compiled(load_core(), bundle, "rgb", "CPU", EngineOptions(), cache).request()
     request.feed("image", image)
     request.run(share(tokens))
     fp32 = exported.sessions.session("rgb").run(None, {"image": image[None]})[0][0]

@@ -95,11 +95,12 @@ def tensorrt(name: str = TENSORRT.name) -> dict[str, Any]:
     except (MissingExtraError, EngineError) as error:
         return {"usable": False, "version": None, "reason": str(error)}
     reason = why_no_tensorrt(kind=kind)
-    if reason is None and kind is RTX:
-        reason = why_not_rtx(Cuda().describe().compute_capability)
-    if reason is None:
+    cuda = None if reason is not None else Cuda()
+    if cuda is not None and kind is RTX:
+        reason = why_not_rtx(cuda.describe().compute_capability)
+    if cuda is not None and reason is None:
         try:
-            EngineLoader(Cuda(), kind=kind)
+            EngineLoader(cuda, kind=kind)
         except EngineError as error:
             reason = str(error)
     return {"usable": reason is None, "version": version, **({} if reason is None else {"reason": reason})}

@@ -10,12 +10,15 @@ import contextlib
 import hashlib
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from velora_edge.cache import cache_home
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     Rows = NDArray[np.int64]
@@ -86,9 +89,8 @@ class IndexFile:
     def _places(self) -> tuple[Path, Path]:
         """Where it may be: beside the recording, and in the cache."""
         whole = self._path.resolve()
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
         name = hashlib.sha256(os.fsencode(whole)).hexdigest()[:32]
-        return whole.with_name(whole.name + ENDING), cache / "velora-edge" / f"{name}{ENDING}"
+        return whole.with_name(whole.name + ENDING), cache_home() / "velora-edge" / f"{name}{ENDING}"
 
     def _identity(self) -> dict[str, Any]:
         """What tells the recording from any other, and from itself when it was something else."""

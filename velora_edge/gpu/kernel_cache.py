@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import re
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from velora_edge.cache import cache_home, replace_file
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from velora_edge.gpu.matching import Machine
 
 LOG = logging.getLogger("velora.tensorrt")
@@ -43,12 +43,13 @@ class KernelCache:
         strategy = trt.DynamicShapesKernelSpecializationStrategy
         config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
         self._cache = cache = config.create_runtime_cache()
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                if not cache.deserialize(self.path.read_bytes()):
-                    LOG.info("%s is of another GPU or version: kernels are compiled anew", self.path)
-            except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
-                LOG.warning("kernels are compiled anew: %s", error)
+        try:
+            if not cache.deserialize(self.path.read_bytes()):
+                LOG.info("%s is of another GPU or version: kernels are compiled anew", self.path)
+        except FileNotFoundError:
+            pass  # the first start
+        except OSError as error:
+            LOG.warning("kernels are compiled anew: %s", error)
         config.set_runtime_cache(cache)
         return engine.create_execution_context(runtime_config=config)
 
@@ -60,9 +61,7 @@ class KernelCache:
         """Write what was compiled so far, whole or not at all."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("wb", dir=self.path.parent, delete=False) as file:
-                file.write(bytes(self._cache.serialize()))
-            Path(file.name).replace(self.path)
+            replace_file(self.path, bytes(self._cache.serialize()))
         except OSError as error:
             LOG.warning("compiled kernels are not kept, so that the next start takes longer: %s", error)
 
@@ -73,6 +72,5 @@ class KernelCache:
 
 def kernel_cache_path(machine: Machine, engine_sha256: str) -> Path:
     """The cache's file for an engine on a machine: under `$XDG_CACHE_HOME/velora/tensorrt-rtx`."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     gpu = re.sub(r"[^a-z0-9]+", "-", machine.gpu.lower()).strip("-")
-    return Path(home) / "velora" / "tensorrt-rtx" / f"{machine.tensorrt}-{gpu}-{engine_sha256[:16]}.cache"
+    return cache_home() / "velora" / "tensorrt-rtx" / f"{machine.tensorrt}-{gpu}-{engine_sha256[:16]}.cache"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from velora_edge.errors import EngineError, MissingExtraError
 from velora_edge.gpu.cuda import Cuda, Device, why_no_cuda
-from velora_edge.gpu.kinds import FP8_FROM, KINDS, TENSORRT, version_of, why_not_rtx
+from velora_edge.gpu.kinds import FP8_FROM, KINDS, RTX, TENSORRT, version_of, why_not_rtx
 from velora_edge.gpu.origin import why_not_trusted
 from velora_edge.gpu.plan import is_same_version, plan_header, runs_version
 
@@ -115,7 +115,7 @@ def why_not_here(entry: EngineFile, manifest: Manifest, machine: Machine) -> str
         return "it was built from another export of the model"
     if entry.kind != machine.kind.name:
         return f"none was built for {machine.kind.title}"
-    if entry.kind == "tensorrt-rtx":
+    if machine.kind is RTX:
         is_served = machine.compute_capability in entry.targets
         return (
             None
@@ -161,8 +161,8 @@ def _mismatch(entry: EngineFile, machine: Machine) -> str:
 
 def describe_target(entry: EngineFile) -> str:
     """What an engine was built for, for people."""
-    if entry.kind == "tensorrt-rtx":
-        return f"TensorRT for RTX {entry.tensorrt} on GPUs of compute capability {', '.join(entry.targets)}"
+    if entry.kind == RTX.name:
+        return f"{RTX.title} {entry.tensorrt} on GPUs of compute capability {', '.join(entry.targets)}"
     return str(Machine(entry.tensorrt, entry.gpu, entry.compute_capability))
 
 
@@ -179,7 +179,7 @@ def choose_engines(
         EngineError: naming both sides and the command that builds what is missing.
     """
     kind = machine.kind
-    refusal = why_not_rtx(machine.compute_capability) if kind.name == "tensorrt-rtx" else None
+    refusal = why_not_rtx(machine.compute_capability) if kind is RTX else None
     if refusal is not None:
         raise EngineError(refusal)
     chosen: dict[str, EngineFile] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,15 +10,10 @@ from velora_edge.datatypes import MODALITIES
 from velora_edge.doctor.host import system
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from velora_edge.manifest import Manifest
     from velora_export.cpu_run.sessions import Sessions
-
-LEAST, MOST = 10, 300
-"""Steps that are measured."""
-SECONDS = 8.0
-"""After so long no more than `LEAST` are."""
 
 
 def step_inputs(manifest: Manifest, seed: int = 0) -> dict[str, dict[str, Any]]:
@@ -47,22 +41,6 @@ def make_step(sessions: Sessions, manifest: Manifest) -> Callable[[], None]:
             session.run(None, given)
 
     return step
-
-
-def time_steps(
-    steps: Sequence[Callable[[], None]], *, least: int = LEAST, most: int = MOST, seconds: float = SECONDS
-) -> list[list[float]]:
-    """Times of each kind of step in milliseconds; one of each in turn, so that all see the same machine."""
-    for step in steps:
-        step()
-    times: list[list[float]] = [[] for _ in steps]
-    begun = time.perf_counter()
-    while len(times[0]) < least or (len(times[0]) < most and time.perf_counter() - begun < seconds):
-        for step, taken in zip(steps, times, strict=True):
-            start = time.perf_counter()
-            step()
-            taken.append((time.perf_counter() - start) * 1e3)
-    return times
 
 
 def processor() -> str:

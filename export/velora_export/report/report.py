@@ -9,9 +9,10 @@ import numpy as np
 
 from velora_edge.doctor.host import system
 from velora_edge.manifest import Report, StepLatency
+from velora_edge.turns import time_in_turn
 from velora_export.cpu_run.sessions import Sessions
 from velora_export.precision.precisions import folder_bytes
-from velora_export.report.latency import make_step, processor, time_steps
+from velora_export.report.latency import make_step, processor
 from velora_export.report.parity import measure_parity
 from velora_export.report.verdict import check_model, check_objections, find_objections, tolerance
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from velora_edge.model.velora import VELoRA
     from velora_export.cpu_run.clips import Clips
     from velora_export.report.parity import Parity
+
+STEP_SECONDS = 8.0
+"""Streaming steps are timed for so long."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def measure_latency(measured: Measured, sessions: Sessions) -> StepLatency:
     steps = [make_step(sessions, manifest)]
     if manifest.precision == "int8":
         steps.append(make_step(Sessions(measured.staged), manifest))
-    times = time_steps(steps)
+    times = time_in_turn(steps, STEP_SECONDS)
     p50_ms, p99_ms = np.percentile(times[0], [50, 99])
     return StepLatency(
         runtime=sessions.runtime,

@@ -7,12 +7,10 @@ TensorRT 11 offers and what keeps a precision what it says it is. So nothing her
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from velora_edge.cache import cache_home, replace_file
 from velora_edge.errors import EngineError
 from velora_edge.gpu.kinds import TENSORRT, target_label
 from velora_edge.gpu.log import Messages, create_logger
@@ -21,6 +19,7 @@ from velora_export.tensorrt.tensorrt_progress import create_monitor, run_cancell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from velora_edge.gpu.cuda import Cuda
     from velora_edge.gpu.kinds import Kind
@@ -190,9 +189,7 @@ class PlanBuilder:
         """Keep what was timed; a cache that cannot be written costs time at the next build, nothing else."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("wb", dir=path.parent, delete=False) as file:
-                file.write(bytes(cache.serialize()))
-            Path(file.name).replace(path)
+            replace_file(path, bytes(cache.serialize()))
         except OSError as error:
             self._messages.add("WARNING", f"velora: the timing cache was not kept: {error}")
 
@@ -204,5 +201,4 @@ def _first_lines(words: str, most: int = 2) -> str:
 
 def cache_path(target: str) -> Path:
     """Where the timing cache of a target lies: under `$XDG_CACHE_HOME/velora`."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "velora" / "tensorrt" / f"timing-{target}.cache"
+    return cache_home() / "velora" / "tensorrt" / f"timing-{target}.cache"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from velora_edge.bundle import EngineFile, read_manifest, write_manifest
+from velora_edge.cache import replace_file
 from velora_edge.errors import BundleError, EngineError
 from velora_edge.gpu.cuda import Cuda
 from velora_edge.gpu.engine import EngineLoader
@@ -220,10 +220,7 @@ class BundleBuilder:
 
     def _write(self, path: Path, plan: bytes) -> None:
         try:
-            with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=".", delete=False) as file:
-                file.write(plan)
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(path)
+            replace_file(path, plan, mode=0o644)
         except OSError as error:
             raise _unwritable(path, error) from error
 

@@ -93,11 +93,14 @@ def rtx_gpus(targets: Sequence[str], device: int = 0) -> BuildTarget:
     """
     version = str(load_tensorrt(RTX).__version__)
     name, targets = rtx_target_name(version, targets), tuple(targets)
+    elsewhere = BuildTarget(RTX, version, name, None, None, targets)
     if why_no_cuda(device) is not None:
-        return BuildTarget(RTX, version, name, None, None, targets)
-    cuda = Cuda(device)
-    machine = this_machine(cuda.describe(), RTX)
-    if machine.compute_capability in targets:
-        return BuildTarget(RTX, version, name, machine, cuda, targets)
-    cuda.close()
-    return BuildTarget(RTX, version, name, None, None, targets)
+        return elsewhere
+    with contextlib.ExitStack() as undo:
+        cuda = Cuda(device)
+        undo.callback(cuda.close)
+        machine = this_machine(cuda.describe(), RTX)
+        if machine.compute_capability not in targets:
+            return elsewhere
+        undo.pop_all()
+    return BuildTarget(RTX, version, name, machine, cuda, targets)

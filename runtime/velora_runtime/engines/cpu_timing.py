@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import time
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from velora_edge.cache import cache_home, replace_file
 from velora_edge.doctor.host import system
 from velora_edge.errors import EngineError
+from velora_edge.turns import time_in_turn
 from velora_runtime.buffers.ring import Presence, Slot
 from velora_runtime.engines import openvino, ort
 from velora_runtime.engines.openvino_graphs import bundle_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from velora_edge.bundle import Bundle
     from velora_runtime.engines.base import Engine, EngineOptions
 
-SECONDS, LEAST, MOST = 4.0, 10, 300
-"""Steps of each backend are measured for so long together, but so many at the least and at the most."""
+SECONDS = 4.0
+"""Steps of both backends are measured for so long together."""
 MARGIN = 0.95
 """OpenVINO is faster where its median is below this share of ONNX Runtime's: noise must not decide."""
 
@@ -90,7 +90,7 @@ def measure(bundle: Bundle, options: EngineOptions, seconds: float = SECONDS) ->
             opened.callback(engine.close)
             engine.warm_up()
             steps[name] = _make_step(engine, bundle)
-        times = _take_turns(steps, seconds)
+        times = dict(zip(steps, time_in_turn(list(steps.values()), seconds), strict=True))
     p50, p99 = (
         {name: round(float(np.percentile(taken, share)), 3) for name, taken in times.items()}
         for share in (50, 99)
@@ -107,9 +107,7 @@ def write_timing(timing: CpuTiming) -> Path:
     path = _path(timing.key)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps(asdict(timing), indent=2) + "\n")
-        part.replace(path)
+        replace_file(path, (json.dumps(asdict(timing), indent=2) + "\n").encode(), mode=0o644)
     except OSError as error:
         raise EngineError(f"the timing cannot be kept in {path}: {error.strerror}") from error
     return path
@@ -127,8 +125,7 @@ def read_timing(bundle: Bundle, options: EngineOptions) -> CpuTiming | None:
 
 
 def _path(key: Mapping[str, Any]) -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "velora" / "cpu_timing" / f"{key['bundle'][:16]}-{key['threads']}.json"
+    return cache_home() / "velora" / "cpu_timing" / f"{key['bundle'][:16]}-{key['threads']}.json"
 
 
 def _make_step(engine: Engine, bundle: Bundle) -> Callable[[], None]:
@@ -145,16 +142,3 @@ def _make_step(engine: Engine, bundle: Bundle) -> Callable[[], None]:
         engine.decide(0, presence)
 
     return step
-
-
-def _take_turns(steps: Mapping[str, Callable[[], None]], seconds: float) -> dict[str, list[float]]:
-    """Times in milliseconds; one step of each in turn, so that all see the same machine."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    begun, count = time.perf_counter(), 0
-    while count < LEAST or (count < MOST and time.perf_counter() - begun < seconds):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            times[name].append((time.perf_counter() - start) * 1e3)
-        count += 1
-    return times

@@ -13,6 +13,7 @@ from velora_runtime.buffers.ring import Presence, TokenMemory
 from velora_runtime.engines.fed import FED, FedEngine
 from velora_runtime.engines.openvino_graphs import (
     LOG,
+    BlobCache,
     Compiled,
     Request,
     load_core,
@@ -73,8 +74,8 @@ class OpenVinoEngine(FedEngine):
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         manifest, device = bundle.manifest, DEVICES[options.device]
         self.name = f"openvino on {TITLES[device]}"
-        core = load_core()
-        self.graphs = {name: Compiled(core, bundle, name, device, options) for name in INPUTS}
+        core, cache = load_core(), BlobCache.for_bundle(bundle)
+        self.graphs = {name: Compiled(core, bundle, name, device, options, cache) for name in INPUTS}
         if device == "CPU":
             _tell_fallbacks(self.graphs, manifest)
         sizes = (manifest.stride, manifest.clip_length, manifest.tokens, manifest.token_size)

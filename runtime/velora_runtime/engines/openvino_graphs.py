@@ -10,17 +10,19 @@ import functools
 import hashlib
 import logging
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from velora_edge.bundle import file_sha256
+from velora_edge.cache import cache_home
 from velora_edge.errors import BundleError, EngineError, MissingExtraError
 from velora_edge.ort import first_line
-from velora_runtime.engines.ort_graphs import INPUTS
+from velora_runtime.engines.ort_graphs import check_inputs
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from velora_edge.bundle import Bundle, Manifest
@@ -92,6 +94,7 @@ class Compiled:
         name: rgb, event, diff or head.
         device: OpenVINO's name of it.
         options: what the user asked of the engine.
+        cache: of the bundle's compiled graphs; one for all of them.
 
     Raises:
         BundleError: if OpenVINO does not take the graph, or it has other inputs than a bundle's graph.
@@ -102,11 +105,12 @@ class Compiled:
         token_type: of its output.
     """
 
-    def __init__(self, core: Any, bundle: Bundle, name: str, device: str, options: EngineOptions) -> None:
+    def __init__(
+        self, core: Any, bundle: Bundle, name: str, device: str, options: EngineOptions, cache: BlobCache
+    ) -> None:
         self.name = name
         graph = _read(core, bundle, name)
         hint = HINTS[floats_of(bundle.manifest)]
-        cache = BlobCache.for_bundle(bundle)
         try:
             self.model = core.compile_model(
                 graph, device, settings(device, hint, options.threads, cache.folder)
@@ -201,8 +205,7 @@ class BlobCache:
     @classmethod
     def for_bundle(cls, bundle: Bundle) -> BlobCache:
         """The cache of a bundle's graphs, found by the digests of its files."""
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return cls(base / "velora" / "openvino" / bundle_digest(bundle)[:16])
+        return cls(cache_home() / "velora" / "openvino" / bundle_digest(bundle)[:16])
 
     def seal(self) -> None:
         """Keep the digests of files that are new."""
@@ -243,14 +246,7 @@ def _read(core: Any, bundle: Bundle, name: str) -> Any:
             place=path.name,
             remedy="export the model again, or pip install -U openvino",
         ) from error
-    found = tuple(entry.any_name for entry in graph.inputs)
-    if sorted(found) != sorted(INPUTS[name]):
-        raise BundleError(
-            f"expected a graph with the inputs {', '.join(INPUTS[name])}, got {', '.join(found)}",
-            path=bundle.path,
-            place=path.name,
-            remedy="export the model again",
-        )
+    check_inputs(bundle, name, tuple(entry.any_name for entry in graph.inputs))
     graph.reshape({entry.any_name: [1, *list(entry.partial_shape)[1:]] for entry in graph.inputs})
     return graph
 

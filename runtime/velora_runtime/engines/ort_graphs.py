@@ -74,14 +74,7 @@ class Graph:
                 place=path.name,
                 remedy="export the model again, or pip install -U onnxruntime",
             ) from error
-        found = tuple(entry.name for entry in self.session.get_inputs())
-        if sorted(found) != sorted(INPUTS[name]):
-            raise BundleError(
-                f"expected a graph with the inputs {', '.join(INPUTS[name])}, got {', '.join(found)}",
-                path=bundle.path,
-                place=path.name,
-                remedy="export the model again",
-            )
+        check_inputs(bundle, name, tuple(entry.name for entry in self.session.get_inputs()))
         self.output = self.session.get_outputs()[0].name
 
     def run(self, binding: Any, options: Any = None) -> None:
@@ -94,6 +87,21 @@ class Graph:
             self.session.run_with_iobinding(binding, options)
         except Exception as error:  # onnxruntime raises types of its own, all of them straight from Exception
             raise EngineError(f"onnxruntime failed in {self.name}.onnx: {first_line(error)}") from error
+
+
+def check_inputs(bundle: Bundle, name: str, found: Sequence[str]) -> None:
+    """Make sure that a graph has the inputs of its kind.
+
+    Raises:
+        BundleError: if it has others.
+    """
+    if sorted(found) != sorted(INPUTS[name]):
+        raise BundleError(
+            f"expected a graph with the inputs {', '.join(INPUTS[name])}, got {', '.join(found)}",
+            path=bundle.path,
+            place=f"{name}.onnx",
+            remedy="export the model again",
+        )
 
 
 def token_type(graphs: dict[str, Graph], bundle: Bundle) -> np.dtype[Any]:

@@ -6,14 +6,15 @@ checked against the graphs, which one of ONNX Runtime's is not.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from velora_edge.cache import cache_home
 from velora_edge.ort import CUDA, TENSORRT
 from velora_runtime.engines.ort_cuda import OrtDeviceEngine, cuda_providers, why_no_fp8, why_no_provider
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from velora_edge.bundle import Bundle, Manifest
     from velora_edge.ort import Provider
     from velora_runtime.engines.base import EngineOptions
@@ -55,7 +56,6 @@ def tensorrt_providers(manifest: Manifest, *, cuda_graph: bool) -> list[Provider
 
 def cache_folder() -> Path:
     """Where ONNX Runtime keeps the engines that it built, made where it is not there."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "velora" / "onnxruntime"
+    folder = cache_home() / "velora" / "onnxruntime"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
