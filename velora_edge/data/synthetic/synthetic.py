@@ -24,6 +24,7 @@ from velora_edge.data.synthetic.synthetic_scene import (
     draw_light,
     draw_sprite,
 )
+from velora_edge.data.clips.clips import SPLITS
 from velora_edge.errors import InputError
 from velora_edge.events.simulator.simulator import EventSimulator
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LABELS", "Action", "Clip", "SceneModel", "SyntheticSet", "make_clip", "render_actions"]
 
-SPLITS = ("train", "val", "test")
 _EXPOSURE_SAMPLES = 4
 
 
