@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from velora_runtime.cameras.camera import Camera, Patience
+from velora_runtime.cameras.camera import Camera
+from velora_runtime.cameras.feed import Patience
 from velora_runtime.ingest.event_ingest import EventIntake
 from velora_runtime.ingest.live_stream import LiveStream
 from velora_runtime.ingest.packets import PacketQueue

@@ -38,6 +38,14 @@ COMMANDS = {
 }
 
 
+def load_command(name: str) -> click.Command:
+    """A command of `COMMANDS`, its module imported."""
+    module, attribute, _ = COMMANDS[name]
+    command = getattr(importlib.import_module(module), attribute)
+    assert isinstance(command, click.Command)
+    return command
+
+
 class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -45,10 +53,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, attribute, _ = COMMANDS[cmd_name]
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
+        return load_command(cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -73,9 +78,7 @@ def main() -> None:
 
 def live() -> None:
     """Entry point of `velora-live`."""
-    from velora_cli.live.live import command
-
-    sys.exit(run(command, name="velora-live"))
+    sys.exit(run(load_command("live"), name="velora-live"))
 
 
 if __name__ == "__main__":

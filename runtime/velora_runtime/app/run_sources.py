@@ -9,10 +9,10 @@ from velora_edge.errors import InputError, SourceError
 from velora_edge.preprocessing.sources.registry import open_event_source, open_rgb_source
 from velora_edge.preprocessing.sync import SyncOptions, choose_sync
 from velora_edge.preprocessing.windows import SteadyEdges
-from velora_runtime.cameras.camera import Patience
 from velora_runtime.cameras.camera_settings import CameraSettings, read_camera_settings
 from velora_runtime.cameras.drivers.live_registry import EMULATE, open_live_events, open_live_rgb
 from velora_runtime.cameras.event_feed import LiveSetup
+from velora_runtime.cameras.feed import Patience
 
 if TYPE_CHECKING:
     import threading

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from velora_edge.clock import Clock
-    from velora_runtime.cameras.feed import Feed
+    from velora_runtime.cameras.feed import Feed, Patience
 
 T_contra = TypeVar("T_contra", contravariant=True)
 T = TypeVar("T")
@@ -28,21 +28,6 @@ FIRST_WAIT_US, LONGEST_WAIT_US = 250_000, 8_000_000
 """Between attempts; each wait is twice the one before."""
 CLOSE_WAIT_S = 2.0
 """A thread that sits in a driver for longer is left behind when the run ends."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long nothing may come.
-
-    Attributes:
-        stalled_us: after this, the camera is called stalled, and counts as absent.
-        lost_us: after this, the connection is given up and made again.
-        retry_us: a camera that is lost for so long has ended; None: it is tried for ever.
-    """
-
-    stalled_us: int = 1_000_000
-    lost_us: int = 5_000_000
-    retry_us: int | None = None
 
 
 @dataclass(slots=True)

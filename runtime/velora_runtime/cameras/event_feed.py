@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from velora_runtime.cameras.camera import Patience
 from velora_runtime.cameras.camera_settings import CameraSettings
-from velora_runtime.cameras.feed import Feed
+from velora_runtime.cameras.feed import Feed, Patience
 from velora_runtime.ingest.packets import Decoded
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from velora_edge.errors import CameraError, SourceError
@@ -12,6 +13,21 @@ READ_WAIT_S = 0.1
 """`Feed.read` comes back after about this long, with or without something."""
 OPEN_WAIT_S = 5.0
 """`Feed.open` gives up after about this long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long nothing may come.
+
+    Attributes:
+        stalled_us: after this, the camera is called stalled, and counts as absent.
+        lost_us: after this, the connection is given up and made again.
+        retry_us: a camera that is lost for so long has ended; None: it is tried for ever.
+    """
+
+    stalled_us: int = 1_000_000
+    lost_us: int = 5_000_000
+    retry_us: int | None = None
 
 
 class FeedEndError(Exception):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
-from velora_runtime.cameras.camera import Camera, Patience
-from velora_runtime.cameras.feed import FeedEndError
+from velora_runtime.cameras.camera import Camera
+from velora_runtime.cameras.feed import FeedEndError, Patience
 from velora_runtime.ingest.camera_state import CameraState
 
 from tests.fakes import FakeClock

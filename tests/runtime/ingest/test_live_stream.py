@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from velora_runtime.cameras.camera import Patience
+from velora_runtime.cameras.feed import Patience
 from velora_runtime.ingest.camera_state import CameraState
 from velora_runtime.ingest.packets import Decoded
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from velora_edge.data.clips.clips import SPLITS
 from velora_edge.data.synthetic._synthetic_kernels import (
     Flights,
     Light,
@@ -24,7 +25,6 @@ from velora_edge.data.synthetic.synthetic_scene import (
     draw_light,
     draw_sprite,
 )
-from velora_edge.data.clips.clips import SPLITS
 from velora_edge.errors import InputError
 from velora_edge.events.simulator.simulator import EventSimulator
 

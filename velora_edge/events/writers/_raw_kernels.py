@@ -17,31 +17,10 @@ from velora_edge.events.kernels._compile import kernel
 
 # Places in `state`, int64[4]: -1 at the start of a stream, but for the sensor's width.
 HIGH, LOW, ROW, WIDTH = range(4)
-# Why `first_fault` stopped.
-OUTSIDE, EARLIER, NO_POLARITY = 1, 2, 3
 
 _VECTOR = 32
 _EVT3_JUMP = 1 << 10
 _EVT2_JUMP = 1 << 26
-
-
-@kernel
-def first_fault(
-    t: Any, x: Any, y: Any, p: Any, width: Any, height: Any, last_us: Any, is_ordered: Any
-) -> Any:
-    """Position of the first event that cannot be written, and why; (N, 0) where all can.
-
-    `last_us` is the time that the first event must not be before, and only counts where `is_ordered`.
-    """
-    for i in range(len(t)):
-        if x[i] >= width or y[i] >= height:
-            return i, OUTSIDE
-        if p[i] > 1:
-            return i, NO_POLARITY
-        if is_ordered and t[i] < last_us:
-            return i, EARLIER
-        last_us = t[i]
-    return len(t), 0
 
 
 @kernel

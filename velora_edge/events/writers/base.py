@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from velora_edge.errors import InputError, RecordingError
-from velora_edge.events.writers._raw_kernels import EARLIER, OUTSIDE, first_fault
+from velora_edge.events.kernels._compile import kernel
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -16,6 +16,28 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from velora_edge.datatypes import EventBatch, TriggerBatch
+
+# Why `first_fault` stopped.
+OUTSIDE, EARLIER, NO_POLARITY = 1, 2, 3
+
+
+@kernel
+def first_fault(
+    t: Any, x: Any, y: Any, p: Any, width: Any, height: Any, last_us: Any, is_ordered: Any
+) -> Any:
+    """Position of the first event that cannot be written, and why; (N, 0) where all can.
+
+    `last_us` is the time that the first event must not be before, and only counts where `is_ordered`.
+    """
+    for i in range(len(t)):
+        if x[i] >= width or y[i] >= height:
+            return i, OUTSIDE
+        if p[i] > 1:
+            return i, NO_POLARITY
+        if is_ordered and t[i] < last_us:
+            return i, EARLIER
+        last_us = t[i]
+    return len(t), 0
 
 
 class EventWriter(ABC):
