@@ -36,7 +36,7 @@ from velora_edge.bundle import EventInput
 from velora_edge.events.accumulate.frames import count_frames
 from velora_edge.events.accumulate.registration import RegistrationMap
 from velora_edge.events.accumulate.representations import make_accumulator
-from velora_edge.events.index_file import ENDING
+from velora_edge.events.seek_index import ENDING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

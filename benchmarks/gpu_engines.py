@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from gpu_prepare import build_engine
 from gpu_ways import Plan
-from velora_export.tensorrt.tensorrt_builder import BuildOptions, PlanBuilder
-from velora_export.tensorrt.tensorrt_engines import BundleBuilder
-from velora_export.tensorrt.tensorrt_layers import parse_builder_list
+from velora_export.tensorrt.tensorrt_builder import BuildOptions, BuildProgress, PlanBuilder
+from velora_export.tensorrt.tensorrt_engines import BundleBuilder, this_gpu
+from velora_export.tensorrt.tensorrt_layers import judge_layers, parse_builder_list, read_stated_types
 from velora_export.tensorrt.tensorrt_parity import noise_clips
-from velora_export.tensorrt.tensorrt_precision import judge_layers, read_stated_types
-from velora_export.tensorrt.tensorrt_progress import BuildProgress
-from velora_export.tensorrt.tensorrt_targets import this_gpu
 
 from velora_edge.bundle import GRAPHS, open_bundle
 from velora_edge.errors import EngineError
-from velora_edge.gpu.kinds import RTX, TENSORRT, version_of, why_not_rtx
-from velora_edge.gpu.log import Messages
-from velora_edge.gpu.matching import choose_engines, find_machine, network_name, read_engine, why_no_tensorrt
-from velora_edge.gpu.origin import TRUST_VARIABLE
+from velora_edge.gpu.kinds import RTX, TENSORRT, Messages, version_of, why_not_rtx
+from velora_edge.gpu.matching import (
+    TRUST_VARIABLE,
+    choose_engines,
+    find_machine,
+    network_name,
+    read_engine,
+    why_no_tensorrt,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

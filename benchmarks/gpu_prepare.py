@@ -117,7 +117,7 @@ def _write_fp32(path: Path, name: str, config: ModelConfig | None, say: Callable
 
 
 def _write_precision(home: Path, precision: Precision) -> None:
-    from velora_export.precision.calibrate import calibrate
+    from velora_export.precision.calibration import calibrate
     from velora_export.precision.precisions import FORMATS, convert, opset
 
     staged, floats = home / "fp32.velora", FLOATS.get(precision)
@@ -132,8 +132,8 @@ def _write_precision(home: Path, precision: Precision) -> None:
 
 
 def noise(manifest: Manifest) -> Any:
-    """One clip of noise in the model's size, as `velora_export.cpu_run.clips.Clips`; the same each time."""
-    from velora_export.cpu_run.clips import Clips
+    """One clip of noise in the model's size, `velora_export.evaluation.clips.Clips`; the same each time."""
+    from velora_export.evaluation.clips import Clips
     from velora_export.tensorrt.tensorrt_parity import noise_clips
 
     drawn = noise_clips(manifest, count=1)
@@ -142,8 +142,7 @@ def noise(manifest: Manifest) -> Any:
 
 def _write_expected(home: Path) -> None:
     """Logits of the fp32 graphs by ONNX Runtime on the CPU, clip and streamed, and the arithmetic of both."""
-    from velora_export.cpu_run.sessions import Sessions
-    from velora_export.cpu_run.streaming import stream_clip
+    from velora_export.evaluation.sessions import Sessions, stream_clip
 
     path = home / "fp32.velora"
     clips, sessions = noise(read_manifest(path)), Sessions(path)
@@ -188,9 +187,8 @@ def _shape(node: ir.Node, value: ir.Value | None) -> list[int]:
 def build_engines(bundle: Bundle, say: Callable[[str], None] = print) -> str:
     """Build what is missing of the bundle's engines by TensorRT for RTX; what it refuses, in its words."""
     from velora_export.tensorrt.tensorrt_builder import BuildOptions
-    from velora_export.tensorrt.tensorrt_engines import BundleBuilder
+    from velora_export.tensorrt.tensorrt_engines import BundleBuilder, rtx_gpus
     from velora_export.tensorrt.tensorrt_parity import noise_clips
-    from velora_export.tensorrt.tensorrt_targets import rtx_gpus
 
     from velora_edge.gpu.kinds import default_targets
 
@@ -211,7 +209,7 @@ def build_engine(builder: BundleBuilder, graph: str) -> BuiltEngine:
     Raises:
         EngineError: if it cannot be built at all.
     """
-    from velora_export.tensorrt.tensorrt_progress import BuildProgress
+    from velora_export.tensorrt.tensorrt_builder import BuildProgress
 
     try:
         return next(builder.build([graph], BuildProgress(), force=False))

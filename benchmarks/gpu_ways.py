@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from velora_runtime.buffers.ring import ClipRing
 from velora_runtime.engines import ort_cuda
 from velora_runtime.engines.base import EngineOptions
-from velora_runtime.engines.ort_device import DEVICE, Place, allocate
+from velora_runtime.engines.ort_cuda import DEVICE, Place, allocate
+from velora_runtime.engines.ring import ClipRing
 from velora_runtime.engines.tensorrt import TensorRTEngine
 from velora_runtime.engines.tensorrt_lane import Lane, Target
 
 from velora_edge import ort
 from velora_edge.errors import EngineError
-from velora_edge.gpu.kernel_cache import KernelCache, kernel_cache_path
+from velora_edge.gpu.engine import KernelCache, kernel_cache_path
 from velora_edge.gpu.kinds import RTX, TENSORRT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
-    from velora_runtime.engines.fed import FedEngine
+    from velora_runtime.engines.ort import FedEngine
 
     from velora_edge.bundle import Bundle
     from velora_edge.gpu.cuda import Cuda

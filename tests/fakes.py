@@ -11,13 +11,13 @@ from velora_runtime.sinks.base import Seen, Sink
 from velora_edge.bundle import Bundle, BundleWriter, EventInput, Manifest, Weights
 from velora_edge.datatypes import EventBatch, RGBFrame, TriggerBatch
 from velora_edge.events.formats.arrays import ArrayReader
-from velora_edge.preprocessing.sources.base import RGBSource
+from velora_edge.preprocessing.sources import RGBSource
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Sequence
 
-    from velora_runtime.buffers.ring import Presence, Slot
+    from velora_runtime.engines.ring import Presence, Slot
 
 
 class FakeClock:

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from velora_runtime.cameras.camera import Camera
-from velora_runtime.cameras.feed import Patience
-from velora_runtime.ingest.event_ingest import EventIntake
+from velora_runtime.cameras.feeds import Patience
+from velora_runtime.ingest.event_ingest import EventIntake, RateCap
 from velora_runtime.ingest.live_stream import LiveStream
-from velora_runtime.ingest.packets import PacketQueue
-from velora_runtime.ingest.rate_cap import RateCap
+from velora_runtime.ingest.packets import BatchWalk, PacketQueue, WordWalk
 from velora_runtime.ingest.scanner import RawScanner
-from velora_runtime.ingest.walks import BatchWalk, WordWalk
 
 from tests.fakes import FakeClock
 from velora_edge.datatypes import EventBatch, TriggerBatch

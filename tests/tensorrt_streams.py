@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from velora_export.tensorrt.tensorrt_builder import BuildOptions
-from velora_export.tensorrt.tensorrt_engines import BundleBuilder
+from velora_export.tensorrt.tensorrt_builder import BuildOptions, BuildProgress
+from velora_export.tensorrt.tensorrt_engines import BundleBuilder, this_gpu
 from velora_export.tensorrt.tensorrt_parity import noise_clips
-from velora_export.tensorrt.tensorrt_progress import BuildProgress
-from velora_export.tensorrt.tensorrt_targets import this_gpu
-from velora_runtime.buffers.ring import ClipRing
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.registry import open_engine
+from velora_runtime.engines.ring import ClipRing
 
 from velora_edge.bundle import Bundle, open_bundle, write_manifest
 

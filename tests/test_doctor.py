@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fakes_tensorrt import FakeTensorRT
 from toy_bundle import write_toy_bundle
-from velora_export.tensorrt.tensorrt_builder import BuildOptions
-from velora_export.tensorrt.tensorrt_engines import BundleBuilder
+from velora_export.tensorrt.tensorrt_builder import BuildOptions, BuildProgress
+from velora_export.tensorrt.tensorrt_engines import BundleBuilder, this_gpu
 from velora_export.tensorrt.tensorrt_parity import noise_clips
-from velora_export.tensorrt.tensorrt_progress import BuildProgress
-from velora_export.tensorrt.tensorrt_targets import this_gpu
 
 from velora_cli.main import velora
 from velora_edge.console import run
-from velora_edge.doctor import cameras, host, jetson, nvidia, providers
+from velora_edge.doctor import cameras, host
+from velora_edge.doctor import host as jetson
+from velora_edge.doctor import inference as nvidia
+from velora_edge.doctor import inference as providers
 from velora_edge.doctor.probes import PROBES, run_probe
 
 if TYPE_CHECKING:

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from velora_edge.doctor.advice import Advice, advise
+from velora_edge.doctor.advice import Advice, advise, as_text
 from velora_edge.doctor.probes import Finding
-from velora_edge.doctor.report import as_text
 
 
 def found(**probes: dict[str, Any]) -> dict[str, Finding]:

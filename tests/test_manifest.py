@@ -12,8 +12,7 @@ from velora_cli.main import velora
 from velora_edge.bundle import open_bundle, read_manifest, write_manifest
 from velora_edge.console import run
 from velora_edge.errors import BundleError
-from velora_edge.manifest import SCHEMA_VERSION, Manifest, Report, json_schema
-from velora_edge.manifest_versions import STEPS, migrate
+from velora_edge.manifest import SCHEMA_VERSION, STEPS, Manifest, Report, json_schema, migrate
 
 PUBLISHED = Path(__file__).parents[1] / "docs" / "manifest.schema.json"
 

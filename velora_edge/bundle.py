@@ -29,8 +29,8 @@ from velora_edge.manifest import (
     Precision,
     RGBInput,
     Weights,
+    migrate,
 )
-from velora_edge.manifest_versions import migrate
 
 if TYPE_CHECKING:
     from types import TracebackType

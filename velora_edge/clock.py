@@ -1,4 +1,4 @@
-"""Time as the pipeline sees it, so that tests can pass in a clock of their own."""
+"""Time as the pipeline sees it, which tests can replace, and timing of several things in turn."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from threading import Event
 
 
@@ -31,3 +32,30 @@ class SystemClock:
         left_us = t_us - self.now_us()
         if left_us > 0:
             stop.wait(left_us / 1e6)
+
+
+LEAST, MOST = 10, 300
+"""How often each is timed."""
+
+
+def time_in_turn(
+    steps: Sequence[Callable[[], None]], seconds: float, *, least: int = LEAST, most: int = MOST
+) -> list[list[float]]:
+    """Times of each step in milliseconds, one of each in turn, after one of each that is not timed.
+
+    Args:
+        steps: what is timed.
+        seconds: after so long no more than `least` are.
+        least: of each.
+        most: of each.
+    """
+    for step in steps:
+        step()
+    times: list[list[float]] = [[] for _ in steps]
+    begun = time.perf_counter()
+    while len(times[0]) < least or (len(times[0]) < most and time.perf_counter() - begun < seconds):
+        for step, taken in zip(steps, times, strict=True):
+            start = time.perf_counter()
+            step()
+            taken.append((time.perf_counter() - start) * 1e3)
+    return times

@@ -1,7 +1,12 @@
-"""What `manifest.json` says of a bundle: its form, validated, and published as a JSON Schema.
+"""The form of a bundle's `manifest.json`: validated, published as a JSON Schema, migrated.
 
+Older manifests brought up to date: one step a schema version, as many as it takes.
+A step takes the object that `manifest.json` holds and gives the one of the next version. It is one function,
+and one line in `STEPS`; it never looks at other files, and never changes once its version was released.
+
+What `manifest.json` says of a bundle: its form, validated, and published as a JSON Schema.
 The schema's version rises when a manifest could not be read by an older velora-edge, that is with every field
-that is new: unknown fields are refused. `velora_edge.manifest_versions` brings older manifests up to date.
+that is new: unknown fields are refused. `velora_edge.manifest` brings older manifests up to date.
 """
 
 from __future__ import annotations
@@ -12,7 +17,41 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Self
+
+
+Raw = dict[str, Any]
+
+
+def migrate(raw: Raw) -> Raw:
+    """A manifest of the present version made from one of any version from 1 on; `raw` is not changed."""
+    version = int(raw["schema_version"])
+    while version < SCHEMA_VERSION:
+        raw = STEPS[version]({**raw})
+        version += 1
+        raw["schema_version"] = version
+    return raw
+
+
+def _reports_are_typed(raw: Raw) -> Raw:
+    """1 to 2: figures of one precision's parity, in a table without a form, became a report."""
+    parity = raw.pop("parity", None)
+    figures = parity.get(raw.get("precision", "fp32")) if isinstance(parity, dict) else None
+    if figures:
+        raw["report"] = {"runtime": "ONNX Runtime on the CPU", **figures}
+    return raw
+
+
+def _engines_have_kinds(raw: Raw) -> Raw:
+    """2 to 3: engines may be of TensorRT for RTX and tell of their layers; none did before."""
+    return raw
+
+
+STEPS: dict[int, Callable[[Raw], Raw]] = {1: _reports_are_typed, 2: _engines_have_kinds}
+"""By the version that a step starts from."""
+
 
 SCHEMA_VERSION = 3
 GRAPHS = ("rgb", "event", "diff", "head", "clip")

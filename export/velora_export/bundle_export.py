@@ -26,22 +26,20 @@ from velora_edge.errors import InputError
 from velora_edge.manifest import Calibration
 from velora_edge.model.checkpoint import state_sha256
 from velora_edge.model.lora import merge
-from velora_export.cpu_run.clips import random_clips
-from velora_export.onnx.fusible import simplify
-from velora_export.onnx.graphs import make_graphs
-from velora_export.onnx.onnx_graph import trace
-from velora_export.onnx.weights import SharedWeights, save_graph
-from velora_export.precision.calibrate import calibrate
+from velora_export.evaluation.clips import random_clips
+from velora_export.onnx.graphs import make_graphs, simplify
+from velora_export.onnx.onnx_graph import SharedWeights, save_graph, trace
+from velora_export.precision.calibration import calibrate
 from velora_export.precision.precisions import FLOATS, FORMATS, Floats, convert, opset
-from velora_export.report.report import Measured, write_report
+from velora_export.report import Measured, write_report
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping, Sequence
 
     from velora_edge.model.velora import VELoRA
-    from velora_export.cpu_run.clips import Clips
-    from velora_export.precision.histograms import Method
+    from velora_export.evaluation.clips import Clips
+    from velora_export.precision.quantization import Method
 
 METADATA_PREFIX = "velora."
 _IN_METADATA = (

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from velora_edge.bundle import GRAPHS, replace_folder
 from velora_edge.errors import BundleError
 from velora_export.bundle_export import manifest_metadata
-from velora_export.onnx.weights import SharedWeights, save_graph
+from velora_export.onnx.onnx_graph import SharedWeights, save_graph
 
 if TYPE_CHECKING:
     from velora_edge.bundle import Bundle

@@ -14,7 +14,8 @@ import pytest
 from fakes_onnxruntime import FakeRuntime
 from fakes_tensorrt import FakeTensorRT
 from networks import SHALLOW, tiny_config
-from velora_runtime.engines import ort_cuda, ort_device
+from velora_runtime.engines import ort_cuda
+from velora_runtime.engines import ort_cuda as ort_device
 
 from velora_edge import ort
 from velora_edge.bundle import open_bundle

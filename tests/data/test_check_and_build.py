@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from written_sets import write_poker
 
-from velora_edge.data.build import build_store
-from velora_edge.data.check import check, require_sound
+from velora_edge.data.build import build_store, check, require_sound
 from velora_edge.data.clips.clips import ClipSpec
 from velora_edge.data.clips.store import ClipStore
 from velora_edge.data.layouts.published import open_pokerevent

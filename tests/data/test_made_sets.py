@@ -10,8 +10,7 @@ import pytest
 from velora_edge.bundle import EventInput
 from velora_edge.data.clips.clips import ClipSpec
 from velora_edge.data.synthetic.digits import DigitsSet
-from velora_edge.data.synthetic.rendered import SIZES, RenderedSet, pack_clip
-from velora_edge.data.synthetic.synthetic import LABELS, make_clip
+from velora_edge.data.synthetic.synthetic import LABELS, SIZES, RenderedSet, make_clip, pack_clip
 from velora_edge.errors import DatasetError
 
 SPEC = ClipSpec(length=4, image_size=(32, 32))

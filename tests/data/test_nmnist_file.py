@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from velora_edge.bundle import EventInput
-from velora_edge.data.clips.clips import ClipSpec, Item
-from velora_edge.data.clips.splits import SplitConfig, split_items
+from velora_edge.data.clips.clips import ClipSpec, Item, SplitConfig, split_items
 from velora_edge.data.layouts.nmnist import NmnistFile
 from velora_edge.errors import DatasetError
 

@@ -9,22 +9,20 @@ from videos import write_video
 
 from tests.events import aedat4_writer
 from velora_edge.bundle import EventInput
-from velora_edge.data.build import build_store
-from velora_edge.data.check import check
+from velora_edge.data.build import build_store, check
 from velora_edge.data.clips.clips import ClipSpec, Item
 from velora_edge.data.layouts.recording_index import has_recordings, index_recordings
-from velora_edge.data.layouts.recording_packer import RuntimePacker
-from velora_edge.data.layouts.recordings import open_recordings
+from velora_edge.data.layouts.recordings import RuntimePacker, open_recordings
 from velora_edge.errors import DatasetError, RecordingError
 from velora_edge.events.registry import open_events
 from velora_edge.events.writers import open_writer
-from velora_edge.preprocessing.sources.folder import Facts
+from velora_edge.preprocessing.folder import Facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from velora_edge.data.layouts.recording_packer import PackedPair
+    from velora_edge.data.layouts.recordings import PackedPair
 
 SPEC = ClipSpec(length=4, image_size=(16, 16), event=EventInput(window_us=40_000))
 FRAMES_US = [40_000 * k for k in range(1, 10)]

@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from velora_edge.data.clips.clips import Item
-from velora_edge.data.clips.splits import SplitConfig, fingerprint, split_items
+from velora_edge.data.clips.clips import Item, SplitConfig, fingerprint, split_items
 
 
 def items(count: int, classes: int = 2) -> list[Item]:

@@ -6,19 +6,21 @@ import cv2
 import numpy as np
 import pytest
 
-from velora_edge.data.synthetic._synthetic_kernels import Light, draw_log, light_at
 from velora_edge.data.synthetic.synthetic import Action, SceneModel, SyntheticSet, make_clip, render_actions
 from velora_edge.data.synthetic.synthetic_scene import (
     COLOURS,
     DIRECTIONS,
     LABELS,
+    Light,
     draw_colour,
     draw_flights,
     draw_ground,
+    draw_log,
     draw_sprite,
+    light_at,
 )
 from velora_edge.errors import InputError
-from velora_edge.events.simulator.simulator import LUMA_WEIGHTS
+from velora_edge.events.simulator import LUMA_WEIGHTS
 
 SCENE = SceneModel()
 

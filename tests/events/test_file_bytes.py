@@ -8,7 +8,7 @@ import pytest
 from tests.recordings import write_events
 from velora_edge import open_events
 from velora_edge.errors import RecordingError
-from velora_edge.events.file_bytes import FileBytes
+from velora_edge.events.seek_index import FileBytes
 
 
 def read_all(file, piece):

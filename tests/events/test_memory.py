@@ -16,7 +16,7 @@ import sys
 import numpy as np
 from velora_edge import open_events
 from velora_edge.bundle import EventInput
-from velora_edge.events.filters.filtered import FilteredStream
+from velora_edge.events.filters.event_preprocessing import FilteredStream
 from velora_edge.events.filters.filters import FilterChain, RateCap
 from velora_edge.events.accumulate.registration import RegistrationMap
 from velora_edge.events.accumulate.representations import make_accumulator

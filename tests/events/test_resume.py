@@ -14,8 +14,8 @@ from tests.events import aedat4_writer, test_hostile_files
 from tests.events.words import edge_rows, rows
 from velora_edge import open_events
 from velora_edge.datatypes import EventBatch, TriggerBatch
-from velora_edge.events import index_file
-from velora_edge.events.places import find_row
+from velora_edge.events import seek_index as index_file
+from velora_edge.events.seek_index import find_row
 from velora_edge.events.writers import open_writer
 
 REAL = [
@@ -34,7 +34,7 @@ REAL = [
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch, tmp_path):
     """Indices of short files, with places close to each other, and a cache of the test's own."""
-    monkeypatch.setattr("velora_edge.events.index_file.INDEX_FROM_BYTES", 1)
+    monkeypatch.setattr("velora_edge.events.seek_index.INDEX_FROM_BYTES", 1)
     monkeypatch.setattr("velora_edge.events.formats.raw.raw_index.SPACING_BYTES", 1 << 9)
     for name in (
         "dat._WORDS",
@@ -335,7 +335,7 @@ def test_where_nothing_can_be_written_there_is_no_index(tmp_path, monkeypatch):
 
 
 def test_a_short_recording_has_no_index(tmp_path, monkeypatch):
-    monkeypatch.setattr("velora_edge.events.index_file.INDEX_FROM_BYTES", 1 << 24)
+    monkeypatch.setattr("velora_edge.events.seek_index.INDEX_FROM_BYTES", 1 << 24)
     path = tmp_path / "a.raw"
     write_raw(path, "EVT3", np.arange(3000) * 5000)
     check_times(open_events(path), [7_000_000])

@@ -10,7 +10,7 @@ import torch
 from filelock import FileLock
 from networks import SHALLOW, tiny_config, tiny_model
 from velora_export.bundle_export import export_bundle
-from velora_export.cpu_run.sessions import Sessions
+from velora_export.evaluation.sessions import Sessions
 
 from velora_edge.bundle import EventInput, Palette, open_bundle
 

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 import pytest
-from velora_export.onnx.fusible import simplify
-from velora_export.onnx.graphs import make_graphs
-from velora_export.onnx.onnx_graph import trace
-from velora_export.onnx.weights import SharedWeights, save_graph
+from velora_export.onnx.graphs import make_graphs, simplify
+from velora_export.onnx.onnx_graph import SharedWeights, save_graph, trace
 from velora_export.precision.linear_layers import linear_layers
 from velora_export.precision.precisions import convert
-from velora_export.tensorrt.tensorrt_builder import BuildOptions, PlanBuilder
-from velora_export.tensorrt.tensorrt_layers import parse_builder_list
-from velora_export.tensorrt.tensorrt_precision import check_layers, judge_layers, read_stated_types
-from velora_export.tensorrt.tensorrt_progress import BuildProgress
+from velora_export.tensorrt.tensorrt_builder import BuildOptions, BuildProgress, PlanBuilder
+from velora_export.tensorrt.tensorrt_layers import (
+    check_layers,
+    judge_layers,
+    parse_builder_list,
+    read_stated_types,
+)
 
 from velora_edge.bundle import GRAPHS
-from velora_edge.gpu.kinds import RTX
-from velora_edge.gpu.log import Messages
+from velora_edge.gpu.kinds import RTX, Messages
 from velora_edge.model.lora import merge
 
 if TYPE_CHECKING:

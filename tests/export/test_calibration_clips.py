@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from networks import tiny_config
-from velora_export.cpu_run.clips import Clips, random_clips, read_npz, read_real_clips
+from velora_export.evaluation.clips import Clips, random_clips, read_npz, read_real_clips
 
-from velora_edge.data.clips.clips import ClipSource, ClipSpec, Item, Pairs
-from velora_edge.data.clips.splits import fingerprint
+from velora_edge.data.clips.clips import ClipSource, ClipSpec, Item, Pairs, fingerprint
 from velora_edge.errors import InputError
 
 if TYPE_CHECKING:

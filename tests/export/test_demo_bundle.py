@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from velora_export.cpu_run.clips import random_clips
-from velora_export.cpu_run.sessions import Sessions
-from velora_export.cpu_run.streaming import stream_clip
-from velora_export.report.verdict import ABSOLUTE
+from velora_export.evaluation.clips import random_clips
+from velora_export.evaluation.sessions import Sessions, stream_clip
+from velora_export.report import ABSOLUTE
 
 from velora_edge.bundle import find_model, open_bundle
 from velora_edge.data.synthetic.synthetic import LABELS

@@ -11,11 +11,10 @@ import pytest
 from graphs_by_hand import graph
 from networks import tiny_config, tiny_model
 from velora_export.bundle_export import Target, export_bundle
-from velora_export.cpu_run.clips import random_clips
-from velora_export.precision.calibrate import calibrate
-from velora_export.precision.fp8 import FP8, TOP, round_weight, weight_scales
+from velora_export.evaluation.clips import random_clips
+from velora_export.precision.calibration import calibrate
 from velora_export.precision.linear_layers import LayerKey, linear_layers
-from velora_export.precision.quantization import quantise
+from velora_export.precision.quantization import FP8, FP8_TOP, fp8_scales, quantise, round_to_fp8
 
 from velora_edge.errors import InputError
 
@@ -32,7 +31,7 @@ CLIPS = random_clips(tiny_config(), count=2, seed=3)
 
 def _rounded(values: Sequence[float]) -> list[float]:
     weight = np.array([values], np.float32)
-    numbers: NDArray[Any] = round_weight(weight, ONE)
+    numbers: NDArray[Any] = round_to_fp8(weight, ONE)
     return [float(number) for number in numbers[0]]
 
 
@@ -50,15 +49,15 @@ def test_what_is_larger_than_448_becomes_448_and_never_nan() -> None:
 
 def test_a_weight_has_one_scale_by_its_largest_value() -> None:
     weight = np.array([[0.5, -0.25], [0.125, 896.0]], np.float32)
-    assert weight_scales(weight).tolist() == 2.0
-    assert round_weight(weight, weight_scales(weight)).astype(float).tolist() == [
+    assert fp8_scales(weight).tolist() == 2.0
+    assert round_to_fp8(weight, fp8_scales(weight)).astype(float).tolist() == [
         [0.25, -0.125],
         [0.0625, 448],
     ]
 
 
 def test_a_weight_of_zeros_has_a_scale() -> None:
-    assert weight_scales(np.zeros((4, 2), np.float32)).tolist() == 1.0
+    assert fp8_scales(np.zeros((4, 2), np.float32)).tolist() == 1.0
 
 
 LAYER = """
@@ -90,19 +89,19 @@ def test_a_layer_computes_with_rounded_factors_and_cuts_off_at_its_threshold() -
     (weight,) = (layer.weight for layer in linear_layers(model.graph, "head"))
     assert weight.const_value is not None
     factors = weight.const_value.numpy()
-    scale = weight_scales(factors)
+    scale = fp8_scales(factors)
     x = np.random.default_rng(1).normal(0, 1, (1, 2, 32)).astype(np.float32)
     x[0, 0, 0] = 1000.0  # beyond the threshold
     assert quantise(model, "head", {QUERY: 4.0}, FP8) == 1
     model.graph.opset_imports[""] = 19
-    step = np.float32(4.0 / TOP)
+    step = np.float32(4.0 / FP8_TOP)
     product = (
-        round_weight(x, step).astype(np.float32)
+        round_to_fp8(x, step).astype(np.float32)
         * step
-        @ (round_weight(factors, scale).astype(np.float32) * scale)
+        @ (round_to_fp8(factors, scale).astype(np.float32) * scale)
     )
     np.testing.assert_allclose(_run(model, x), product + 1, rtol=1e-5, atol=1e-5)
-    assert round_weight(x, step)[0, 0, 0] == TOP
+    assert round_to_fp8(x, step)[0, 0, 0] == FP8_TOP
 
 
 def test_the_graph_says_fp8_on_both_sides_with_one_scale_each() -> None:

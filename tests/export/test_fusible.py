@@ -9,7 +9,7 @@ import torch
 from networks import clips, tiny_model
 from timm.layers.attention import Attention
 from torch import nn
-from velora_export.onnx.fusible import FusibleAttention, FusibleGelu, FusibleTokenAttention, simplify
+from velora_export.onnx.graphs import FusibleAttention, FusibleGelu, FusibleTokenAttention, simplify
 
 from velora_edge.model.head import TokenAttention
 from velora_edge.model.lora import merge

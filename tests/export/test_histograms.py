@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from velora_export.precision.histograms import BINS, AbsHistogram, entropy, percentile
+from velora_export.precision.quantization import BINS, AbsHistogram, entropy, percentile
 
 from velora_edge.errors import EngineError
 

@@ -9,9 +9,8 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from graphs_by_hand import graph
-from velora_export.precision.int8 import INT8, TOP, round_weight, weight_scales
 from velora_export.precision.linear_layers import LayerKey, classifier_nodes, linear_layers
-from velora_export.precision.quantization import quantise
+from velora_export.precision.quantization import INT8, INT8_TOP, int8_scales, quantise, round_to_int8
 
 from velora_edge.errors import EngineError
 from velora_edge.ort import open_session, session_options
@@ -97,22 +96,22 @@ def test_two_layers_share_the_scale_of_their_input_and_each_weight_is_int8() -> 
     }  # fmt: skip
     scale = model.graph.initializers["x.scale"].const_value
     assert scale is not None
-    assert float(scale.numpy()) == np.float32(3.0 / TOP)
+    assert float(scale.numpy()) == np.float32(3.0 / INT8_TOP)
 
 
 def test_the_result_is_that_of_rounded_factors() -> None:
     x = np.random.default_rng(1).normal(0, 1, (1, 2, 32)).astype(np.float32)
     model, exact = _model(), _model()
     quantise(model, "head", {QUERY: 3.0, KEY: 3.0}, INT8)
-    step = np.float32(3.0 / TOP)
+    step = np.float32(3.0 / INT8_TOP)
     rounded = (np.clip(np.rint(x / step), -128, 127) * step).astype(np.float32)
     for name in ("wq", "wk"):
         tensor = exact.graph.initializers[name].const_value
         assert tensor is not None
         weight = tensor.numpy()
-        scales = weight_scales(weight)
+        scales = int8_scales(weight)
         exact.graph.initializers[name].const_value = ir.tensor(
-            round_weight(weight, scales) * scales, name=name
+            round_to_int8(weight, scales) * scales, name=name
         )
     small = exact.graph.initializers["lora"]
     assert small.uses()
@@ -169,8 +168,8 @@ def test_a_layer_that_was_not_calibrated_is_named() -> None:
 
 def test_a_weight_s_scale_is_its_largest_value_where_neighbours_leave_room() -> None:
     weight = np.array([[1.27, 0], [0, -2.54], [0.5, 1.0], [-0.5, -1.0]], np.float32)
-    np.testing.assert_allclose(weight_scales(weight), [0.01, 0.02], rtol=1e-6)
-    assert round_weight(weight, weight_scales(weight)).tolist() == [[127, 0], [0, -127], [50, 50], [-50, -50]]
+    np.testing.assert_allclose(int8_scales(weight), [0.01, 0.02], rtol=1e-6)
+    assert round_to_int8(weight, int8_scales(weight)).tolist() == [[127, 0], [0, -127], [50, 50], [-50, -50]]
 
 
 @pytest.mark.parametrize("rows", [2, 3, 64])
@@ -179,7 +178,7 @@ def test_no_pair_of_neighbours_can_leave_sixteen_bits(rows: int) -> None:
     weight = draw.normal(0, 1, (rows, 200)).astype(np.float32)
     weight[:2, 0] = (5, 5)  # the worst: two equal largest ones
     weight[:2, 1] = (-5, -5)
-    rounded = round_weight(weight, weight_scales(weight)).astype(np.int64)
+    rounded = round_to_int8(weight, int8_scales(weight)).astype(np.int64)
     even = np.concatenate([rounded, np.zeros((rows % 2, 200), np.int64)]).reshape(-1, 2, 200)
     most = 255 * np.maximum(even, 0).sum(axis=1).max()
     least = 255 * np.minimum(even, 0).sum(axis=1).min()
@@ -187,14 +186,14 @@ def test_no_pair_of_neighbours_can_leave_sixteen_bits(rows: int) -> None:
 
 
 def test_an_output_without_weights_has_a_scale() -> None:
-    assert weight_scales(np.zeros((4, 2), np.float32)).tolist() == [1.0, 1.0]
+    assert int8_scales(np.zeros((4, 2), np.float32)).tolist() == [1.0, 1.0]
 
 
 def test_scales_for_fp16_are_held_by_it_and_never_smaller() -> None:
     model = _model()
     quantise(model, "head", {QUERY: 3.1, KEY: 3.1}, INT8, half_scales=True)
-    exact = weight_scales(_model().graph.initializers["wq"].const_value.numpy())  # type: ignore[union-attr]
-    for name, least in (("x.scale", np.float32(3.1 / TOP)), ("wq.scale", exact)):
+    exact = int8_scales(_model().graph.initializers["wq"].const_value.numpy())  # type: ignore[union-attr]
+    for name, least in (("x.scale", np.float32(3.1 / INT8_TOP)), ("wq.scale", exact)):
         tensor = model.graph.initializers[name].const_value
         assert tensor is not None
         scales = tensor.numpy()

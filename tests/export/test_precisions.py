@@ -11,13 +11,12 @@ import onnx
 import pytest
 from filelock import FileLock
 from networks import tiny_config
-from velora_export.cpu_run.clips import random_clips
-from velora_export.cpu_run.sessions import Sessions
-from velora_export.precision.calibrate import calibrate
-from velora_export.precision.observe import observe
+from velora_export.evaluation.clips import random_clips
+from velora_export.evaluation.parity import measure_parity
+from velora_export.evaluation.sessions import Sessions
+from velora_export.precision.calibration import calibrate, observe
 from velora_export.precision.precisions import FORMATS, convert
-from velora_export.report.parity import measure_parity
-from velora_export.report.verdict import find_objections
+from velora_export.report import find_objections
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.openvino_graphs import BlobCache, Compiled, load_core, share
 
@@ -174,11 +173,11 @@ def test_auto_takes_the_method_whose_logits_are_nearer(
     folder = tmp_path / "staged"
     shutil.copytree(exported.bundle.path, folder)
     monkeypatch.setattr(
-        "velora_export.precision.histograms.entropy", lambda counts, limit: limit / 50
+        "velora_export.precision.quantization.entropy", lambda counts, limit: limit / 50
     )  # cuts off nearly all
     assert calibrate(folder, CLIPS, "auto").method == "percentile"
-    monkeypatch.setattr("velora_export.precision.histograms.entropy", lambda counts, limit: limit)
-    monkeypatch.setattr("velora_export.precision.histograms.percentile", lambda counts, limit: limit / 50)
+    monkeypatch.setattr("velora_export.precision.quantization.entropy", lambda counts, limit: limit)
+    monkeypatch.setattr("velora_export.precision.quantization.percentile", lambda counts, limit: limit / 50)
     assert calibrate(folder, CLIPS, "auto").method == "entropy"
 
 

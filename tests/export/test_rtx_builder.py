@@ -10,8 +10,14 @@ import pytest
 import torch
 from networks import tiny_model
 from rtx_graphs import FORMS, compile_graph, compile_layers, need_rtx, write_forms, write_graphs
-from velora_export.tensorrt.tensorrt_layers import CompiledLayer, LayerTensor, parse_inspector
-from velora_export.tensorrt.tensorrt_precision import StatedTypes, check_layers, judge_layers
+from velora_export.tensorrt.tensorrt_layers import (
+    CompiledLayer,
+    LayerTensor,
+    StatedTypes,
+    check_layers,
+    judge_layers,
+    parse_inspector,
+)
 
 from velora_cli.main import velora
 from velora_edge.bundle import GRAPHS, open_bundle, read_manifest

@@ -14,11 +14,9 @@ import numpy as np
 import pytest
 from fakes_tensorrt import FakeTensorRT
 from toy_bundle import write_toy_bundle
-from velora_export.tensorrt.tensorrt_builder import BuildOptions
-from velora_export.tensorrt.tensorrt_engines import BuiltEngine, BundleBuilder
+from velora_export.tensorrt.tensorrt_builder import BuildOptions, BuildProgress, run_cancellable
+from velora_export.tensorrt.tensorrt_engines import BuiltEngine, BundleBuilder, this_gpu
 from velora_export.tensorrt.tensorrt_parity import noise_clips, read_clips
-from velora_export.tensorrt.tensorrt_progress import BuildProgress, run_cancellable
-from velora_export.tensorrt.tensorrt_targets import this_gpu
 
 from velora_cli.main import velora
 from velora_edge.bundle import GRAPHS, open_bundle, read_manifest

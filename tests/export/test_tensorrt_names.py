@@ -48,7 +48,6 @@ RECEIVERS = {
         "parser": "OnnxParser",
         "error": "ParserError",
     },
-    "export/velora_export/tensorrt/tensorrt_progress.py": {},
     "velora_edge/gpu/engine.py": {
         "runtime": "Runtime",
         "_runtime": "Runtime",
@@ -58,18 +57,18 @@ RECEIVERS = {
         "_context": "IExecutionContext",
         "inspector": "EngineInspector",
     },
-    "velora_edge/gpu/log.py": {},
+    "velora_edge/gpu/kinds.py": {},
     "velora_edge/gpu/matching.py": {},
 }
 ONLY_RTX = {
-    "velora_edge/gpu/kernel_cache.py": {
+    "velora_edge/gpu/engine.py": {
         "engine": "ICudaEngine",
         "config": "IRuntimeConfig",
         "cache": "IRuntimeCache",
         "_cache": "IRuntimeCache",
         "context": "IExecutionContext",
     },
-    "velora_edge/gpu/validity.py": {"runtime": "Runtime"},
+    "velora_edge/gpu/matching.py": {"runtime": "Runtime"},
 }
 """Files that use what TensorRT for RTX alone has."""
 RTX_NAMES = {
@@ -114,8 +113,8 @@ print(json.dumps({
 DERIVE = """
 import sys
 import tensorrt_bindings as trt
-from velora_edge.gpu.log import Messages, create_logger
-from velora_export.tensorrt.tensorrt_progress import BuildProgress, create_monitor
+from velora_edge.gpu.kinds import Messages, create_logger
+from velora_export.tensorrt.tensorrt_builder import BuildProgress, create_monitor
 messages = Messages()
 logger = create_logger(trt, messages)
 logger.log(trt.ILogger.Severity.ERROR, "as it is said")

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from graphs_by_hand import graph, types
-from velora_export.cpu_run.emulate_bf16 import emulate_bf16, is_bf16
+from velora_export.evaluation.sessions import emulate_bf16, is_bf16
 from velora_export.precision.to_half import FLOAT, HALVES, to_half
 
 from velora_edge.errors import EngineError

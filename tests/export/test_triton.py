@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
-from velora_export.cpu_run.sessions import Sessions
+from velora_export.evaluation.sessions import Sessions
 from velora_export.triton import write_repository
 
 from tests.toy_bundle import H, T, W, write_toy_bundle

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import pytest
-from velora_export.report.parity import Parity
-from velora_export.report.verdict import check_model, check_objections, find_objections, tolerance
+from velora_export.evaluation.parity import Parity
+from velora_export.report import check_model, check_objections, find_objections, tolerance
 
 from velora_edge.errors import EngineError
 from velora_edge.manifest import Accuracy, Precision, StepLatency

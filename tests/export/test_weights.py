@@ -10,7 +10,7 @@ import onnx
 import onnx_ir
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
-from velora_export.onnx.weights import INLINE_BYTES, LINE_BYTES, PAGE_BYTES, SharedWeights, save_graph
+from velora_export.onnx.onnx_graph import INLINE_BYTES, LINE_BYTES, PAGE_BYTES, SharedWeights, save_graph
 
 if TYPE_CHECKING:
     from pathlib import Path

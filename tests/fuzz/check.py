@@ -18,7 +18,7 @@ from velora_edge.events.accumulate.frames import count_frames
 from velora_edge.events.accumulate.registration import RegistrationMap
 from velora_edge.events.accumulate.representations import REPRESENTATIONS, make_accumulator
 from velora_edge.events.formats.raw.raw import RawReader
-from velora_edge.events.formats.raw.raw_decoder import RawDecoder, new_arrays
+from velora_edge.events.formats.raw.raw_walker import RawDecoder, new_arrays
 
 if TYPE_CHECKING:
     import random
@@ -75,7 +75,7 @@ def guarded() -> Iterator[Guard]:
 
     with (
         mock.patch("velora_edge.events.formats.raw.raw.new_arrays", new_guarded),
-        mock.patch("velora_edge.events.formats.raw.raw_decoder.new_arrays", new_guarded),
+        mock.patch("velora_edge.events.formats.raw.raw_walker.new_arrays", new_guarded),
     ):
         yield guard
     guard.check()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from velora_edge.gpu.values import from_raw, to_raw
+from velora_edge.gpu.engine import from_raw, to_raw
 
 
 @pytest.mark.parametrize(

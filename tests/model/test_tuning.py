@@ -9,7 +9,7 @@ import torch
 from networks import clips, tiny_config
 
 from velora_edge.errors import InputError
-from velora_edge.model.tuning import count_parameters, set_tuning, trainable_parameters
+from velora_edge.model.lora import count_parameters, set_tuning, trainable_parameters
 from velora_edge.model.velora import create_model
 
 if TYPE_CHECKING:

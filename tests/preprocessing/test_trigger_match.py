@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from velora_edge.preprocessing.trigger_match import match_triggers
+from velora_edge.preprocessing.triggers import match_triggers
 
 PERIOD_US = 33_333
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from velora_runtime.supervision.watchdog import SLOW_US, STUCK_US
+from velora_runtime.pipeline.supervisor import SLOW_US, STUCK_US
 
 from velora_cli.live.live import command as live_command
 

@@ -80,13 +80,13 @@ def reachable() -> dict[str, ast.Module]:
 def test_the_walk_reaches_engines_sources_readers_and_the_bundle(reachable: dict[str, ast.Module]) -> None:
     assert {
         "velora_edge.bundle",
-        "velora_edge.manifest_versions",
+        "velora_edge.manifest",
         "velora_edge.gpu.engine",
         "velora_runtime.engines.ort",
         "velora_runtime.engines.ort_cuda",
         "velora_runtime.engines.tensorrt",
         "velora_runtime.pipeline.pipeline",
-        "velora_runtime.buffers.ring",
+        "velora_runtime.engines.ring",
     } <= set(reachable)
     assert len(reachable) > 60
     assert not {name for name in reachable if name.startswith("velora_edge.train")}

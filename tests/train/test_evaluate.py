@@ -13,9 +13,17 @@ from velora_edge.data.clips.clips import ClipSpec
 from velora_edge.data.clips.store import ClipStore
 from velora_edge.errors import BundleError, DatasetError, InputError
 from velora_edge.train.batches import Batch
-from velora_edge.train.evaluation.evaluate import choose_part, evaluate, match_labels, only
-from velora_edge.train.evaluation.predictors import Facts, open_predictor
-from velora_edge.train.evaluation.report import as_dict, draw_confusion, write_confusion, write_json
+from velora_edge.train.evaluate import (
+    as_dict,
+    choose_part,
+    draw_confusion,
+    evaluate,
+    match_labels,
+    only,
+    write_confusion,
+    write_json,
+)
+from velora_edge.train.predictors import Facts, open_predictor
 from velora_edge.train.session import train
 
 if TYPE_CHECKING:
@@ -87,7 +95,7 @@ def test_a_hidden_camera_is_absent_not_black() -> None:
 
 
 def test_a_checkpoint_is_judged_by_what_was_held_out(run: Path, store: ClipStore) -> None:
-    from velora_edge.data.clips.splits import SplitConfig, split_items
+    from velora_edge.data.clips.clips import SplitConfig, split_items
 
     predictor = open_predictor(run)
     part = choose_part(store, predictor.facts.run)
@@ -112,7 +120,7 @@ def test_an_empty_part_is_refused(store: ClipStore) -> None:
 
 
 def _fingerprint(store: ClipStore) -> str:
-    from velora_edge.data.clips.splits import fingerprint
+    from velora_edge.data.clips.clips import fingerprint
 
     return fingerprint(store.items)
 

@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file
 from toy_runs import toy_tree
 
-from velora_edge.train.record import read_metrics
+from velora_edge.train.run import read_metrics
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from velora_edge.train.scores import score
+from velora_edge.train.objective import score
 
 LOGITS = np.array(
     [

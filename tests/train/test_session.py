@@ -14,7 +14,7 @@ from velora_edge.data.clips.store import ClipStore
 from velora_edge.errors import BundleError, ConfigError, DatasetError, InputError, VeloraError
 from velora_edge.model.checkpoint import load_model, read_checkpoint
 from velora_edge.train import loop
-from velora_edge.train.record import read_metrics
+from velora_edge.train.run import read_metrics
 from velora_edge.train.session import train
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from velora_edge.errors import BundleError
-from velora_edge.train import state as module
-from velora_edge.train.state import RunState, generators, load_state, save_state, set_generators
+from velora_edge.train import run as module
+from velora_edge.train.run import RunState, generators, load_state, save_state, set_generators
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from velora_edge.vision.colour import bgr_to_rgb, decode_picture
+from velora_edge.vision import bgr_to_rgb, decode_picture
 
 
 def test_bgr_becomes_rgb() -> None:

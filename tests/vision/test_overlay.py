@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from velora_edge.vision.overlay import PANEL_HEIGHT, STRIP_HEIGHT, Overlay
+from velora_runtime.sinks.video import PANEL_HEIGHT, STRIP_HEIGHT, Overlay
 
 DARK = [24, 26, 30]
 

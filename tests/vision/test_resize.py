@@ -7,7 +7,7 @@ import pytest
 
 from velora_edge.events.accumulate.registration import RegistrationMap
 from velora_edge.geometry import fit
-from velora_edge.vision.resize import Resizer
+from velora_edge.vision import Resizer
 
 SIZES = [
     ((480, 640), (224, 224)),

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from velora_runtime.cameras.drivers.attached import Attached
+    from velora_runtime.cameras.drivers.registry import Attached
 
 
 @click.command("cameras", epilog="Examples:  velora cameras  |  velora cameras --json")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> None:
     """List the cameras that are attached, each with what to give to --events or --rgb."""
-    from velora_runtime.cameras.drivers.attached import list_attached
+    from velora_runtime.cameras.drivers.registry import list_attached
 
     found = list_attached()
     if as_json:

@@ -7,11 +7,17 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import click
-from velora_runtime.inference.decision_settings import decision_options, read_decision_settings
+from velora_runtime.inference.decision import decision_options, read_decision_settings
 
-from velora_cli.options.attach_options import read_attach_options, read_outputs, watching_options
-from velora_cli.options.camera_options import camera_options, read_live_options
-from velora_cli.options.treatment_options import read_treatment, treatment_options
+from velora_cli.options import (
+    camera_options,
+    read_attach_options,
+    read_live_options,
+    read_outputs,
+    read_treatment,
+    treatment_options,
+    watching_options,
+)
 
 if TYPE_CHECKING:
     from velora_runtime.app.session import RunOptions
@@ -164,7 +170,7 @@ def _options(given: dict[str, Any]) -> RunOptions:
     from velora_runtime.app.session import RunOptions
     from velora_runtime.engines.base import EngineOptions
 
-    from velora_edge.preprocessing.sources.recording_folder import find_sources
+    from velora_edge.preprocessing.registry import find_sources
     from velora_edge.preprocessing.sync import SyncOptions
 
     found = find_sources(given["model"], given["recording"], given["events"], given["rgb"], note)

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from velora_cli.options.attach_options import read_attach_options, recording_options
-from velora_cli.options.camera_options import camera_options, read_live_options
+from velora_cli.options import camera_options, read_attach_options, read_live_options, recording_options
 
 if TYPE_CHECKING:
     from velora_runtime.app.session import RunOptions

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from velora_cli.options.treatment_options import rate_cap_option, read_treatment, treatment_options
+from velora_cli.options import rate_cap_option, read_treatment, treatment_options
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import InputError
 from velora_edge.events.writers import WRITERS, format_of, open_writer
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.events.filters.filters import FilterChain
-    from velora_edge.events.simulator.simulator import SensorModel
+    from velora_edge.events.simulator import SensorModel
     from velora_edge.events.writers.base import EventWriter
 
 VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
@@ -117,9 +117,9 @@ def from_pictures(path: str, sensor: tuple[int, int] | None, model: SensorModel,
         model: what the sensor is like.
         seed: of its mismatch and noise.
     """
-    from velora_edge.events.simulator.simulator import EventSimulator
-    from velora_edge.preprocessing.sources.registry import open_rgb_source
-    from velora_edge.vision.resize import Resizer
+    from velora_edge.events.simulator import EventSimulator
+    from velora_edge.preprocessing.registry import open_rgb_source
+    from velora_edge.vision import Resizer
 
     pictures = open_rgb_source(path)
     if pictures is None:
@@ -298,7 +298,7 @@ def command(
 ) -> None:  # fmt: skip
     """Write the events of IN, a recording of events, a video or a folder of images, to a new file OUT."""
     from velora_cli.recordings.info import parse_sensor
-    from velora_edge.events.simulator.simulator import SensorModel
+    from velora_edge.events.simulator import SensorModel
 
     if start < 0 or (duration is not None and duration <= 0):
         raise InputError("--start: expected 0 or more seconds, and --duration: more than 0")

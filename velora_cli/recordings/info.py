@@ -1,4 +1,4 @@
-"""`velora info PATH`: what a recording or a bundle is, and what is wrong with it."""
+"""`velora info PATH`: what a recording, a bundle or an engine is, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,98 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from velora_cli.recordings.engine_facts import describe_plan, engine_line
 from velora_cli.recordings.event_facts import look_options, read_facts, read_look
-from velora_edge.errors import InputError
-from velora_edge.gpu.plan import is_plan
+from velora_edge.errors import EngineError, InputError, MissingExtraError
+from velora_edge.gpu.kinds import RTX
+from velora_edge.gpu.matching import describe_target, read_validity
+from velora_edge.gpu.plan import is_plan, read_plan_header
+from velora_edge.preprocessing.folder import is_recording, read_recording
 
 if TYPE_CHECKING:
-    from velora_edge.bundle import Manifest
+    from velora_edge.bundle import EngineFile, Manifest
+    from velora_edge.preprocessing.folder import Recording
+
+
+def engine_line(entry: EngineFile, bundle: Path) -> str:
+    """One engine of a bundle: size, target, what its layers compute in, who built it."""
+    file = bundle / entry.file
+    size = f"{file.stat().st_size / 1e6:.1f} MB" if file.is_file() else "the file is missing"
+    layers = "" if entry.compiled is None else f"; {entry.compiled.describe()}"
+    return f"{size}, {describe_target(entry)}{layers}; built by {entry.origin}"
+
+
+def describe_plan(path: Path) -> dict[str, str]:
+    """What an engine file says of itself, and, of TensorRT for RTX, what the library here says of it."""
+    kind, version = read_plan_header(path)
+    facts = {"format": f"{kind.title} engine", "version": version}
+    if kind is RTX:
+        try:
+            facts["validity"] = read_validity(path.read_bytes())
+        except (EngineError, MissingExtraError) as error:
+            facts["validity"] = f"not asked: {error}"
+    return facts
+
+
+def describe(path: str) -> dict[str, Any]:
+    """Everything that the folder tells of itself; every value is a plain one.
+
+    Raises:
+        RecordingError: if the folder holds no recording, or its times cannot be read.
+    """
+    recording = read_recording(path)
+    facts, span_s = recording.facts, _span_s(recording)
+    return {
+        "kind": "recording",
+        "started": facts.started,
+        "ended": facts.ended,
+        "why_ended": facts.why_ended,
+        "duration_s": span_s,
+        "events": facts.events if recording.events is not None else None,
+        "video": facts.video if recording.video is not None else None,
+        "frames": len(recording.times_us()),
+        "triggers": len(recording.triggers()),
+        "model": facts.model,
+        "dropped": facts.dropped,
+        "bytes": sum(file.stat().st_size for file in recording.folder.iterdir()),
+        "warnings": list(recording.warnings),
+    }
+
+
+def recording_rows(path: str) -> list[tuple[str, str]]:
+    """The same for people."""
+    said = describe(path)
+    events, video, model = said["events"], said["video"], said["model"]
+    lost = ", ".join(f"{n:,} {what}" for what, n in said["dropped"].items() if n)
+    return [
+        ("kind", "recording of both cameras" if events and video else "recording of one camera"),
+        ("started", said["started"]),
+        ("ended", f"{said['ended']}, {said['why_ended']}" if said["ended"] else "not properly"),
+        ("duration", f"{said['duration_s']:.3f} s, {said['bytes'] / 1e6:.1f} MB"),
+        (
+            "events",
+            "none" if not events else f"{events.get('encoding', '?')} from {events.get('source', '?')}",
+        ),
+        (
+            "video",
+            "none"
+            if not video
+            else f"{video.get('width', '?')}x{video.get('height', '?')}, {said['frames']:,} frames, "
+            f"from {video.get('source', '?')}",
+        ),
+        ("triggers", f"{said['triggers']:,}"),
+        ("model", "none" if model is None else f"{model.get('name', '?')} ({model.get('path', '?')})"),
+        ("lost", lost or "nothing"),
+        *(("warning", warning) for warning in said["warnings"]),
+    ]
+
+
+def _span_s(recording: Recording) -> float:
+    """By the frames' times where there are any, which a crash leaves; else by what was noted at the end."""
+    times_us = recording.times_us()
+    if len(times_us):
+        return float(times_us[-1] - times_us[0]) / 1e6
+    first_us, last_us = recording.facts.first_us, recording.facts.last_us
+    return 0.0 if first_us is None or last_us is None else (last_us - first_us) / 1e6
 
 
 def parse_sensor(text: str | None) -> tuple[int, int] | None:
@@ -130,13 +215,11 @@ def command(path: str, as_json: bool, sensor: str | None, format_name: str | Non
         else:
             _print_rows(_bundle_rows(manifest, bundle.path))
         return
-    from velora_cli.recordings import recording_facts
-
-    if recording_facts.is_recording(path):
+    if is_recording(path):
         if as_json:
-            click.echo(json.dumps(recording_facts.describe(path), indent=2))
+            click.echo(json.dumps(describe(path), indent=2))
         else:
-            _print_rows(recording_facts.rows(path))
+            _print_rows(recording_rows(path))
         return
     if is_plan(Path(path)):
         engine = describe_plan(Path(path))

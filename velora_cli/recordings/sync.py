@@ -48,8 +48,7 @@ def command(events: str, video: str | None, **given: Any) -> None:
 
     The offset is what --sync offset=US of velora-live takes. It is refused where it is not to be trusted.
     """
-    from velora_runtime.offset.measure import Part, measure_offset
-    from velora_runtime.offset.plot import write_plot
+    from velora_runtime.offset.measure import Part, measure_offset, write_plot
 
     from velora_cli.recordings.info import parse_sensor
     from velora_edge.errors import RecordingError

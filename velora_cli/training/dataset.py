@@ -14,7 +14,7 @@ from velora_edge.console import progress
 from velora_edge.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
-    from velora_edge.data.check import Report
+    from velora_edge.data.build import Report
     from velora_edge.data.clips.clips import ClipSource, ClipSpec
 
 _KINDS = "auto, store, nmnist, hardvs, pokerevent or recordings"
@@ -35,7 +35,7 @@ def check(path: str, kind: str, quick: bool, as_json: bool) -> None:
 
     Exit code 2 if anything is wrong.
     """
-    from velora_edge.data.check import check as look_at
+    from velora_edge.data.build import check as look_at
     from velora_edge.data.clips.clips import ClipSpec
     from velora_edge.data.clips.store import stored_spec
     from velora_edge.data.registry import detect
@@ -97,7 +97,7 @@ def _spec(config: str | None, image_size: int) -> ClipSpec:
     if config is None:
         return ClipSpec(length=8, image_size=(image_size, image_size))
     from velora_edge.config import build_config, read_yaml
-    from velora_edge.data.clips.settings import ClipConfig
+    from velora_edge.data.clips.augment import ClipConfig
 
     tree = read_yaml(config)
     clip = build_config(tree.get("clip") or {}, ClipConfig, path=config)

@@ -11,9 +11,9 @@ from velora_edge.console import progress
 
 if TYPE_CHECKING:
     from velora_edge.data.clips.clips import ClipSource
-    from velora_edge.train.evaluation.evaluate import Part
-    from velora_edge.train.evaluation.predictors import Predictor
-    from velora_edge.train.scores import Scores
+    from velora_edge.train.evaluate import Part
+    from velora_edge.train.objective import Scores
+    from velora_edge.train.predictors import Predictor
 
 
 @click.command(
@@ -56,9 +56,15 @@ def command(
 ) -> None:
     """Tell how well MODEL, a run, a checkpoint, a bundle or demo, knows the labels of a data set."""
     from velora_cli.training.dataset import open_source
-    from velora_edge.train.evaluation.evaluate import choose_part, evaluate, match_labels
-    from velora_edge.train.evaluation.predictors import open_predictor
-    from velora_edge.train.evaluation.report import as_dict, write_confusion, write_json
+    from velora_edge.train.evaluate import (
+        as_dict,
+        choose_part,
+        evaluate,
+        match_labels,
+        write_confusion,
+        write_json,
+    )
+    from velora_edge.train.predictors import open_predictor
 
     predictor = open_predictor(model, device)
     source = open_source(data, predictor.spec, kind, seed)

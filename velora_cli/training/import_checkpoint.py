@@ -35,7 +35,7 @@ def command(
     tensor is taken over by name and shape; a missing or an unknown one is an error that names it.
     """
     from velora_edge.model.checkpoint import save_checkpoint
-    from velora_edge.model.labels import read_labels
+    from velora_edge.model.config import read_labels
     from velora_edge.model.published import import_published
 
     imported = import_published(

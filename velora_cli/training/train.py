@@ -44,7 +44,7 @@ def command(
     checkpoints best and last, a record of all figures, and the state that --resume goes on from.
     """
     from velora_edge.config import load_config
-    from velora_edge.train.launch import Launch, count_processes, is_launched, start
+    from velora_edge.train.session import Launch, count_processes, is_launched, start
     from velora_edge.train.settings import TrainConfig
 
     settings = load_config(config, TrainConfig, overrides)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from velora_edge.data.clips.settings import DIGITS, SYNTHETIC
+from velora_edge.data.clips.augment import DIGITS, SYNTHETIC
 from velora_edge.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def open_clips(
         DatasetError: if there is no such set, or its layout is not known or not as it should be.
     """
     if str(path) == SYNTHETIC:
-        from velora_edge.data.synthetic.rendered import RenderedSet
+        from velora_edge.data.synthetic.synthetic import RenderedSet
 
         return RenderedSet(spec, seed)
     if str(path) == DIGITS:
@@ -96,8 +96,7 @@ def open_clips(
     if name not in LAYOUTS:
         raise DatasetError([f"expected data.kind auto, {', '.join(LAYOUTS)}, got {kind!r}"], path=place)
     if name == "recordings":
-        from velora_edge.data.layouts.recording_packer import RuntimePacker
-        from velora_edge.data.layouts.recordings import open_recordings
+        from velora_edge.data.layouts.recordings import RuntimePacker, open_recordings
 
         return open_recordings(place, spec, RuntimePacker() if packs_recordings else None)
     return LAYOUTS[name].open(place, spec)
@@ -119,8 +118,7 @@ def detect(path: Path) -> str:
 
 
 def _detect_file(path: Path) -> str | None:
-    from velora_edge.data.clips.hdf5_file import Hdf5File
-    from velora_edge.data.clips.store import is_store
+    from velora_edge.data.clips.store import Hdf5File, is_store
     from velora_edge.data.layouts.nmnist import is_nmnist
 
     if path.suffix.lower() == ".csv":

@@ -1,20 +1,111 @@
-"""An engine of TensorRT or TensorRT for RTX in memory, ready to run on addresses that the caller gives."""
+"""An engine of TensorRT or TensorRT for RTX in memory: loaded, its compiled kernels cached, run on arrays."""
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from velora_edge.cache import cache_home, replace_file
 from velora_edge.errors import EngineError
-from velora_edge.gpu.kinds import TENSORRT
-from velora_edge.gpu.log import Messages, create_logger
+from velora_edge.gpu.kinds import TENSORRT, Messages, create_logger
 from velora_edge.gpu.matching import load_tensorrt
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
     from velora_edge.gpu.cuda import Cuda
-    from velora_edge.gpu.kernel_cache import KernelCache
     from velora_edge.gpu.kinds import Kind
+    from velora_edge.gpu.matching import Machine
+
+
+def to_raw(array: NDArray[Any], dtype: str) -> NDArray[np.uint8]:
+    """The bytes of `array` as the type `dtype`, uint8[size]; bfloat16 is rounded to nearest, ties to even."""
+    if dtype == "bfloat16":
+        bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+        rounded = bits + 0x7FFF + ((bits >> 16) & 1)
+        converted: NDArray[Any] = (rounded >> 16).astype(np.uint16)
+    else:
+        converted = np.ascontiguousarray(array, np.dtype(dtype))
+    return converted.reshape(-1).view(np.uint8)
+
+
+def from_raw(raw: NDArray[np.uint8], dtype: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Bytes of the type `dtype` as float32 of that shape; a view where they are float32, else a copy."""
+    if dtype == "bfloat16":
+        return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
+    return raw.view(np.dtype(dtype)).astype(np.float32, copy=False).reshape(shape)
+
+
+LOG = logging.getLogger("velora.tensorrt")
+
+
+class KernelCache:
+    """One engine's runtime cache and its file.
+
+    The library checks what it is given against GPU, driver and version, and begins anew where they differ. A
+    file that cannot be read or written costs time at the next start, nothing else.
+
+    Single-threaded.
+
+    Args:
+        path: the file; see `kernel_cache_path`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._cache: Any = None
+        self._config: Any = None
+
+    def create_context(self, trt: Any, engine: Any) -> Any:
+        """An execution context of the engine that compiles into this cache; None where there is no memory.
+
+        Kernels are specialised at once, not in the background while slower ones run: what was warmed up stays
+        as fast as it is.
+        """
+        self._config = config = engine.create_runtime_config()
+        strategy = trt.DynamicShapesKernelSpecializationStrategy
+        config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
+        self._cache = cache = config.create_runtime_cache()
+        try:
+            if not cache.deserialize(self.path.read_bytes()):
+                LOG.info("%s is of another GPU or version: kernels are compiled anew", self.path)
+        except FileNotFoundError:
+            pass  # the first start
+        except OSError as error:
+            LOG.warning("kernels are compiled anew: %s", error)
+        config.set_runtime_cache(cache)
+        return engine.create_execution_context(runtime_config=config)
+
+    def is_recordable(self, context: Any, stream: int) -> bool:
+        """Whether a run of the context can be recorded as a CUDA graph."""
+        return bool(context.is_stream_capturable(stream))
+
+    def save(self) -> None:
+        """Write what was compiled so far, whole or not at all."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(self.path, bytes(self._cache.serialize()))
+        except OSError as error:
+            LOG.warning("compiled kernels are not kept, so that the next start takes longer: %s", error)
+
+    def close(self) -> None:
+        """Let go of the cache and the configuration, after the context."""
+        self._cache = self._config = None
+
+
+def kernel_cache_path(machine: Machine, engine_sha256: str) -> Path:
+    """The cache's file for an engine on a machine: under `$XDG_CACHE_HOME/velora/tensorrt-rtx`."""
+    gpu = re.sub(r"[^a-z0-9]+", "-", machine.gpu.lower()).strip("-")
+    return cache_home() / "velora" / "tensorrt-rtx" / f"{machine.tensorrt}-{gpu}-{engine_sha256[:16]}.cache"
+
 
 # names of tensorrt.DataType: the same type's name here, and its size
 DTYPES = {
@@ -173,3 +264,44 @@ class LoadedEngine:
             raise EngineError(f"{self.name!r}: {name} has the shape {shape}, expected every size to be known")
         dtype, item_bytes = DTYPES[kind]
         return Tensor(name, shape, dtype, item_bytes * math.prod(shape))
+
+
+class EngineRunner:
+    """Runs an engine on host arrays, one call after the other.
+
+    Single-threaded. The buffers go back with the `cuda` that they were taken from.
+    """
+
+    def __init__(self, cuda: Cuda, engine: LoadedEngine) -> None:
+        self._cuda, self._engine = cuda, engine
+        self._stream = cuda.create_stream()
+        tensors = {**engine.inputs, **engine.outputs}
+        self._host = {name: cuda.allocate_host(tensor.size_bytes) for name, tensor in tensors.items()}
+        self._device = {name: cuda.allocate(tensor.size_bytes) for name, tensor in tensors.items()}
+        for name, address in self._device.items():
+            engine.bind(name, address)
+
+    def dtype(self, name: str) -> str:
+        """The type of an input: NumPy's name, or bfloat16; empty where there is no such input."""
+        return self._engine.inputs[name].dtype if name in self._engine.inputs else ""
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """The outputs by name, as float32.
+
+        Raises:
+            EngineError: if the inputs are not the engine's, or if it fails.
+        """
+        for name, tensor in self._engine.inputs.items():
+            if name not in inputs or inputs[name].shape != tensor.shape:
+                given = {key: value.shape for key, value in inputs.items()}
+                raise EngineError(f"{self._engine.name!r} expects {name} {tensor.shape}, got {given}")
+            self._host[name][:] = to_raw(inputs[name], tensor.dtype)
+            self._cuda.copy_in(self._device[name], self._host[name], self._stream)
+        self._engine.enqueue(self._stream)
+        for name in self._engine.outputs:
+            self._cuda.copy_out(self._host[name], self._device[name], self._stream)
+        self._cuda.synchronize(self._stream)
+        return {
+            name: from_raw(self._host[name], tensor.dtype, tensor.shape).copy()
+            for name, tensor in self._engine.outputs.items()
+        }

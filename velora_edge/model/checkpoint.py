@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from velora_edge.bundle import MANIFEST, EventInput, RGBInput, replace_folder
 from velora_edge.errors import BundleError, InputError
 from velora_edge.model.config import ModelConfig  # noqa: TC001  (pydantic reads it)
-from velora_edge.model.tuning import base_names
+from velora_edge.model.lora import base_names
 from velora_edge.model.velora import VELoRA, create_model
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What fully determines the network's form: validated, frozen, stored as JSON beside the weights."""
+"""Configuration of the network: validated, frozen, stored as JSON; and its class names from a text file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from velora_edge.errors import ConfigError
+from velora_edge.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from typing_extensions import Self
+
 
 Tuning = Literal["lora", "full", "linear"]
 Compat = Literal["none", "reference"]
@@ -142,3 +144,24 @@ def parse_model_config(data: Mapping[str, Any], *, path: str | None = None) -> M
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc'])) or 'model'}: {e['msg']}" for e in error.errors()]
         raise ConfigError(problems, path=path) from error
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """The names in the file; empty lines are passed over.
+
+    Raises:
+        InputError: if the file cannot be read, holds no name, or one name twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"cannot be read as text: {error}", path=path, remedy="give one class name a line"
+        ) from error
+    labels = [line.strip() for line in lines if line.strip()]
+    if not labels:
+        raise InputError("holds no class name", path=path, remedy="give one class name a line")
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        raise InputError(f"names {twice!r} twice", path=path, remedy="give each class a name of its own")
+    return tuple(labels)

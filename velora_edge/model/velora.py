@@ -10,11 +10,9 @@ from torch import nn
 
 from velora_edge.datatypes import MODALITIES
 from velora_edge.errors import InputError
-from velora_edge.model.head import ProbeHead, Streams, VeloraHead, check_feedback
-from velora_edge.model.lora import add_lora
-from velora_edge.model.reference import HEAD_TOKENS, ReferenceHead
+from velora_edge.model.head import HEAD_TOKENS, ProbeHead, ReferenceHead, Streams, VeloraHead, check_feedback
+from velora_edge.model.lora import add_lora, set_tuning
 from velora_edge.model.tower import Tower, create_tower
-from velora_edge.model.tuning import set_tuning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

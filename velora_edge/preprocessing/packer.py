@@ -1,7 +1,8 @@
-"""From an instant to what the model takes: the events up to it and the picture, at the model's size."""
+"""Packing of pairs: the events up to a time and the picture, at the model's size."""
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,7 @@ import numpy as np
 from velora_edge.datatypes import EventFrame, FramePair
 from velora_edge.events.accumulate.registration import RegistrationMap
 from velora_edge.events.accumulate.representations import make_accumulator
-from velora_edge.preprocessing.window_walk import WindowWalk
-from velora_edge.vision.resize import Resizer
+from velora_edge.vision import Resizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,10 +19,135 @@ if TYPE_CHECKING:
     from velora_edge.bundle import Manifest
     from velora_edge.clock import Clock
     from velora_edge.datatypes import RGBFrame
+    from velora_edge.events.accumulate.representations import Accumulator
     from velora_edge.events.base import EventStream
-    from velora_edge.preprocessing.instant import Shrunk
     from velora_edge.preprocessing.sync import Placed
     from velora_edge.preprocessing.windows import WindowRule
+
+
+class Shrunk:
+    """A picture at the model's size, or one that is still on its way there.
+
+    Args:
+        image: uint8[H, W, 3] for the picture; means nothing before `wait` has returned.
+    """
+
+    def __init__(self, image: NDArray[np.uint8]) -> None:
+        self.image = image
+        self._is_there = threading.Event()
+
+    def begin(self) -> None:
+        """It is on its way, from now on."""
+        self._is_there.clear()
+
+    def finish(self) -> None:
+        """It is there, or never will be: then an error ends the run."""
+        self._is_there.set()
+
+    def exchange(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Wait for the picture and give it away, for an array to be used again."""
+        self._is_there.wait()
+        mine, self.image = self.image, image
+        return mine
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """When a pair is to be made.
+
+    Attributes:
+        t_us: the pair's time, event clock.
+        placed: its RGB frame, or None.
+        ready_us: when its data was there, on the pipeline's clock.
+        shrunk: the frame at the model's size, soon; None where nobody makes it.
+    """
+
+    t_us: int
+    placed: Placed | None
+    ready_us: int
+    shrunk: Shrunk | None = None
+
+
+@dataclass(slots=True)
+class _Ahead:
+    """What was walked over of a window that has not ended.
+
+    Attributes:
+        t0_us: the window's start.
+        upto_us: all its events before this time are in the frame.
+        shift_us: between the camera's clock and the stream's, at its start.
+        skipped: events before it.
+        walked: events in it.
+    """
+
+    t0_us: int
+    upto_us: int
+    shift_us: int
+    skipped: int
+    walked: int = 0
+
+
+class WindowWalk:
+    """Walks the events of one window after the other into the same frame.
+
+    A third of a million events take milliseconds that a pair would have to wait for. So they are walked over
+    as they come (`walk_ahead`), up to where the window will end, or is likely to. If it then ends earlier, or
+    begins elsewhere, the stream goes back and all is walked again: the frame is the same either way.
+
+    That needs a stream that can go back, and a representation whose state depends on the events alone.
+
+    Single-threaded: the packing thread.
+
+    Args:
+        stream: the events.
+        frame: that they fall on.
+    """
+
+    def __init__(self, stream: EventStream, frame: Accumulator) -> None:
+        self._stream, self._frame = stream, frame
+        self._ahead: _Ahead | None = None
+
+    def walk_ahead(self, t0_us: int, t1_us: int) -> None:
+        """Take what has come of the window that starts at `t0_us`, and ends at `t1_us` at the earliest."""
+        reached_us = None if self._frame.representation.uses_window else self._stream.reached_us
+        if reached_us is None or reached_us <= t0_us:
+            return
+        if self._ahead is None or self._ahead.t0_us != t0_us:
+            self.step_back()
+            self._ahead = self._begin(t0_us)
+        ahead, upto_us = self._ahead, min(reached_us, t1_us)
+        if upto_us > ahead.upto_us and self._stream.shift_us == ahead.shift_us:
+            ahead.walked += self._stream.accumulate_until(upto_us, self._frame)
+            ahead.upto_us = upto_us
+
+    def walk(self, t0_us: int, t1_us: int) -> tuple[int, int]:
+        """Bring the events of [t0, t1) into the frame: how many were before them, and how many they are."""
+        stream, ahead = self._stream, self._ahead
+        if ahead is not None and self._is_of(ahead, t0_us, t1_us):
+            self._ahead = None
+            stream.go_on()
+            return ahead.skipped, ahead.walked + stream.accumulate_until(t1_us, self._frame)
+        self.step_back()
+        skipped, shift_us = stream.skip_until(t0_us), stream.shift_us
+        self._frame.begin(t0_us - shift_us, t1_us - shift_us)
+        return skipped, stream.accumulate_until(t1_us, self._frame)
+
+    def step_back(self) -> None:
+        """Give back what was taken of a window that has not ended."""
+        if self._ahead is not None:
+            self._ahead = None
+            self._stream.go_back()
+
+    def _is_of(self, ahead: _Ahead, t0_us: int, t1_us: int) -> bool:
+        """What was walked ahead is the beginning of this window, and the camera's clock went on."""
+        return ahead.t0_us == t0_us and ahead.upto_us <= t1_us and ahead.shift_us == self._stream.shift_us
+
+    def _begin(self, t0_us: int) -> _Ahead:
+        self._stream.mark()
+        skipped = self._stream.skip_until(t0_us)
+        shift_us = self._stream.shift_us
+        self._frame.begin(t0_us - shift_us, t0_us - shift_us + 1)
+        return _Ahead(t0_us, t0_us, shift_us, skipped)
 
 
 @dataclass(slots=True)

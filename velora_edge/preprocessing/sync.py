@@ -18,15 +18,14 @@ import numpy as np
 
 from velora_edge.datatypes import TriggerBatch
 from velora_edge.errors import InputError, RecordingError
-from velora_edge.preprocessing.edge_track import EdgeTrack
-from velora_edge.preprocessing.trigger_match import TriggerMatch, match_triggers
+from velora_edge.preprocessing.triggers import EdgeTrack, TriggerMatch, match_triggers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.datatypes import RGBFrame
     from velora_edge.events.base import EventReader
-    from velora_edge.preprocessing.sources.base import RGBSource
+    from velora_edge.preprocessing.sources import RGBSource
 
 Edge = Literal["rising", "falling"]
 MODES = "auto, timestamps, trigger, host or offset=US"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from velora_edge.data.clips.splits import fingerprint, split_items
+from velora_edge.data.clips.clips import fingerprint, split_items
 from velora_edge.errors import ConfigError, DatasetError, VeloraError
 from velora_edge.train.batches import (
     Batch,
@@ -21,10 +21,9 @@ from velora_edge.train.batches import (
     load,
     training_variety,
 )
-from velora_edge.train.objective import Objective, fair_share
+from velora_edge.train.objective import Objective, Scores, fair_share, score
+from velora_edge.train.run import RunState, generators, set_generators
 from velora_edge.train.schedule import Ema, make_optimizer, rate_factor, set_rate, swapped
-from velora_edge.train.scores import Scores, score
-from velora_edge.train.state import RunState, generators, set_generators
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +32,7 @@ if TYPE_CHECKING:
 
     from velora_edge.data.clips.clips import ClipSource
     from velora_edge.model.velora import VELoRA
-    from velora_edge.train.record import RunRecord
-    from velora_edge.train.run import RunFolder
+    from velora_edge.train.run import RunFolder, RunRecord
     from velora_edge.train.settings import TrainConfig
 
 LOG_EVERY = 10

@@ -15,17 +15,15 @@ from torch.nn import functional
 
 from velora_edge.bundle import file_sha256
 from velora_edge.config import write_yaml
-from velora_edge.data.check import require_sound
-from velora_edge.data.clips.clips import CAMERAS
-from velora_edge.data.clips.splits import split_items
+from velora_edge.data.build import require_sound
+from velora_edge.data.clips.clips import CAMERAS, split_items
 from velora_edge.data.registry import open_clips
 from velora_edge.errors import ConfigError, InputError
 from velora_edge.train.batches import ClipDataset, Share, TrainSampler, Variety, evaluation_batches, load
 from velora_edge.train.loop import LOG_EVERY, blank_colour
-from velora_edge.train.record import RunRecord
-from velora_edge.train.run import clear_run
+from velora_edge.train.objective import score
+from velora_edge.train.run import RunRecord, clear_run
 from velora_edge.train.schedule import Ema, make_optimizer, rate_factor, set_rate, swapped
-from velora_edge.train.scores import score
 from velora_edge.train.session import make_accelerator
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from velora_edge.config import Section
-from velora_edge.data.clips.settings import ClipConfig, DataConfig
+from velora_edge.data.clips.augment import ClipConfig, DataConfig
 from velora_edge.model.config import ModelConfig
 
 Precision = Literal["fp32", "bf16", "fp16"]

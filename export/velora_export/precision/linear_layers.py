@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from velora_edge.errors import EngineError
-from velora_export.onnx.node_names import HEAD, module_of
+from velora_export.onnx.onnx_graph import HEAD, module_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir

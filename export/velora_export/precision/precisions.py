@@ -8,11 +8,8 @@ import onnx_ir as ir
 
 from velora_edge.bundle import GRAPHS
 from velora_edge.datatypes import MODALITIES
-from velora_export.onnx.onnx_graph import OPSET
-from velora_export.onnx.weights import SharedWeights, save_graph
-from velora_export.precision.fp8 import FP8
-from velora_export.precision.int8 import INT8
-from velora_export.precision.quantization import quantise
+from velora_export.onnx.onnx_graph import OPSET, SharedWeights, save_graph
+from velora_export.precision.quantization import FP8, INT8, quantise
 from velora_export.precision.to_half import FLOAT, HALVES, to_half
 
 if TYPE_CHECKING:

@@ -1,14 +1,25 @@
-"""Linear layers in eight bits: QuantizeLinear and DequantizeLinear around each, everything else as it was.
+"""Linear layers in eight bits, int8 or fp8: QuantizeLinear and DequantizeLinear around products and weights.
 
+Linear layers in eight bits: QuantizeLinear and DequantizeLinear around each, everything else as it was.
 Attention's products, LayerNormalization, residual sums, the patches and the classifier stay in floats. Both
 sides are symmetric, which is all that TensorRT takes: activations with one scale, weights as their format
 says. Engines join the pairs and the MatMul into one product of eight-bit factors.
+
+int8 for linear layers, by scales that no CPU's sums can overflow with.
+ONNX Runtime, on an x86 CPU without VNNI, multiplies pairs of neighbours, uint8 with int8, and adds the two
+products in 16 bits, which saturate: a weight's scale is therefore chosen so that no pair can, whatever comes
+in. That costs half a bit, and makes every CPU compute the same numbers.
+
+fp8 for linear layers: E4M3FN, four bits of exponent and three of mantissa, without infinities.
+The largest number is 448, and what is larger becomes 448: unbounded, a cast would make it NaN. Numbers from
+2**-6 on keep four significant bits; below lie steps of 2**-9. (ONNX, "Float stored in 8 bits"; Micikevicius
+et al., FP8 Formats for Deep Learning, 2022.)
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -22,8 +33,97 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from velora_export.precision.histograms import Method
     from velora_export.precision.linear_layers import LayerKey
+
+
+Method = Literal["percentile", "entropy", "max"]
+
+BINS = 8192
+LEVELS = 128
+"""Steps of int8 from zero on."""
+PERCENTILE = 99.99
+_COARSE = 2048
+"""Bins that the entropy is looked for in (as in TensorRT's calibrator)."""
+
+
+class AbsHistogram:
+    """Counts of absolute values, from zero to a range that doubles when it is left.
+
+    Attributes:
+        counts: int64[BINS].
+        limit: upper end of the last bin; 0 before anything but zeros was seen.
+    """
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(BINS, np.int64)
+        self.limit = 0.0
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        """Count values of any shape.
+
+        Raises:
+            EngineError: if one of them is no number.
+        """
+        sizes = np.abs(values.reshape(-1))
+        largest = float(sizes.max(initial=0))
+        if not np.isfinite(largest):
+            raise EngineError("an activation is no number: the model cannot be calibrated on these clips")
+        if self.limit == 0:
+            self.limit = largest
+        while largest > self.limit:
+            self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2, np.int64)])
+            self.limit *= 2
+        step = self.limit / BINS if self.limit else 1.0
+        places = np.minimum((sizes / step).astype(np.int64), BINS - 1)
+        self.counts += np.bincount(places, minlength=BINS)
+
+    def threshold(self, method: Method) -> float:
+        """The absolute value that becomes the largest number; what is larger is cut off.
+
+        1 where only zeros were seen.
+        """
+        if self.limit == 0:
+            return 1.0
+        if method == "entropy":
+            return entropy(self.counts, self.limit)
+        if method == "max":
+            return percentile(self.counts, self.limit, share=100)
+        return percentile(self.counts, self.limit)
+
+
+def percentile(counts: NDArray[np.int64], limit: float, share: float = PERCENTILE) -> float:
+    """Upper end of the first bin below which `share` percent of the values lie."""
+    summed = counts.cumsum()
+    place = int(np.searchsorted(summed, share / 100 * summed[-1]))
+    return (place + 1) * limit / len(counts)
+
+
+def entropy(counts: NDArray[np.int64], limit: float) -> float:
+    """The range whose rounding to 128 levels tells least apart from the values themselves.
+
+    Smallest Kullback-Leibler divergence, as S. Migacz gave it for TensorRT (8-bit Inference with TensorRT,
+    GTC 2017): what lies beyond the range counts in its last bin; a level's values spread evenly over those of
+    its bins that hold any.
+    """
+    coarse = counts.reshape(_COARSE, -1).sum(1).astype(np.float64)
+    divergences = {bins: _divergence(coarse, bins) for bins in range(LEVELS, _COARSE + 1, 16)}
+    best = min(divergences, key=divergences.__getitem__)
+    return best * limit / _COARSE
+
+
+def _divergence(counts: NDArray[np.float64], bins: int) -> float:
+    inside = counts[:bins]
+    wanted = inside.copy()
+    wanted[-1] += counts[bins:].sum()
+    level = (np.arange(bins) * LEVELS) // bins
+    held = inside > 0
+    mass = np.bincount(level, inside, LEVELS)
+    filled = np.bincount(level, held, LEVELS)
+    given = np.where(held, (mass / np.maximum(filled, 1))[level], 0.0)
+    p, q = wanted / wanted.sum(), given / max(given.sum(), 1.0)
+    there = p > 0
+    smallest = 1e-9
+    return float((p[there] * np.log(p[there] / np.maximum(q[there], smallest))).sum())
 
 
 @dataclass(frozen=True)
@@ -153,3 +253,48 @@ def _node(kind: str, inputs: list[ir.Value], name: str, dtype: ir.DataType | Non
     output = node.outputs[0]
     output.name, output.type = name, ir.TensorType(dtype)
     return node
+
+
+INT8_TOP = 127
+PAIR = 128.0
+"""Largest sum of two neighbouring weights of one sign: 255 * 128 < 2**15."""
+
+
+def int8_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The scale of each output of a weight [I, O]: float32[O]."""
+    whole = np.abs(weight).max(axis=0) / INT8_TOP
+    even = np.concatenate([weight, np.zeros((len(weight) % 2, weight.shape[1]), weight.dtype)])
+    pairs = even.reshape(-1, 2, weight.shape[1])
+    sums = np.maximum(np.maximum(pairs, 0).sum(axis=1), np.maximum(-pairs, 0).sum(axis=1)).max(axis=0)
+    # Two roundings may add one: 127 leaves room for them.
+    scales = np.maximum(whole, sums / (PAIR - 1))
+    return np.where(scales > 0, scales, 1).astype(np.float32)
+
+
+def round_to_int8(weight: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.int8]:
+    """A weight [I, O] in steps of its scales."""
+    return np.clip(np.rint(weight / scales), -INT8_TOP, INT8_TOP).astype(np.int8)
+
+
+INT8 = NumberFormat("int8", ir.DataType.INT8, INT8_TOP, ("percentile", "entropy"), int8_scales, round_to_int8)
+
+
+FP8_TOP = 448.0
+
+
+def fp8_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One scale for a weight [I, O], float32[].
+
+    With one for each output TensorRT for RTX 1.7 writes products to fp16 that are not scaled yet, and keeps
+    the scales of both factors multiplied, in fp16, where they have few bits left (docs/decisions/0035).
+    """
+    largest = np.abs(weight).max()
+    return np.array(largest / FP8_TOP if largest > 0 else 1, np.float32)
+
+
+def round_to_fp8(weight: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[Any]:
+    """A weight [I, O] in units of its scales, to the nearest number, ties to even."""
+    return np.clip(weight / scales, -FP8_TOP, FP8_TOP).astype(ir.DataType.FLOAT8E4M3FN.numpy())
+
+
+FP8 = NumberFormat("fp8", ir.DataType.FLOAT8E4M3FN, FP8_TOP, ("max", "percentile"), fp8_scales, round_to_fp8)

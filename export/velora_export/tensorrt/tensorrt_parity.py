@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from velora_edge.errors import EngineError, InputError
-from velora_export.cpu_run.sessions import Sessions
+from velora_export.evaluation.sessions import Sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.bundle import Manifest
-    from velora_edge.gpu.runner import EngineRunner
+    from velora_edge.gpu.engine import EngineRunner
 
 Arrays = dict[str, "NDArray[Any]"]
 

@@ -1,8 +1,12 @@
-"""What runs beside the pipeline: the recorder, the page, the keys. The pipeline knows of none of them."""
+"""What runs beside the pipeline: the recorder, the page, the keys of the terminal."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import select
+import sys
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +17,78 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from velora_edge.events.base import EventStream
-    from velora_runtime.app.keys import KeyReader
     from velora_runtime.pipeline.pipeline import Feed, Pace
     from velora_runtime.recording.recorder import Recorder
     from velora_runtime.recording.results import RecordResult
-    from velora_runtime.report.run_report import RunReport
+    from velora_runtime.report import RunReport
     from velora_runtime.sinks.base import Sink
-    from velora_runtime.web.latest import Latest
     from velora_runtime.web.server import WebServer
+    from velora_runtime.web.snapshot import Latest
+
+
+POLL_S = 0.2
+
+
+class KeyReader:
+    """Calls a function for each key that has one, in a thread of its own; does nothing without a terminal.
+
+    Ctrl-C and Ctrl-Z keep their effect. The terminal is as it was once `close` has returned.
+
+    Args:
+        actions: what each key does; an action must not raise.
+        fd: the terminal's file descriptor.
+    """
+
+    def __init__(self, actions: Mapping[str, Callable[[], None]], fd: int = 0) -> None:
+        self._actions, self._fd = actions, fd
+        self._ended = threading.Event()
+        self._before: list[object] | None = None
+        self._thread = threading.Thread(target=self._work, name="keys", daemon=True)
+        if _is_foreground(fd):
+            import termios
+            import tty
+
+            self._before = termios.tcgetattr(fd)
+            tty.setcbreak(fd)
+            self._thread.start()
+
+    @property
+    def is_listening(self) -> bool:
+        """There is a terminal."""
+        return self._before is not None
+
+    def close(self) -> None:
+        """Stop, and leave the terminal as it was. May be called again."""
+        self._ended.set()
+        if self._before is not None:
+            import termios
+
+            self._thread.join(5 * POLL_S)
+            with contextlib.suppress(termios.error):
+                termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)  # type: ignore[arg-type]
+
+    def _work(self) -> None:
+        while not self._ended.is_set():
+            if not select.select([self._fd], [], [], POLL_S)[0]:
+                continue
+            try:
+                typed = os.read(self._fd, 32)
+            except OSError:
+                return
+            if not typed:
+                return
+            for key in typed.decode(errors="ignore"):
+                if key in self._actions:
+                    self._actions[key]()
+
+
+def _is_foreground(fd: int) -> bool:
+    """A terminal, and ours to read: a process in the background that reads one is stopped."""
+    try:
+        return os.isatty(fd) and sys.platform != "win32" and os.tcgetpgrp(fd) == os.getpgrp()
+    except OSError:
+        return False
+
 
 KEEP_S = 10.0
 
@@ -96,7 +164,7 @@ class RunServices:
         """
         if not self._options.wants_recorder:
             return
-        from velora_edge.preprocessing.sources.folder import Facts
+        from velora_edge.preprocessing.folder import Facts
         from velora_runtime.recording.recorder import Recorder
         from velora_runtime.recording.results import RecordOptions
 
@@ -144,7 +212,7 @@ class RunServices:
             sinks.append(PredictionTap(self._recorder))
         if self._options.serve is not None:
             try:
-                from velora_runtime.web.latest import Latest
+                from velora_runtime.web.snapshot import Latest
             except ImportError as error:
                 raise MissingExtraError(error.name or "prometheus_client", "web", "--serve") from error
             self._latest = Latest()
@@ -201,8 +269,6 @@ class RunServices:
             self._note(f"replay it: velora-live {model} {self._results[-1].folder}")
 
     def _listen_to_keys(self, recorder: Recorder) -> None:
-        from velora_runtime.app.keys import KeyReader
-
         def toggle() -> None:
             if recorder.state.folder is not None:
                 recorder.stop()

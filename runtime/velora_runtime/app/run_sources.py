@@ -1,4 +1,4 @@
-"""The cameras of a run, or their recordings: opened, started, brought into step, and closed."""
+"""The cameras of a run, or their recordings: opened, preprocessed, started, brought into step, and closed."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from velora_edge.errors import InputError, SourceError
-from velora_edge.preprocessing.sources.registry import open_event_source, open_rgb_source
+from velora_edge.events.filters.event_preprocessing import FilteredStream
+from velora_edge.preprocessing.registry import open_event_source, open_rgb_source
 from velora_edge.preprocessing.sync import SyncOptions, choose_sync
 from velora_edge.preprocessing.windows import SteadyEdges
 from velora_runtime.cameras.camera_settings import CameraSettings, read_camera_settings
-from velora_runtime.cameras.drivers.live_registry import EMULATE, open_live_events, open_live_rgb
-from velora_runtime.cameras.event_feed import LiveSetup
-from velora_runtime.cameras.feed import Patience
+from velora_runtime.cameras.drivers.registry import EMULATE, open_live_events, open_live_rgb
+from velora_runtime.cameras.feeds import LiveSetup, Patience
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
     from fractions import Fraction
 
+    from velora_edge.bundle import Manifest
     from velora_edge.clock import Clock
+    from velora_edge.events.accumulate.registration import RegistrationMap
     from velora_edge.events.base import Encoding, EventReader, EventStream
-    from velora_edge.preprocessing.sources.base import RGBSource
+    from velora_edge.events.filters.event_preprocessing import Treatment
+    from velora_edge.events.filters.filters import FilterChain
+    from velora_edge.preprocessing.sources import RGBSource
     from velora_edge.preprocessing.sync import Sync
     from velora_runtime.cameras.emulated import EmulatedStream
     from velora_runtime.cameras.live_events import LiveEvents
@@ -214,7 +218,7 @@ def choose_feed(
     Raises:
         InputError: if the sources cannot be brought into step in that way.
     """
-    from velora_runtime.pipeline.live_instants import LiveInstants
+    from velora_runtime.pipeline.frame_source import LiveInstants
     from velora_runtime.pipeline.pipeline import Feed
 
     first_us = None if stream is None else stream.t_next_us
@@ -250,7 +254,7 @@ def _choose_sync(
 ) -> Sync:
     assert opened.rgb is not None
     if opened.live_rgb is not None and opened.live_events is not None:
-        from velora_runtime.live_sync.choose_sync import choose_live_sync
+        from velora_runtime.cameras.live_sync import choose_live_sync
 
         delay_us = opened.settings.rgb.delay_us
         return choose_live_sync(options, opened.live_rgb, opened.live_events, delay_us, clock, stop, note)
@@ -260,3 +264,79 @@ def _choose_sync(
             remedy="use --sync timestamps or offset=US",
         )
     return choose_sync(options, opened.rgb, opened.reader, first_us)
+
+
+@dataclass(frozen=True, slots=True)
+class Treated:
+    """What a treatment made of a run's events.
+
+    Attributes:
+        registration: from the sensor to the model's image; None without events.
+        chain: the filters, none where none was asked for.
+    """
+
+    registration: RegistrationMap | None = None
+    chain: FilterChain | None = None
+
+    def count_dropped(self) -> dict[str, int]:
+        """Events that filters have dropped so far, by the filter's name."""
+        return {} if self.chain is None else self.chain.dropped
+
+
+def begin_at(opened: RunSources, start_s: float) -> None:
+    """Let recordings begin later, counted from the first event, or from the first frame without events.
+
+    Args:
+        opened: its stream is replaced.
+        start_s: seconds; 0 changes nothing.
+
+    Raises:
+        InputError: if a camera is live.
+    """
+    if not start_s:
+        return
+    if opened.is_live:
+        raise InputError("--start is for recordings: a live camera begins now", remedy="leave it out")
+    reader, start_us = opened.reader, round(start_s * 1e6)
+    if reader is not None and opened.stream is not None:
+        opened.begins_us = opened.stream.t_next_us
+        if opened.begins_us is not None:
+            opened.stream.close()
+            opened.start_us = opened.begins_us + start_us
+            opened.stream = reader.stream_from(opened.start_us)
+            if opened.stream.t_next_us is None:
+                raise InputError(
+                    f"--start {start_s:g} s is after the last event", path=reader.path, remedy="begin earlier"
+                )
+    elif opened.rgb is not None and len(times_us := opened.rgb.times_us()):
+        opened.start_us = int(times_us[0]) + start_us
+
+
+def treat_events(opened: RunSources, treatment: Treatment, manifest: Manifest) -> Treated:
+    """Put filters before the stream, and find its way onto the model's image.
+
+    The cap on the event rate is here for recordings only: of a live camera, whole packets are dropped before
+    they cost anything.
+
+    Args:
+        opened: its stream is replaced where there are filters.
+        treatment: what the user asked for.
+        manifest: of the model: its image, and how pictures are laid onto it.
+
+    Raises:
+        InputError: if a file cannot be used, or there is no such filter.
+    """
+    stream = opened.stream
+    if stream is None:
+        return Treated()
+    sensor = (stream.width, stream.height)
+    view = treatment.view(sensor)
+    registration = view.registration(
+        manifest.image_size, manifest.rgb.fit if view.is_rgb else manifest.event.fit
+    )
+    if opened.live_events is not None:
+        treatment = treatment.without_cap()
+    chain = treatment.filter_chain(sensor)
+    if chain.filters:
+        opened.stream = FilteredStream(stream, chain)
+    return Treated(registration, chain)

@@ -14,24 +14,20 @@ from typing import TYPE_CHECKING, Any
 from velora_edge.bundle import open_bundle
 from velora_edge.clock import SystemClock
 from velora_edge.errors import InputError, RecordingError
-from velora_edge.events.filters.treatment import Treatment
-from velora_edge.preprocessing.sources.registry import NONE
+from velora_edge.events.filters.event_preprocessing import Treatment
+from velora_edge.preprocessing.sources import NONE
 from velora_edge.preprocessing.sync import SyncOptions
 from velora_edge.preprocessing.windows import WindowRule
 from velora_runtime.app.run_services import AttachOptions, RunFacts, RunServices
-from velora_runtime.app.run_sources import LiveOptions, choose_feed, open_sources
-from velora_runtime.app.treated import begin_at, treat_events
-from velora_runtime.cameras.camera_states import CameraStates
-from velora_runtime.cameras.drivers.live_registry import is_live
-from velora_runtime.engines.base import EngineOptions
+from velora_runtime.app.run_sources import LiveOptions, begin_at, choose_feed, open_sources, treat_events
+from velora_runtime.cameras.camera import CameraStates
+from velora_runtime.cameras.drivers.registry import is_live
+from velora_runtime.engines.base import EngineOptions, RetryingEngine
 from velora_runtime.engines.registry import open_engine
-from velora_runtime.inference.null_recogniser import NullRecogniser, no_model
-from velora_runtime.inference.retrying import RetryingEngine
+from velora_runtime.inference.recogniser import NullRecogniser, no_model
+from velora_runtime.pipeline.supervisor import ServiceManager, Supervisor, steady
 from velora_runtime.sinks.base import SinkContext
 from velora_runtime.sinks.registry import open_sink
-from velora_runtime.supervision.interpreter import steady
-from velora_runtime.supervision.service import ServiceManager
-from velora_runtime.supervision.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,11 +37,11 @@ if TYPE_CHECKING:
     from velora_edge.events.accumulate.registration import RegistrationMap
     from velora_edge.events.base import EventStream
     from velora_edge.preprocessing.packer import Packer
-    from velora_edge.preprocessing.sources.base import RGBSource
+    from velora_edge.preprocessing.sources import RGBSource
     from velora_runtime.app.run_sources import RunSources
-    from velora_runtime.inference.decision_settings import DecisionSettings
+    from velora_runtime.inference.decision import DecisionSettings
     from velora_runtime.pipeline.pipeline import Feed, Pace, Pipeline
-    from velora_runtime.report.run_report import RunReport
+    from velora_runtime.report import RunReport
     from velora_runtime.sinks.base import Sink
 
 

@@ -1,4 +1,4 @@
-"""Keeps one device delivering: connects, hands on what comes, notices silence, tries again when it is lost.
+"""One device kept delivering: connected, read, watched for silence, connected again.
 
 connecting --> live <--> stalled --> lost --> connecting ...
                  |                     |
@@ -8,18 +8,21 @@ connecting --> live <--> stalled --> lost --> connecting ...
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from velora_edge.errors import CameraError, InputError
-from velora_runtime.cameras.feed import FeedEndError
-from velora_runtime.ingest.camera_state import CameraState
+from velora_runtime.cameras.feeds import FeedEndError
+from velora_runtime.ingest.packets import CameraState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from velora_edge.clock import Clock
-    from velora_runtime.cameras.feed import Feed, Patience
+    from velora_runtime.cameras.feeds import Feed, Patience
+    from velora_runtime.report import RunReport
+
 
 T_contra = TypeVar("T_contra", contravariant=True)
 T = TypeVar("T")
@@ -244,3 +247,58 @@ class Camera(Generic[T]):
         reason = str(error)
         if reason in self.counts.reasons or len(self.counts.reasons) < 8:
             self.counts.reasons[reason] = self.counts.reasons.get(reason, 0) + 1
+
+
+STALLED_S = 2.0
+
+
+class CameraStates:
+    """Callable from any thread, by one at a time.
+
+    Args:
+        report: of the run.
+        rgb: the RGB source, None where there is none.
+        events: the event stream, likewise.
+        now_s: a monotonic clock.
+    """
+
+    def __init__(
+        self,
+        report: RunReport,
+        rgb: object | None,
+        events: object | None,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        pairs = report.pairs
+        self._now_s = now_s
+        self._cameras = {
+            "rgb": (rgb, _Flow(lambda: report.frames.read)),
+            "event": (events, _Flow(lambda: pairs.packed - pairs.without_events)),
+        }
+
+    def __call__(self) -> dict[str, str]:
+        """State by camera: none, starting, live, stalled, or what the source says itself."""
+        now_s = self._now_s()
+        return {camera: _state(source, flow, now_s) for camera, (source, flow) in self._cameras.items()}
+
+
+class _Flow:
+    """Whether a count has grown lately."""
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count, self._last, self._grew_s = count, 0, float("-inf")
+
+    def state(self, now_s: float) -> str:
+        n = self._count()
+        if n != self._last:
+            self._last, self._grew_s = n, now_s
+        if not n:
+            return "starting"
+        return "live" if now_s - self._grew_s <= STALLED_S else "stalled"
+
+
+def _state(source: object | None, flow: _Flow, now_s: float) -> str:
+    if source is None:
+        return "none"
+    said = getattr(source, "state", None)
+    return str(getattr(said, "value", said)) if said is not None else flow.state(now_s)

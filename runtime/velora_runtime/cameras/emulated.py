@@ -9,9 +9,8 @@ import cv2
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.events.base import EventStream
-from velora_edge.events.simulator.simulator import EventSimulator, SensorModel
-from velora_runtime.ingest.packets import EventPacket
-from velora_runtime.ingest.walks import BatchWalk
+from velora_edge.events.simulator import EventSimulator, SensorModel
+from velora_runtime.ingest.packets import BatchWalk, EventPacket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from velora_edge.datatypes import RGBFrame
     from velora_edge.events.base import EventTap, FrameAccumulator
-    from velora_edge.preprocessing.sources.base import RGBSource
+    from velora_edge.preprocessing.sources import RGBSource
     from velora_edge.preprocessing.sync import Placed, Sync
     from velora_runtime.cameras.camera_settings import EmulatorSettings
 

@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from velora_edge.errors import SourceError
 from velora_runtime.cameras.camera import Camera
-from velora_runtime.cameras.feed import open_first
-from velora_runtime.ingest.event_ingest import EventIntake
+from velora_runtime.cameras.feeds import open_first
+from velora_runtime.ingest.event_ingest import EventIntake, RateCap
 from velora_runtime.ingest.live_stream import LiveStream
-from velora_runtime.ingest.packets import PacketQueue
-from velora_runtime.ingest.rate_cap import RateCap
+from velora_runtime.ingest.packets import BatchWalk, PacketQueue, WordWalk
 from velora_runtime.ingest.scanner import RawScanner
-from velora_runtime.ingest.walks import BatchWalk, WordWalk
 
 if TYPE_CHECKING:
-    from velora_runtime.cameras.event_feed import EventFeed, LiveSetup
+    from velora_runtime.cameras.feeds import EventFeed, LiveSetup
     from velora_runtime.cameras.live_rgb import LiveRGB
 
 QUEUE_BYTES = 64 << 20

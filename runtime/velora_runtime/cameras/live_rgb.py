@@ -10,14 +10,12 @@ import numpy as np
 
 from velora_edge.datatypes import RGBFrame
 from velora_edge.errors import SourceError
-from velora_edge.preprocessing.sources.base import RGBSource
+from velora_edge.preprocessing.sources import RGBSource
 from velora_runtime.cameras.camera import Camera
-from velora_runtime.cameras.feed import open_first
-from velora_runtime.clocks.burst_pacer import BurstPacer
-from velora_runtime.clocks.clock_map import ClockMap
-from velora_runtime.clocks.continuous_clock import ContinuousClock
-from velora_runtime.clocks.frame_period import FramePeriod
+from velora_runtime.cameras.feeds import open_first
+from velora_runtime.clocks import ClockMap, ContinuousClock
 from velora_runtime.ingest.live_stream import TURN_S
+from velora_runtime.pacing import BurstPacer, FramePeriod
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,9 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.clock import Clock
-    from velora_runtime.cameras.event_feed import LiveSetup
-    from velora_runtime.cameras.rgb_feed import RGBFeed, Shot
-    from velora_runtime.ingest.camera_state import CameraState
+    from velora_runtime.cameras.feeds import LiveSetup, RGBFeed, Shot
+    from velora_runtime.ingest.packets import CameraState
 
 ROOM = 8
 """Pictures that wait for whoever iterates, for whom a stall is made up; newer ones take their place."""

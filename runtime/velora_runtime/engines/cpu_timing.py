@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from velora_edge.cache import cache_home, replace_file
+from velora_edge.clock import time_in_turn
 from velora_edge.doctor.host import system
 from velora_edge.errors import EngineError
-from velora_edge.turns import time_in_turn
-from velora_runtime.buffers.ring import Presence, Slot
 from velora_runtime.engines import openvino, ort
 from velora_runtime.engines.openvino_graphs import bundle_digest
+from velora_runtime.engines.ring import Presence, Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -9,8 +9,6 @@ import numpy as np
 
 from velora_edge.datatypes import MODALITIES
 from velora_edge.errors import BundleError
-from velora_runtime.buffers.ring import Presence, TokenMemory
-from velora_runtime.engines.fed import FED, FedEngine
 from velora_runtime.engines.openvino_graphs import (
     LOG,
     BlobCache,
@@ -20,7 +18,8 @@ from velora_runtime.engines.openvino_graphs import (
     share,
     why_not_precise,
 )
-from velora_runtime.engines.ort_graphs import INPUTS
+from velora_runtime.engines.ort import FED, INPUTS, FedEngine
+from velora_runtime.engines.ring import Presence, TokenMemory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

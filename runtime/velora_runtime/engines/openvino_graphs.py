@@ -18,7 +18,7 @@ from velora_edge.bundle import file_sha256
 from velora_edge.cache import cache_home
 from velora_edge.errors import BundleError, EngineError, MissingExtraError
 from velora_edge.ort import first_line
-from velora_runtime.engines.ort_graphs import check_inputs
+from velora_runtime.engines.ort import check_inputs
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from velora_edge.datatypes import MODALITIES
 from velora_edge.errors import EngineError
 from velora_edge.gpu.cuda import Cuda
-from velora_edge.gpu.engine import EngineLoader
-from velora_edge.gpu.kernel_cache import KernelCache, kernel_cache_path
+from velora_edge.gpu.engine import EngineLoader, KernelCache, kernel_cache_path
 from velora_edge.gpu.kinds import RTX, TENSORRT
 from velora_edge.gpu.matching import (
     choose_engines,
@@ -25,7 +24,7 @@ from velora_edge.gpu.matching import (
     this_machine,
     why_no_tensorrt,
 )
-from velora_runtime.engines.fed import FED, FedEngine
+from velora_runtime.engines.ort import FED, FedEngine
 from velora_runtime.engines.tensorrt_lane import Lane, Target, expect_tensor
 
 if TYPE_CHECKING:
@@ -38,8 +37,8 @@ if TYPE_CHECKING:
     from velora_edge.gpu.engine import LoadedEngine
     from velora_edge.gpu.kinds import Kind
     from velora_edge.gpu.matching import Machine
-    from velora_runtime.buffers.ring import Presence
     from velora_runtime.engines.base import EngineOptions
+    from velora_runtime.engines.ring import Presence
 
 LOG = logging.getLogger("velora.tensorrt")
 

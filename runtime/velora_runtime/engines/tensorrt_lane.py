@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from velora_edge.errors import EngineError
-from velora_edge.gpu.values import from_raw, to_raw
+from velora_edge.gpu.engine import from_raw, to_raw
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,25 +1,63 @@
-"""From pairs to predictions, one at a time: rings, towers for what is new, the head once a clip is full."""
+"""From pairs to predictions, one at a time; and the recogniser of a run without a model."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from velora_edge import __version__
+from velora_edge.bundle import EventInput, Manifest, Weights
 from velora_edge.datatypes import Prediction
 from velora_edge.errors import EngineError
 from velora_edge.preprocessing.packer import Packed
-from velora_runtime.buffers.ring import ClipRing
+from velora_runtime.engines.ring import ClipRing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from velora_edge.bundle import Manifest
     from velora_edge.clock import Clock
-    from velora_runtime.buffers.ring import Entry
     from velora_runtime.engines.base import Engine
+    from velora_runtime.engines.ring import Entry
+
+
+NO_MODEL = "none"
+
+
+def no_model() -> Manifest:
+    """What pairs are made by where no model says it: polarity images of 224x224, windows of 1/30 s."""
+    return Manifest(
+        name=NO_MODEL,
+        version=__version__,
+        labels=(NO_MODEL,),
+        clip_length=2,
+        image_size=(224, 224),
+        tokens=1,
+        token_size=1,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        event=EventInput(fit="letterbox"),
+        weights=Weights(trained=True, architecture=NO_MODEL, sha256=""),
+        opset=18,
+    )
+
+
+class NullRecogniser:
+    """Stands where the recogniser does and says nothing. Single-threaded: the inference thread."""
+
+    missing = 0
+    encode_us = head_us = 0
+    scores = np.zeros(1, np.float32)
+
+    def see(self, packed: Packed) -> None:
+        """No logits."""
+
+    def predict(self, *args: Any) -> Any:
+        """Never called, as there are no logits."""
+        raise RuntimeError("expected a model")
+
 
 TOP = 5
 """Labels that a prediction names."""

@@ -6,11 +6,10 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
-from velora_runtime.clocks.burst_pacer import BurstPacer
-from velora_runtime.clocks.clock_map import ClockMap
-from velora_runtime.clocks.continuous_clock import LEAP_US, ContinuousClock
+from velora_runtime.clocks import LEAP_US, ClockMap, ContinuousClock
 from velora_runtime.ingest.packets import EventCounts, EventPacket, PacketQueue
 from velora_runtime.ingest.scanner import MOST_BYTES, RawScanner
+from velora_runtime.pacing import BurstPacer
 
 if TYPE_CHECKING:
     import threading
@@ -18,8 +17,37 @@ if TYPE_CHECKING:
 
     from velora_edge.clock import Clock
     from velora_runtime.ingest.packets import Decoded
-    from velora_runtime.ingest.rate_cap import RateCap
     from velora_runtime.ingest.scanner import Scan
+
+
+BURST_US = 100_000
+"""A burst may use up what this much time allows."""
+
+
+class RateCap:
+    """Decides on one packet after the other. Single-threaded: the camera's thread.
+
+    Args:
+        events_per_s: the cap; None for none.
+    """
+
+    def __init__(self, events_per_s: float | None) -> None:
+        self._per_us = None if events_per_s is None else events_per_s / 1e6
+        self._room = 0.0 if self._per_us is None else self._per_us * BURST_US
+        self._at_us: int | None = None
+
+    def allows(self, events: int, reached_us: int) -> bool:
+        """Whether a packet of so many events, which reaches to this time, is within the cap."""
+        if self._per_us is None:
+            return True
+        passed_us = 0 if self._at_us is None else max(0, reached_us - self._at_us)
+        self._at_us = reached_us
+        self._room = min(self._room + passed_us * self._per_us, BURST_US * self._per_us)
+        if self._room < 0:
+            return False
+        self._room -= events  # may go below 0: a packet is taken whole, and the next ones wait for it
+        return True
+
 
 BACK_US = 10_000
 """Words may come out of order by so much; further back, a clock was set."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.events.base import EventStream
-from velora_runtime.ingest.camera_state import CameraState
+from velora_runtime.ingest.packets import CameraState
 
 if TYPE_CHECKING:
     import threading
@@ -16,10 +16,8 @@ if TYPE_CHECKING:
 
     from velora_edge.clock import Clock
     from velora_edge.events.base import EventTap, FrameAccumulator
-    from velora_runtime.ingest.camera_state import Delivering
     from velora_runtime.ingest.event_ingest import EventIntake
-    from velora_runtime.ingest.packets import EventPacket, PacketQueue
-    from velora_runtime.ingest.walks import BatchWalk, WordWalk
+    from velora_runtime.ingest.packets import BatchWalk, Delivering, EventPacket, PacketQueue, WordWalk
 
 LEAST_GRACE_US, MOST_GRACE_US = 10_000, 250_000
 """How much later than the earliest data may come before a silent sensor's window is closed."""

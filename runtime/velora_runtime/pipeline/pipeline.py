@@ -15,15 +15,12 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from velora_edge.preprocessing.instant import Instant
-from velora_edge.preprocessing.packer import Packed
-from velora_runtime.buffers.channel import Channel, ClosedError, FullPolicy
-from velora_runtime.buffers.free_list import FreeList
-from velora_runtime.pipeline.resizer import FrameResizer
-from velora_runtime.report.run_report import RunReport
+from velora_edge.preprocessing.packer import Instant, Packed
+from velora_runtime.pipeline.frame_source import FrameResizer
+from velora_runtime.pipeline.supervisor import LEAVE_BEHIND_S, Supervisor, give_back_memory
+from velora_runtime.queues import Channel, ClosedError, FreeList, FullPolicy
+from velora_runtime.report import RunReport
 from velora_runtime.sinks.base import Seen
-from velora_runtime.supervision.interpreter import give_back_memory
-from velora_runtime.supervision.supervisor import LEAVE_BEHIND_S, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,13 +28,12 @@ if TYPE_CHECKING:
     from velora_edge.bundle import Manifest
     from velora_edge.clock import Clock
     from velora_edge.preprocessing.packer import Packer
-    from velora_edge.preprocessing.sources.base import RGBSource
+    from velora_edge.preprocessing.sources import RGBSource
     from velora_edge.preprocessing.sync import Placed, Sync
     from velora_edge.preprocessing.windows import SteadyEdges
     from velora_runtime.inference.decision import Action, Decider
-    from velora_runtime.inference.null_recogniser import NullRecogniser
-    from velora_runtime.inference.recogniser import Recogniser
-    from velora_runtime.pipeline.live_instants import LiveInstants
+    from velora_runtime.inference.recogniser import NullRecogniser, Recogniser
+    from velora_runtime.pipeline.frame_source import LiveInstants
     from velora_runtime.sinks.base import Sink
 
 Pace = Literal["realtime", "max"]

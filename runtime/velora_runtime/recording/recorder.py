@@ -1,7 +1,7 @@
 """The recorder: takes what the pipeline's threads hand it; its own thread does the rest.
 
     packing thread    -- words, events, edges --+
-    RGB thread        -- pictures --------------+--> backlog --> recorder's thread --> folder, last seconds
+    RGB thread        -- pictures --------------+--> queue --> recorder's thread --> folder, last seconds
     inference thread  -- predictions -----------+
 
 Whatever goes wrong with a recording ends that recording and is told in its result. The pipeline never sees
@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from velora_edge.errors import InputError
-from velora_runtime.recording.byte_queue import ByteQueue
-from velora_runtime.recording.files.append_file import AppendFile
-from velora_runtime.recording.files.items import Edges, Events, Picture, Said, Words
-from velora_runtime.recording.files.words import Place, WordFormat
+from velora_runtime.queues import ByteQueue
+from velora_runtime.recording.items import AppendFile, Edges, Events, Picture, Said, Words
 from velora_runtime.recording.recorder_worker import ASKED, RUN_ENDED, RecorderWorker
 from velora_runtime.recording.results import RecorderState, RecordOptions, RecordResult
+from velora_runtime.recording.words import Place, WordFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
 
     from velora_edge.datatypes import EventBatch, Prediction, TriggerBatch
     from velora_edge.events.base import WordsContext
-    from velora_edge.preprocessing.sources.folder import Facts
-    from velora_runtime.recording.files.items import Item
+    from velora_edge.preprocessing.folder import Facts
+    from velora_runtime.recording.items import Item
 
 BACKLOG_BYTES = 256 << 20
 """Memory for what waits to be written: 3 s of 720p pictures."""

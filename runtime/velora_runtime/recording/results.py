@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from velora_edge.preprocessing.sources.folder import Facts
+    from velora_edge.preprocessing.folder import Facts
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,9 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from velora_edge.errors import InputError
-from velora_runtime.report.metrics import CONTENT_TYPE
-from velora_runtime.web.latest import PICTURES_HZ
-from velora_runtime.web.pictures import Pictures
-from velora_runtime.web.streams import BOUNDARY, Crowd, Stream, motion_jpeg, server_sent_events
+from velora_runtime.web.metrics import CONTENT_TYPE
+from velora_runtime.web.snapshot import PICTURES_HZ
+from velora_runtime.web.streams import BOUNDARY, Crowd, Pictures, Stream, motion_jpeg, server_sent_events
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,8 +39,8 @@ if TYPE_CHECKING:
 
     from velora_runtime.recording.recorder import Recorder
     from velora_runtime.web.access import Gate
-    from velora_runtime.web.pictures import Camera
     from velora_runtime.web.snapshot import Watched
+    from velora_runtime.web.streams import Camera
 
     Answer = Callable[[Request], Awaitable[Response]]
 

@@ -15,7 +15,7 @@ from velora_cli.live.demo import command
 from velora_edge.bundle import Bundle, find_model, open_bundle
 from velora_edge.console import run
 from velora_edge.preprocessing.packer import Packed, Packer
-from velora_edge.preprocessing.sources.registry import open_event_source, open_rgb_source
+from velora_edge.preprocessing.registry import open_event_source, open_rgb_source
 from velora_edge.preprocessing.sync import SyncOptions, choose_sync
 from velora_edge.preprocessing.windows import WindowRule
 

@@ -10,7 +10,7 @@ from velora_edge.datatypes import EventBatch
 from velora_edge.events.accumulate.registration import RegistrationMap
 from velora_edge.events.accumulate.representations import make_accumulator
 from velora_edge.events.base import EventStream
-from velora_edge.events.filters.filtered import FilteredStream
+from velora_edge.events.filters.event_preprocessing import FilteredStream
 from velora_edge.events.filters.filters import FilterChain, RateCap, make_filter
 
 FORMATS = ["expelliarmus_evt2_sample.raw", "expelliarmus_evt3_sample.raw", "derived_faery_dsec.h5"]

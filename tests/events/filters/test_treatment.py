@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from velora_edge.errors import InputError
-from velora_edge.events.filters.treatment import Treatment
+from velora_edge.events.filters.event_preprocessing import Treatment
 from velora_edge.events.geometry.hot_pixels import write_mask
 from velora_edge.events.kernels._frame_kernels import FullMap, SeparableMap
 

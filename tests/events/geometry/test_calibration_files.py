@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from velora_edge.errors import InputError
-from velora_edge.events.geometry.calibration import View
+from velora_edge.events.geometry.calibration import Lens, View
 from velora_edge.events.geometry.calibration_files import read_calibration
-from velora_edge.events.geometry.lens import Lens
 
 TURN = cv2.Rodrigues(np.array([0.01, -0.02, 0.03]))[0]
 POSE = np.eye(4)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from velora_edge.events.geometry.lens import Lens
+from velora_edge.events.geometry.calibration import Lens
 
 RADTAN = (-0.283, 0.074, 0.0002, 0.00002)
 RATIONAL = (0.2, -0.1, 0.001, -0.002, 0.05, 0.3, 0.02, 0.01)

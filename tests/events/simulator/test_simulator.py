@@ -5,13 +5,15 @@ import pytest
 
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import InputError
-from velora_edge.events.simulator._simulator_kernels import (
+from velora_edge.events.simulator import (
     EventColumns,
+    EventSimulator,
     PixelState,
+    SensorModel,
+    log_intensity,
     low_pass_into,
     sample_region,
 )
-from velora_edge.events.simulator.simulator import EventSimulator, SensorModel, log_intensity
 
 PLAIN = SensorModel(
     threshold_on=0.2, threshold_off=0.2, threshold_sigma=0, refractory_us=0, noise_rate_hz=0, leak_rate_hz=0,

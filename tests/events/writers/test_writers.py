@@ -13,9 +13,9 @@ from velora_edge import open_events
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import InputError, RecordingError
 from velora_edge.events.writers import WRITERS, format_of, open_writer
-from velora_edge.events.writers._raw_kernels import encode_evt2, encode_evt3, encode_evt21
-from velora_edge.events.writers._text_kernels import encode_lines
 from velora_edge.events.writers.base import first_fault
+from velora_edge.events.writers.raw import encode_evt2, encode_evt3, encode_evt21
+from velora_edge.events.writers.text import encode_lines
 
 ENDINGS = {"EVT3": "raw", "EVT2": "raw", "EVT2.1": "raw", "HDF5": "h5", "AEDAT4": "aedat4", "CSV": "csv"}
 RAW = ("EVT3", "EVT2", "EVT2.1")

@@ -10,9 +10,9 @@ import pytest
 
 from tests.videos import write_video
 from velora_edge.errors import RecordingError, SourceError
-from velora_edge.preprocessing.sources.image_folder import ImageFolder
-from velora_edge.preprocessing.sources.registry import open_event_source, open_rgb_source
-from velora_edge.preprocessing.sources.video_file import VideoFile
+from velora_edge.preprocessing.image_folder import ImageFolder
+from velora_edge.preprocessing.registry import open_event_source, open_rgb_source
+from velora_edge.preprocessing.video_file import VideoFile
 
 if TYPE_CHECKING:
     from pathlib import Path

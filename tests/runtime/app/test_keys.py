@@ -7,12 +7,12 @@ import pty
 import subprocess
 import sys
 
-from velora_runtime.app.keys import KeyReader
+from velora_runtime.app.run_services import KeyReader
 
 # A session's first terminal is its own, and the session's process is in the foreground there.
 IN_A_SESSION = """
 import os, sys, termios, threading
-from velora_runtime.app.keys import KeyReader
+from velora_runtime.app.run_services import KeyReader
 fd = os.open(sys.argv[1], os.O_RDWR)
 before, pressed = termios.tcgetattr(fd), threading.Event()
 keys = KeyReader({"r": pressed.set}, fd)

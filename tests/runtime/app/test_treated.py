@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from velora_runtime.app.run_sources import RunSources
-from velora_runtime.app.treated import begin_at, treat_events
+from velora_runtime.app.run_sources import RunSources, begin_at, treat_events
 from velora_runtime.ingest.live_stream import LiveStream
-from velora_runtime.ingest.packets import EventPacket, PacketQueue
+from velora_runtime.ingest.packets import BatchWalk, EventPacket, PacketQueue, WordWalk
 from velora_runtime.ingest.scanner import RawScanner
-from velora_runtime.ingest.walks import BatchWalk, WordWalk
 
 from tests.events.words import rows
 from tests.fakes import FakeClock, write_tiny_bundle
@@ -26,9 +24,8 @@ from velora_edge.console import run
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import InputError
 from velora_edge.events.accumulate.registration import RegistrationMap
-from velora_edge.events.filters.filtered import FilteredStream
+from velora_edge.events.filters.event_preprocessing import FilteredStream, Treatment
 from velora_edge.events.filters.filters import FilterChain, make_filter
-from velora_edge.events.filters.treatment import Treatment
 from velora_edge.events.geometry.hot_pixels import write_mask
 from velora_edge.preprocessing.packer import Packed, Packer
 from velora_edge.preprocessing.windows import WindowRule

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from velora_runtime.buffers.channel import Channel, ClosedError
-from velora_runtime.buffers.free_list import FreeList
+from velora_runtime.queues import Channel, ClosedError, FreeList
 
 from tests.fakes import FakeClock
 

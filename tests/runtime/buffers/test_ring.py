@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from velora_runtime.buffers.ring import ClipRing, Entry, Slot, TokenMemory
+from velora_runtime.engines.ring import ClipRing, Entry, Slot, TokenMemory
 
 
 def entered(ring: ClipRing, pairs: str) -> list[Entry]:

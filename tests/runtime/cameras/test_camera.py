@@ -6,8 +6,8 @@ import threading
 
 import pytest
 from velora_runtime.cameras.camera import Camera
-from velora_runtime.cameras.feed import FeedEndError, Patience
-from velora_runtime.ingest.camera_state import CameraState
+from velora_runtime.cameras.feeds import FeedEndError, Patience
+from velora_runtime.ingest.packets import CameraState
 
 from tests.fakes import FakeClock
 from tests.fakes_cameras import Basket, ScriptedFeed, gone

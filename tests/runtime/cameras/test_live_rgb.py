@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from velora_runtime.cameras.event_feed import LiveSetup
-from velora_runtime.cameras.feed import FeedEndError
+from velora_runtime.cameras.feeds import FeedEndError, LiveSetup, Shot
 from velora_runtime.cameras.live_rgb import ROOM, LiveRGB
-from velora_runtime.cameras.rgb_feed import Shot
-from velora_runtime.ingest.camera_state import CameraState
+from velora_runtime.ingest.packets import CameraState
 
 from tests.fakes import FakeClock
 from tests.fakes_cameras import ScriptedFeed, gone

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from velora_runtime.clocks.clock_map import ClockMap
+from velora_runtime.clocks import ClockMap
 
 OFFSET_US = 5_000_000
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from velora_runtime.clocks.burst_pacer import BurstPacer
-from velora_runtime.clocks.clock_map import ClockMap
-from velora_runtime.clocks.continuous_clock import ContinuousClock
-from velora_runtime.clocks.frame_period import FramePeriod
-from velora_runtime.ingest.rate_cap import RateCap
+from velora_runtime.clocks import ClockMap, ContinuousClock
+from velora_runtime.ingest.event_ingest import RateCap
+from velora_runtime.pacing import BurstPacer, FramePeriod
 
 
 def test_the_first_connection_keeps_the_cameras_times() -> None:

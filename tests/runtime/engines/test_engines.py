@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from velora_runtime.buffers.ring import Presence, Slot
 from velora_runtime.engines import ort, registry
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.ort import OnnxRuntimeEngine
+from velora_runtime.engines.ring import Presence, Slot
 
 from tests.fakes import RecordingEngine, write_tiny_bundle
 from tests.toy_bundle import H, T, W, write_toy_bundle

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from velora_runtime.buffers.ring import Presence, Slot
 from velora_runtime.engines import registry
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.openvino_graphs import load_core, share, why_not_precise
 from velora_runtime.engines.ort import OnnxRuntimeEngine
+from velora_runtime.engines.ring import Presence, Slot
 
 from tests.fakes import tiny_manifest, write_tiny_bundle
 from tests.toy_bundle import H, T, W, write_toy_bundle

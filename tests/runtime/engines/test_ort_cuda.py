@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 import pytest
-from velora_runtime.buffers.ring import ClipRing
-from velora_runtime.engines import ort_cuda, ort_device, ort_graphs, ort_tensorrt, registry
+from velora_runtime.engines import ort as ort_graphs
+from velora_runtime.engines import ort_cuda, ort_tensorrt, registry
+from velora_runtime.engines import ort_cuda as ort_device
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.ort import OnnxRuntimeEngine
 from velora_runtime.engines.ort_cuda import open_engine, why_not
+from velora_runtime.engines.ring import ClipRing
 
 from tests import fakes_onnxruntime
 from tests.fakes_onnxruntime import CPU, CUDA, FakeRuntime

@@ -11,13 +11,13 @@ from fakes_tensorrt import FakeTensorRT, make_plan
 from tensorrt_streams import SOME_ABSENT, build, copy_bundle, same_stream, stream
 from toy_bundle import write_toy_bundle
 from velora_export.tensorrt.tensorrt_builder import BuildOptions
-from velora_runtime.buffers.ring import Presence, Slot
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.registry import open_engine
+from velora_runtime.engines.ring import Presence, Slot
 
 from velora_edge.bundle import Bundle, open_bundle, write_manifest
 from velora_edge.errors import EngineError
-from velora_edge.gpu.origin import sign
+from velora_edge.gpu.matching import sign
 
 if TYPE_CHECKING:
     from pathlib import Path

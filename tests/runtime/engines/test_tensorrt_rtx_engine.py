@@ -8,11 +8,9 @@ import pytest
 from fakes_tensorrt import FakeTensorRT
 from tensorrt_streams import SOME_ABSENT, same_stream
 from toy_bundle import write_toy_bundle
-from velora_export.tensorrt.tensorrt_builder import BuildOptions
-from velora_export.tensorrt.tensorrt_engines import BundleBuilder
+from velora_export.tensorrt.tensorrt_builder import BuildOptions, BuildProgress
+from velora_export.tensorrt.tensorrt_engines import BundleBuilder, rtx_gpus
 from velora_export.tensorrt.tensorrt_parity import noise_clips
-from velora_export.tensorrt.tensorrt_progress import BuildProgress
-from velora_export.tensorrt.tensorrt_targets import rtx_gpus
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.registry import open_engine
 

@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from velora_runtime.inference.decision import UNKNOWN, Action, Decided, Decider
-from velora_runtime.inference.decision_settings import DecisionSettings
+from velora_runtime.inference.decision import UNKNOWN, Action, Decided, Decider, DecisionSettings
 
 from velora_edge.errors import ConfigError
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from velora_runtime.inference.decision_settings import DecisionSettings, read_decision_settings
+from velora_runtime.inference.decision import DecisionSettings, read_decision_settings
 
 from velora_edge.errors import ConfigError
 

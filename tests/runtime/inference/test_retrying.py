@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from velora_runtime.engines.base import RetryingEngine
 from velora_runtime.inference.recogniser import Recogniser
-from velora_runtime.inference.retrying import RetryingEngine
 
 from tests.fakes import FakeClock, RecordingEngine, tiny_manifest
 from tests.runtime.streaming import make_pair

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from velora_runtime.cameras.feed import Patience
-from velora_runtime.ingest.camera_state import CameraState
-from velora_runtime.ingest.packets import Decoded
+from velora_runtime.cameras.feeds import Patience
+from velora_runtime.ingest.packets import CameraState, Decoded
 
 from tests.fakes import tiny_manifest
 from tests.fakes_cameras import Rig, batch, evt3, garbage, gone, make_rig, rising

@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from velora_runtime.clocks.clock_map import ClockMap
-from velora_runtime.live_sync.choose_sync import choose_live_sync
-from velora_runtime.live_sync.host_sync import HostSync
-from velora_runtime.live_sync.trigger_sync import OnlineTriggerSync
+from velora_runtime.cameras.live_sync import HostSync, OnlineTriggerSync, choose_live_sync
+from velora_runtime.clocks import ClockMap
 
 from tests.fakes import FakeClock
 from tests.fakes_cameras import rising

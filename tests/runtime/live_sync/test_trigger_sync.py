@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from velora_runtime.clocks.clock_map import ClockMap
-from velora_runtime.clocks.frame_period import FramePeriod
-from velora_runtime.live_sync.host_sync import HostSync
-from velora_runtime.live_sync.trigger_sync import OnlineTriggerSync
+from velora_runtime.cameras.live_sync import HostSync, OnlineTriggerSync
+from velora_runtime.clocks import ClockMap
+from velora_runtime.pacing import FramePeriod
 
 from tests.fakes import FakeClock
 from tests.fakes_cameras import rising
 from velora_edge.datatypes import RGBFrame, TriggerBatch
-from velora_edge.preprocessing.edge_track import EdgeTrack, Tick
+from velora_edge.preprocessing.triggers import EdgeTrack, Tick
 
 PERIOD_US = 33_333
 IMAGE = np.zeros((1, 1, 3), np.uint8)

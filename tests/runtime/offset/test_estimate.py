@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from velora_runtime.offset.estimate import estimate_offset
+from velora_runtime.offset.estimate import (
+    CELLS,
+    EventMotion,
+    PictureMotion,
+    estimate_offset,
+    read_picture_motion,
+)
 from velora_runtime.offset.measure import Part, measure_offset
-from velora_runtime.offset.motion import CELLS, EventMotion, PictureMotion, read_picture_motion
 
 from tests.videos import write_video
 from velora_edge.bundle import find_model
@@ -17,7 +22,7 @@ from velora_edge.datatypes import EventBatch
 from velora_edge.errors import RecordingError
 from velora_edge.events.registry import open_events
 from velora_edge.events.writers import open_writer
-from velora_edge.preprocessing.sources.video_file import VideoFile
+from velora_edge.preprocessing.video_file import VideoFile
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from velora_runtime.offset.motion import BIN_US, CELLS, read_event_motion, read_picture_motion
+from velora_runtime.offset.estimate import BIN_US, CELLS, read_event_motion, read_picture_motion
 
 from tests.fakes import MemoryEvents
 from velora_edge.datatypes import RGBFrame

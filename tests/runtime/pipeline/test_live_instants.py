@@ -7,12 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from velora_runtime.buffers.channel import Channel
-from velora_runtime.ingest.camera_state import CameraState
-from velora_runtime.pipeline.live_instants import LiveInstants
+from velora_runtime.ingest.packets import CameraState
+from velora_runtime.pipeline.frame_source import LiveInstants
+from velora_runtime.queues import Channel
 
 from tests.fakes import FakeClock
-from velora_edge.preprocessing.instant import Instant
+from velora_edge.preprocessing.packer import Instant
 
 WINDOW_US = 20_000
 

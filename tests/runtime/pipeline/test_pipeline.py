@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy as np
-    from velora_runtime.buffers.ring import Presence
+    from velora_runtime.engines.ring import Presence
     from velora_runtime.pipeline.pipeline import Pace
 
     from velora_edge.datatypes import RGBFrame

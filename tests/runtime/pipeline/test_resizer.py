@@ -7,16 +7,15 @@ import threading
 import numpy as np
 import pytest
 from velora_runtime.inference.recogniser import Recogniser
+from velora_runtime.pipeline.frame_source import FrameResizer
 from velora_runtime.pipeline.pipeline import Feed, Pipeline
-from velora_runtime.pipeline.resizer import FrameResizer
 
 from tests.fakes import FakeClock, FakeRGB, RecordingEngine, RecordingSink, tiny_manifest
 from velora_edge.datatypes import RGBFrame
-from velora_edge.preprocessing.instant import Instant, Shrunk
-from velora_edge.preprocessing.packer import Packed, Packer
+from velora_edge.preprocessing.packer import Instant, Packed, Packer, Shrunk
 from velora_edge.preprocessing.sync import Placed, TimestampSync
 from velora_edge.preprocessing.windows import WindowRule
-from velora_edge.vision.resize import Resizer
+from velora_edge.vision import Resizer
 
 MANIFEST = tiny_manifest(clip_length=3)
 PICTURE = np.arange(20 * 24 * 3, dtype=np.uint8).reshape(20, 24, 3)

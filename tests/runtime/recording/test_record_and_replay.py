@@ -20,8 +20,8 @@ from velora_cli.live.live import command
 from velora_cli.main import velora
 from velora_edge.console import run
 from velora_edge.events.registry import open_events
-from velora_edge.preprocessing.sources.folder import read_recording
-from velora_edge.preprocessing.sources.recorded_video import RecordedVideo
+from velora_edge.preprocessing.folder import read_recording
+from velora_edge.preprocessing.video_file import RecordedVideo
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,25 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from velora_runtime.recording.byte_arena import ByteArena
-from velora_runtime.recording.byte_queue import ByteQueue
-from velora_runtime.recording.files.append_file import AppendFile
-from velora_runtime.recording.files.items import Compressed, Edges, Picture, Said, Words
-from velora_runtime.recording.files.words import Place, WordFormat
-from velora_runtime.recording.files.writer import RecordingWriter
-from velora_runtime.recording.recent import Recent
+from velora_runtime.queues import ByteQueue
+from velora_runtime.recording.items import AppendFile, Compressed, Edges, Picture, Said, Words
+from velora_runtime.recording.pre_roll import ByteArena, Recent
 from velora_runtime.recording.recorder import Recorder
 from velora_runtime.recording.results import RecordOptions
 from velora_runtime.recording.taps import RecordedStream
+from velora_runtime.recording.words import Place, WordFormat
+from velora_runtime.recording.writer import RecordingWriter
 
 from tests.fakes import MemoryEvents
 from tests.recordings import write_events
 from velora_edge.datatypes import EventBatch, Prediction, TriggerBatch
 from velora_edge.errors import InputError, RecordingError
 from velora_edge.events.registry import open_events
-from velora_edge.preprocessing.sources.folder import Facts, is_recording, read_recording
-from velora_edge.preprocessing.sources.recorded_video import RecordedVideo
-from velora_edge.preprocessing.sources.registry import open_event_source
+from velora_edge.preprocessing.folder import Facts, is_recording, read_recording
+from velora_edge.preprocessing.registry import open_event_source
+from velora_edge.preprocessing.video_file import RecordedVideo
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from velora_runtime.recording.files.word_encoder import WordEncoder, WordShifter
-from velora_runtime.recording.files.words import Place, WordFormat, lead_in, time_after
+from velora_runtime.recording.words import Place, WordEncoder, WordFormat, WordShifter, lead_in, time_after
 
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import InputError
-from velora_edge.events.formats.raw.raw_decoder import RawDecoder
-from velora_edge.events.formats.raw.raw_walker import NEVER, RawWalker
+from velora_edge.events.formats.raw.raw_walker import NEVER, RawDecoder, RawWalker
 from velora_edge.events.registry import open_events
 from velora_edge.events.writers import open_writer
 

@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("prometheus_client", reason="needs the extra web")
 from prometheus_client.core import HistogramMetricFamily
-from velora_runtime.report.metrics import Buckets, RunMetrics, gauge
-from velora_runtime.report.run_report import RunReport
+from velora_runtime.report import RunReport
 from velora_runtime.sinks.base import Seen
+from velora_runtime.web.metrics import Buckets, RunMetrics, gauge
 
 from tests.tools_prometheus import parse
 from velora_edge.datatypes import FramePair, Prediction

@@ -6,8 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from velora_runtime.report.histogram import Histogram
-from velora_runtime.report.run_report import RunReport
+from velora_runtime.report import Histogram, RunReport
 
 from velora_edge.events.filters.filters import RateCap
 

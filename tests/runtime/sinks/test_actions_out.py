@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from velora_runtime.inference.decision import Action, Decided, Decider
-from velora_runtime.inference.decision_settings import DecisionSettings
+from velora_runtime.inference.decision import Action, Decided, Decider, DecisionSettings
 from velora_runtime.inference.recogniser import Recogniser
 from velora_runtime.pipeline.pipeline import Feed, Pipeline
-from velora_runtime.report.metrics import RunMetrics
-from velora_runtime.report.run_report import RunReport
+from velora_runtime.report import RunReport
 from velora_runtime.sinks.base import Seen, Sink, SinkContext
 from velora_runtime.sinks.jsonl import encode_line
 from velora_runtime.sinks.mqtt import MqttSink
 from velora_runtime.sinks.terminal import TerminalSink, as_action_line
 from velora_runtime.sinks.video import _words
-from velora_runtime.web.latest import Latest, Spell
-from velora_runtime.web.snapshot import About, Watched
+from velora_runtime.web.metrics import RunMetrics
+from velora_runtime.web.snapshot import About, Latest, Spell, Watched
 
 from tests.fakes import FakeClock, FakeRGB, RecordingEngine, tiny_manifest, write_tiny_bundle
 from tests.recordings import write_events

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from velora_runtime.supervision.interpreter import TURN_S, give_back_memory, steady
+from velora_runtime.pipeline.supervisor import TURN_S, give_back_memory, steady
 
 IS_GLIBC = platform.libc_ver()[0] == "glibc"
 

@@ -11,9 +11,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from velora_runtime.report.run_report import RunReport
-from velora_runtime.supervision.service import ServiceManager
-from velora_runtime.supervision.supervisor import Supervisor
+from velora_runtime.pipeline.supervisor import ServiceManager, Supervisor
+from velora_runtime.report import RunReport
 
 from tests.fakes import write_tiny_bundle
 from tests.recordings import write_events

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from velora_runtime.supervision.watchdog import Watchdog
+from velora_runtime.pipeline.supervisor import Watchdog
 
 from tests.fakes import FakeClock
 from velora_edge.errors import EngineError

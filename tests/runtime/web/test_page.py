@@ -28,7 +28,7 @@ from velora_edge.console import run
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.events.registry import open_events
 from velora_edge.events.writers import open_writer
-from velora_edge.preprocessing.sources.folder import read_recording
+from velora_edge.preprocessing.folder import read_recording
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,20 +16,19 @@ import cv2
 import numpy as np
 import pytest
 from velora_runtime.app.run_services import AttachOptions, RunFacts, RunServices
-from velora_runtime.cameras.camera_states import CameraStates
+from velora_runtime.cameras.camera import CameraStates
 from velora_runtime.recording.recorder import Recorder
 from velora_runtime.recording.results import RecordOptions
-from velora_runtime.report.run_report import RunReport
+from velora_runtime.report import RunReport
 from velora_runtime.sinks.base import Seen
 from velora_runtime.web.access import Address, choose_token, is_loopback
-from velora_runtime.web.latest import Latest
-from velora_runtime.web.snapshot import About, Watched
+from velora_runtime.web.snapshot import About, Latest, Watched
 
 from tests.tools_prometheus import parse
 from velora_edge.datatypes import EventFrame, FramePair, Prediction, RGBFrame
 from velora_edge.errors import InputError
-from velora_edge.preprocessing.sources.folder import Facts, read_recording
-from velora_edge.preprocessing.sources.recorded_video import RecordedVideo
+from velora_edge.preprocessing.folder import Facts, read_recording
+from velora_edge.preprocessing.video_file import RecordedVideo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -393,7 +392,7 @@ def test_streams_are_limited_and_the_rest_is_not(site: Site) -> None:
 def test_pictures_are_compressed_once_for_all_viewers_and_15_times_a_second_at_most(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from velora_runtime.web import pictures
+    from velora_runtime.web import streams as pictures
 
     made: list[int] = []
     compress = pictures.compress
@@ -489,9 +488,9 @@ def test_without_the_library_of_metrics_the_extra_is_named(monkeypatch: pytest.M
 
     from velora_edge.errors import MissingExtraError
 
-    for name in [name for name in sys.modules if name.startswith("velora_runtime.report.metrics")]:
+    for name in [name for name in sys.modules if name.startswith("velora_runtime.web.metrics")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "velora_runtime.web.latest")
+    monkeypatch.delitem(sys.modules, "velora_runtime.web.snapshot")
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     facts = RunFacts(None, "none", "none", "max")
     attached = RunServices(AttachOptions(serve="127.0.0.1:0"), facts, lambda line: None)

@@ -1,20 +1,25 @@
-"""Clips: what a model sees of a recording, and what every data set offers."""
+"""Clips: what a model sees of a recording, what every data set offers, and how sets are split."""
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from pydantic import Field
 
 from velora_edge.bundle import EventInput, RGBInput
+from velora_edge.config import Section
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
 
 Modality = Literal["rgb", "event"]
 CAMERAS: tuple[Modality, Modality] = ("rgb", "event")
@@ -156,3 +161,67 @@ def choose_pairs(pairs: int, spec: ClipSpec, rng: np.random.Generator | None = N
         return np.minimum(start + step * spec.stride, pairs - 1)
     inside = 0.5 if rng is None else rng.random(spec.length)
     return np.minimum(((step + inside) * pairs / spec.length).astype(np.int64), pairs - 1)
+
+
+class SplitConfig(Section):
+    """How recordings are divided where a set's publishers did not.
+
+    Attributes:
+        val: share that validation takes of each class's training recordings; it chooses the checkpoint.
+        test: share that the test takes of each class, where no test part is published; read once, at the end.
+        seed: another seed makes other parts.
+    """
+
+    val: float = Field(0.1, ge=0, lt=1)
+    test: float = Field(0.2, ge=0, lt=1)
+    seed: int = 0
+
+    def problems(self) -> list[str]:
+        """See `Section.problems`."""
+        return (
+            ["val: together with test must leave something to train on"] if self.val + self.test >= 1 else []
+        )
+
+
+def split_items(items: Sequence[Item], config: SplitConfig) -> dict[Split, NDArray[np.int64]]:
+    """Which recordings make up each part: int64[n] numbers of items, ascending.
+
+    Published parts are kept. Where a set publishes no test part, the test takes its share of each class; the
+    same for validation, which is never taken from a published test part. A recording's part follows from its
+    name, its class and the seed, not from the order of the files.
+    """
+    parts: dict[Split, list[int]] = {
+        split: [i for i, item in enumerate(items) if item.split == split] for split in SPLITS
+    }
+    free = [i for i, item in enumerate(items) if item.split is None]
+    if not parts["test"]:
+        parts["test"], free = _take(items, free, config.test, f"test:{config.seed}")
+    if not parts["val"]:
+        pool = sorted(free + parts["train"])
+        share = config.val / (1 - config.test) if free else config.val
+        parts["val"], rest = _take(items, pool, share, f"val:{config.seed}")
+        parts["train"] = rest
+    else:
+        parts["train"] += free
+    return {split: np.array(sorted(parts[split]), np.int64) for split in SPLITS}
+
+
+def fingerprint(items: Iterable[Item]) -> str:
+    """A digest of a set's names and labels: the same for the same recordings, whatever folder they lie in."""
+    digest = hashlib.sha256()
+    for item in sorted(items, key=lambda item: item.name):
+        digest.update(f"{item.name}\0{item.label}\n".encode())
+    return digest.hexdigest()
+
+
+def _take(items: Sequence[Item], pool: Sequence[int], share: float, salt: str) -> tuple[list[int], list[int]]:
+    """Divide `pool` into what is taken, `share` of each class, and what is left."""
+    by_class: dict[int, list[int]] = defaultdict(list)
+    for index in pool:
+        by_class[items[index].label].append(index)
+    taken: list[int] = []
+    for members in by_class.values():
+        members.sort(key=lambda i: hashlib.sha256(f"{salt}:{items[i].name}".encode()).digest())
+        taken += members[: round(share * len(members))]
+    left = set(pool) - set(taken)
+    return taken, sorted(left)

@@ -1,4 +1,4 @@
-"""Packed clips in one HDF5 file: every pair of every recording at the model's size, ready to be read.
+"""Packed clips in one HDF5 file, which threads share and every process opens for itself.
 
 Layout: `rgb`, `event` uint8[M, H, W, 3], the pairs of all recordings one after the other, a chunk each,
 compressed without loss; one of the two may be missing. `offsets` int64[N + 1], where each recording begins;
@@ -9,6 +9,8 @@ compressed without loss; one of the two may be missing. `offsets` int64[N + 1], 
 from __future__ import annotations
 
 import json
+import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -17,7 +19,6 @@ import numpy as np
 
 from velora_edge.bundle import EventInput, RGBInput
 from velora_edge.data.clips.clips import CAMERAS, ClipSource, ClipSpec, Item, Pairs
-from velora_edge.data.clips.hdf5_file import Hdf5File
 from velora_edge.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -28,6 +29,52 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from velora_edge.data.clips.clips import Modality
+
+
+class Hdf5File:
+    """Opened for reading when first asked for; anew in each process, since handles do not survive a fork.
+
+    Callable from any thread.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._opened: tuple[int, h5py.File] | None = None
+
+    def __call__(self) -> h5py.File:
+        """The open file.
+
+        Raises:
+            DatasetError: if it cannot be opened.
+        """
+        with self._lock:
+            if self._opened is None or self._opened[0] != os.getpid():
+                try:
+                    self._opened = os.getpid(), h5py.File(self.path, "r")
+                except OSError as error:
+                    reason = str(error).splitlines()[0]
+                    raise DatasetError(
+                        [f"cannot be read as HDF5: {reason}"], path=self.path, remedy="copy or make it again"
+                    ) from error
+            return self._opened[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            if self._opened is not None and self._opened[0] == os.getpid():
+                self._opened[1].close()
+            self._opened = None
+
 
 FORMAT, VERSION = "velora-clips", 1
 

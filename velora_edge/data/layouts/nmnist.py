@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from velora_edge.data.clips.clips import ClipSource, Item, Modality, Pairs
-from velora_edge.data.clips.hdf5_file import Hdf5File
+from velora_edge.data.clips.store import Hdf5File
 from velora_edge.data.clips.windows import count_windows, pack_windows
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import DatasetError

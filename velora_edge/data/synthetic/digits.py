@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from velora_edge.data.clips.augment import DIGITS
 from velora_edge.data.clips.clips import ClipSource, Item, Modality, Pairs
-from velora_edge.data.clips.settings import DIGITS
 from velora_edge.data.clips.windows import count_windows, pack_windows
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import MissingExtraError
 from velora_edge.events.accumulate.registration import RegistrationMap
-from velora_edge.events.simulator.simulator import EventSimulator, SensorModel
+from velora_edge.events.simulator import EventSimulator, SensorModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

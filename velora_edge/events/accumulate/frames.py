@@ -13,8 +13,14 @@ import numpy as np
 
 from velora_edge.datatypes import EventFrame
 from velora_edge.events.accumulate.count_planes import CountPlanes
-from velora_edge.events.accumulate.frame_job import Job, SteadyWindows, frames_of
-from velora_edge.events.accumulate.frame_threads import MOST_WINDOWS, are_large, frames_by_threads
+from velora_edge.events.accumulate.frame_threads import (
+    MOST_WINDOWS,
+    Job,
+    SteadyWindows,
+    are_large,
+    frames_by_threads,
+    frames_of,
+)
 from velora_edge.events.accumulate.registration import RegistrationMap
 from velora_edge.events.accumulate.representations import Accumulator, make_accumulator
 from velora_edge.events.base import LONGEST_GAP_US
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.bundle import EventInput
-    from velora_edge.events.accumulate.frame_job import Frame, Window
+    from velora_edge.events.accumulate.frame_threads import Frame, Window
     from velora_edge.events.base import EventReader
 
 

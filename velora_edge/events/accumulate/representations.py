@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from velora_edge.events.accumulate.registration import RegistrationMap
 
 REPRESENTATIONS = {
-    "polarity": ("velora_edge.events.accumulate.polarity", "PolarityImage"),
-    "counts": ("velora_edge.events.accumulate.counts", "TwoChannelCounts"),
-    "time_surface": ("velora_edge.events.accumulate.time_surface", "TimeSurface"),
-    "voxel_grid": ("velora_edge.events.accumulate.voxel_grid", "VoxelGrid"),
+    "polarity": ("velora_edge.events.accumulate.images", "PolarityImage"),
+    "counts": ("velora_edge.events.accumulate.images", "TwoChannelCounts"),
+    "time_surface": ("velora_edge.events.accumulate.images", "TimeSurface"),
+    "voxel_grid": ("velora_edge.events.accumulate.images", "VoxelGrid"),
 }
 
 

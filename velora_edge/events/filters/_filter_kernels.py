@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from velora_edge.events.kernels._compile import kernel
+from velora_edge.events.kernels._intrinsics import kernel
 
 NEVER = np.iinfo(np.int64).min
 # Places in the `span` array of `thin_spans`, int64[3].

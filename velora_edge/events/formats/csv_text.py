@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from velora_edge.errors import RecordingError
-from velora_edge.events.formats.column_names import guess_order, match_names, unit_in_name
-from velora_edge.events.formats.column_reader import ColumnReader
-from velora_edge.events.places import PlaceIndex
+from velora_edge.events.formats.arrays import ColumnReader
+from velora_edge.events.formats.columns import guess_order, match_names, unit_in_name
+from velora_edge.events.seek_index import PlaceIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import TextIO
 
-    from velora_edge.events.formats.column_reader import Columns
-    from velora_edge.events.places import Place
+    from velora_edge.events.formats.arrays import Columns
+    from velora_edge.events.seek_index import Place
 
 LINES = 1 << 16
 _MAX_LINE_CHARACTERS = 1 << 16

@@ -8,9 +8,8 @@ import numpy as np
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import RecordingError
-from velora_edge.events.formats.arrays import ArrayReader
-from velora_edge.events.formats.column_reader import measure_sensor
-from velora_edge.events.places import PlaceIndex
+from velora_edge.events.formats.arrays import ArrayReader, measure_sensor
+from velora_edge.events.seek_index import PlaceIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from velora_edge.events.places import Place
+    from velora_edge.events.seek_index import Place
 
     Words = NDArray[np.uint32]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from velora_edge.errors import MissingExtraError, RecordingError
-from velora_edge.events.formats.column_names import match_names, unit_in_name
-from velora_edge.events.formats.column_reader import ColumnReader
+from velora_edge.events.formats.arrays import ColumnReader
+from velora_edge.events.formats.columns import match_names, unit_in_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from velora_edge.events.formats.column_reader import Columns
+    from velora_edge.events.formats.arrays import Columns
 
 _MAX_DEPTH = 4
 

@@ -8,8 +8,7 @@ import numpy as np
 
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import RecordingError
-from velora_edge.events.formats.arrays import ArrayReader
-from velora_edge.events.formats.column_reader import measure_sensor
+from velora_edge.events.formats.arrays import ArrayReader, measure_sensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

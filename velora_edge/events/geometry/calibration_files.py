@@ -18,8 +18,8 @@ from velora_edge.events.geometry.calibration import View
 from velora_edge.events.geometry.calibration_yaml import matrix_of, read_rig, read_yaml
 
 if TYPE_CHECKING:
+    from velora_edge.events.geometry.calibration import Lens
     from velora_edge.events.geometry.calibration_yaml import Camera, Rig
-    from velora_edge.events.geometry.lens import Lens
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _EVENT_WORDS = ("event", "dvs", "prophesee", "metavision", "davis")

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from velora_edge.errors import InputError
-from velora_edge.events.geometry.lens import Lens
+from velora_edge.events.geometry.calibration import Lens
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from velora_edge.events.geometry.lens import LensModel
+    from velora_edge.events.geometry.calibration import LensModel
 
 _MODELS: dict[str, LensModel] = {
     "radtan": "radtan",

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from velora_edge.events.kernels._compile import kernel
 from velora_edge.events.kernels._frame_kernels import add_event, find_cell, find_place
-from velora_edge.events.kernels._lend import lend
+from velora_edge.events.kernels._intrinsics import kernel, lend
 
 # Places in the `seen` array, int64[5].
 LAST_US, OUTSIDE, LATE, LATEST_US, TIMELESS = range(5)

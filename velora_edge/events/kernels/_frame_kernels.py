@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from velora_edge.events.kernels._dispatch import Switch, overload
+from velora_edge.events.kernels._intrinsics import Switch, overload
 
 
 class SeparableMap(NamedTuple):

@@ -10,11 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from velora_edge.events.kernels._compile import kernel
-from velora_edge.events.kernels._dispatch import Switch, overload
 from velora_edge.events.kernels._frame_kernels import add_event, find_cell, find_place
-from velora_edge.events.kernels._lend import lend
-from velora_edge.events.kernels._prefetch import prefetch
+from velora_edge.events.kernels._intrinsics import Switch, kernel, lend, overload, prefetch
 
 _ENDLESS = 1 << 60
 _NEAR_BYTES = 1 << 18

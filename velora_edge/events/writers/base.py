@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from velora_edge.errors import InputError, RecordingError
-from velora_edge.events.kernels._compile import kernel
+from velora_edge.events.kernels._intrinsics import kernel
 
 if TYPE_CHECKING:
     from types import TracebackType

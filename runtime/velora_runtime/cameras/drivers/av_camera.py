@@ -12,8 +12,7 @@ import av
 from av.video.reformatter import VideoReformatter
 
 from velora_edge.errors import CameraError
-from velora_runtime.cameras.feed import OPEN_WAIT_S, FeedEndError
-from velora_runtime.cameras.rgb_feed import Shot
+from velora_runtime.cameras.feeds import OPEN_WAIT_S, FeedEndError, Shot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_runtime.cameras.camera_settings import RGBSettings
-    from velora_runtime.cameras.event_feed import LiveSetup
-    from velora_runtime.cameras.rgb_feed import ClockOf
+    from velora_runtime.cameras.feeds import ClockOf, LiveSetup
 
 SILENCE_S = 5.0
 """A stream that gives nothing for so long is gone; PyAV cannot be asked to come back earlier."""

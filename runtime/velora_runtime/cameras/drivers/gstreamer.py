@@ -20,7 +20,7 @@ from velora_runtime.cameras.drivers.av_camera import SILENCE_S, AvCamera
 
 if TYPE_CHECKING:
     from velora_runtime.cameras.camera_settings import RGBSettings
-    from velora_runtime.cameras.event_feed import LiveSetup
+    from velora_runtime.cameras.feeds import LiveSetup
 
 LAUNCH = "gst-launch-1.0"
 TO_PIPE = (

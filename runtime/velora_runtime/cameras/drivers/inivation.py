@@ -14,12 +14,12 @@ import numpy as np
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import CameraError, ConfigError, MissingExtraError
-from velora_runtime.cameras.feed import READ_WAIT_S
+from velora_runtime.cameras.feeds import READ_WAIT_S
 from velora_runtime.ingest.packets import Decoded
 
 if TYPE_CHECKING:
     from velora_runtime.cameras.camera_settings import InivationSettings
-    from velora_runtime.cameras.event_feed import LiveSetup
+    from velora_runtime.cameras.feeds import LiveSetup
 
 TURN_S = 0.001
 _EDGES = {

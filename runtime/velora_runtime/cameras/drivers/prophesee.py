@@ -18,14 +18,13 @@ import numpy as np
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import CameraError, ConfigError, SourceError
-from velora_runtime.cameras.event_feed import WordLayout
-from velora_runtime.cameras.feed import OPEN_WAIT_S, READ_WAIT_S
+from velora_runtime.cameras.feeds import OPEN_WAIT_S, READ_WAIT_S, WordLayout
 from velora_runtime.ingest.packets import Decoded
 
 if TYPE_CHECKING:
     from velora_edge.events.base import Encoding
     from velora_runtime.cameras.camera_settings import PropheseeSettings
-    from velora_runtime.cameras.event_feed import LiveSetup
+    from velora_runtime.cameras.feeds import LiveSetup
 
 INSTALL_PAGE = "https://docs.prophesee.ai/stable/installation/index.html"
 TURN_S = 0.001

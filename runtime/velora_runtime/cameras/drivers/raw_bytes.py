@@ -1,19 +1,24 @@
-"""Raw EVT bytes from wherever they come, with a file's header before them or without."""
+"""Raw EVT bytes, a file's header before them: over TCP (`tcp://HOST:PORT`) or standard input (`-`)."""
 
 from __future__ import annotations
 
+import os
+import re
+import select
+import socket
+import sys
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from velora_edge.errors import CameraError, InputError, SourceError
 from velora_edge.events.formats.raw.raw_header import LONGEST_HEADER, parse_header
-from velora_runtime.cameras.event_feed import WordLayout
-from velora_runtime.cameras.feed import OPEN_WAIT_S, READ_WAIT_S
+from velora_runtime.cameras.feeds import OPEN_WAIT_S, READ_WAIT_S, FeedEndError, WordLayout
 
 if TYPE_CHECKING:
     from velora_edge.events.base import Encoding
     from velora_edge.events.formats.raw.raw_header import RawHeader
-    from velora_runtime.cameras.event_feed import LiveSetup
+    from velora_runtime.cameras.feeds import LiveSetup
+
 
 RECEIVE_BYTES = 1 << 17
 OPTIONS = "--sensor WxH --event-format EVT3"
@@ -118,3 +123,105 @@ class RawByteFeed(ABC):
         if (sensor, encoding, is_legacy) != (self.sensor, before.encoding, before.is_legacy):
             width, height = sensor
             raise CameraError(f"another camera is there now: {encoding}, {width}x{height}")
+
+
+class StdinEvents(RawByteFeed):
+    """The process's standard input, or another file descriptor. It ends where the pipe ends.
+
+    Args:
+        text: what the user called it.
+        setup: see `LiveSetup`.
+        descriptor: to read from; None: standard input.
+
+    Raises:
+        SourceError: if it is a terminal.
+    """
+
+    may_be_silent = True
+    comes_back = False
+
+    def __init__(self, text: str, setup: LiveSetup, descriptor: int | None = None) -> None:
+        super().__init__(text, setup)
+        self._descriptor = sys.stdin.fileno() if descriptor is None else descriptor
+        if os.isatty(self._descriptor):
+            raise SourceError(
+                "standard input is a terminal",
+                path=text,
+                remedy="pipe raw events into it: camera | velora-live ...",
+            )
+
+    def connect(self) -> None:
+        """It is there, or not."""
+
+    def receive(self, wait_s: float) -> bytes | None:
+        """The next bytes; None if none came in time."""
+        try:
+            ready, _, _ = select.select([self._descriptor], [], [], wait_s)
+            if not ready:
+                return None
+            data = os.read(self._descriptor, RECEIVE_BYTES)
+        except (OSError, ValueError) as error:
+            raise CameraError(f"cannot be read: {error}") from error
+        if not data:
+            raise FeedEndError
+        return data
+
+    def close(self) -> None:
+        """Leave it open: it is not ours."""
+
+
+BUFFER_BYTES = 1 << 21
+"""The system's own buffer: 20 ms of a fast camera."""
+
+
+class TcpEvents(RawByteFeed):
+    """A client of a server that sends raw words; connects again when it is lost.
+
+    Raises:
+        SourceError: if the text is no host and port.
+    """
+
+    def __init__(self, text: str, setup: LiveSetup) -> None:
+        super().__init__(text, setup)
+        found = re.fullmatch(r"tcp://(\[[^\]]+\]|[^:/\[\]]+):(\d{1,5})/?", text)
+        if found is None or not 0 < int(found[2]) < 65536:
+            raise SourceError(
+                "expected tcp://HOST:PORT",
+                path=text,
+                remedy="give the port of the server, as in tcp://camera:7777",
+            )
+        self._address = found[1].strip("[]"), int(found[2])
+        self._socket: socket.socket | None = None
+
+    def connect(self) -> None:
+        """Connect to the server."""
+        try:
+            self._socket = socket.create_connection(self._address, OPEN_WAIT_S)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        except OSError as error:
+            raise CameraError(f"cannot connect: {_why(error)}") from error
+
+    def receive(self, wait_s: float) -> bytes | None:
+        """The next bytes; None if none came in time."""
+        if self._socket is None:
+            raise CameraError("the connection is closed")
+        try:
+            self._socket.settimeout(wait_s)
+            data = self._socket.recv(RECEIVE_BYTES)
+        except TimeoutError:
+            return None
+        except OSError as error:
+            raise CameraError(f"the connection broke: {_why(error)}") from error
+        if not data:
+            raise CameraError("the other side closed the connection")
+        return data
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -161,7 +161,7 @@ def test_a_damaged_packet_loses_its_events_only(write):
 
 
 def test_a_bomb_is_not_unpacked(write, monkeypatch):
-    from velora_edge.events.formats.aedat4 import aedat4_container
+    from velora_edge.events.formats import aedat4_container
 
     monkeypatch.setattr(aedat4_container, "MAX_PACKET_BYTES", 1000)
     bomb = writer.events([(1, 1, 1, 1)] * 1000)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.events.ecf_encoder import PACKED_XP, PACKED_YXP, RUNS, encode_ecf
 from velora_edge.errors import RecordingError
-from velora_edge.events.formats.hdf5 import _ecf_kernels as kernels
+from velora_edge.events.formats.hdf5 import ecf as kernels
 from velora_edge.events.formats.hdf5.ecf import decode_ecf
 
 # Five events by hand: a long step of 0x123 us, a run of y, a mask of x, a change of p.

@@ -6,11 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.events import words as w
-from velora_edge.events.accumulate.counts import CountState
+from velora_edge.events.accumulate.images import CountState
 from velora_edge.events.formats.raw import _evt2_kernels as kernels
 from velora_edge.events.formats.raw import _raw_state as s
-from velora_edge.events.formats.raw.raw_decoder import RawDecoder, new_arrays
-from velora_edge.events.formats.raw.raw_walker import NEVER
+from velora_edge.events.formats.raw.raw_walker import NEVER, RawDecoder, new_arrays
 from velora_edge.events.kernels._frame_kernels import FullMap
 from velora_edge.events.kernels._sink_kernels import ArraySink, CountSink, FrameSink
 

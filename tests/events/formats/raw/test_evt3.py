@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.events import words as w
-from velora_edge.events.accumulate.polarity import PolarityState
+from velora_edge.events.accumulate.images import PolarityState
 from velora_edge.events.formats.raw import _evt3_kernels as kernels
 from velora_edge.events.formats.raw import _raw_state as s
-from velora_edge.events.formats.raw.raw_decoder import RawDecoder, new_arrays
-from velora_edge.events.formats.raw.raw_walker import NEVER
+from velora_edge.events.formats.raw.raw_walker import NEVER, RawDecoder, new_arrays
 from velora_edge.events.kernels._frame_kernels import SeparableMap
 from velora_edge.events.kernels._sink_kernels import ArraySink, CountSink, FrameSink
 
@@ -229,7 +228,7 @@ def test_compiled_and_plain_python_agree_in_sink_state_and_position(which):
 _UNCOMPILED = """
 import numpy as np
 from tests.events import words as w
-from velora_edge.events.formats.raw.raw_decoder import RawDecoder
+from velora_edge.events.formats.raw.raw_walker import RawDecoder
 rng = np.random.default_rng(9)
 kinds = rng.choice([0, 2, 2, 3, 4, 4, 5, 6, 8, 10, 14], 500)
 low = np.where(kinds == 4, rng.integers(0, 4096, 500), rng.integers(0, 60, 500))

@@ -15,8 +15,8 @@ from velora_edge.datatypes import EventBatch
 from velora_edge.errors import RecordingError
 from velora_edge.events.accumulate.registration import RegistrationMap
 from velora_edge.events.accumulate.representations import REPRESENTATIONS, make_accumulator
-from velora_edge.events.formats.raw.raw_decoder import RawDecoder
 from velora_edge.events.formats.raw.raw_header import parse_header
+from velora_edge.events.formats.raw.raw_walker import RawDecoder
 
 HEADER = b"% evt 3.0\n% geometry 40x8\n% end\n"
 

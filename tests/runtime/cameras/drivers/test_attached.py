@@ -7,10 +7,10 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from velora_runtime.cameras.drivers import attached
-from velora_runtime.cameras.drivers.attached import Attached, list_attached
+from velora_runtime.cameras.drivers import registry as attached
 from velora_runtime.cameras.drivers.inivation import list_inivation
 from velora_runtime.cameras.drivers.prophesee import INSTALL_PAGE
+from velora_runtime.cameras.drivers.registry import Attached, list_attached
 
 from tests.fakes_metavision import FakeCamera, make_hal
 from velora_cli.main import velora

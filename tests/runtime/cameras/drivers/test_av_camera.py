@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from velora_runtime.cameras.camera_settings import CameraSettings, RGBSettings
 from velora_runtime.cameras.drivers.av_camera import AvCamera, open_network, open_v4l2, v4l2_options
-from velora_runtime.cameras.event_feed import LiveSetup
+from velora_runtime.cameras.feeds import LiveSetup
 
 from tests.fakes import FakeClock
 from tests.videos import write_video

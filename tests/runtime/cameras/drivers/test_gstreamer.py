@@ -12,7 +12,7 @@ import pytest
 from velora_runtime.cameras.camera_settings import RGBSettings
 from velora_runtime.cameras.drivers import gstreamer
 from velora_runtime.cameras.drivers.gstreamer import GStreamerCamera, csi_pipeline, open_csi, open_pipeline
-from velora_runtime.cameras.event_feed import LiveSetup
+from velora_runtime.cameras.feeds import LiveSetup
 
 from tests.fakes import FakeClock
 from tests.videos import write_video

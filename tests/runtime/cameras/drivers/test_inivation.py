@@ -13,7 +13,7 @@ import pytest
 from velora_runtime.cameras.camera_settings import CameraSettings, InivationSettings
 from velora_runtime.cameras.drivers import inivation
 from velora_runtime.cameras.drivers.inivation import InivationEvents, as_batch, configure
-from velora_runtime.cameras.event_feed import LiveSetup
+from velora_runtime.cameras.feeds import LiveSetup
 
 from tests.fakes import FakeClock
 from velora_edge.errors import CameraError, ConfigError, MissingExtraError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from velora_runtime.cameras.camera_settings import CameraSettings
 from velora_runtime.cameras.drivers.prophesee import INSTALL_PAGE, PropheseeEvents, list_prophesee
-from velora_runtime.cameras.event_feed import LiveSetup, WordLayout
+from velora_runtime.cameras.feeds import LiveSetup, WordLayout
 from velora_runtime.ingest.packets import Decoded
 
 from tests.fakes import FakeClock, write_tiny_bundle

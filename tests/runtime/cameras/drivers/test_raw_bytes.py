@@ -8,11 +8,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from velora_runtime.cameras.drivers.raw_bytes import RawByteFeed
-from velora_runtime.cameras.drivers.stdin_events import StdinEvents
-from velora_runtime.cameras.drivers.tcp_events import TcpEvents
-from velora_runtime.cameras.event_feed import LiveSetup, WordLayout
-from velora_runtime.cameras.feed import FeedEndError
+from velora_runtime.cameras.drivers.raw_bytes import RawByteFeed, StdinEvents, TcpEvents
+from velora_runtime.cameras.feeds import FeedEndError, LiveSetup, WordLayout
 
 from tests.fakes import FakeClock
 from tests.fakes_cameras import evt3

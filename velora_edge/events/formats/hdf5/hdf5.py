@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from velora_edge.errors import RecordingError
-from velora_edge.events.formats.column_reader import ColumnReader
+from velora_edge.events.formats.arrays import ColumnReader
 from velora_edge.events.formats.columns import check_columns
 from velora_edge.events.formats.hdf5 import hdf5_layouts as layouts
-from velora_edge.events.formats.hdf5.hdf5_storage import DAMAGE, ROWS, check_filters, first_line, stored_rows
-from velora_edge.events.places import find_row
+from velora_edge.events.formats.hdf5.hdf5_layouts import DAMAGE, ROWS, check_filters, first_line, stored_rows
+from velora_edge.events.seek_index import find_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from velora_edge.events.formats.arrays import ArrayReader, ArrayStream
-    from velora_edge.events.formats.column_reader import Columns
+    from velora_edge.events.formats.arrays import ArrayReader, ArrayStream, Columns
     from velora_edge.events.formats.hdf5.hdf5_layouts import Hdf5Events
 
 MAX_ROWS = 1 << 21

@@ -8,12 +8,11 @@ import numpy as np
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import RecordingError
-from velora_edge.events.formats.arrays import ArrayReader
-from velora_edge.events.formats.column_reader import measure_sensor
+from velora_edge.events.formats.arrays import ArrayReader, measure_sensor
 from velora_edge.events.formats.columns import ColumnConverter
 from velora_edge.events.formats.hdf5 import hdf5_layouts as layouts
 from velora_edge.events.formats.hdf5.ecf import FILTER_ID, decode_ecf
-from velora_edge.events.formats.hdf5.hdf5_storage import (
+from velora_edge.events.formats.hdf5.hdf5_layouts import (
     DAMAGE,
     ROWS,
     check_filters,
@@ -21,7 +20,7 @@ from velora_edge.events.formats.hdf5.hdf5_storage import (
     stored_chunks,
     stored_rows,
 )
-from velora_edge.events.places import find_row
+from velora_edge.events.seek_index import find_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

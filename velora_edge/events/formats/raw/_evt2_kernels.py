@@ -17,9 +17,7 @@ import numpy as np
 
 from velora_edge.events.formats.raw import _raw_state as s
 from velora_edge.events.formats.raw._raw_state import BLOCK, count_turn, put_edge
-from velora_edge.events.kernels._bits import count_ones, count_trailing_zeros
-from velora_edge.events.kernels._compile import kernel
-from velora_edge.events.kernels._lend import lend
+from velora_edge.events.kernels._intrinsics import count_ones, count_trailing_zeros, kernel, lend
 from velora_edge.events.kernels._sink_kernels import find_room, put_block, put_event, put_words
 
 SILENT = (1 << 14) | (1 << 15)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from velora_edge.events.kernels._compile import kernel
+from velora_edge.events.kernels._intrinsics import kernel
 
 (
     WIDTH,  # of the sensor, at most 2048: addresses have 11 bits

@@ -10,10 +10,9 @@ from velora_edge.datatypes import EventBatch
 from velora_edge.errors import RecordingError
 from velora_edge.events.base import EventReader, EventStream
 from velora_edge.events.formats.raw import _raw_state as s
-from velora_edge.events.formats.raw.raw_decoder import BATCH_EVENTS, new_arrays, take_batch
 from velora_edge.events.formats.raw.raw_header import LONGEST_HEADER, parse_header
 from velora_edge.events.formats.raw.raw_index import START, Checkpoint, RawIndex, count_at_most, resume
-from velora_edge.events.formats.raw.raw_walker import NEVER, RawWalker
+from velora_edge.events.formats.raw.raw_walker import BATCH_EVENTS, NEVER, RawWalker, new_arrays, take_batch
 from velora_edge.events.kernels._sink_kernels import CountSink, FrameSink
 
 if TYPE_CHECKING:

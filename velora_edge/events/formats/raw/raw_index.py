@@ -7,15 +7,17 @@ is a time word, with what the time words before it tell; rows and bases are read
 from __future__ import annotations
 
 import bisect
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from velora_edge.events.file_bytes import FileBytes
-from velora_edge.events.formats.raw import _index_kernels as kernels
+from velora_edge.events.formats.raw import _evt2_kernels as evt2
+from velora_edge.events.formats.raw import _evt3_kernels as evt3
 from velora_edge.events.formats.raw import _raw_state as s
+from velora_edge.events.formats.raw._raw_state import count_turn
 from velora_edge.events.formats.raw.raw_walker import CHUNK_BYTES, LONG_AGO, RawWalker
-from velora_edge.events.index_file import IndexFile
+from velora_edge.events.kernels._intrinsics import count_ones, kernel, lend
+from velora_edge.events.seek_index import FileBytes, IndexFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +26,139 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from velora_edge.events.base import Encoding
+
+
+# Places in a scan's memory, int64[6].
+IS_SYNCED, HIGH, WRAPS, HIGHEST_US, LAST_FOUND, LAST_BASE = range(6)
+# Columns of what a scan finds: a time word's position, the latest time that may come before it, the last
+# TIME_HIGH before it and how often that had come round, and where a vector base stands before it, or -1.
+COLUMNS = 5
+STRIDE = 64
+
+
+@kernel
+def _note(found: Any, n: Any, position: Any, memory: Any) -> None:
+    found[n, 0], found[n, 1] = position, memory[HIGHEST_US]
+    found[n, 2], found[n, 3], found[n, 4] = memory[HIGH], memory[WRAPS], memory[LAST_BASE]
+    memory[LAST_FOUND] = position
+
+
+@kernel
+def scan_evt3(words: Any, position: Any, spacing: Any, memory: Any, found: Any) -> Any:
+    """Note places where TIME_HIGH changes, `spacing` words apart or more; how many.
+
+    Args:
+        words: uint16[N].
+        position: of the first of them in the recording, in words.
+        spacing: words.
+        memory: int64[6], see above; changed.
+        found: int64[M, 5], written to; M at least N / spacing + 1.
+    """
+    words = lend(words)
+    i, n_words, n = np.uint64(0), np.uint64(len(words)), np.int64(0)
+    while i < n_words:
+        end = min(i + np.uint64(STRIDE), n_words)
+        if i + np.uint64(STRIDE) <= n_words:
+            # Most time words repeat the one before them; written so that the compiler vectorises it.
+            known = np.uint16(0x8000 | memory[HIGH])
+            times, bases = False, False
+            for k in range(i, end):
+                word = words[k]
+                times |= ((word & np.uint16(0xF000)) == np.uint16(0x8000)) & (word != known)
+                bases |= (word & np.uint16(0xF000)) == np.uint16(0x3000)
+            if bases:
+                memory[LAST_BASE] = position + np.int64(i)
+            if not times and memory[IS_SYNCED] == 1:
+                i = end
+                continue
+        while i < end:
+            word = np.int64(words[i])
+            here = position + np.int64(i)
+            if (word >> 12) == 3 and memory[LAST_BASE] < here - STRIDE:
+                memory[LAST_BASE] = here
+            if (word >> 12) == 8 and (memory[IS_SYNCED] == 0 or (word & 0xFFF) != memory[HIGH]):
+                if memory[IS_SYNCED] == 1:
+                    if here - memory[LAST_FOUND] >= spacing:
+                        _note(found, n, here, memory)
+                        n += 1
+                    memory[WRAPS] = count_turn(memory[HIGH], word & 0xFFF, evt3.TURN, memory[WRAPS])
+                memory[IS_SYNCED], memory[HIGH] = 1, word & 0xFFF
+                reached = (memory[WRAPS] << 24) | ((word & 0xFFF) << 12) | 0xFFF
+                memory[HIGHEST_US] = max(memory[HIGHEST_US], reached)
+            i += np.uint64(1)
+    return n
+
+
+@kernel
+def scan_evt2(words: Any, position: Any, spacing: Any, memory: Any, found: Any, step: Any, head: Any) -> Any:
+    """As `scan_evt3`, for EVT2 (step 1, head 0) and EVT2.1 (step 2, head 0 or 1); words are uint32."""
+    words = lend(words)
+    n = np.int64(0)
+    for i in range(0, len(words), step):
+        word = np.int64(words[i + head])
+        if (word >> 28) == 8:
+            high = word & 0xFFFFFFF
+            if memory[IS_SYNCED] == 1:
+                if position + i - memory[LAST_FOUND] >= spacing:
+                    _note(found, n, position + i, memory)
+                    n += 1
+                memory[WRAPS] = count_turn(memory[HIGH], high, evt2.TURN, memory[WRAPS])
+            memory[IS_SYNCED], memory[HIGH] = 1, high
+            memory[HIGHEST_US] = max(memory[HIGHEST_US], (memory[WRAPS] << 34) | (high << 6) | 63)
+    return n
+
+
+@kernel
+def recall_addresses(words: Any, state: Any) -> None:
+    """Bring row and vector base of an EVT3 walk's state up to the end of these words."""
+    for i in range(len(words)):
+        word = np.int64(words[i])
+        kind = word >> 12
+        if kind == 0:
+            state[s.Y] = word & 0x7FF
+        elif kind == 3:
+            state[s.BASE] = word & 0x7FF
+            state[s.BASE_P] = (word >> 11) & 1
+        elif kind == 4:
+            state[s.BASE] += 12
+        elif kind == 5:
+            state[s.BASE] += 8
+
+
+@kernel
+def count_at_most_evt3(words: Any) -> Any:
+    """How many events these words hold at most; written so that the compiler vectorises it."""
+    words = lend(words)
+    n = np.int64(0)
+    for i in range(np.uint64(len(words))):
+        word = words[i]
+        kind = word >> np.uint16(12)
+        mask = word & np.uint16(0xFFF)
+        is_vector = (kind == np.uint16(4)) | (kind == np.uint16(5))
+        n += np.int64(kind == np.uint16(2)) + (count_ones(mask) if is_vector else np.uint16(0))
+    return n
+
+
+@kernel
+def count_at_most_evt2(words: Any) -> Any:
+    """As `count_at_most_evt3`, for EVT2."""
+    words = lend(words)
+    n = np.int64(0)
+    for i in range(np.uint64(len(words))):
+        n += np.int64(words[i] < np.uint32(evt2.FIRST_OTHER))
+    return n
+
+
+@kernel
+def count_at_most_evt21(words: Any, head: Any) -> Any:
+    """As `count_at_most_evt3`, for EVT2.1."""
+    words = lend(words)
+    n = np.int64(0)
+    for i in range(0, len(words), 2):
+        if words[i + head] < np.uint32(evt2.FIRST_OTHER):
+            n += count_ones(np.int64(words[i + 1 - head]))
+    return n
+
 
 SPACING_BYTES = 1 << 17
 _RECALLED_BYTES = 1 << 15
@@ -75,7 +210,7 @@ class RawIndex:
         self._walker = reader.new_walker()
         self._file = FileBytes(reader.path, reader.payload_at)
         self._memory = np.array([0, 0, 0, LONG_AGO, 0, -1], np.int64)
-        self._found = np.empty((CHUNK_BYTES // SPACING_BYTES + 2, kernels.COLUMNS), np.int64)
+        self._found = np.empty((CHUNK_BYTES // SPACING_BYTES + 2, COLUMNS), np.int64)
         self._position = self._kept = 0
         self.checkpoints = [START]
         self.is_complete = False
@@ -85,7 +220,7 @@ class RawIndex:
     @property
     def latest_us(self) -> int:
         """No event of what was looked at is later than this."""
-        return int(self._memory[kernels.HIGHEST_US])
+        return int(self._memory[HIGHEST_US])
 
     def load(self) -> None:
         """Take over what was kept of the index, if it is of the file as it is now."""
@@ -133,12 +268,12 @@ class RawIndex:
         size = words.itemsize
         arguments = words, self._position, SPACING_BYTES // size, self._memory, self._found
         if self._reader.encoding == "EVT3":
-            n = kernels.scan_evt3(*arguments)
+            n = scan_evt3(*arguments)
         else:
             step, head = (
                 (1, 0) if self._reader.encoding == "EVT2" else (2, 0 if self._reader.is_legacy else 1)
             )
-            n = kernels.scan_evt2(*arguments, step, head)
+            n = scan_evt2(*arguments, step, head)
         for position, before_us, high, wraps, base in self._found[:n].tolist():
             at = position * size
             self.checkpoints.append(Checkpoint(at, before_us, high, wraps, base * size if base >= 0 else -1))
@@ -175,11 +310,11 @@ def count_at_most(reader: RawWords) -> int:
     file = FileBytes(reader.path, reader.payload_at)
     while walker.fill(file.read_into):
         if reader.encoding == "EVT3":
-            n += kernels.count_at_most_evt3(walker.words)
+            n += count_at_most_evt3(walker.words)
         elif reader.encoding == "EVT2":
-            n += kernels.count_at_most_evt2(walker.words)
+            n += count_at_most_evt2(walker.words)
         else:
-            n += kernels.count_at_most_evt21(walker.words, 0 if reader.is_legacy else 1)
+            n += count_at_most_evt21(walker.words, 0 if reader.is_legacy else 1)
     file.close()
     return int(n)
 
@@ -206,7 +341,7 @@ def resume(walker: RawWalker, reader: RawWords, checkpoint: Checkpoint) -> FileB
         left = (checkpoint.position - start) // 2
         while left > 0 and walker.fill(file.read_into):
             words = walker.words[:left]
-            kernels.recall_addresses(words, state)
+            recall_addresses(words, state)
             walker.pass_over(len(words))
             left -= len(words)
         if start == 0 or state[s.Y] != s.NOWHERE:

@@ -1,1 +1,0 @@
-"""Latency, parity and acceptance of an export."""

@@ -1,1 +1,0 @@
-"""Bounded queues and free lists between threads."""

@@ -1,1 +1,0 @@
-"""Clocks of cameras: maps to the host's clock, frame periods, pacing."""

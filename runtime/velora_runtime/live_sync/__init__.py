@@ -1,1 +1,0 @@
-"""Synchronisation of live cameras."""

@@ -1,0 +1,112 @@
+"""When pairs are made in a live run: at the RGB camera's frames, or at steady times without one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from velora_edge.preprocessing.packer import Instant, Shrunk
+from velora_edge.vision import Resizer
+from velora_runtime.ingest.packets import CameraState
+from velora_runtime.queues import FreeList
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from velora_edge.bundle import Manifest
+    from velora_edge.clock import Clock
+    from velora_runtime.cameras.live_rgb import LiveRGB
+    from velora_runtime.ingest.live_stream import LiveStream
+    from velora_runtime.queues import Channel
+
+
+class FrameResizer:
+    """Makes them. `take` and `shrink`: the RGB camera's thread; `give`: any.
+
+    Args:
+        manifest: the model's: image size and fit.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._hw, self._mode = manifest.image_size, manifest.rgb.fit
+        self._free = FreeList(lambda: Shrunk(np.zeros((*self._hw, 3), np.uint8)))
+        self._resizer: Resizer | None = None
+
+    def take(self) -> Shrunk:
+        """One to be shrunk to."""
+        shrunk = self._free.take()
+        shrunk.begin()
+        return shrunk
+
+    def shrink(self, picture: NDArray[np.uint8], shrunk: Shrunk) -> None:
+        """Bring a picture, uint8[H, W, 3] of any size, to the model's."""
+        try:
+            source_hw = (picture.shape[0], picture.shape[1])
+            if self._resizer is None or self._resizer.source_hw != source_hw:
+                self._resizer = Resizer(source_hw, self._hw, self._mode)
+            self._resizer.resize_into(picture, shrunk.image)
+        finally:
+            shrunk.finish()
+
+    def give(self, shrunk: Shrunk) -> None:
+        """Take one back that is there, and that nobody looks at."""
+        self._free.give(shrunk)
+
+
+TURN_S = 0.002
+
+
+class LiveInstants:
+    """Single-threaded: the packing thread.
+
+    Args:
+        rgb: the RGB camera.
+        stream: the event camera; None where there is none, or none that can stand in for the other.
+        window_us: from one pair to the next while the RGB camera is away.
+        clock: the host's.
+        stop: ends it.
+    """
+
+    def __init__(
+        self, rgb: LiveRGB, stream: LiveStream | None, window_us: int, clock: Clock, stop: threading.Event
+    ) -> None:
+        self._rgb, self._stream, self._window_us = rgb, stream, window_us
+        self._clock, self._stop = clock, stop
+        self._last_us: int | None = None
+
+    def instants(self, frames: Channel[Instant], meanwhile: Callable[[], None]) -> Iterator[Instant]:
+        """The moments of pairs, until the cameras or the run end.
+
+        Args:
+            frames: those of the RGB camera's pictures.
+            meanwhile: is called before each wait.
+        """
+        while not self._stop.is_set():
+            meanwhile()
+            instant = frames.get_within(TURN_S)
+            if instant is None:
+                if frames.is_over and (self._stream is None or self._stream.t_next_us is None):
+                    return
+                instant = self.tick(self._clock.now_us())
+            if instant is not None:
+                self._last_us = instant.t_us
+                yield instant
+
+    def tick(self, now_us: int) -> Instant | None:
+        """A moment without a frame, if one is due: the RGB camera is away, and the window is over."""
+        if self._stream is None or self._rgb.state is CameraState.LIVE:
+            return None
+        t_us = self._stream.now_us()
+        if t_us is None:
+            return None
+        if self._last_us is not None:
+            since_us = t_us - self._last_us
+            if since_us < self._window_us:
+                return None
+            if since_us < 1.5 * self._window_us:
+                t_us = self._last_us + self._window_us
+        return Instant(t_us, None, now_us)

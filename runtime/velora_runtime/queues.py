@@ -1,0 +1,224 @@
+"""Bounded queues and free lists between threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from threading import Condition
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+from velora_edge.clock import SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from velora_edge.clock import Clock
+
+
+T = TypeVar("T")
+KEPT = 8
+
+
+class FreeList(Generic[T]):
+    """Hands out what was given back, and makes a new one only where nothing was.
+
+    Callable from any thread.
+
+    Args:
+        make: makes one.
+        kept: that many at most are kept for later; after a stall, when more were in use, the rest is freed.
+
+    Attributes:
+        made: in all.
+        freed: in all.
+    """
+
+    def __init__(self, make: Callable[[], T], kept: int = KEPT) -> None:
+        self._make = make
+        self._free: deque[T] = deque(maxlen=kept)
+        self.made = self.freed = 0
+
+    def take(self) -> T:
+        """One that nobody uses; what it holds is left over from its last use."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            self.made += 1
+            return self._make()
+
+    def give(self, item: T) -> None:
+        """Give one back."""
+        self.freed += len(self._free) == self._free.maxlen
+        self._free.append(item)
+
+
+FullPolicy = Literal["wait", "newest", "lenient"]
+"""What becomes of an item without room.
+
+`wait`: who puts waits for room, nothing is lost. `newest`: the oldest item makes room and comes back.
+`lenient`: like that, but the room is there for a stall only. While whoever takes has time to spare, so much
+may wait, and nothing is lost; where it is too slow all the time, only the newest item waits, or all would
+come late by a full channel (the idea of CoDel, RFC 8289).
+"""
+SPARE_SHARE, MOST_SPARE_US = 0.05, 200_000
+"""Who takes has time to spare if it waits for items a twentieth of the time; without, it is given 4 s."""
+
+
+class ClosedError(Exception):
+    """The channel was aborted: nothing more goes in or comes out. Ends a thread; never reaches a user."""
+
+
+class Channel(Generic[T]):
+    """First in, first out, with room for a fixed number of items.
+
+    Callable from any thread; made for one that puts and one that takes.
+
+    Args:
+        room: items that fit.
+        when_full: what `put` does without room.
+        is_excused: whoever takes waits for something else just now, and is not slow.
+        clock: of the time that is spared; the system's own by default.
+    """
+
+    def __init__(
+        self,
+        room: int,
+        when_full: FullPolicy,
+        is_excused: Callable[[], bool] = lambda: False,
+        clock: Clock | None = None,
+    ) -> None:
+        if room < 1:
+            raise ValueError(f"expected room for at least 1 item, got {room}")
+        self._room, self._when_full = room, when_full
+        self._items: deque[T] = deque()
+        self._is_excused, self._clock = is_excused, clock or SystemClock()
+        self._spare_us, self._put_us = float(MOST_SPARE_US), self._clock.now_us()
+        self._waits_since_us: int | None = None
+        self._is_finished = self._is_aborted = False
+        self._changed = Condition()
+
+    def put(self, item: T) -> list[T]:
+        """Add an item; blocks for room under `wait`.
+
+        Returns:
+            The items that were dropped for it, oldest first.
+
+        Raises:
+            ClosedError: if the channel was aborted.
+        """
+        with self._changed:
+            if self._when_full == "wait":
+                self._changed.wait_for(lambda: len(self._items) < self._room or self._is_aborted)
+            if self._is_aborted:
+                raise ClosedError
+            room = self._room if self._when_full != "lenient" or self._is_stall() else 1
+            dropped = [self._items.popleft() for _ in range(len(self._items) - room + 1)]
+            self._items.append(item)
+            self._changed.notify_all()
+            return dropped
+
+    def _is_stall(self) -> bool:
+        """Items that wait do so for now, and not always: who takes them had time to spare of late."""
+        now_us = self._clock.now_us()
+        waited_us = 0 if self._waits_since_us is None else now_us - self._waits_since_us
+        passed_us, self._put_us, self._waits_since_us = now_us - self._put_us, now_us, None
+        if self._items and self._is_excused():
+            return True
+        spare_us = self._spare_us + waited_us - SPARE_SHARE * passed_us
+        self._spare_us = max(0.0, min(spare_us, MOST_SPARE_US))
+        return self._spare_us > 0
+
+    def get(self) -> T | None:
+        """Take the oldest item; blocks until there is one. None: finished, and nothing is left.
+
+        Raises:
+            ClosedError: if the channel was aborted.
+        """
+        return self.get_within(None)
+
+    def get_within(self, seconds: float | None) -> T | None:
+        """Take the oldest item; None if there is none within that time, or ever (`is_over`).
+
+        Args:
+            seconds: to wait for one at most; None: as long as it takes.
+
+        Raises:
+            ClosedError: if the channel was aborted.
+        """
+        with self._changed:
+            if not self._items and self._waits_since_us is None:
+                self._waits_since_us = self._clock.now_us()
+            self._changed.wait_for(lambda: self._items or self._is_finished or self._is_aborted, seconds)
+            if self._is_aborted:
+                raise ClosedError
+            if not self._items:
+                return None
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing is in it, and nothing more will be put."""
+        with self._changed:
+            return self._is_aborted or (self._is_finished and not self._items)
+
+    def finish(self) -> None:
+        """Say that nothing more will be put; what is in it can still be taken."""
+        with self._changed:
+            self._is_finished = True
+            self._changed.notify_all()
+
+    def abort(self) -> None:
+        """Throw away what is in it and wake whoever waits, with ClosedError."""
+        with self._changed:
+            self._is_aborted = True
+            self._items.clear()
+            self._changed.notify_all()
+
+
+class ByteQueue(Generic[T]):
+    """First in, first out. Callable from any thread; made for one that takes.
+
+    Args:
+        room_bytes: that may wait; one item always may, whatever its size, and what has none.
+        waits: whether who puts waits for room; otherwise what finds none is not taken.
+    """
+
+    def __init__(self, room_bytes: int, *, waits: bool) -> None:
+        self._room_bytes, self._waits = room_bytes, waits
+        self._items: deque[tuple[T, int]] = deque()
+        self._held_bytes = 0
+        self._is_finished = False
+        self._changed = Condition()
+
+    def put(self, item: T, n_bytes: int) -> bool:
+        """Whether the item was taken; never once the backlog is finished."""
+        with self._changed:
+            if self._waits:
+                self._changed.wait_for(lambda: self._is_finished or self._fits(n_bytes))
+            if self._is_finished or not self._fits(n_bytes):
+                return False
+            self._items.append((item, n_bytes))
+            self._held_bytes += n_bytes
+            self._changed.notify_all()
+            return True
+
+    def get(self) -> T | None:
+        """The oldest item; waits for one. None: finished, and nothing is left."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._is_finished)
+            if not self._items:
+                return None
+            item, n_bytes = self._items.popleft()
+            self._held_bytes -= n_bytes
+            self._changed.notify_all()
+            return item
+
+    def finish(self) -> None:
+        """Say that nothing more will be put; what waits can still be taken."""
+        with self._changed:
+            self._is_finished = True
+            self._changed.notify_all()
+
+    def _fits(self, n_bytes: int) -> bool:
+        return not (n_bytes and self._items) or self._held_bytes + n_bytes <= self._room_bytes

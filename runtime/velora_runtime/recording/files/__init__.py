@@ -1,1 +1,0 @@
-"""The files of a recording: words, pictures, and their writers."""

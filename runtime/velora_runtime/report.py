@@ -1,0 +1,242 @@
+"""What a run did: counted while it runs, durations as histograms, told at its end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+_STEPS = 200
+"""Bins to a decade: neighbouring values are told apart to 1.2 %."""
+_DECADES = 10
+
+
+class Histogram:
+    """Counts of values from 1 us to 10,000 s in bins of equal ratio; smaller and larger ones go to the ends.
+
+    Single-threaded: whoever adds; read it once that has ended.
+
+    Attributes:
+        count: values added.
+        highest: the largest of them, exact.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.highest = 0.0
+        self._bins = [0] * (_STEPS * _DECADES + 1)
+
+    def add(self, value_us: float) -> None:
+        """Count a value, microseconds, not negative."""
+        position = 0 if value_us < 1 else min(int(math.log10(value_us) * _STEPS) + 1, len(self._bins) - 1)
+        self._bins[position] += 1
+        self.count += 1
+        self.highest = max(self.highest, float(value_us))
+
+    def percentile(self, percent: float) -> float:
+        """The value below or at which `percent` of the values lie, microseconds, to 1.2 %; 0 without any."""
+        if not self.count:
+            return 0.0
+        wanted = max(1, math.ceil(self.count * percent / 100))
+        position = int(np.searchsorted(np.cumsum(self._bins), wanted))
+        upper = 0.0 if position == 0 else 10 ** (position / _STEPS)
+        return float(min(upper, self.highest))
+
+    def summary(self, scale: float = 1.0) -> dict[str, float]:
+        """p50, p95, p99 and the largest, each divided by `scale`, to three decimals."""
+        values = {f"p{percent}": self.percentile(percent) for percent in (50, 95, 99)}
+        values["max"] = self.highest
+        return {name: round(value / scale, 3) for name, value in values.items()}
+
+
+RATE_CAP = "rate cap"
+"""The filter whose events count as dropped: there were too many. What others leave out was not wanted."""
+
+STAGES = ("pack", "encode", "head", "total")
+
+
+@dataclass(slots=True)
+class FrameCounts:
+    """What became of the RGB frames; written by the camera's thread, but `late` by the packing thread.
+
+    Attributes:
+        read: frames that the source gave.
+        unplaced: without a place on the event clock (no trigger edge).
+        early: before the start that was asked for.
+        late: not later than the pair before.
+        dropped: for newer ones, before they were packed.
+        overrun: of a live camera, dropped before they were even read.
+    """
+
+    read: int = 0
+    overrun: int = 0
+    unplaced: int = 0
+    early: int = 0
+    late: int = 0
+    dropped: int = 0
+
+
+@dataclass(slots=True)
+class PairCounts:
+    """What became of the pairs; written by the packing thread.
+
+    Attributes:
+        packed: pairs that were made.
+        without_rgb: of these, pairs without an RGB frame.
+        without_events: of these, pairs without an event frame.
+        empty: windows without either, of which no pair was made.
+        passed_over: empty windows in long gaps of a recording, of which no pair was made.
+        dropped: for newer ones, before the model saw them.
+        dropped_events: events in their windows.
+        dropped_rgb: RGB frames in them.
+        events: in all windows.
+        skipped_events: between windows, and after the last.
+    """
+
+    packed: int = 0
+    without_rgb: int = 0
+    without_events: int = 0
+    empty: int = 0
+    passed_over: int = 0
+    dropped: int = 0
+    dropped_events: int = 0
+    dropped_rgb: int = 0
+    events: int = 0
+    skipped_events: int = 0
+
+
+@dataclass(slots=True)
+class RunReport:
+    """What a run did. Each part is written by one thread and read once all have ended.
+
+    Attributes:
+        frames: the RGB camera's.
+        pairs: the packing thread's.
+        predictions: made; the inference thread's, as are the next two.
+        latency_us: by stage.
+        skew_us: of the pairs that were seen, without sign.
+        sink_drops: predictions that a slow sink did not get, by sink.
+        first_us: time of the first pair, event clock.
+        last_us: of the last one.
+        wall_us: from start to end.
+        was_stopped: the user ended it.
+        engine_retries: calls of the engine that failed and were made again.
+        cameras: what live cameras say of themselves, by `rgb` and `event`.
+        actions: that started, by label; None in a run that does not decide.
+        count_filtered: gives the events that filters have dropped so far, by the filter's name.
+        warnings: what was odd in the sources.
+    """
+
+    frames: FrameCounts = field(default_factory=FrameCounts)
+    pairs: PairCounts = field(default_factory=PairCounts)
+    predictions: int = 0
+    latency_us: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram() for stage in STAGES})
+    skew_us: Histogram = field(default_factory=Histogram)
+    sink_drops: dict[str, int] = field(default_factory=dict)
+    first_us: int | None = None
+    last_us: int | None = None
+    wall_us: int = 0
+    was_stopped: bool = False
+    engine_retries: int = 0
+    cameras: dict[str, Any] = field(default_factory=dict)
+    actions: dict[str, int] | None = None
+    count_filtered: Callable[[], dict[str, int]] = dict
+    warnings: list[str] = field(default_factory=list)
+
+    def dropped(self) -> dict[str, int]:
+        """RGB frames and events dropped so far, as every prediction tells them."""
+        rgb = self.frames.overrun + self.frames.dropped + self.pairs.dropped_rgb
+        return {"rgb": rgb, "events": self.pairs.dropped_events + self.count_filtered().get(RATE_CAP, 0)}
+
+    @property
+    def unused_frames(self) -> int:
+        """Frames that were read ahead when the run was ended."""
+        paired = self.pairs.packed - self.pairs.without_rgb
+        frames = self.frames
+        return frames.read - paired - frames.unplaced - frames.early - frames.late - frames.dropped
+
+    @property
+    def recording_s(self) -> float:
+        """Time between the first pair and the last, seconds."""
+        return 0.0 if self.first_us is None or self.last_us is None else (self.last_us - self.first_us) / 1e6
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--summary`; every value is a plain one."""
+        frames, pairs, wall_s = self.frames, self.pairs, self.wall_us / 1e6
+        return {
+            "v": 1,
+            "pairs": pairs.packed,
+            "predictions": self.predictions,
+            **({} if self.actions is None else {"actions": dict(self.actions)}),
+            "dropped": {**self.dropped(), "pairs": pairs.dropped, "sinks": dict(self.sink_drops)},
+            "frames": {
+                "read": frames.read,
+                "paired": pairs.packed - pairs.without_rgb,
+                "unplaced": frames.unplaced,
+                "early": frames.early,
+                "late": frames.late,
+                "unused": self.unused_frames,
+                "overrun": frames.overrun,
+            },
+            "absent": {"rgb": pairs.without_rgb, "event": pairs.without_events},
+            "empty_windows": pairs.empty,
+            "passed_over_windows": pairs.passed_over,
+            "engine_retries": self.engine_retries,
+            "cameras": dict(self.cameras),
+            "events": {
+                "in_windows": pairs.events,
+                "skipped": pairs.skipped_events,
+                "filtered": self.count_filtered(),
+            },
+            "latency_ms": {stage: values.summary(1000) for stage, values in self.latency_us.items()},
+            "skew_us": self.skew_us.summary() if self.skew_us.count else None,
+            "recording_s": round(self.recording_s, 6),
+            "wall_s": round(wall_s, 6),
+            "realtime_factor": round(self.recording_s / wall_s, 3) if wall_s else None,
+            "stopped": self.was_stopped,
+            "warnings": list(self.warnings),
+        }
+
+    def lines(self) -> list[str]:
+        """For people, a few lines."""
+        frames, pairs = self.frames, self.pairs
+        lines = [
+            f"{pairs.packed:,} pairs, {self.predictions:,} predictions; {self.recording_s:.2f} s of "
+            f"recording in {self.wall_us / 1e6:.2f} s" + (", stopped" if self.was_stopped else ""),
+            f"events {pairs.events:,} in windows, {pairs.skipped_events:,} skipped, "
+            f"{pairs.dropped_events:,} dropped",
+        ]
+        if self.actions is not None:
+            named = ", ".join(f"{label} {n:,}" for label, n in sorted(self.actions.items()))
+            lines.append(f"actions: {named or 'none'}")
+        lines += [f"{name}: {n:,} events dropped" for name, n in self.count_filtered().items() if n]
+        if frames.read:
+            lines.append(
+                f"RGB frames {frames.read:,} read, {self.dropped()['rgb']:,} dropped, "
+                f"{frames.unplaced:,} without a trigger, {frames.late:,} not later than the one before"
+            )
+        absent = (pairs.without_rgb, pairs.without_events)
+        if any(absent) and pairs.packed not in absent:
+            lines.append(f"absent: RGB in {absent[0]:,} pairs, events in {absent[1]:,}")
+        if self.skew_us.count:
+            skew = self.skew_us.summary()
+            lines.append(f"skew  p50 {skew['p50']:.0f}  p95 {skew['p95']:.0f}  max {skew['max']:.0f} us")
+        lines += [_stage(name, values) for name, values in self.latency_us.items() if values.count]
+        if any(self.sink_drops.values()):
+            lines.append(
+                "sinks too slow: " + ", ".join(f"{n} {k} dropped" for k, n in self.sink_drops.items() if n)
+            )
+        return lines
+
+
+def _stage(name: str, values: Histogram) -> str:
+    ms = values.summary(1000)
+    return (
+        f"{name:<6} p50 {ms['p50']:7.2f}  p95 {ms['p95']:7.2f}  p99 {ms['p99']:7.2f}  max {ms['max']:7.2f} ms"
+    )

@@ -1,1 +1,0 @@
-"""Counts, histograms and metrics of a run."""

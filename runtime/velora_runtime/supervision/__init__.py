@@ -1,1 +1,0 @@
-"""Watchdog, service manager and interpreter settings of a long run."""

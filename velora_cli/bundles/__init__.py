@@ -1,1 +1,0 @@
-"""Commands that make bundles and engines: export, build."""

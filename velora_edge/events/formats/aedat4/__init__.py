@@ -1,1 +1,0 @@
-"""Reader of AEDAT4 files."""

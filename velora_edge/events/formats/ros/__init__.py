@@ -1,1 +1,0 @@
-"""Reader of ROS 1 and ROS 2 bags."""

@@ -1,0 +1,184 @@
+"""Compilation of kernels, and their intrinsics: bit counts, prefetch, dispatch, borrowed arrays.
+
+Bit counting that compiles to one instruction and also runs in plain Python.
+Through the builder's own `cttz` and `ctpop`: declaring the LLVM intrinsics by name crashes llvmlite.
+
+One name for several small functions, chosen by the type of the first argument, in kernels and in Python.
+A kernel calls `add_event(state, ...)`; numba puts the function that belongs to the state's type in its place
+when it compiles the kernel for that type, and the optimiser inlines it. So a choice costs nothing when
+running, a compiled kernel is cached by its signature, and the same source runs uncompiled in tests. The
+rejected choice, functions as arguments, cannot be cached by numba.
+
+Arrays lent to a loop without their reference counts.
+numba counts references whenever an array is taken out of a tuple or handed to a function, and in a loop of
+some size its optimiser gives up removing that: a walk over words then takes five times as long. Lent arrays
+have no owner to count. Whoever called the kernel holds them all the while.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic, overload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+
+def _digest_sources() -> str:
+    events = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted((*events.rglob("_*.py"), *(events / "accumulate").glob("*.py"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]
+
+
+_SOURCES = _digest_sources()
+
+
+def kernel(function: AnyFunction) -> AnyFunction:
+    """Decorator: compile when called; `py_func` of the result runs uncompiled.
+
+    numba's cache looks only at the file of the function itself, but our kernels inline functions of other
+    files: with the digest of all of them in its name, a kernel finds no cache entry made from older sources.
+    """
+    function.__qualname__ = f"{function.__qualname__}_{_SOURCES}"
+    return cast("AnyFunction", njit(nogil=True, cache=True)(function))
+
+
+def count_trailing_zeros(value: Any) -> Any:
+    """How many bits below the lowest one that is set; 64 for 0."""
+    value = int(value)
+    return (value & -value).bit_length() - 1 if value else 64
+
+
+def count_ones(value: Any) -> Any:
+    """How many bits are set; `value` is not negative."""
+    return bin(int(value)).count("1")
+
+
+@intrinsic
+def _cttz(context: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return value(value), generate
+
+
+@intrinsic
+def _ctpop(context: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return value(value), generate
+
+
+@overload(count_trailing_zeros)
+def _count_trailing_zeros(value: Any) -> Any:
+    def count(value: Any) -> Any:
+        return _cttz(value)  # type: ignore[call-arg]
+
+    return count
+
+
+@overload(count_ones)
+def _count_ones(value: Any) -> Any:
+    def count(value: Any) -> Any:
+        return _ctpop(value)  # type: ignore[call-arg]
+
+    return count
+
+
+class Switch:
+    """The functions behind one name, by the NamedTuple class that they take first."""
+
+    def __init__(self) -> None:
+        self._by_class: dict[type, Callable[..., Any]] = {}
+
+    def when(self, first: type) -> Callable[[AnyFunction], AnyFunction]:
+        """Decorator: the function to call for this class; its arguments are named as the switch's are."""
+
+        def keep(function: AnyFunction) -> AnyFunction:
+            self._by_class[first] = function
+            return function
+
+        return keep
+
+    def of(self, first: object) -> Callable[..., Any]:
+        """The function for this value, when running uncompiled."""
+        return self._by_class[type(first)]
+
+    def of_type(self, first: object) -> Callable[..., Any] | None:
+        """The function for this numba type, when compiling; None where there is none."""
+        return self._by_class.get(getattr(first, "instance_class", type(None)))
+
+
+__all__ = ["Switch", "overload"]
+
+
+def lend(value: Any) -> Any:
+    """The same array, or the same tuple of arrays, numbers and tuples; for use inside the kernel only."""
+    return value
+
+
+def _disown(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    if isinstance(kind, types.Array):
+        array = context.make_array(kind)(context, builder, value)
+        array.meminfo = ir.Constant(array.meminfo.type, None)
+        array.parent = ir.Constant(array.parent.type, None)
+        return array._getvalue()
+    if isinstance(kind, types.BaseTuple):
+        members: Any = kind
+        for place, member in enumerate(members):
+            lent = _disown(context, builder, member, builder.extract_value(value, place))
+            value = builder.insert_value(value, lent, place)
+    return value
+
+
+@intrinsic
+def _lend(context: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _disown(context, builder, signature.args[0], arguments[0])
+
+    return value(value), generate
+
+
+@overload(lend)
+def _overload_lend(value: Any) -> Any:
+    def without_owner(value: Any) -> Any:
+        return _lend(value)  # type: ignore[call-arg]
+
+    return without_owner
+
+
+def prefetch(array: Any, place: Any) -> None:
+    """Say that `array[place]` will soon be written to; changes nothing, and any place may be asked for."""
+
+
+@intrinsic
+def _prefetch(context: Any, array: Any, place: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+        call = builder.module.declare_intrinsic("llvm.prefetch", (pointer.type,), kind)
+        to_write, keep_near, as_data = number(1), number(3), number(1)
+        builder.call(call, [pointer, to_write, keep_near, as_data])
+        return context.get_dummy_value()
+
+    return types.void(array, place), generate
+
+
+@overload(prefetch)
+def _overload_prefetch(array: Any, place: Any) -> Any:
+    def ask(array: Any, place: Any) -> None:
+        _prefetch(array, place)  # type: ignore[call-arg]
+
+    return ask

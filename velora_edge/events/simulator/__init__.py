@@ -1,1 +1,0 @@
-"""Simulation of an event camera from video frames."""

@@ -1,1 +1,0 @@
-"""Recorded sources: videos, image folders, recording folders, AEDAT4 frames."""

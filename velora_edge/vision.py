@@ -1,0 +1,143 @@
+"""Resize, crop and colour of pictures: one definition, used by training and runtime."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from velora_edge.geometry import fit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from velora_edge.geometry import FitMode
+
+
+def decode_picture(data: bytes) -> NDArray[np.uint8] | None:
+    """The picture in an image file's bytes (PNG, JPEG, BMP, TIFF ...), or None if they hold none.
+
+    Returns:
+        uint8[H, W, 3], RGB; grey is repeated, 16 bits are scaled to 8, alpha is left out.
+    """
+    if not data:
+        return None
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    return None if decoded is None else bgr_to_rgb(decoded)
+
+
+def bgr_to_rgb(picture: NDArray[Any]) -> NDArray[np.uint8]:
+    """A picture as OpenCV reads it, as RGB.
+
+    Args:
+        picture: uint8 or uint16; [H, W] grey, [H, W, 3] BGR or [H, W, 4] BGRA; not modified.
+
+    Returns:
+        uint8[H, W, 3], RGB; a new array.
+
+    Raises:
+        ValueError: for any other type or number of channels.
+    """
+    if picture.dtype == np.uint16:
+        picture = (picture >> 8).astype(np.uint8)
+    channels = picture.shape[2] if picture.ndim == 3 else 1
+    codes = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+    if picture.dtype != np.uint8 or channels not in codes:
+        raise ValueError(
+            f"expected uint8 or uint16 with 1, 3 or 4 channels, got {picture.dtype} {picture.shape}"
+        )
+    return np.asarray(cv2.cvtColor(picture, codes[channels]), np.uint8)
+
+
+_WHOLE = 1e-6
+"""Pixels by which a cut may miss a pixel's edge and still count as lying on it."""
+
+
+class Resizer:
+    """Lays pictures of one size onto images of another, each source pixel's centre where `geometry.fit` says.
+
+    Shrinking averages over the area of the source that a pixel covers; enlarging interpolates linearly.
+    Margins that the picture does not reach are black. Where the cut through the source runs through the
+    middle of pixels, the source is first resampled linearly, at its own resolution, so that it does not.
+
+    Single-threaded: it reuses an intermediate picture.
+
+    Args:
+        source_hw: height and width of the pictures, pixels.
+        target_hw: height and width of the images, pixels.
+        mode: crop, letterbox or stretch; see `velora_edge.geometry.fit`.
+    """
+
+    def __init__(self, source_hw: tuple[int, int], target_hw: tuple[int, int], mode: FitMode) -> None:
+        self.source_hw, self.target_hw = source_hw, target_hw
+        to = fit(source_hw, target_hw, mode)
+        self._rows = _Cut(source_hw[0], target_hw[0], to.scale_y, to.offset_y)
+        self._columns = _Cut(source_hw[1], target_hw[1], to.scale_x, to.offset_x)
+        self._interpolation = cv2.INTER_AREA if max(to.scale_x, to.scale_y) <= 1 else cv2.INTER_LINEAR
+        self._between: NDArray[np.uint8] | None = None
+        if not (self._rows.is_inside and self._columns.is_inside):
+            self._between = np.zeros((self._rows.pixels, self._columns.pixels, 3), np.uint8)
+
+    def resize_into(self, picture: NDArray[np.uint8], image: NDArray[np.uint8]) -> None:
+        """Write the picture at the model's size to the caller's array.
+
+        Args:
+            picture: uint8[H, W, 3] of `source_hw`; not modified.
+            image: uint8[H, W, 3] of `target_hw`, contiguous.
+
+        Raises:
+            ValueError: if one of the two has another shape or type.
+        """
+        _check("picture", picture, self.source_hw)
+        _check("image", image, self.target_hw)
+        size = (self.target_hw[1], self.target_hw[0])
+        cv2.resize(self._part(picture), size, image, interpolation=self._interpolation)
+
+    def _part(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The part of the picture that fills the image: a view, or the intermediate picture."""
+        rows, columns, between = self._rows, self._columns, self._between
+        if between is None:
+            return picture[
+                rows.first : rows.first + rows.pixels, columns.first : columns.first + columns.pixels
+            ]
+        if rows.is_whole and columns.is_whole:
+            y, x = rows.place, columns.place
+            between[y : y + rows.inside, x : x + columns.inside] = picture[
+                rows.first : rows.first + rows.inside, columns.first : columns.first + columns.inside
+            ]
+            return between
+        matrix = np.array([[columns.step, 0, columns.shift], [0, rows.step, rows.shift]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        cv2.warpAffine(picture, matrix, (columns.pixels, rows.pixels), between, flags=flags)
+        return between
+
+
+class _Cut:
+    """One axis of the part of the source that fills the image; where it reaches beyond the source, margins.
+
+    Attributes:
+        is_whole: the cut lies on pixel edges.
+        is_inside: it does so within the source: then the part is a plain view.
+        pixels: that the part is long.
+        first: where the cut begins in the source, or 0 where it begins before it.
+        inside: pixels of the source that the cut takes.
+        place: where they lie in the part.
+        step: source pixels to a pixel of the part; 1 for a whole cut.
+        shift: position of the part's first pixel in the source.
+    """
+
+    def __init__(self, source: int, target: int, scale: float, offset: float) -> None:
+        start, end = -offset / scale, (target - offset) / scale
+        self.is_whole = all(abs(edge - round(edge)) < _WHOLE for edge in (start, end))
+        self.pixels = max(1, int(np.ceil(end - start - _WHOLE)))
+        self.first, self.place = max(0, round(start)), max(0, -round(start))
+        self.inside = min(source, round(end)) - self.first
+        self.is_inside = self.is_whole and self.inside == self.pixels
+        self.step = (end - start) / self.pixels
+        self.shift = start + 0.5 * self.step - 0.5
+
+
+def _check(name: str, array: NDArray[np.uint8], hw: tuple[int, int]) -> None:
+    if array.shape != (*hw, 3) or array.dtype != np.uint8:
+        raise ValueError(f"expected {name} uint8 {(*hw, 3)}, got {array.dtype} {array.shape}")

@@ -1,1 +1,0 @@
-"""Resize, crop and colour: one home, used by training and runtime."""
