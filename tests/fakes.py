@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from velora_runtime.sinks.base import Seen, Sink
+from velora_runtime.sinks.base import Result, Sink
 
 from velora_edge.bundle import Bundle, BundleWriter, EventInput, Manifest, Weights
 from velora_edge.datatypes import EventBatch, RGBFrame, TriggerBatch
@@ -130,21 +130,21 @@ class RecordingSink(Sink):
 
     def __init__(self, *, room: int = 256, gate: threading.Event | None = None) -> None:
         self.room, self._gate = room, gate
-        self.taken: list[Seen] = []
-        self.written: list[Seen] = []
-        self.discarded: list[Seen] = []
+        self.taken: list[Result] = []
+        self.written: list[Result] = []
+        self.discarded: list[Result] = []
         self.closed = 0
 
-    def take(self, seen: Seen) -> Any:
-        self.taken.append(seen)
-        return seen
+    def take(self, result: Result) -> Any:
+        self.taken.append(result)
+        return result
 
-    def write(self, item: Seen) -> None:
+    def write(self, item: Result) -> None:
         if self._gate is not None:
             assert self._gate.wait(30)
         self.written.append(item)
 
-    def discard(self, item: Seen) -> None:
+    def discard(self, item: Result) -> None:
         self.discarded.append(item)
 
     def close(self) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from velora_runtime.cameras.camera import Camera
 from velora_runtime.cameras.feeds import Patience
-from velora_runtime.ingest.event_ingest import EventIntake, RateCap
+from velora_runtime.ingest.event_ingest import EventIngest, PacketRateCap
 from velora_runtime.ingest.live_stream import LiveStream
-from velora_runtime.ingest.packets import BatchWalk, PacketQueue, WordWalk
+from velora_runtime.ingest.packets import BatchCursor, PacketQueue, WordCursor
 from velora_runtime.ingest.scanner import RawScanner
 
 from tests.fakes import FakeClock
@@ -90,7 +90,7 @@ class Rig:
     clock: FakeClock
     feed: ScriptedFeed
     queue: PacketQueue
-    ingest: EventIntake
+    ingest: EventIngest
     camera: Camera[Any]
     stream: LiveStream
     notes: list[str] = field(default_factory=list)
@@ -121,11 +121,13 @@ def make_rig(
     feed = ScriptedFeed(clock, script, opens=[True, *opens])
     queue = PacketQueue(room_bytes, waits=not is_paced)
     scanner = None if encoding is None else RawScanner(encoding, sensor)
-    ingest = EventIntake(queue, scanner, RateCap(cap), clock, stop, is_paced=is_paced, note=notes.append)
+    ingest = EventIngest(
+        queue, scanner, PacketRateCap(cap), clock, stop, is_paced=is_paced, note=notes.append
+    )
     camera: Camera[Any] = Camera(feed, ingest, patience or Patience(), clock, notes.append)
     feed.open()
     camera.adopt()
-    walk = BatchWalk() if encoding is None else WordWalk(encoding, sensor, True)
+    walk = BatchCursor() if encoding is None else WordCursor(encoding, sensor, True)
     stream = LiveStream(camera, ingest, queue, walk, sensor, clock, stop, is_paced=is_paced)
     return Rig(clock, feed, queue, ingest, camera, stream, notes)
 

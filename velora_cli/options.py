@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from velora_runtime.app.run_services import AttachOptions
     from velora_runtime.app.run_sources import LiveOptions
 
-    from velora_edge.events.filters.event_preprocessing import Treatment
+    from velora_edge.events.filters.event_preprocessing import EventPreprocessing
 
 
 _CAMERAS = (
@@ -109,16 +109,16 @@ rate_cap_option = click.option(
 )
 
 
-def treatment_options(command: Command) -> Command:
+def preprocessing_options(command: Command) -> Command:
     """A command with the options of what is done to events, but for the cap on their rate."""
     return add_options(command, _EVENTS)
 
 
-def read_treatment(given: dict[str, Any]) -> Treatment:
+def read_preprocessing(given: dict[str, Any]) -> EventPreprocessing:
     """What a user gave, as a value."""
-    from velora_edge.events.filters.event_preprocessing import Treatment
+    from velora_edge.events.filters.event_preprocessing import EventPreprocessing
 
-    return Treatment(
+    return EventPreprocessing(
         given["calibration"],
         given["depth_m"],
         given["hot_pixels"],

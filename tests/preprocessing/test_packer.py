@@ -7,8 +7,8 @@ import pytest
 
 from tests.fakes import FakeClock, FakeRGB, MemoryEvents, tiny_manifest
 from velora_edge.bundle import EventInput, Palette, RGBInput
-from velora_edge.preprocessing.packer import Packed, Packer
-from velora_edge.preprocessing.sync import Placed
+from velora_edge.preprocessing.packer import Packer, Pair
+from velora_edge.preprocessing.sync import AlignedFrame
 from velora_edge.preprocessing.windows import WindowRule
 
 WHITE, RED, BLUE = [255, 255, 255], [255, 0, 0], [0, 0, 255]
@@ -24,24 +24,24 @@ def make_packer(
     return Packer(MANIFEST, stream, WindowRule(1000, start_us), FakeClock())
 
 
-def pack(packer: Packer, t_us: int, placed: Placed | None = None) -> Packed:
-    packed = Packed.empty((2, 2))
+def pack(packer: Packer, t_us: int, placed: AlignedFrame | None = None) -> Pair:
+    packed = Pair.empty((2, 2))
     packer.pack_into(packed, t_us, placed, ready_us=5)
     return packed
 
 
-def placed_frame(t_us: int, hw: tuple[int, int] = (4, 4), skew_us: int = 0) -> Placed:
+def placed_frame(t_us: int, hw: tuple[int, int] = (4, 4), skew_us: int = 0) -> AlignedFrame:
     frame = next(iter(FakeRGB([t_us + skew_us], hw)))
     frame.image[:] = 9
-    return Placed(frame, t_us)
+    return AlignedFrame(frame, t_us)
 
 
 def test_a_window_is_half_open() -> None:
     packer = make_packer([(999, 0, 0, 1), (1000, 1, 0, 1), (1999, 0, 1, 0), (2000, 1, 1, 1), (5000, 0, 0, 1)])
-    packer.pack_into(Packed.empty((2, 2)), 1000, None, 0)
+    packer.pack_into(Pair.empty((2, 2)), 1000, None, 0)
     packed = pack(packer, 2000)
     assert packed.event_image.tolist() == [[WHITE, RED], [BLUE, WHITE]]
-    event = packed.pair.event
+    event = packed.frames.event
     assert event is not None
     assert (event.t0_us, event.t1_us, event.events, packed.events) == (1000, 2000, 2, 2)
     assert event.image is packed.event_image
@@ -65,14 +65,14 @@ def test_a_quiet_camera_gives_an_empty_frame() -> None:
     packer = make_packer([(100, 0, 0, 1), (9000, 0, 0, 1)])
     pack(packer, 1000)
     quiet = pack(packer, 2000)
-    assert quiet.pair.event is not None
+    assert quiet.frames.event is not None
     assert (quiet.event_image.tolist(), quiet.events) == ([[WHITE, WHITE], [WHITE, WHITE]], 0)
 
 
 def test_before_its_first_event_and_after_its_last_the_camera_is_absent() -> None:
     packer = make_packer([(3500, 0, 0, 1), (4500, 0, 0, 1)])
     present = [
-        pack(packer, t, placed_frame(t)).pair.event is not None for t in (3000, 3500, 4000, 5000, 6000)
+        pack(packer, t, placed_frame(t)).frames.event is not None for t in (3000, 3500, 4000, 5000, 6000)
     ]
     assert present == [False, False, True, True, False]
 
@@ -80,7 +80,7 @@ def test_before_its_first_event_and_after_its_last_the_camera_is_absent() -> Non
 def test_both_cameras_make_a_pair_with_its_skew() -> None:
     packer = make_packer([(500, 0, 0, 1), (9000, 0, 0, 1)])
     packed = pack(packer, 1000, placed_frame(1000, skew_us=-30))
-    pair = packed.pair
+    pair = packed.frames
     assert (pair.seq, pair.t_us, pair.skew_us, packed.ready_us) == (0, 1000, -30, 5)
     assert pair.rgb is not None
     assert (pair.rgb.t_us, pair.rgb.image.shape) == (970, (4, 4, 3))
@@ -89,7 +89,7 @@ def test_both_cameras_make_a_pair_with_its_skew() -> None:
 
 def test_without_events_a_pair_is_the_picture_alone() -> None:
     packer = Packer(MANIFEST, None, WindowRule(1000), FakeClock())
-    pair = pack(packer, 1000, placed_frame(1000)).pair
+    pair = pack(packer, 1000, placed_frame(1000)).frames
     assert (pair.event, pair.skew_us, packer.is_exhausted) == (None, None, True)
 
 
@@ -102,7 +102,7 @@ def test_pictures_may_change_their_size() -> None:
 def test_pairs_are_numbered_without_gaps_and_only_go_forward() -> None:
     packer = make_packer([(0, 0, 0, 1), (9000, 0, 0, 1)])
     assert packer.accepts(1000)
-    assert [pack(packer, t).pair.seq for t in (1000, 2000)] == [0, 1]
+    assert [pack(packer, t).frames.seq for t in (1000, 2000)] == [0, 1]
     assert [packer.accepts(t) for t in (1999, 2000, 2001)] == [False, False, True]
 
 

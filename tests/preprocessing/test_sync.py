@@ -18,7 +18,7 @@ def recording(edges_us: list[int], number: int = 3, polarity: int = 1) -> Memory
 
 
 def placed(sync: Sync, rgb: FakeRGB) -> list[tuple[int, int] | None]:
-    """Instant and skew of each frame."""
+    """PairRequest and skew of each frame."""
     places = [sync.place(frame) for frame in rgb]
     return [None if place is None else (place.t_us, place.skew_us) for place in places]
 

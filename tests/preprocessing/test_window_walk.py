@@ -10,7 +10,7 @@ from tests.fakes import tiny_manifest
 from tests.fakes_cameras import Rig, batch, evt3, gone, make_rig
 from velora_edge.bundle import EventInput, Palette
 from velora_edge.datatypes import EventBatch, TriggerBatch
-from velora_edge.preprocessing.packer import Packed, Packer
+from velora_edge.preprocessing.packer import Packer, Pair
 from velora_edge.preprocessing.windows import WindowRule
 
 MS = 1000
@@ -74,9 +74,9 @@ def run(
             rig.step()
             if ahead:
                 packer.pack_ahead()
-        packed = Packed.empty((8, 8))
+        packed = Pair.empty((8, 8))
         packer.pack_into(packed, end_us, None, 0)
-        frame = packed.pair.event
+        frame = packed.frames.event
         found.append(None if frame is None else (frame.t0_us, packed.events, packed.event_image.tolist()))
     packer.step_back()
     return found, tap, packer
@@ -116,12 +116,12 @@ def test_what_has_come_is_in_the_frame_before_the_window_ends() -> None:
     rig = make_rig(packets(30))
     packer = Packer(tiny_manifest(), rig.stream, WindowRule(10 * MS, 0), rig.clock)
     rig.step(10)
-    packer.pack_into(Packed.empty((8, 8)), 10 * MS, None, 0)
+    packer.pack_into(Pair.empty((8, 8)), 10 * MS, None, 0)
     rig.step(9)
     packer.pack_ahead()
     assert rig.queue.events == 0
     rig.step()
-    packed = Packed.empty((8, 8))
+    packed = Pair.empty((8, 8))
     packer.pack_into(packed, 20 * MS, None, 0)
     assert (packed.events, rig.stream.unread) == (10, 0)
 
@@ -131,7 +131,7 @@ def test_it_goes_no_further_than_the_shortest_window_of_late() -> None:
     packer = Packer(tiny_manifest(), rig.stream, WindowRule(10 * MS, 0), rig.clock)
     rig.run_script()
     for end_ms in (8, 18):
-        packer.pack_into(Packed.empty((8, 8)), end_ms * MS, None, 0)
+        packer.pack_into(Pair.empty((8, 8)), end_ms * MS, None, 0)
     packer.pack_ahead()
     assert rig.stream.unread == 40 - 18 - 8
     packer.step_back()
@@ -148,7 +148,7 @@ def test_a_window_whose_end_is_known_is_walked_while_it_is_awaited() -> None:
         rig.step()
 
     rig.queue.wait = wait  # type: ignore[method-assign]
-    packed = Packed.empty((8, 8))
+    packed = Pair.empty((8, 8))
     packer.pack_into(packed, 10 * MS, None, 0)
     assert packed.events == 10
     assert waiting == [0] * 10

@@ -11,15 +11,15 @@ from velora_runtime.inference.recogniser import Recogniser
 
 from tests.fakes import FakeClock
 from velora_edge.datatypes import EventFrame, FramePair, RGBFrame
-from velora_edge.preprocessing.packer import Packed
+from velora_edge.preprocessing.packer import Pair
 
 if TYPE_CHECKING:
     from velora_edge.bundle import Bundle
 
 
-def make_pair(seq: int, rgb: np.ndarray | None, event: np.ndarray | None) -> Packed:
+def make_pair(seq: int, rgb: np.ndarray | None, event: np.ndarray | None) -> Pair:
     shape = next(image.shape for image in (rgb, event) if image is not None)
-    packed = Packed.empty(shape[:2])
+    packed = Pair.empty(shape[:2])
     rgb_frame = event_frame = None
     if rgb is not None:
         packed.rgb_image[:] = rgb
@@ -27,7 +27,7 @@ def make_pair(seq: int, rgb: np.ndarray | None, event: np.ndarray | None) -> Pac
     if event is not None:
         packed.event_image[:] = event
         event_frame = EventFrame(packed.event_image, seq, seq + 1, 0)
-    packed.pair = FramePair(seq, seq, rgb_frame, event_frame)
+    packed.frames = FramePair(seq, seq, rgb_frame, event_frame)
     return packed
 
 

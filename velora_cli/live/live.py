@@ -11,11 +11,11 @@ from velora_runtime.inference.decision import decision_options, read_decision_se
 
 from velora_cli.options import (
     camera_options,
+    preprocessing_options,
     read_attach_options,
     read_live_options,
     read_outputs,
-    read_treatment,
-    treatment_options,
+    read_preprocessing,
     watching_options,
 )
 
@@ -144,7 +144,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
 @click.option("--video", metavar="FILE.mp4", help="Write a video of both cameras with the label.")
 @click.option("--summary", metavar="FILE.json", help="Write the run's figures as JSON.")
 @click.option("--quiet", is_flag=True, help="Do not print predictions.")
-@treatment_options
+@preprocessing_options
 @camera_options
 @watching_options
 @decision_options
@@ -191,7 +191,7 @@ def _options(given: dict[str, Any]) -> RunOptions:
         summary=given["summary"],
         live=read_live_options(given),
         start_s=given["start"],
-        treatment=read_treatment(given),
+        preprocessing=read_preprocessing(given),
         attach=read_attach_options(given),
         decide=read_decision_settings(given["decide"]),
     )

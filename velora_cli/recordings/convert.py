@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from velora_cli.options import rate_cap_option, read_treatment, treatment_options
+from velora_cli.options import preprocessing_options, rate_cap_option, read_preprocessing
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import InputError
 from velora_edge.events.writers import WRITERS, format_of, open_writer
@@ -289,12 +289,12 @@ Examples:
     "--noise", default=0.1, show_default=True, metavar="HZ", help="Video: background activity of a pixel."
 )
 @click.option("--seed", default=0, show_default=True, help="Video: of mismatch and noise.")
-@treatment_options
+@preprocessing_options
 @rate_cap_option
 def command(
     source: str, target: str, format_name: str | None, input_format: str | None, sensor: str | None,
     start: float, duration: float | None, rebase: bool, force: bool, quiet: bool, threshold: float,
-    refractory: int, noise: float, seed: int, **treatment: Any,
+    refractory: int, noise: float, seed: int, **preprocessing: Any,
 ) -> None:  # fmt: skip
     """Write the events of IN, a recording of events, a video or a folder of images, to a new file OUT."""
     from velora_cli.recordings.info import parse_sensor
@@ -312,7 +312,7 @@ def command(
         events = from_pictures(source, size, model, seed)
     else:
         events = from_recording(source, size, input_format, cut)
-    chain, (width, height) = read_treatment(treatment).rewriting_chain((events.width, events.height))
+    chain, (width, height) = read_preprocessing(preprocessing).rewriting_chain((events.width, events.height))
     with (
         open_writer(target, name, width=width, height=height) as writer,
         _progress(events, quiet) as advance,

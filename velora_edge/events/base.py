@@ -120,13 +120,13 @@ class EventStream(ABC):
         """All events before this time are here, of a live stream that can go back to a mark; else None."""
         return None
 
-    def mark(self) -> None:  # noqa: B027  (for streams that have `reached_us`)
+    def checkpoint(self) -> None:  # noqa: B027  (for streams that have `reached_us`)
         """Remember this place: what is walked over from here on is kept."""
 
-    def go_back(self) -> None:  # noqa: B027
+    def rollback(self) -> None:  # noqa: B027
         """Stand at the mark again, which is forgotten with that."""
 
-    def go_on(self) -> None:  # noqa: B027
+    def commit(self) -> None:  # noqa: B027
         """Forget the mark."""
 
     def warm_up(self, frame: FrameAccumulator) -> None:  # noqa: B027  (recordings compile as they go)

@@ -127,7 +127,7 @@ LINEAR_BELOW = 20.0
 """Intensity, of 255, under which the response is linear and not logarithmic (v2e)."""
 LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
 """Luminance of red, green and blue: ITU-R BT.601, as in OpenCV's RGB2GRAY."""
-_NEVER = np.iinfo(np.int64).min // 2
+_LONG_AGO = np.iinfo(np.int64).min // 2
 _LEAST_THRESHOLD = 0.01
 
 
@@ -272,7 +272,7 @@ class EventSimulator:
             np.zeros(shape, np.float32),
             np.zeros(shape, np.float32),
             np.zeros(shape, np.int64),
-            np.full(shape, _NEVER, np.int64),
+            np.full(shape, _LONG_AGO, np.int64),
             spread(model.threshold_on),
             spread(model.threshold_off),
             leak.astype(np.float32),

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from velora_edge.datatypes import RGBFrame
     from velora_edge.events.accumulate.representations import Accumulator
     from velora_edge.events.base import EventStream
-    from velora_edge.preprocessing.sync import Placed
+    from velora_edge.preprocessing.sync import AlignedFrame
     from velora_edge.preprocessing.windows import WindowRule
 
 
-class Shrunk:
+class PendingImage:
     """A picture at the model's size, or one that is still on its way there.
 
     Args:
@@ -52,7 +52,7 @@ class Shrunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Instant:
+class PairRequest:
     """When a pair is to be made.
 
     Attributes:
@@ -63,9 +63,9 @@ class Instant:
     """
 
     t_us: int
-    placed: Placed | None
+    placed: AlignedFrame | None
     ready_us: int
-    shrunk: Shrunk | None = None
+    shrunk: PendingImage | None = None
 
 
 @dataclass(slots=True)
@@ -87,11 +87,11 @@ class _Ahead:
     walked: int = 0
 
 
-class WindowWalk:
+class WindowAccumulator:
     """Walks the events of one window after the other into the same frame.
 
     A third of a million events take milliseconds that a pair would have to wait for. So they are walked over
-    as they come (`walk_ahead`), up to where the window will end, or is likely to. If it then ends earlier, or
+    as they come (`prefetch`), up to where the window will end, or is likely to. If it then ends earlier, or
     begins elsewhere, the stream goes back and all is walked again: the frame is the same either way.
 
     That needs a stream that can go back, and a representation whose state depends on the events alone.
@@ -107,7 +107,7 @@ class WindowWalk:
         self._stream, self._frame = stream, frame
         self._ahead: _Ahead | None = None
 
-    def walk_ahead(self, t0_us: int, t1_us: int) -> None:
+    def prefetch(self, t0_us: int, t1_us: int) -> None:
         """Take what has come of the window that starts at `t0_us`, and ends at `t1_us` at the earliest."""
         reached_us = None if self._frame.representation.uses_window else self._stream.reached_us
         if reached_us is None or reached_us <= t0_us:
@@ -125,7 +125,7 @@ class WindowWalk:
         stream, ahead = self._stream, self._ahead
         if ahead is not None and self._is_of(ahead, t0_us, t1_us):
             self._ahead = None
-            stream.go_on()
+            stream.commit()
             return ahead.skipped, ahead.walked + stream.accumulate_until(t1_us, self._frame)
         self.step_back()
         skipped, shift_us = stream.skip_until(t0_us), stream.shift_us
@@ -136,14 +136,14 @@ class WindowWalk:
         """Give back what was taken of a window that has not ended."""
         if self._ahead is not None:
             self._ahead = None
-            self._stream.go_back()
+            self._stream.rollback()
 
     def _is_of(self, ahead: _Ahead, t0_us: int, t1_us: int) -> bool:
         """What was walked ahead is the beginning of this window, and the camera's clock went on."""
         return ahead.t0_us == t0_us and ahead.upto_us <= t1_us and ahead.shift_us == self._stream.shift_us
 
     def _begin(self, t0_us: int) -> _Ahead:
-        self._stream.mark()
+        self._stream.checkpoint()
         skipped = self._stream.skip_until(t0_us)
         shift_us = self._stream.shift_us
         self._frame.begin(t0_us - shift_us, t0_us - shift_us + 1)
@@ -151,13 +151,13 @@ class WindowWalk:
 
 
 @dataclass(slots=True)
-class Packed:
+class Pair:
     """A pair at model size. Its arrays are used again: whoever wants to keep one copies it.
 
     Attributes:
         rgb_image: uint8[H, W, 3]; means nothing if the pair has no RGB frame.
         event_image: uint8[H, W, 3]; means nothing if the pair has no event frame.
-        pair: what it was made of; its event frame's image is `event_image`.
+        frames: what it was made of; its event frame's image is `event_image`.
         events: that were walked over for its window, those outside the model's image included.
         ready_us: when its data was there, on the pipeline's clock.
         pack_us: what packing took, microseconds.
@@ -165,13 +165,13 @@ class Packed:
 
     rgb_image: NDArray[np.uint8]
     event_image: NDArray[np.uint8]
-    pair: FramePair = field(default_factory=lambda: FramePair(-1, 0, None, None))
+    frames: FramePair = field(default_factory=lambda: FramePair(-1, 0, None, None))
     events: int = 0
     ready_us: int = 0
     pack_us: int = 0
 
     @classmethod
-    def empty(cls, image_size: tuple[int, int]) -> Packed:
+    def empty(cls, image_size: tuple[int, int]) -> Pair:
         """Arrays for images of `image_size`, (height, width)."""
         return cls(np.zeros((*image_size, 3), np.uint8), np.zeros((*image_size, 3), np.uint8))
 
@@ -213,7 +213,7 @@ class Packer:
             sensor_hw = (events.height, events.width)
             fits = RegistrationMap.from_fit(sensor_hw, manifest.image_size, manifest.event.fit)
             self._accumulator = make_accumulator(manifest.event, registration or fits)
-            self._walk = WindowWalk(events, self._accumulator)
+            self._walk = WindowAccumulator(events, self._accumulator)
 
     def warm_up(self) -> None:
         """Load the kernels by walking over no events, so that the first real window is not slower."""
@@ -242,7 +242,12 @@ class Packer:
         return self._windows.end_us is None or t_us > self._windows.end_us
 
     def pack_into(
-        self, packed: Packed, t_us: int, placed: Placed | None, ready_us: int, shrunk: Shrunk | None = None
+        self,
+        packed: Pair,
+        t_us: int,
+        placed: AlignedFrame | None,
+        ready_us: int,
+        shrunk: PendingImage | None = None,
     ) -> None:
         """Pack the pair that ends at `t_us`.
 
@@ -256,7 +261,7 @@ class Packer:
         if self._events is not None and self._events.is_live:
             t0_us = self._windows.preview(t_us)
             self.is_waiting = True
-            is_there = self._events.await_window(t0_us, t_us, lambda: self._walk.walk_ahead(t0_us, t_us))
+            is_there = self._events.await_window(t0_us, t_us, lambda: self._walk.prefetch(t0_us, t_us))
             self.is_waiting = False
             start_us = ready_us = max(ready_us, self._clock.now_us())
         else:
@@ -268,21 +273,21 @@ class Packer:
         elif rgb is not None:
             self._resize(rgb, packed.rgb_image)
         skew_us = placed.skew_us if placed is not None and event is not None else None
-        packed.pair = FramePair(self.pairs, t_us, rgb, event, skew_us)
+        packed.frames = FramePair(self.pairs, t_us, rgb, event, skew_us)
         packed.ready_us, packed.pack_us = ready_us, self._clock.now_us() - start_us
         self.pairs += 1
 
     def pack_ahead(self) -> None:
         """Walk over what has come of the next pair's events; for whoever waits for its instant."""
         if self._events is not None and (window := self._windows.next) is not None:
-            self._walk.walk_ahead(*window)
+            self._walk.prefetch(*window)
 
     def step_back(self) -> None:
         """Give back what was walked over for a pair that does not come."""
         if self._events is not None:
             self._walk.step_back()
 
-    def withdraw(self, packed: Packed) -> None:
+    def withdraw(self, packed: Pair) -> None:
         """Take back the pair that was packed last; its events count as skipped."""
         self.pairs -= 1
         self.skipped += packed.events
@@ -297,7 +302,7 @@ class Packer:
         """The recording has begun before the pair's instant."""
         return self._begins_us is not None and t_us > self._begins_us
 
-    def _pack_events(self, packed: Packed, t_us: int, *, is_there: bool) -> EventFrame | None:
+    def _pack_events(self, packed: Pair, t_us: int, *, is_there: bool) -> EventFrame | None:
         window_us, packed.events = self._windows.start(t_us), 0
         if self._events is None:
             return None

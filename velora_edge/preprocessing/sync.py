@@ -50,7 +50,7 @@ class SyncOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class AlignedFrame:
     """A frame on the event clock.
 
     Attributes:
@@ -76,7 +76,7 @@ class Sync(Protocol):
 
     line: str
 
-    def place(self, frame: RGBFrame) -> Placed | None:
+    def place(self, frame: RGBFrame) -> AlignedFrame | None:
         """The frame on the event clock; None if it has no place there."""
 
 
@@ -86,10 +86,10 @@ class TimestampSync:
     def __init__(self, offset_us: int, line: str) -> None:
         self.offset_us, self.line = offset_us, line
 
-    def place(self, frame: RGBFrame) -> Placed:
+    def place(self, frame: RGBFrame) -> AlignedFrame:
         """The frame on the event clock."""
         t_us = frame.t_us + self.offset_us
-        return Placed(replace(frame, t_us=t_us), t_us)
+        return AlignedFrame(replace(frame, t_us=t_us), t_us)
 
 
 class TriggerSync:
@@ -106,12 +106,12 @@ class TriggerSync:
             zip(frames_us[has_edge].tolist(), zip(times_us, skews_us, strict=True), strict=True)
         )
 
-    def place(self, frame: RGBFrame) -> Placed | None:
+    def place(self, frame: RGBFrame) -> AlignedFrame | None:
         """The frame at its edge's time, or None."""
         if frame.t_us not in self._places:
             return None
         t_us, skew_us = self._places[frame.t_us]
-        return Placed(replace(frame, t_us=t_us + skew_us), t_us)
+        return AlignedFrame(replace(frame, t_us=t_us + skew_us), t_us)
 
 
 def choose_sync(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from velora_edge.events.base import EventStream
-    from velora_runtime.pipeline.pipeline import Feed, Pace
+    from velora_runtime.pipeline.pipeline import Pace, RunInputs
     from velora_runtime.recording.recorder import Recorder
     from velora_runtime.recording.results import RecordResult
     from velora_runtime.report import RunReport
@@ -191,7 +191,7 @@ class RunServices:
 
         return RecordedStream(stream, self._recorder)
 
-    def tap_feed(self, feed: Feed) -> Feed:
+    def tap_feed(self, feed: RunInputs) -> RunInputs:
         """The feed, with the recorder listening to the pictures that find their place."""
         if self._recorder is None or feed.sync is None:
             return feed

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from velora_edge.clock import Clock
     from velora_edge.events.accumulate.registration import RegistrationMap
     from velora_edge.events.base import Encoding, EventReader, EventStream
-    from velora_edge.events.filters.event_preprocessing import Treatment
+    from velora_edge.events.filters.event_preprocessing import EventPreprocessing
     from velora_edge.events.filters.filters import FilterChain
     from velora_edge.preprocessing.sources import RGBSource
     from velora_edge.preprocessing.sync import Sync
     from velora_runtime.cameras.emulated import EmulatedStream
     from velora_runtime.cameras.live_events import LiveEvents
     from velora_runtime.cameras.live_rgb import LiveRGB
-    from velora_runtime.pipeline.pipeline import Feed, Pace
+    from velora_runtime.pipeline.pipeline import Pace, RunInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ def choose_feed(
     clock: Clock,
     stop: threading.Event,
     note: Callable[[str], None],
-) -> Feed:
+) -> RunInputs:
     """When pairs are made.
 
     Args:
@@ -219,13 +219,13 @@ def choose_feed(
         InputError: if the sources cannot be brought into step in that way.
     """
     from velora_runtime.pipeline.frame_source import LiveInstants
-    from velora_runtime.pipeline.pipeline import Feed
+    from velora_runtime.pipeline.pipeline import RunInputs
 
     first_us = None if stream is None else stream.t_next_us
     if opened.rgb is None:
         next_event_us = None if stream is None or opened.is_live else lambda: stream.t_next_us
         edges = SteadyEdges(first_us or 0, rate_hz, next_event_us, lead=clip_pairs)
-        return Feed(None, None, edges, duration_us, is_live=opened.is_live)
+        return RunInputs(None, None, edges, duration_us, is_live=opened.is_live)
     begins_us = first_us if opened.begins_us is None else opened.begins_us
     way = _choose_sync(opened, sync, begins_us, clock, stop, note)
     if stream is not None and opened.emulated is None:
@@ -239,7 +239,7 @@ def choose_feed(
         stands_in = None if opened.live_events is None else opened.live_events.stream
         window_us = round(1_000_000 / rate_hz)
         instants = LiveInstants(opened.live_rgb, stands_in, window_us, clock, stop)
-    return Feed(
+    return RunInputs(
         opened.rgb, way, None, duration_us, instants, is_live=opened.is_live, start_us=opened.start_us
     )
 
@@ -267,8 +267,8 @@ def _choose_sync(
 
 
 @dataclass(frozen=True, slots=True)
-class Treated:
-    """What a treatment made of a run's events.
+class Preprocessed:
+    """What a preprocessing made of a run's events.
 
     Attributes:
         registration: from the sensor to the model's image; None without events.
@@ -312,7 +312,9 @@ def begin_at(opened: RunSources, start_s: float) -> None:
         opened.start_us = int(times_us[0]) + start_us
 
 
-def treat_events(opened: RunSources, treatment: Treatment, manifest: Manifest) -> Treated:
+def preprocess_events(
+    opened: RunSources, preprocessing: EventPreprocessing, manifest: Manifest
+) -> Preprocessed:
     """Put filters before the stream, and find its way onto the model's image.
 
     The cap on the event rate is here for recordings only: of a live camera, whole packets are dropped before
@@ -320,7 +322,7 @@ def treat_events(opened: RunSources, treatment: Treatment, manifest: Manifest) -
 
     Args:
         opened: its stream is replaced where there are filters.
-        treatment: what the user asked for.
+        preprocessing: what the user asked for.
         manifest: of the model: its image, and how pictures are laid onto it.
 
     Raises:
@@ -328,15 +330,15 @@ def treat_events(opened: RunSources, treatment: Treatment, manifest: Manifest) -
     """
     stream = opened.stream
     if stream is None:
-        return Treated()
+        return Preprocessed()
     sensor = (stream.width, stream.height)
-    view = treatment.view(sensor)
+    view = preprocessing.view(sensor)
     registration = view.registration(
         manifest.image_size, manifest.rgb.fit if view.is_rgb else manifest.event.fit
     )
     if opened.live_events is not None:
-        treatment = treatment.without_cap()
-    chain = treatment.filter_chain(sensor)
+        preprocessing = preprocessing.without_cap()
+    chain = preprocessing.filter_chain(sensor)
     if chain.filters:
         opened.stream = FilteredStream(stream, chain)
-    return Treated(registration, chain)
+    return Preprocessed(registration, chain)

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 from velora_edge.bundle import open_bundle
 from velora_edge.clock import SystemClock
 from velora_edge.errors import InputError, RecordingError
-from velora_edge.events.filters.event_preprocessing import Treatment
+from velora_edge.events.filters.event_preprocessing import EventPreprocessing
 from velora_edge.preprocessing.sources import NONE
 from velora_edge.preprocessing.sync import SyncOptions
 from velora_edge.preprocessing.windows import WindowRule
 from velora_runtime.app.run_services import AttachOptions, RunFacts, RunServices
-from velora_runtime.app.run_sources import LiveOptions, begin_at, choose_feed, open_sources, treat_events
+from velora_runtime.app.run_sources import LiveOptions, begin_at, choose_feed, open_sources, preprocess_events
 from velora_runtime.cameras.camera import CameraStates
 from velora_runtime.cameras.drivers.registry import is_live
 from velora_runtime.engines.base import EngineOptions, RetryingEngine
 from velora_runtime.engines.registry import open_engine
 from velora_runtime.inference.recogniser import NullRecogniser, no_model
-from velora_runtime.pipeline.supervisor import ServiceManager, Supervisor, steady
+from velora_runtime.pipeline.supervisor import ServiceManager, Supervisor, realtime_interpreter
 from velora_runtime.sinks.base import SinkContext
 from velora_runtime.sinks.registry import open_sink
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from velora_edge.preprocessing.sources import RGBSource
     from velora_runtime.app.run_sources import RunSources
     from velora_runtime.inference.decision import DecisionSettings
-    from velora_runtime.pipeline.pipeline import Feed, Pace, Pipeline
+    from velora_runtime.pipeline.pipeline import Pace, Pipeline, RunInputs
     from velora_runtime.report import RunReport
     from velora_runtime.sinks.base import Sink
 
@@ -64,7 +64,7 @@ class RunOptions:
         summary: where the report goes as JSON, or None.
         live: of live cameras.
         start_s: how far from the first event of a recording to begin.
-        treatment: what is done to the events.
+        preprocessing: what is done to the events.
         attach: what runs beside the pipeline.
         decide: when actions start and end; None: nobody tells.
     """
@@ -83,7 +83,7 @@ class RunOptions:
     summary: str | None = None
     live: LiveOptions = field(default_factory=LiveOptions)
     start_s: float = 0.0
-    treatment: Treatment = field(default_factory=Treatment)
+    preprocessing: EventPreprocessing = field(default_factory=EventPreprocessing)
     attach: AttachOptions = field(default_factory=AttachOptions)
     decide: DecisionSettings | None = None
 
@@ -123,13 +123,13 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
         closing.callback(opened.close)
         begin_at(opened, options.start_s)
         source = opened.stream
-        treated = treat_events(opened, options.treatment, manifest)
+        preprocessed = preprocess_events(opened, options.preprocessing, manifest)
         if bundle is not None and engine is None:
             engine = _open_engine(options, bundle, closing, note)
         attached = _attach(options, bundle, opened.stream, closing, note)
         tapped = None if opened.stream is None else attached.tap_events(opened.stream)
         windows = WindowRule(manifest.event.window_us)
-        packer = _make_packer(manifest, tapped, windows, clock, treated.registration)
+        packer = _make_packer(manifest, tapped, windows, clock, preprocessed.registration)
         opened.start()
         if opened.rgb is None and tapped is not None and tapped.t_next_us is None:
             raise RecordingError("holds no events", path=options.events, remedy="record it again")
@@ -137,10 +137,10 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
         windows.end_us = tapped.t_next_us if tapped is not None and opened.rgb is None else None
         pipeline = _make_pipeline(options, manifest, feed, packer, engine, attached, clock, supervisor)
         engine_name = "no engine" if engine is None else engine.name
-        pipeline.report.count_filtered = treated.count_dropped
+        pipeline.report.count_filtered = preprocessed.count_dropped
         states = CameraStates(pipeline.report, opened.rgb, source)
         attached.begin(pipeline.report, engine_name, states)
-        with steady(), _stopped_by_signals(pipeline.stop):
+        with realtime_interpreter(), _stopped_by_signals(pipeline.stop):
             report = pipeline.run()
         opened.close()
         attached.end()
@@ -205,7 +205,7 @@ def _make_feed(
     clock: Clock,
     supervisor: Supervisor,
     note: Callable[[str], None],
-) -> Feed:
+) -> RunInputs:
     duration_us = None if options.duration_s is None else round(options.duration_s * 1e6)
     rate_hz = options.rate_hz or Fraction(1_000_000, manifest.event.window_us)
     clip_pairs = manifest.clip_length * manifest.stride
@@ -245,7 +245,7 @@ def _make_packer(
 def _make_pipeline(
     options: RunOptions,
     manifest: Manifest,
-    feed: Feed,
+    feed: RunInputs,
     packer: Packer,
     engine: RetryingEngine | None,
     attached: RunServices,

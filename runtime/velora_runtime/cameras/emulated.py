@@ -10,7 +10,7 @@ import cv2
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.events.base import EventStream
 from velora_edge.events.simulator import EventSimulator, SensorModel
-from velora_runtime.ingest.packets import BatchWalk, EventPacket
+from velora_runtime.ingest.packets import BatchCursor, EventPacket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from velora_edge.datatypes import RGBFrame
     from velora_edge.events.base import EventTap, FrameAccumulator
     from velora_edge.preprocessing.sources import RGBSource
-    from velora_edge.preprocessing.sync import Placed, Sync
+    from velora_edge.preprocessing.sync import AlignedFrame, Sync
     from velora_runtime.cameras.camera_settings import EmulatorSettings
 
 KEPT = 256
@@ -54,7 +54,7 @@ class EmulatedStream(EventStream):
         )
         self._simulator = EventSimulator(self.width, self.height, model, settings.seed)
         self._packets: deque[EventPacket] = deque()
-        self._walk = BatchWalk()
+        self._walk = BatchCursor()
         self._has_packet = False
         self._begins_us: int | None = None
 
@@ -138,7 +138,7 @@ class EmulatingSync:
         self.line = sync.line
         self._sync, self._stream = sync, stream
 
-    def place(self, frame: RGBFrame) -> Placed | None:
+    def place(self, frame: RGBFrame) -> AlignedFrame | None:
         """The frame on the event clock; None if it has no place there."""
         placed = self._sync.place(frame)
         if placed is not None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from velora_edge.errors import SourceError
 from velora_runtime.cameras.camera import Camera
 from velora_runtime.cameras.feeds import open_first
-from velora_runtime.ingest.event_ingest import EventIntake, RateCap
+from velora_runtime.ingest.event_ingest import EventIngest, PacketRateCap
 from velora_runtime.ingest.live_stream import LiveStream
-from velora_runtime.ingest.packets import BatchWalk, PacketQueue, WordWalk
+from velora_runtime.ingest.packets import BatchCursor, PacketQueue, WordCursor
 from velora_runtime.ingest.scanner import RawScanner
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class LiveEvents:
         is_paced = not setup.waits
         queue = PacketQueue(QUEUE_BYTES if is_paced else WAITING_BYTES, waits=setup.waits)
         scanner, walk = self._reader()
-        cap = RateCap(setup.cap)
-        self.ingest = EventIntake(
+        cap = PacketRateCap(setup.cap)
+        self.ingest = EventIngest(
             queue, scanner, cap, setup.clock, setup.stop, is_paced=is_paced, note=setup.note
         )
         self.camera: Camera[Any] = Camera(feed, self.ingest, setup.patience, setup.clock, setup.note)
@@ -92,7 +92,7 @@ class LiveEvents:
 
     def warnings(self) -> list[str]:
         """What was odd, one sentence each."""
-        found = self._walk.walker.warnings() if isinstance(self._walk, WordWalk) else []
+        found = self._walk.walker.warnings() if isinstance(self._walk, WordCursor) else []
         counts = self.ingest.counts
         if counts.garbage_bytes:
             found.append(f"{counts.garbage_bytes:,} bytes were no events and were passed over")
@@ -110,10 +110,10 @@ class LiveEvents:
         """End the thread and let go of the camera."""
         self.stream.close()
 
-    def _reader(self) -> tuple[RawScanner | None, WordWalk | BatchWalk]:
+    def _reader(self) -> tuple[RawScanner | None, WordCursor | BatchCursor]:
         layout = self.layout
         if layout is None:
-            return None, BatchWalk()
-        walk = WordWalk(layout.encoding, self.sensor, layout.is_legacy)
+            return None, BatchCursor()
+        walk = WordCursor(layout.encoding, self.sensor, layout.is_legacy)
         walk.walker.header = layout.header
         return RawScanner(layout.encoding, self.sensor, layout.is_legacy), walk

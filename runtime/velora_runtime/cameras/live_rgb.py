@@ -14,7 +14,7 @@ from velora_edge.preprocessing.sources import RGBSource
 from velora_runtime.cameras.camera import Camera
 from velora_runtime.cameras.feeds import open_first
 from velora_runtime.clocks import ClockMap, ContinuousClock
-from velora_runtime.ingest.live_stream import TURN_S
+from velora_runtime.ingest.live_stream import STATE_POLL_S
 from velora_runtime.pacing import BurstPacer, FramePeriod
 
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ class _Slot:
         self.is_finished = self.is_host_clock = self.is_read = False
         self.changed = threading.Condition()
         self.shots: deque[tuple[int, int, Shot]] = deque()
-        self._timeline = ContinuousClock(self.clock_map, BACK_US)
+        self._stream_clock = ContinuousClock(self.clock_map, BACK_US)
         self._frame_period, self._pacer = FramePeriod(), BurstPacer()
         self._clock, self._stop = clock, stop
 
     def begin(self) -> None:
-        self._timeline.begin()
+        self._stream_clock.begin()
         self._frame_period.restart()
         self._pacer.begin()
 
@@ -60,7 +60,7 @@ class _Slot:
         self.is_host_clock = item.clock == "host" or t_us is None
         if t_us is None:
             t_us = self._frame_period.place(arrived_us)
-        t_us = self._timeline.place(t_us, arrived_us)
+        t_us = self._stream_clock.place(t_us, arrived_us)
         with self.changed:
             self.shots.append((t_us, self.received, item))
             self.received += 1
@@ -135,7 +135,7 @@ class LiveRGB(RGBSource):
     @property
     def is_host_clock(self) -> bool:
         """Its times are those of the host's clock as they stand."""
-        return self._slot.is_host_clock and not self._slot._timeline.shift_us
+        return self._slot.is_host_clock and not self._slot._stream_clock.shift_us
 
     @property
     def is_behind(self) -> bool:
@@ -184,5 +184,5 @@ class LiveRGB(RGBSource):
                     return slot.shots.popleft()
                 if slot.is_finished:
                     return None
-                slot.changed.wait(TURN_S)
+                slot.changed.wait(STATE_POLL_S)
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from velora_edge.preprocessing.sync import Placed, TimestampSync, parse_mode
+from velora_edge.preprocessing.sync import AlignedFrame, TimestampSync, parse_mode
 from velora_edge.preprocessing.triggers import EdgeTrack
 
 if TYPE_CHECKING:
@@ -65,13 +65,13 @@ class HostSync:
         host_us = frame.t_us if rgb.is_host_clock else rgb.clock_map.to_host_us(frame.t_us)
         return self._event_map.to_device_us(host_us) + self._offset_us
 
-    def place(self, frame: RGBFrame) -> Placed | None:
+    def place(self, frame: RGBFrame) -> AlignedFrame | None:
         """The frame on the event clock; None while the event camera has never given anything."""
         t_us = self.event_us(frame)
         if t_us is None:
             return None
         moved_us = self._rgb.clock_map.moved_us - self._event_map.moved_us
-        return Placed(replace(frame, t_us=t_us + moved_us), t_us)
+        return AlignedFrame(replace(frame, t_us=t_us + moved_us), t_us)
 
 
 LOCK_FRAMES = 12
@@ -84,7 +84,7 @@ AWAY = 20
 """Frames in a row without a tick; after these, the delay is learnt anew."""
 LONGEST_WAIT_US = 200_000
 """How long a frame waits for its edge."""
-TURN_US = 1_000
+EDGE_POLL_US = 1_000
 
 
 @dataclass(slots=True)
@@ -143,7 +143,7 @@ class OnlineTriggerSync:
         self._learning: list[float] = []
         self._missing = 0
 
-    def place(self, frame: RGBFrame) -> Placed | None:
+    def place(self, frame: RGBFrame) -> AlignedFrame | None:
         """The frame at its exposure; waits for the edge where it is still on its way."""
         rough_us = self._host.event_us(frame)
         if rough_us is None:
@@ -166,7 +166,7 @@ class OnlineTriggerSync:
             self.counts.on_edge += 1
         else:
             self.counts.on_beat += 1
-        return Placed(replace(frame, t_us=tick.t_us + skew_us), tick.t_us)
+        return AlignedFrame(replace(frame, t_us=tick.t_us + skew_us), tick.t_us)
 
     def _learn(self, rough_us: int) -> None:
         """Learn the delay from some frames, once there is a beat and the clocks are known."""
@@ -200,7 +200,7 @@ class OnlineTriggerSync:
             self._delay_us, self._missing = None, 0
             self._note("the triggers have stopped, or no longer fit the frames")
 
-    def _place_by_host(self, frame: RGBFrame) -> Placed | None:
+    def _place_by_host(self, frame: RGBFrame) -> AlignedFrame | None:
         if self._is_required:
             self.counts.unplaced += 1
             return None
@@ -210,7 +210,7 @@ class OnlineTriggerSync:
             return placed
         # The beat is gone for the moment: what it has taught of the delay still holds.
         t_us = placed.t_us - round(self._delay_us)
-        return Placed(replace(placed.frame, t_us=placed.frame.t_us - round(self._delay_us)), t_us)
+        return AlignedFrame(replace(placed.frame, t_us=placed.frame.t_us - round(self._delay_us)), t_us)
 
     def _await(self, wanted_us: float) -> None:
         """Wait until the edges up to half a spacing after a time are there."""
@@ -220,7 +220,7 @@ class OnlineTriggerSync:
             now_us = self._clock.now_us()
             if now_us >= until_us:
                 return
-            self._clock.wait_until(now_us + TURN_US, self._stop)
+            self._clock.wait_until(now_us + EDGE_POLL_US, self._stop)
 
 
 def choose_live_sync(

@@ -10,7 +10,7 @@ from velora_edge import __version__
 from velora_edge.bundle import EventInput, Manifest, Weights
 from velora_edge.datatypes import Prediction
 from velora_edge.errors import EngineError
-from velora_edge.preprocessing.packer import Packed
+from velora_edge.preprocessing.packer import Pair
 from velora_runtime.engines.ring import ClipRing
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class NullRecogniser:
     encode_us = head_us = 0
     scores = np.zeros(1, np.float32)
 
-    def see(self, packed: Packed) -> None:
+    def see(self, packed: Pair) -> None:
         """No logits."""
 
     def predict(self, *args: Any) -> Any:
@@ -84,7 +84,7 @@ class Recogniser:
         self.ring = ClipRing(manifest.clip_length, manifest.stride)
         self.encode_us = self.head_us = 0
         self._labels, self._engine, self._clock = manifest.labels, engine, clock
-        self._before = [Packed.empty(manifest.image_size) for _ in range(manifest.stride)]
+        self._before = [Pair.empty(manifest.image_size) for _ in range(manifest.stride)]
         self.scores = np.zeros(len(manifest.labels), np.float32)
 
     @property
@@ -92,7 +92,7 @@ class Recogniser:
         """Pairs that lack before the first prediction."""
         return max(0, (self.ring.clip_length - 1) * self.ring.stride + 1 - self.ring.pairs)
 
-    def see(self, packed: Packed) -> NDArray[np.float32] | None:
+    def see(self, packed: Pair) -> NDArray[np.float32] | None:
         """Take a pair in; return the clip's logits, float32[K], valid until the next call.
 
         Args:
@@ -105,7 +105,7 @@ class Recogniser:
             EngineError: if the engine fails, or gives what is no number.
         """
         start_us = self._clock.now_us()
-        has_rgb, has_event = packed.pair.rgb is not None, packed.pair.event is not None
+        has_rgb, has_event = packed.frames.rgb is not None, packed.frames.event is not None
         entry = self.ring.enter(rgb=has_rgb, event=has_event)
         if has_rgb:
             self._engine.encode_rgb(packed.rgb_image, entry.slot)
@@ -122,7 +122,7 @@ class Recogniser:
 
     def predict(
         self,
-        packed: Packed,
+        packed: Pair,
         logits: NDArray[np.float32],
         latency_ms: Mapping[str, float],
         dropped: Mapping[str, int],
@@ -133,12 +133,12 @@ class Recogniser:
         best = (-self.scores).argsort(kind="stable")[:TOP]
         labels = [self._labels[i] for i in best.tolist()]
         top = tuple(zip(labels, self.scores[best].tolist(), strict=True))
-        pair = packed.pair
+        pair = packed.frames
         return Prediction(
             pair.seq, pair.t_us, *top[0], top, packed.events, pair.skew_us, latency_ms, dropped, missing
         )
 
-    def _encode_diff(self, packed: Packed, entry: Entry) -> None:
+    def _encode_diff(self, packed: Pair, entry: Entry) -> None:
         if not (entry.rgb_moved or entry.event_moved):
             return
         before = self._before[entry.slot.phase]

@@ -24,7 +24,7 @@ BURST_US = 100_000
 """A burst may use up what this much time allows."""
 
 
-class RateCap:
+class PacketRateCap:
     """Decides on one packet after the other. Single-threaded: the camera's thread.
 
     Args:
@@ -77,7 +77,7 @@ class EdgeListener(Protocol):
         """Edges, on the stream's clock, and the time that it has reached."""
 
 
-class EventIntake:
+class EventIngest:
     """What the camera's thread does with events. `take`, `begin` and `end` are its alone; all else any's.
 
     Args:
@@ -94,7 +94,7 @@ class EventIntake:
         self,
         queue: PacketQueue,
         scanner: RawScanner | None,
-        cap: RateCap,
+        cap: PacketRateCap,
         clock: Clock,
         stop: threading.Event,
         *,
@@ -109,7 +109,7 @@ class EventIntake:
         self._queue, self._scanner, self._cap = queue, scanner, cap
         self._clock, self._stop, self._note = clock, stop, note
         self._pacer = BurstPacer() if is_paced else None
-        self._timeline = ContinuousClock(self.clock_map, BACK_US, LEAP_US if is_paced else None)
+        self._stream_clock = ContinuousClock(self.clock_map, BACK_US, LEAP_US if is_paced else None)
         self._listeners: tuple[EdgeListener, ...] = ()
         self._number = 0
         self._is_new, self._begun_us = True, 0
@@ -121,7 +121,7 @@ class EventIntake:
 
     def begin(self) -> None:
         """A connection was made."""
-        self._timeline.begin()
+        self._stream_clock.begin()
         self._is_new, self._begun_us = True, self._clock.now_us()
         self._number += 1  # a gap: the packing thread's decoder begins anew, too
         if self._pacer is not None:
@@ -211,8 +211,8 @@ class EventIntake:
             self._note_new_clock(scan.reached_us)
             return
         arrived_us = self._hold_back(scan.reached_us, arrived_us)
-        reached_us = self._timeline.place(scan.reached_us, arrived_us, begins_us)
-        shift_us = self._timeline.shift_us
+        reached_us = self._stream_clock.place(scan.reached_us, arrived_us, begins_us)
+        shift_us = self._stream_clock.shift_us
         edges = TriggerBatch(scan.edges.t_us + shift_us, scan.edges.id, scan.edges.p)
         self._put(
             EventPacket(
@@ -234,8 +234,8 @@ class EventIntake:
         arrived_us = self._hold_back(item.reached_us, arrived_us)
         batch, edges = item.batch, item.edges
         begins_us = int(batch.t_us[0]) if len(batch) else item.reached_us
-        reached_us = self._timeline.place(item.reached_us, arrived_us, begins_us)
-        shift_us = self._timeline.shift_us
+        reached_us = self._stream_clock.place(item.reached_us, arrived_us, begins_us)
+        shift_us = self._stream_clock.shift_us
         moved = EventBatch(batch.t_us + shift_us, batch.x, batch.y, batch.p) if shift_us else batch
         moved_edges = TriggerBatch(edges.t_us + shift_us, edges.id, edges.p)
         packet = EventPacket(self._number, reached_us, len(batch), moved_edges, batch=moved)
@@ -265,10 +265,10 @@ class EventIntake:
 
     def _is_cut(self, device_us: int, arrived_us: int) -> bool:
         """The camera's clock does not go on, although the connection did."""
-        return not self._is_new and not self._timeline.goes_on(device_us, arrived_us)
+        return not self._is_new and not self._stream_clock.goes_on(device_us, arrived_us)
 
     def _note_new_clock(self, device_us: int) -> None:
-        self._timeline.begin()
+        self._stream_clock.begin()
         self._is_new = True
         self._note(f"the event camera's clock was set to {device_us} us; times go on by the host's clock")
 

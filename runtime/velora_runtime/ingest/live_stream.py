@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from velora_edge.clock import Clock
     from velora_edge.events.base import EventTap, FrameAccumulator
-    from velora_runtime.ingest.event_ingest import EventIntake
-    from velora_runtime.ingest.packets import BatchWalk, Delivering, EventPacket, PacketQueue, WordWalk
+    from velora_runtime.ingest.event_ingest import EventIngest
+    from velora_runtime.ingest.packets import BatchCursor, Delivering, EventPacket, PacketQueue, WordCursor
 
 LEAST_GRACE_US, MOST_GRACE_US = 10_000, 250_000
 """How much later than the earliest data may come before a silent sensor's window is closed."""
 TELLS_US = 150_000
 """Within this time a store of data shows itself."""
-TURN_S = 0.02
+STATE_POLL_S = 0.02
 """How often whoever waits looks at the clock, the camera's state and the end of the run."""
 
 
@@ -60,9 +60,9 @@ class LiveStream(EventStream):
     def __init__(
         self,
         camera: Delivering,
-        ingest: EventIntake,
+        ingest: EventIngest,
         queue: PacketQueue,
-        walk: WordWalk | BatchWalk,
+        walk: WordCursor | BatchCursor,
         sensor: tuple[int, int],
         clock: Clock,
         stop: threading.Event,
@@ -119,7 +119,7 @@ class LiveStream(EventStream):
         """Wait for the first data, for at most so long; whether there is any."""
         until_us = self._clock.now_us() + round(seconds * 1e6)
         while self._ingest.first_us is None and not self._is_over() and self._clock.now_us() < until_us:
-            self._queue.wait(TURN_S, None)
+            self._queue.wait(STATE_POLL_S, None)
             self._raise_error()
         return self._ingest.first_us is not None
 
@@ -130,7 +130,7 @@ class LiveStream(EventStream):
         while not self._is_over() and (now_us := self._clock.now_us()) < until_us:
             if now_us - began_us > TELLS_US and not is_behind():
                 return
-            self._queue.wait(TURN_S, self._queue.reached_us)
+            self._queue.wait(STATE_POLL_S, self._queue.reached_us)
             self._raise_error()
 
     def begin_now(self) -> None:
@@ -153,7 +153,7 @@ class LiveStream(EventStream):
                 return verdict
             if meanwhile is not None:
                 meanwhile()
-            self._queue.wait(TURN_S, seen_us)
+            self._queue.wait(STATE_POLL_S, seen_us)
             self._raise_error()
 
     def judge_window(self, t0_us: int, t1_us: int, now_us: int) -> bool | None:
@@ -177,20 +177,20 @@ class LiveStream(EventStream):
         """All events before this time are here, or will not come; None before the first data."""
         return self._queue.reached_us
 
-    def mark(self) -> None:
+    def checkpoint(self) -> None:
         """Remember this place: what is walked over from here on is kept."""
         self._since.clear()
         self._mark = _Mark(self._packet, self._walk.place(), self._walked, self._number)
 
-    def go_back(self) -> None:
+    def rollback(self) -> None:
         """Stand at the mark again, which is forgotten with that; the tap gets nothing twice."""
         assert self._mark is not None
         self._packet, place, self._walked, self._number = self._mark
         self._again.extendleft(reversed(self._since))
         self._walk.return_to(self._packet, place)
-        self.go_on()
+        self.commit()
 
-    def go_on(self) -> None:
+    def commit(self) -> None:
         """Forget the mark."""
         self._mark = None
         self._since.clear()

@@ -248,7 +248,7 @@ class Walk(Protocol):
         """Load the kernels; nothing is walked, and the frame is left empty."""
 
 
-class WordWalk:
+class WordCursor:
     """Raw words, straight into frames; times are the camera's."""
 
     def __init__(self, encoding: Encoding, sensor: tuple[int, int], is_legacy: bool) -> None:
@@ -298,7 +298,7 @@ class WordWalk:
 
     def warm_up(self, frame: FrameAccumulator) -> None:
         """Load the kernels by walking a word that says nothing."""
-        other = WordWalk(self.walker.encoding, self.walker.sensor, self.walker.is_legacy)
+        other = WordCursor(self.walker.encoding, self.walker.sensor, self.walker.is_legacy)
         other._fill(HARMLESS[self.walker.encoding])
         other.count(1)
         other._fill(HARMLESS[self.walker.encoding])
@@ -315,7 +315,7 @@ class WordWalk:
         self.walker.fill(read_into)
 
 
-class BatchWalk:
+class BatchCursor:
     """Decoded events, into frames; times are the stream's."""
 
     def __init__(self) -> None:
@@ -366,7 +366,7 @@ class BatchWalk:
 
     def warm_up(self, frame: FrameAccumulator) -> None:
         """Load the kernels by walking no events."""
-        other = BatchWalk()
+        other = BatchCursor()
         other.load(EventPacket(0, 0, 0, TriggerBatch.empty(), batch=EventBatch.empty()), follows=True)
         other.count(1)
         other.accumulate(1, frame)

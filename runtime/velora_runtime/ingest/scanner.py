@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from velora_edge.events.formats.raw import _raw_state as s
-from velora_edge.events.formats.raw.raw_walker import NEVER, RawWalker
+from velora_edge.events.formats.raw.raw_walker import NEVER, WORD_BYTES, RawWalker
 from velora_edge.events.kernels._sink_kernels import CountSink
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from velora_edge.datatypes import TriggerBatch
     from velora_edge.events.base import Encoding
 
-WORD_BYTES = {"EVT2": 4, "EVT2.1": 8, "EVT3": 2}
 MOST_BYTES = 1 << 17
 """Of one scan."""
 FEW_BAD, BAD_PART = 8, 50

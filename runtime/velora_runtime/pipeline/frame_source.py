@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from velora_edge.preprocessing.packer import Instant, Shrunk
+from velora_edge.preprocessing.packer import PairRequest, PendingImage
 from velora_edge.vision import Resizer
 from velora_runtime.ingest.packets import CameraState
 from velora_runtime.queues import FreeList
@@ -33,16 +33,16 @@ class FrameResizer:
 
     def __init__(self, manifest: Manifest) -> None:
         self._hw, self._mode = manifest.image_size, manifest.rgb.fit
-        self._free = FreeList(lambda: Shrunk(np.zeros((*self._hw, 3), np.uint8)))
+        self._free = FreeList(lambda: PendingImage(np.zeros((*self._hw, 3), np.uint8)))
         self._resizer: Resizer | None = None
 
-    def take(self) -> Shrunk:
+    def take(self) -> PendingImage:
         """One to be shrunk to."""
         shrunk = self._free.take()
         shrunk.begin()
         return shrunk
 
-    def shrink(self, picture: NDArray[np.uint8], shrunk: Shrunk) -> None:
+    def shrink(self, picture: NDArray[np.uint8], shrunk: PendingImage) -> None:
         """Bring a picture, uint8[H, W, 3] of any size, to the model's."""
         try:
             source_hw = (picture.shape[0], picture.shape[1])
@@ -52,12 +52,12 @@ class FrameResizer:
         finally:
             shrunk.finish()
 
-    def give(self, shrunk: Shrunk) -> None:
+    def give(self, shrunk: PendingImage) -> None:
         """Take one back that is there, and that nobody looks at."""
         self._free.give(shrunk)
 
 
-TURN_S = 0.002
+PREFETCH_S = 0.002
 
 
 class LiveInstants:
@@ -78,7 +78,7 @@ class LiveInstants:
         self._clock, self._stop = clock, stop
         self._last_us: int | None = None
 
-    def instants(self, frames: Channel[Instant], meanwhile: Callable[[], None]) -> Iterator[Instant]:
+    def instants(self, frames: Channel[PairRequest], meanwhile: Callable[[], None]) -> Iterator[PairRequest]:
         """The moments of pairs, until the cameras or the run end.
 
         Args:
@@ -87,7 +87,7 @@ class LiveInstants:
         """
         while not self._stop.is_set():
             meanwhile()
-            instant = frames.get_within(TURN_S)
+            instant = frames.get_within(PREFETCH_S)
             if instant is None:
                 if frames.is_over and (self._stream is None or self._stream.t_next_us is None):
                     return
@@ -96,7 +96,7 @@ class LiveInstants:
                 self._last_us = instant.t_us
                 yield instant
 
-    def tick(self, now_us: int) -> Instant | None:
+    def tick(self, now_us: int) -> PairRequest | None:
         """A moment without a frame, if one is due: the RGB camera is away, and the window is over."""
         if self._stream is None or self._rgb.state is CameraState.LIVE:
             return None
@@ -109,4 +109,4 @@ class LiveInstants:
                 return None
             if since_us < 1.5 * self._window_us:
                 t_us = self._last_us + self._window_us
-        return Instant(t_us, None, now_us)
+        return PairRequest(t_us, None, now_us)

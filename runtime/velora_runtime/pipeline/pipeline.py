@@ -15,12 +15,12 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from velora_edge.preprocessing.packer import Instant, Packed
+from velora_edge.preprocessing.packer import Pair, PairRequest
 from velora_runtime.pipeline.frame_source import FrameResizer
 from velora_runtime.pipeline.supervisor import LEAVE_BEHIND_S, Supervisor, give_back_memory
 from velora_runtime.queues import Channel, ClosedError, FreeList, FullPolicy
 from velora_runtime.report import RunReport
-from velora_runtime.sinks.base import Seen
+from velora_runtime.sinks.base import Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from velora_edge.clock import Clock
     from velora_edge.preprocessing.packer import Packer
     from velora_edge.preprocessing.sources import RGBSource
-    from velora_edge.preprocessing.sync import Placed, Sync
+    from velora_edge.preprocessing.sync import AlignedFrame, Sync
     from velora_edge.preprocessing.windows import SteadyEdges
     from velora_runtime.inference.decision import Action, Decider
     from velora_runtime.inference.recogniser import NullRecogniser, Recogniser
@@ -43,7 +43,7 @@ while their events are still to come)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class RunInputs:
     """What tells when pairs are made: an RGB camera with its synchronisation, or instants at a fixed rate.
 
     Attributes:
@@ -83,7 +83,7 @@ class Pipeline:
     def __init__(
         self,
         manifest: Manifest,
-        feed: Feed,
+        feed: RunInputs,
         packer: Packer,
         recogniser: Recogniser | NullRecogniser,
         sinks: Sequence[Sink],
@@ -97,12 +97,12 @@ class Pipeline:
         self._pace, self._clock = pace, clock
         when_full: FullPolicy = "wait" if pace == "max" else "lenient"
         room = ROOM_TO_WAIT if pace == "max" else ROOM_FOR_STALLS
-        self._frames: Channel[Instant] = Channel(room, when_full, lambda: packer.is_waiting, clock)
-        self._pairs: Channel[Packed] = Channel(room, when_full, clock=clock)
+        self._frames: Channel[PairRequest] = Channel(room, when_full, lambda: packer.is_waiting, clock)
+        self._pairs: Channel[Pair] = Channel(room, when_full, clock=clock)
         self._items: list[Channel[Any]] = [
             Channel(sink.room, "newest" if sink.may_lose or pace == "realtime" else "wait") for sink in sinks
         ]
-        self._free = FreeList(lambda: Packed.empty(manifest.image_size))
+        self._free = FreeList(lambda: Pair.empty(manifest.image_size))
         self._recovered = 0
         self._resizer = FrameResizer(manifest)
         self._supervisor = supervisor or Supervisor(clock)
@@ -150,7 +150,7 @@ class Pipeline:
                 thread.join(turn_s)  # returns to the interpreter, so that signals are handled
                 waited_s += turn_s if self._errors else 0.0
                 if not self._errors:
-                    self._guarded(lambda: self._supervisor.turn(self.report))
+                    self._guarded(lambda: self._supervisor.poll(self.report))
                 self._recover()
 
     def _recover(self) -> None:
@@ -201,10 +201,10 @@ class Pipeline:
             self._put_frame(placed)
         self._frames.finish()
 
-    def _put_frame(self, placed: Placed) -> None:
+    def _put_frame(self, placed: AlignedFrame) -> None:
         """Hand a frame on; the packing thread walks over its events while it is brought to size here."""
         shrunk = self._resizer.take()
-        dropped = self._frames.put(Instant(placed.t_us, placed, self._clock.now_us(), shrunk))
+        dropped = self._frames.put(PairRequest(placed.t_us, placed, self._clock.now_us(), shrunk))
         self._resizer.shrink(placed.frame.image, shrunk)
         self.report.frames.dropped += len(dropped)
         for instant in dropped:
@@ -234,7 +234,7 @@ class Pipeline:
         self._pairs.finish()
         self._frames.abort()
 
-    def _instants(self) -> Iterator[Instant]:
+    def _instants(self) -> Iterator[PairRequest]:
         if self._feed.live is not None:
             yield from self._feed.live.instants(self._frames, self._packer.pack_ahead)
             return
@@ -251,29 +251,29 @@ class Pipeline:
             pacer.wait_for(t_us - edges.passed_us)
             if self._stop.is_set():
                 return
-            yield Instant(t_us, None, self._clock.now_us())
+            yield PairRequest(t_us, None, self._clock.now_us())
 
-    def _pack_one(self, instant: Instant) -> None:
+    def _pack_one(self, instant: PairRequest) -> None:
         packed, counts = self._free.take(), self.report.pairs
         self._packer.pack_into(packed, instant.t_us, instant.placed, instant.ready_us, instant.shrunk)
         if instant.shrunk is not None:
             self._resizer.give(instant.shrunk)
-        if self._is_cut(instant) or (packed.pair.rgb is None and packed.pair.event is None):
+        if self._is_cut(instant) or (packed.frames.rgb is None and packed.frames.event is None):
             counts.empty += not self._is_cut(instant)
             self._packer.withdraw(packed)
             self._free.give(packed)
             return
         counts.packed += 1
-        counts.without_rgb += packed.pair.rgb is None
-        counts.without_events += packed.pair.event is None
+        counts.without_rgb += packed.frames.rgb is None
+        counts.without_events += packed.frames.event is None
         counts.events += packed.events
         for dropped in self._pairs.put(packed):
             counts.dropped += 1
             counts.dropped_events += dropped.events
-            counts.dropped_rgb += dropped.pair.rgb is not None
+            counts.dropped_rgb += dropped.frames.rgb is not None
             self._free.give(dropped)
 
-    def _is_cut(self, instant: Instant) -> bool:
+    def _is_cut(self, instant: PairRequest) -> bool:
         """The recording, or the live run, ends within this window."""
         if self._feed.is_live and self._stop.is_set():
             return True
@@ -282,8 +282,8 @@ class Pipeline:
     def _infer(self) -> None:
         while (packed := self._pairs.get()) is not None:
             with self._watchdog.working("inference"):
-                seen, actions = self._decide(self._see(packed))
-            self._tell(lambda sink: sink.take(seen))  # noqa: B023  (called at once)
+                result, actions = self._decide(self._see(packed))
+            self._tell(lambda sink: sink.take(result))  # noqa: B023  (called at once)
             self._tell_actions(actions)
             self._free.give(packed)
         if self._decider is not None:
@@ -303,20 +303,20 @@ class Pipeline:
         for action in actions:
             self._tell(lambda sink: sink.take_action(action))  # noqa: B023  (called at once)
 
-    def _decide(self, seen: Seen) -> tuple[Seen, Sequence[Action]]:
+    def _decide(self, result: Result) -> tuple[Result, Sequence[Action]]:
         """What was seen with what is decided on it, and the actions that it starts and ends."""
-        said = seen.prediction
+        said = result.prediction
         if self._decider is None or self.report.actions is None or said is None:
-            return seen, ()
+            return result, ()
         actions = self._decider.see(said.seq, said.t_us, self._recogniser.scores)
         counts = self.report.actions
         for action in actions:
             if action.to_us is None:
                 counts[action.label] = counts.get(action.label, 0) + 1
-        return Seen(seen.pair, said, seen.missing, self._decider.decided), actions
+        return Result(result.pair, said, result.missing, self._decider.decided), actions
 
-    def _see(self, packed: Packed) -> Seen:
-        report, recogniser, pair = self.report, self._recogniser, packed.pair
+    def _see(self, packed: Pair) -> Result:
+        report, recogniser, pair = self.report, self._recogniser, packed.frames
         report.first_us = pair.t_us if report.first_us is None else report.first_us
         report.last_us = pair.t_us
         logits = recogniser.see(packed)
@@ -327,19 +327,19 @@ class Pipeline:
         if pair.skew_us is not None:
             report.skew_us.add(abs(pair.skew_us))
         if logits is None:
-            return Seen(pair, None, recogniser.missing)
+            return Result(pair, None, recogniser.missing)
         for stage, value_us in stages.items():
             report.latency_us[stage].add(value_us)
         report.predictions += 1
         latency_ms = {stage: value_us / 1000 for stage, value_us in stages.items()}
         missing = self._missing(packed)
-        return Seen(pair, recogniser.predict(packed, logits, latency_ms, report.dropped(), missing))
+        return Result(pair, recogniser.predict(packed, logits, latency_ms, report.dropped(), missing))
 
-    def _missing(self, packed: Packed) -> tuple[str, ...]:
+    def _missing(self, packed: Pair) -> tuple[str, ...]:
         """Cameras of this run that the pair lacks."""
         cameras = (
-            ("rgb", self._feed.rgb is not None, packed.pair.rgb),
-            ("event", self._packer.has_events, packed.pair.event),
+            ("rgb", self._feed.rgb is not None, packed.frames.rgb),
+            ("event", self._packer.has_events, packed.frames.event),
         )
         return tuple(name for name, is_wanted, frame in cameras if is_wanted and frame is None)
 

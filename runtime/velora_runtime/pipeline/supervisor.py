@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from velora_runtime.report import RunReport
 
 
-TURN_S = 0.0005
+SWITCH_S = 0.0005
 
 
 @contextlib.contextmanager
-def steady() -> Iterator[None]:
+def realtime_interpreter() -> Iterator[None]:
     """While a run lasts."""
     before_s = sys.getswitchinterval()
     # A thread that writes a page of metrics is not to keep a pair waiting for 5 ms.
-    sys.setswitchinterval(TURN_S)
+    sys.setswitchinterval(SWITCH_S)
     # What was loaded by now stays: looking through it for garbage would stop all threads for 0.1 s.
     gc.collect()
     gc.freeze()
@@ -177,7 +177,7 @@ class Supervisor:
             self._is_stopping = True
             self.service.stopping()
 
-    def turn(self, report: RunReport) -> None:
+    def poll(self, report: RunReport) -> None:
         """Look once, some times a second.
 
         Raises:

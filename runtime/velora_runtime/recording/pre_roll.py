@@ -45,7 +45,7 @@ class ByteArena:
 Kept = Words | Compressed | Edges | Said
 
 
-class Recent:
+class PreRollBuffer:
     """Pieces of the last `keep_us`, fewer where they would take more than `room_bytes`.
 
     A chunk of words tells the time before its events, so it is kept until the chunk after it is too old.

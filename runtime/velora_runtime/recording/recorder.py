@@ -73,15 +73,15 @@ class Recorder:
         self._latest: Words | Events | None = None
         # Each counter is written by one thread of the pipeline.
         self._dropped = {"word_bytes": 0, "events": 0, "frames": 0, "edges": 0, "predictions": 0}
-        self._scribe = RecorderWorker(options, about, note, self._dropped, open_file)
-        self._is_wanted, self._state = self._scribe.is_wanting, self._scribe.state()
+        self._worker = RecorderWorker(options, about, note, self._dropped, open_file)
+        self._is_wanted, self._state = self._worker.is_wanting, self._worker.state()
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
         self._thread.start()
 
     @property
     def state(self) -> RecorderState:
         """What it is doing, as of a moment ago."""
-        return replace(self._state, results=self._scribe.results, saving=self._scribe.saving)
+        return replace(self._state, results=self._worker.results, saving=self._worker.saving)
 
     def begin(self, shift_us: int) -> None:
         """What comes now need not go on from what came before; the packing thread."""
@@ -130,7 +130,7 @@ class Recorder:
         Raises:
             InputError: if there is none.
         """
-        result = self._ask(lambda: self._scribe.end(ASKED))
+        result = self._ask(lambda: self._worker.end(ASKED))
         if not isinstance(result, RecordResult):
             raise InputError("nothing is being recorded", remedy="start a recording first")
         return result
@@ -141,7 +141,7 @@ class Recorder:
         Raises:
             InputError: if nothing is kept, or the folder cannot be made.
         """
-        folder = self._ask(self._scribe.save_clip)
+        folder = self._ask(self._worker.save_clip)
         assert isinstance(folder, Path)
         return folder
 
@@ -149,19 +149,19 @@ class Recorder:
         """End the recording and finish all clips; return what was recorded in all. May be called again."""
         self._backlog.finish()
         self._thread.join()
-        return self._scribe.results
+        return self._worker.results
 
     def _work(self) -> None:
         while (item := self._backlog.get()) is not None:
             if isinstance(item, _Order):
                 self._obey(item)
             else:
-                self._scribe.write(item)
-            self._is_wanted = self._scribe.is_wanting
-            self._state = self._scribe.state()
-        self._scribe.end(RUN_ENDED)
-        self._scribe.join_clips()
-        self._state = self._scribe.state()
+                self._worker.write(item)
+            self._is_wanted = self._worker.is_wanting
+            self._state = self._worker.state()
+        self._worker.end(RUN_ENDED)
+        self._worker.join_clips()
+        self._state = self._worker.state()
 
     def _obey(self, order: _Order) -> None:
         try:
@@ -172,7 +172,7 @@ class Recorder:
     def _begin(self) -> Path:
         """Begin with what the packing thread is in the midst of: a chunk of a file holds a second or more."""
         self._is_wanted = True  # from here on every piece is put, so none is lost after the latest
-        return self._scribe.start(self._latest)
+        return self._worker.start(self._latest)
 
     def _take_events(self, item: Words | Events, n: int) -> None:
         self._number += 1

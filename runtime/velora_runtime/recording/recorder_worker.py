@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from velora_edge.errors import InputError
 from velora_runtime.recording.items import AppendFile, Compressed, Events, Picture, Words
-from velora_runtime.recording.pre_roll import Recent
+from velora_runtime.recording.pre_roll import PreRollBuffer
 from velora_runtime.recording.results import RecorderState, RecordOptions, RecordResult
 from velora_runtime.recording.words import WordEncoder, WordFormat, WordShifter
 from velora_runtime.recording.writer import RecordingWriter
@@ -118,7 +118,7 @@ class RecorderWorker:
     ) -> None:
         self._options, self._about, self._note, self._open_file = options, about, note, open_file
         self._dropped, self._dropped_before = dropped, dict(dropped)
-        self._recent = Recent(options.keep_us, options.keep_bytes) if options.keep_us else None
+        self._recent = PreRollBuffer(options.keep_us, options.keep_bytes) if options.keep_us else None
         self._events = EventWords((about.events or {}).get("sensor"))
         self._clips: list[threading.Thread] = []
         self._results: tuple[RecordResult, ...] = ()

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from velora_edge.datatypes import RGBFrame
     from velora_edge.events.base import EventTap, FrameAccumulator
-    from velora_edge.preprocessing.sync import Placed, Sync
+    from velora_edge.preprocessing.sync import AlignedFrame, Sync
     from velora_runtime.recording.recorder import Recorder
-    from velora_runtime.sinks.base import Seen
+    from velora_runtime.sinks.base import Result
 
 EDGES_KEPT = 4096
 """Batches of edges that wait for whoever asks for them; nobody may, for days."""
@@ -60,17 +60,17 @@ class RecordedStream(EventStream):
         """How far a stream that can go back has come."""
         return self._stream.reached_us
 
-    def mark(self) -> None:
+    def checkpoint(self) -> None:
         """Remember this place."""
-        self._stream.mark()
+        self._stream.checkpoint()
 
-    def go_back(self) -> None:
+    def rollback(self) -> None:
         """Stand at the mark again."""
-        self._stream.go_back()
+        self._stream.rollback()
 
-    def go_on(self) -> None:
+    def commit(self) -> None:
         """Forget the mark."""
-        self._stream.go_on()
+        self._stream.commit()
 
     @property
     def t_next_us(self) -> int | None:
@@ -128,7 +128,7 @@ class RecordedSync:
         """What synchronisations of this kind have beyond others."""
         return getattr(self._sync, name)
 
-    def place(self, frame: RGBFrame) -> Placed | None:
+    def place(self, frame: RGBFrame) -> AlignedFrame | None:
         """The frame on the event clock; None if it has no place there."""
         placed = self._sync.place(frame)
         if placed is not None and (self._start_us is None or placed.t_us >= self._start_us):
@@ -144,10 +144,10 @@ class PredictionTap(Sink):
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
 
-    def take(self, seen: Seen) -> None:
+    def take(self, result: Result) -> None:
         """Hand on the prediction, where there is one; nothing is left for `write`."""
-        if seen.prediction is not None:
-            self._recorder.take_prediction(seen.prediction)
+        if result.prediction is not None:
+            self._recorder.take_prediction(result.prediction)
 
     def write(self, item: object) -> None:
         """Never called."""

@@ -30,7 +30,7 @@ class SinkContext:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Result:
     """A pair that the model has seen.
 
     Attributes:
@@ -62,7 +62,7 @@ class Sink(ABC):
     may_lose = False
 
     @abstractmethod
-    def take(self, seen: Seen) -> Any:
+    def take(self, result: Result) -> Any:
         """What `write` needs of it, or None if the sink does not want it. Quick; copies what is reused."""
 
     def take_action(self, action: Action) -> Any:

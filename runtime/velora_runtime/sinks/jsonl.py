@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from velora_edge.datatypes import Prediction
 from velora_edge.errors import InputError
-from velora_runtime.sinks.base import Seen, Sink
+from velora_runtime.sinks.base import Result, Sink
 
 if TYPE_CHECKING:
     from velora_runtime.inference.decision import Action
@@ -43,9 +43,9 @@ class JsonlSink(Sink):
         except OSError as error:
             raise _cannot_write(target, error) from error
 
-    def take(self, seen: Seen) -> Prediction | None:
+    def take(self, result: Result) -> Prediction | None:
         """The prediction, where there is one."""
-        return seen.prediction
+        return result.prediction
 
     def take_action(self, action: Action) -> Action:
         """The action."""

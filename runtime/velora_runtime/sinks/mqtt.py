@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from velora_edge.datatypes import Prediction
 from velora_edge.errors import InputError, MissingExtraError
-from velora_runtime.sinks.base import Seen, Sink
+from velora_runtime.sinks.base import Result, Sink
 from velora_runtime.sinks.jsonl import encode_line
 
 if TYPE_CHECKING:
@@ -111,9 +111,9 @@ class MqttSink(Sink):
         """There is a broker."""
         return self._client.is_connected()
 
-    def take(self, seen: Seen) -> Prediction | None:
+    def take(self, result: Result) -> Prediction | None:
         """The prediction, where there is one."""
-        return seen.prediction
+        return result.prediction
 
     def take_action(self, action: Action) -> Action:
         """The action."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 from velora_edge.errors import InputError, MissingExtraError
-from velora_runtime.sinks.base import Seen, Sink
+from velora_runtime.sinks.base import Result, Sink
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,7 @@ JPEG_QUALITY = 75
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    seen: Seen
+    result: Result
     event: NDArray[np.uint8] | None
 
 
@@ -61,13 +61,13 @@ class RerunSink(Sink):
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(f"cannot show the run in Rerun: {error}", path=target) from error
 
-    def take(self, seen: Seen) -> _Scene | None:
+    def take(self, result: Result) -> _Scene | None:
         """The pair with a copy of its event frame, a tenth of a second after the last one."""
         now_s = time.monotonic()
         if now_s - self._taken_s < 1 / MOST_HZ:
             return None
         self._taken_s = now_s
-        return _Scene(seen, None if seen.pair.event is None else seen.pair.event.image.copy())
+        return _Scene(result, None if result.pair.event is None else result.pair.event.image.copy())
 
     def take_action(self, action: Action) -> Action:
         """The action."""
@@ -80,13 +80,13 @@ class RerunSink(Sink):
             verb = "starts" if item.to_us is None else "ends"
             self._stream.log("action", self._rerun.TextLog(f"{item.label} {verb}"))
             return
-        pair, log = item.seen.pair, self._stream.log
+        pair, log = item.result.pair, self._stream.log
         self._stream.set_time("event_clock", duration=pair.t_us / 1e6)
         if pair.rgb is not None:
             log("rgb", self._picture(pair.rgb.image))
         if item.event is not None:
             log("events", self._picture(item.event))
-        said = item.seen.prediction
+        said = item.result.prediction
         if said is None:
             return
         for label, score in said.top:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from velora_edge.datatypes import Prediction
-from velora_runtime.sinks.base import Seen, Sink
+from velora_runtime.sinks.base import Result, Sink
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -40,9 +40,9 @@ class TerminalSink(Sink):
             self._live = Live(auto_refresh=False)
             self._live.start()
 
-    def take(self, seen: Seen) -> Prediction | None:
+    def take(self, result: Result) -> Prediction | None:
         """The prediction, where there is one."""
-        return seen.prediction
+        return result.prediction
 
     def take_action(self, action: Action) -> Action:
         """The action."""

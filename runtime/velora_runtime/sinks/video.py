@@ -14,7 +14,7 @@ import numpy as np
 from velora_edge.errors import InputError
 from velora_edge.geometry import fit
 from velora_runtime.queues import FreeList
-from velora_runtime.sinks.base import Seen, Sink
+from velora_runtime.sinks.base import Result, Sink
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -115,7 +115,7 @@ TICKS = 90_000
 class _Scene:
     """A pair with a copy of its event frame."""
 
-    seen: Seen
+    result: Result
     event: NDArray[np.uint8]
 
 
@@ -148,18 +148,18 @@ class VideoSink(Sink):
             raise _cannot_write(target, error) from error
         self._stream = self._add_stream()
 
-    def take(self, seen: Seen) -> _Scene:
+    def take(self, result: Result) -> _Scene:
         """The pair with a copy of its event frame."""
         copy = self._copies.take()
-        if seen.pair.event is not None:
-            np.copyto(copy, seen.pair.event.image)
-        return _Scene(seen, copy)
+        if result.pair.event is not None:
+            np.copyto(copy, result.pair.event.image)
+        return _Scene(result, copy)
 
     def write(self, item: _Scene) -> None:
         """Draw the pair and encode it at its own time."""
-        pair = item.seen.pair
+        pair = item.result.pair
         rgb = None if pair.rgb is None else pair.rgb.image
-        canvas = self._overlay.draw(rgb, None if pair.event is None else item.event, *_words(item.seen))
+        canvas = self._overlay.draw(rgb, None if pair.event is None else item.event, *_words(item.result))
         self._copies.give(item.event)
         frame = av.VideoFrame.from_ndarray(canvas, format="rgb24")
         self._first_us = pair.t_us if self._first_us is None else self._first_us
@@ -209,12 +209,12 @@ def _cannot_write(path: object, error: Exception) -> InputError:
     )
 
 
-def _words(seen: Seen) -> tuple[str, float | None, str]:
+def _words(result: Result) -> tuple[str, float | None, str]:
     """Label (the decided one in a run that decides), score and details."""
-    seconds = f"{seen.pair.t_us / 1e6:.3f} s"
-    prediction = seen.prediction
+    seconds = f"{result.pair.t_us / 1e6:.3f} s"
+    prediction = result.prediction
     if prediction is None:
-        return f"waiting for {seen.missing} more", None, seconds
+        return f"waiting for {result.missing} more", None, seconds
     stages = "  ".join(f"{stage} {value:.1f}" for stage, value in prediction.latency_ms.items())
-    told = seen.decided or prediction
+    told = result.decided or prediction
     return told.label, told.score, f"{seconds}  {prediction.events} events  {stages} ms"

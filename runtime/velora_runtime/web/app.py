@@ -30,7 +30,14 @@ from starlette.routing import Route
 from velora_edge.errors import InputError
 from velora_runtime.web.metrics import CONTENT_TYPE
 from velora_runtime.web.snapshot import PICTURES_HZ
-from velora_runtime.web.streams import BOUNDARY, Crowd, Pictures, Stream, motion_jpeg, server_sent_events
+from velora_runtime.web.streams import (
+    BOUNDARY,
+    Pictures,
+    Stream,
+    ViewerLimit,
+    motion_jpeg,
+    server_sent_events,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -63,7 +70,7 @@ class Site:
         self._page = resources.files("velora_runtime.web").joinpath("page.html").read_text("utf-8")
         self._policy = _content_policy(self._page)
         self._state: tuple[float, bytes] = (float("-inf"), b"")
-        self.crowd = Crowd()
+        self.crowd = ViewerLimit()
 
     def app(self) -> Starlette:
         """The ASGI application."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from velora_runtime.report import RunReport
-    from velora_runtime.sinks.base import Seen
+    from velora_runtime.sinks.base import Result
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -56,11 +56,11 @@ class RunMetrics:
         self.skew = Buckets()
         self.labels: dict[str, int] = {}
 
-    def observe(self, seen: Seen) -> None:
+    def observe(self, result: Result) -> None:
         """Count a pair that the model has seen."""
-        if seen.pair.skew_us is not None:
-            self.skew.add(abs(seen.pair.skew_us) / 1e6)
-        said = seen.prediction
+        if result.pair.skew_us is not None:
+            self.skew.add(abs(result.pair.skew_us) / 1e6)
+        said = result.prediction
         if said is None:
             return
         for stage, value_ms in said.latency_ms.items():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from velora_runtime.inference.decision import Decided
     from velora_runtime.recording.recorder import Recorder
     from velora_runtime.report import RunReport
-    from velora_runtime.sinks.base import Seen
+    from velora_runtime.sinks.base import Result
 
 
 PICTURES_HZ, UNWATCHED_HZ = 15, 1
@@ -31,7 +31,7 @@ SPELLS_KEPT = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Spell:
+class LabelRun:
     """A time during which one label was the best, or was decided on in a run that decides.
 
     Attributes:
@@ -90,32 +90,39 @@ class Latest(Sink):
     def __init__(self) -> None:
         self.scene = Scene()
         self.metrics = RunMetrics(STAGES)
-        self.history: tuple[Spell, ...] = ()
+        self.history: tuple[LabelRun, ...] = ()
         self._copied_s = self.watched_s = float("-inf")
 
-    def take(self, seen: Seen) -> None:
+    def take(self, result: Result) -> None:
         """Replace the scene; nothing is left for `write`."""
-        self.metrics.observe(seen)
-        if seen.prediction is not None:
-            self._extend_history(seen.decided or seen.prediction, seen.prediction.t_us)
-        pair, last, now_s = seen.pair, self.scene, time.monotonic()
+        self.metrics.observe(result)
+        if result.prediction is not None:
+            self._extend_history(result.decided or result.prediction, result.prediction.t_us)
+        pair, last, now_s = result.pair, self.scene, time.monotonic()
         event = None if pair.event is None else last.event
         most_hz = PICTURES_HZ if now_s - self.watched_s < 1 else UNWATCHED_HZ
         if pair.event is not None and (event is None or now_s - self._copied_s >= 1 / most_hz):
             event, self._copied_s = pair.event.image.copy(), now_s
         rgb = None if pair.rgb is None else pair.rgb.image
         self.scene = Scene(
-            last.number + 1, seen.prediction, seen.missing, pair.skew_us, rgb, event, now_s, seen.decided
+            last.number + 1,
+            result.prediction,
+            result.missing,
+            pair.skew_us,
+            rgb,
+            event,
+            now_s,
+            result.decided,
         )
 
     def write(self, item: object) -> None:
         """Never called."""
 
     def _extend_history(self, said: Prediction | Decided, t_us: int) -> None:
-        before, spell = self.history, Spell(said.label, t_us, t_us, said.score)
+        before, spell = self.history, LabelRun(said.label, t_us, t_us, said.score)
         if before and before[-1].label == said.label:
             last = before[-1]
-            before, spell = before[:-1], Spell(said.label, last.t0_us, t_us, max(last.score, said.score))
+            before, spell = before[:-1], LabelRun(said.label, last.t0_us, t_us, max(last.score, said.score))
         self.history = (*before[1 - SPELLS_KEPT :], spell)
 
 

@@ -89,7 +89,7 @@ MOST_STREAMS = 32
 BOUNDARY = "frame"
 
 
-class Crowd:
+class ViewerLimit:
     """How many streams are open. Single-threaded: the server's thread."""
 
     def __init__(self, most: int = MOST_STREAMS) -> None:
@@ -105,7 +105,7 @@ class Crowd:
 class Stream(Response):
     """Sends piece after piece until the viewer has gone or the server closes."""
 
-    def __init__(self, pieces: AsyncIterator[bytes], media_type: str, crowd: Crowd) -> None:
+    def __init__(self, pieces: AsyncIterator[bytes], media_type: str, crowd: ViewerLimit) -> None:
         super().__init__(media_type=media_type, headers={"Cache-Control": "no-store"})
         del self.headers["content-length"]
         self._pieces, self._crowd = pieces, crowd

@@ -14,7 +14,7 @@ from tests.runtime.streaming import stream_and_clips
 from velora_cli.live.demo import command
 from velora_edge.bundle import Bundle, find_model, open_bundle
 from velora_edge.console import run
-from velora_edge.preprocessing.packer import Packed, Packer
+from velora_edge.preprocessing.packer import Packer, Pair
 from velora_edge.preprocessing.registry import open_event_source, open_rgb_source
 from velora_edge.preprocessing.sync import SyncOptions, choose_sync
 from velora_edge.preprocessing.windows import WindowRule
@@ -44,7 +44,7 @@ def pairs(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
         for frame in rgb:
             placed = sync.place(frame)
             assert placed is not None
-            packed = Packed.empty(bundle.manifest.image_size)
+            packed = Pair.empty(bundle.manifest.image_size)
             packer.pack_into(packed, placed.t_us, placed, 0)
             images.append((packed.rgb_image, packed.event_image))
     return np.array([rgb for rgb, _ in images]), np.array([event for _, event in images])

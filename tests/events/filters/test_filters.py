@@ -212,7 +212,7 @@ def test_compiled_and_plain_python_agree(name):
                 n_out, left = function(columns, span, 1000, 40_000, 1 << 20, out)
                 rest = [int(left), span.tolist()]
             else:
-                memory = np.full(30, kernels.NEVER)
+                memory = np.full(30, kernels.LONG_AGO)
                 n_out = function(columns, memory, 6 if name == "keep_active" else 4, 50, out)
                 rest = memory.tolist()
         results.append((int(n_out), [column[:n_out].tolist() for column in out], rest))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from velora_runtime.clocks import ClockMap, ContinuousClock
-from velora_runtime.ingest.event_ingest import RateCap
+from velora_runtime.ingest.event_ingest import PacketRateCap
 from velora_runtime.pacing import BurstPacer, FramePeriod
 
 
@@ -93,17 +93,17 @@ def test_beside_another_camera_it_does_so_soon(in_store_us: int, within_us: int)
 
 
 def test_the_cap_lets_so_many_events_a_second_through() -> None:
-    cap = RateCap(1_000_000)
+    cap = PacketRateCap(1_000_000)
     passed = sum(2000 for k in range(1000) if cap.allows(2000, 1000 * k))
     assert 1_000_000 <= passed <= 1_102_000  # a second's worth, and the burst
 
 
 def test_without_a_cap_all_is_let_through() -> None:
-    assert all(RateCap(None).allows(10**9, t) for t in range(5))
+    assert all(PacketRateCap(None).allows(10**9, t) for t in range(5))
 
 
 def test_a_burst_after_silence_is_limited_too() -> None:
-    cap = RateCap(1_000_000)
+    cap = PacketRateCap(1_000_000)
     cap.allows(0, 0)
     assert sum(10_000 for _ in range(100) if cap.allows(10_000, 60_000_000)) <= 120_000
 

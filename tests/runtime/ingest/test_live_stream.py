@@ -10,7 +10,7 @@ from velora_runtime.ingest.packets import CameraState, Decoded
 from tests.fakes import tiny_manifest
 from tests.fakes_cameras import Rig, batch, evt3, garbage, gone, make_rig, rising
 from velora_edge.datatypes import TriggerBatch
-from velora_edge.preprocessing.packer import Packed, Packer
+from velora_edge.preprocessing.packer import Packer, Pair
 from velora_edge.preprocessing.windows import WindowRule
 
 MS = 1000
@@ -36,9 +36,9 @@ def windows(rig: Rig, ends_ms: range) -> tuple[list[int | None], Packer]:
         end_us = end_ms * MS
         while rig.stream.judge_window(end_us - 10 * MS, end_us, rig.clock.t_us) is None:
             rig.step()
-        packed = Packed.empty((8, 8))
+        packed = Pair.empty((8, 8))
         packer.pack_into(packed, end_us, None, 0)
-        found.append(None if packed.pair.event is None else packed.events)
+        found.append(None if packed.frames.event is None else packed.events)
     return found, packer
 
 
@@ -157,7 +157,7 @@ def test_a_slow_reader_loses_the_oldest_events_and_all_are_counted() -> None:
     rig = make_rig(packets(0, 100), room_bytes=8000)
     rig.run_script()
     packer = Packer(tiny_manifest(), rig.stream, WindowRule(10 * MS, 0), rig.clock)
-    packed, seen = Packed.empty((8, 8)), []
+    packed, seen = Pair.empty((8, 8)), []
     for end_ms in range(10, 100, 10):
         packer.pack_into(packed, end_ms * MS, None, 0)
         seen.append(packed.events)

@@ -12,7 +12,7 @@ from velora_runtime.pipeline.frame_source import LiveInstants
 from velora_runtime.queues import Channel
 
 from tests.fakes import FakeClock
-from velora_edge.preprocessing.packer import Instant
+from velora_edge.preprocessing.packer import PairRequest
 
 WINDOW_US = 20_000
 
@@ -76,9 +76,9 @@ def test_without_an_event_camera_or_before_its_first_data_there_is_nothing_to_pa
 
 def test_pictures_that_are_there_come_first_and_both_cameras_ends_end_it() -> None:
     instants, _, _, stream, _ = make(CameraState.LIVE)
-    frames: Channel[Instant] = Channel(4, "newest")
+    frames: Channel[PairRequest] = Channel(4, "newest")
     for t_us in (10, 20):
-        frames.put(Instant(t_us, None, 0))
+        frames.put(PairRequest(t_us, None, 0))
     frames.finish()
     found = instants.instants(frames, lambda: None)
     assert [next(found).t_us, next(found).t_us] == [10, 20]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from velora_runtime.inference.recogniser import Recogniser
-from velora_runtime.pipeline.pipeline import ROOM_FOR_STALLS, Feed, Pipeline
+from velora_runtime.pipeline.pipeline import ROOM_FOR_STALLS, Pipeline, RunInputs
 
 from tests.fakes import FakeClock, FakeRGB, MemoryEvents, RecordingEngine, RecordingSink, tiny_manifest
 from velora_edge.errors import EngineError, RecordingError
@@ -74,9 +74,9 @@ def make(
     if times_us is None:
         start_us = events[0][0] if events else 0
         next_us = None if stream is None or not passes_gaps else lambda: stream.t_next_us
-        feed = Feed(None, None, SteadyEdges(start_us, Fraction(rate_hz), next_us, lead=3), duration_us)
+        feed = RunInputs(None, None, SteadyEdges(start_us, Fraction(rate_hz), next_us, lead=3), duration_us)
     else:
-        feed = Feed(rgb or FakeRGB(times_us), TimestampSync(0, ""), None, duration_us)
+        feed = RunInputs(rgb or FakeRGB(times_us), TimestampSync(0, ""), None, duration_us)
     packer = Packer(manifest, stream, WindowRule(1000, start_us), clock)
     recogniser = Recogniser(manifest, engine or RecordingEngine(3, labels=3), clock)
     return Pipeline(manifest, feed, packer, recogniser, sinks or [], pace, clock)
@@ -206,7 +206,7 @@ def test_a_frame_without_a_place_on_the_event_clock_is_counted() -> None:
             return None if frame.seq % 2 else super().place(frame)
 
     pipeline = make()
-    pipeline._feed = Feed(pipeline._feed.rgb, EverySecond(0, ""))
+    pipeline._feed = RunInputs(pipeline._feed.rgb, EverySecond(0, ""))
     report = pipeline.run()
     assert (report.frames.read, report.frames.unplaced, report.pairs.packed) == (10, 5, 5)
 

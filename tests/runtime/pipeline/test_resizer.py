@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from velora_runtime.inference.recogniser import Recogniser
 from velora_runtime.pipeline.frame_source import FrameResizer
-from velora_runtime.pipeline.pipeline import Feed, Pipeline
+from velora_runtime.pipeline.pipeline import Pipeline, RunInputs
 
 from tests.fakes import FakeClock, FakeRGB, RecordingEngine, RecordingSink, tiny_manifest
 from velora_edge.datatypes import RGBFrame
-from velora_edge.preprocessing.packer import Instant, Packed, Packer, Shrunk
-from velora_edge.preprocessing.sync import Placed, TimestampSync
+from velora_edge.preprocessing.packer import Packer, Pair, PairRequest, PendingImage
+from velora_edge.preprocessing.sync import AlignedFrame, TimestampSync
 from velora_edge.preprocessing.windows import WindowRule
 from velora_edge.vision import Resizer
 
@@ -68,20 +68,20 @@ def test_a_picture_that_cannot_be_shrunk_keeps_nobody_waiting() -> None:
 def test_the_packer_takes_it_without_a_copy() -> None:
     packer = Packer(MANIFEST, None, WindowRule(1000), FakeClock())
     shrunk, packed = (
-        Shrunk(np.full((*MANIFEST.image_size, 3), 7, np.uint8)),
-        Packed.empty(MANIFEST.image_size),
+        PendingImage(np.full((*MANIFEST.image_size, 3), 7, np.uint8)),
+        Pair.empty(MANIFEST.image_size),
     )
     shrunk.finish()
     theirs, mine = shrunk.image, packed.rgb_image
     frame = RGBFrame(PICTURE, 5, 0)
-    instant = Instant(5, Placed(frame, 5), 0, shrunk)
+    instant = PairRequest(5, AlignedFrame(frame, 5), 0, shrunk)
     packer.pack_into(packed, instant.t_us, instant.placed, instant.ready_us, instant.shrunk)
     assert (packed.rgb_image is theirs, shrunk.image is mine) == (True, True)
-    assert packed.pair.rgb is frame
+    assert packed.frames.rgb is frame
 
 
 def test_the_steady_state_uses_the_same_arrays_again() -> None:
-    feed = Feed(FakeRGB([1000 * k for k in range(1, 251)]), TimestampSync(0, ""))
+    feed = RunInputs(FakeRGB([1000 * k for k in range(1, 251)]), TimestampSync(0, ""))
     clock, sink = FakeClock(), RecordingSink()
     packer = Packer(MANIFEST, None, WindowRule(1000), clock)
     recogniser = Recogniser(MANIFEST, RecordingEngine(3, labels=3), clock)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from velora_runtime.queues import ByteQueue
 from velora_runtime.recording.items import AppendFile, Compressed, Edges, Picture, Said, Words
-from velora_runtime.recording.pre_roll import ByteArena, Recent
+from velora_runtime.recording.pre_roll import ByteArena, PreRollBuffer
 from velora_runtime.recording.recorder import Recorder
 from velora_runtime.recording.results import RecordOptions
 from velora_runtime.recording.taps import RecordedStream
@@ -212,7 +212,7 @@ def test_a_recording_of_a_newer_form_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_last_seconds_are_kept_and_no_more() -> None:
-    recent = Recent(keep_us=1000, room_bytes=1 << 20)
+    recent = PreRollBuffer(keep_us=1000, room_bytes=1 << 20)
     for k in range(10):
         recent.add(words(k, 10, t_us=500 * k))
         recent.add(said(500 * k))
@@ -224,7 +224,7 @@ def test_the_last_seconds_are_kept_and_no_more() -> None:
 
 
 def test_the_last_seconds_take_no_more_memory_than_they_may() -> None:
-    recent = Recent(keep_us=10**9, room_bytes=100)
+    recent = PreRollBuffer(keep_us=10**9, room_bytes=100)
     for k in range(20):
         recent.add(words(k, 30, t_us=k))
         assert recent.held_bytes == sum(item.n_bytes for item in recent.items()) <= 100
@@ -232,14 +232,14 @@ def test_the_last_seconds_take_no_more_memory_than_they_may() -> None:
 
 
 def test_a_clock_that_begins_anew_empties_the_last_seconds() -> None:
-    recent = Recent(keep_us=1000, room_bytes=1 << 20)
+    recent = PreRollBuffer(keep_us=1000, room_bytes=1 << 20)
     for t_us in (5_000_000, 5_000_500, 10):
         recent.add(said(t_us))
     assert [item.t_us for item in recent.items()] == [10]
 
 
 def test_what_is_kept_is_what_came_and_nobody_can_change_it() -> None:
-    recent = Recent(keep_us=1000, room_bytes=1 << 20)
+    recent = PreRollBuffer(keep_us=1000, room_bytes=1 << 20)
     came = Words(FORM, bytes(range(200)), Place(5), 0)
     recent.add(came)
     recent.add(Compressed(b"jpeg", 6))

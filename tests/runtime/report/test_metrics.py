@@ -9,17 +9,17 @@ import pytest
 pytest.importorskip("prometheus_client", reason="needs the extra web")
 from prometheus_client.core import HistogramMetricFamily
 from velora_runtime.report import RunReport
-from velora_runtime.sinks.base import Seen
+from velora_runtime.sinks.base import Result
 from velora_runtime.web.metrics import Buckets, RunMetrics, gauge
 
 from tests.tools_prometheus import parse
 from velora_edge.datatypes import FramePair, Prediction
 
 
-def seen(label: str | None, skew_us: int | None = None, **latency_ms: float) -> Seen:
+def seen(label: str | None, skew_us: int | None = None, **latency_ms: float) -> Result:
     pair = FramePair(0, 1000, None, None, skew_us)
     said = None if label is None else Prediction(0, 1000, label, 0.5, ((label, 0.5),), 3, skew_us, latency_ms)
-    return Seen(pair, said)
+    return Result(pair, said)
 
 
 def test_a_value_on_a_bound_counts_below_it() -> None:

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from velora_runtime.inference.decision import Action, Decided, Decider, DecisionSettings
 from velora_runtime.inference.recogniser import Recogniser
-from velora_runtime.pipeline.pipeline import Feed, Pipeline
+from velora_runtime.pipeline.pipeline import Pipeline, RunInputs
 from velora_runtime.report import RunReport
-from velora_runtime.sinks.base import Seen, Sink, SinkContext
+from velora_runtime.sinks.base import Result, Sink, SinkContext
 from velora_runtime.sinks.jsonl import encode_line
 from velora_runtime.sinks.mqtt import MqttSink
 from velora_runtime.sinks.terminal import TerminalSink, as_action_line
 from velora_runtime.sinks.video import _words
 from velora_runtime.web.metrics import RunMetrics
-from velora_runtime.web.snapshot import About, Latest, Spell, Watched
+from velora_runtime.web.snapshot import About, LabelRun, Latest, Watched
 
 from tests.fakes import FakeClock, FakeRGB, RecordingEngine, tiny_manifest, write_tiny_bundle
 from tests.recordings import write_events
@@ -98,20 +98,20 @@ def test_mqtt_keeps_the_newest_action_for_those_who_come_later() -> None:
 def test_the_page_shows_and_remembers_what_was_decided() -> None:
     latest, report = Latest(), RunReport()
     watched = Watched(About("m", "e", {}, "realtime"), latest, report, dict, None)
-    latest.take(Seen(FramePair(6, 800, None, None), None, 2))
+    latest.take(Result(FramePair(6, 800, None, None), None, 2))
     assert "decision" not in watched.snapshot()
     for t_us, decided in ((900, Decided("unknown", 0.5, None)), (950, Decided("wave", 0.75, 940))):
         said = Prediction(7, t_us, "clap", 0.5, (("clap", 0.5),), 0, None)
-        latest.take(Seen(FramePair(7, t_us, None, None), said, 0, decided))
+        latest.take(Result(FramePair(7, t_us, None, None), said, 0, decided))
     assert watched.snapshot()["decision"] == {"label": "wave", "score": 0.75, "since_us": 940}
     assert watched.snapshot()["label"] == "clap"
-    assert latest.history == (Spell("unknown", 900, 900, 0.5), Spell("wave", 950, 950, 0.75))
+    assert latest.history == (LabelRun("unknown", 900, 900, 0.5), LabelRun("wave", 950, 950, 0.75))
 
 
 def test_the_video_shows_the_decided_label() -> None:
-    seen = Seen(FramePair(7, 900, None, None), SAID, 0, Decided("wave", 0.75, 0))
-    assert _words(seen)[:2] == ("wave", 0.75)
-    assert _words(Seen(FramePair(7, 900, None, None), SAID))[:2] == ("clap", 0.5)
+    result = Result(FramePair(7, 900, None, None), SAID, 0, Decided("wave", 0.75, 0))
+    assert _words(result)[:2] == ("wave", 0.75)
+    assert _words(Result(FramePair(7, 900, None, None), SAID))[:2] == ("clap", 0.5)
 
 
 def test_metrics_and_report_count_actions_where_there_may_be_any() -> None:
@@ -132,8 +132,8 @@ class Listener(Sink):
     def __init__(self) -> None:
         self.told: list[object] = []
 
-    def take(self, seen: Seen) -> object:
-        return (seen.pair.seq, None if seen.decided is None else seen.decided.label)
+    def take(self, result: Result) -> object:
+        return (result.pair.seq, None if result.decided is None else result.decided.label)
 
     def take_action(self, action: Action) -> object:
         return action
@@ -153,7 +153,7 @@ class Mind(RecordingEngine):
 
 def run_pipeline(settings: DecisionSettings | None, n_pairs: int) -> tuple[list[object], RunReport]:
     manifest, clock, sink = tiny_manifest(clip_length=3), FakeClock(), Listener()
-    feed = Feed(FakeRGB([1000 * k for k in range(1, n_pairs + 1)]), TimestampSync(0, ""))
+    feed = RunInputs(FakeRGB([1000 * k for k in range(1, n_pairs + 1)]), TimestampSync(0, ""))
     packer = Packer(manifest, None, WindowRule(1000, None), clock)
     recogniser = Recogniser(manifest, Mind(3, labels=3), clock)
     decider = None if settings is None else Decider(manifest.labels, settings)

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from velora_runtime.sinks.base import Seen, SinkContext
+from velora_runtime.sinks.base import Result, SinkContext
 from velora_runtime.sinks.mqtt import Broker, MqttSink
 from velora_runtime.sinks.registry import open_sink
 
@@ -85,7 +85,7 @@ def test_a_broker_gets_each_prediction_and_who_is_there(broker: int) -> None:
     assert isinstance(sink, MqttSink)
     wait_until_connected(sink)
     for seq in range(50):
-        item = sink.take(Seen(FramePair(seq, seq, None, None), said(seq)))
+        item = sink.take(Result(FramePair(seq, seq, None, None), said(seq)))
         assert item is not None
         sink.write(item)
     sink.close()
@@ -146,7 +146,7 @@ def test_a_connection_that_comes_back_at_the_end_is_closed_too() -> None:
 
 def test_pairs_without_a_prediction_are_not_published() -> None:
     sink = MqttSink(f"mqtt://127.0.0.1:{free_port()}/t", SinkContext(tiny_manifest()))
-    assert sink.take(Seen(FramePair(0, 0, None, None), None, 2)) is None
+    assert sink.take(Result(FramePair(0, 0, None, None), None, 2)) is None
     sink.close()
 
 

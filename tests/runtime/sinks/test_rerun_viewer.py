@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from velora_runtime.sinks import rerun_viewer
-from velora_runtime.sinks.base import Seen, SinkContext
+from velora_runtime.sinks.base import Result, SinkContext
 from velora_runtime.sinks.rerun_viewer import RerunSink
 
 from tests.fakes import tiny_manifest
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 rerun = pytest.importorskip("rerun", reason="needs the rerun extra: pip install -e '.[rerun]'")
 
 
-def seen(k: int, label: str = "wave") -> Seen:
+def seen(k: int, label: str = "wave") -> Result:
     rgb = RGBFrame(np.full((720, 1280, 3), k, np.uint8), 1000 * k, k)
     event = EventFrame(np.full((28, 28, 3), k, np.uint8), 0, 1000 * k, 5)
     top = ((label, 0.75), ("still here", 0.25))
     said = Prediction(k, 100_000 * k, label, 0.75, top, 5, 0, {"pack": 0.5, "total": 4.0})
-    return Seen(FramePair(k, 100_000 * k, rgb, event, 0), said)
+    return Result(FramePair(k, 100_000 * k, rgb, event, 0), said)
 
 
 def test_a_run_becomes_a_file_that_rerun_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import av
 import numpy as np
 import pytest
-from velora_runtime.sinks.base import Seen, SinkContext
+from velora_runtime.sinks.base import Result, SinkContext
 from velora_runtime.sinks.jsonl import JsonlSink, encode_line
 from velora_runtime.sinks.registry import open_sink
 from velora_runtime.sinks.terminal import TerminalSink
@@ -37,10 +37,10 @@ PREDICTION = Prediction(
 CONTEXT = SinkContext(tiny_manifest(), rgb_hw=(30, 40), event_hw=(8, 8))
 
 
-def seen(t_us: int, *, rgb: bool = True, event: bool = True, prediction: Prediction | None = None) -> Seen:
+def seen(t_us: int, *, rgb: bool = True, event: bool = True, prediction: Prediction | None = None) -> Result:
     picture = np.full((30, 40, 3), 200, np.uint8)
     frame = np.full((8, 8, 3), (0, 0, 255), np.uint8)
-    return Seen(
+    return Result(
         FramePair(
             0,
             t_us,
@@ -143,7 +143,7 @@ def test_a_video_on_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def write_scenes(sink: VideoSink, scenes: list[Seen]) -> None:
+def write_scenes(sink: VideoSink, scenes: list[Result]) -> None:
     for scene in scenes:
         sink.write(sink.take(scene))
     sink.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from velora_runtime.pipeline.supervisor import TURN_S, give_back_memory, steady
+from velora_runtime.pipeline.supervisor import SWITCH_S, give_back_memory, realtime_interpreter
 
 IS_GLIBC = platform.libc_ver()[0] == "glibc"
 
@@ -20,13 +20,13 @@ def test_the_interpreter_is_itself_again_after_a_run_that_failed() -> None:
     inside: list[float] = []
 
     def fail() -> None:
-        with steady():
+        with realtime_interpreter():
             inside.extend((sys.getswitchinterval(), gc.get_freeze_count()))
             raise RuntimeError("the run")
 
     with pytest.raises(RuntimeError, match="the run"):
         fail()
-    assert inside[0] == pytest.approx(TURN_S)
+    assert inside[0] == pytest.approx(SWITCH_S)
     assert inside[1] > frozen
     assert sys.getswitchinterval() == pytest.approx(before_s)
     assert gc.get_freeze_count() == 0

@@ -101,6 +101,6 @@ def test_a_stop_is_told_once_also_where_no_turn_comes_after_it(tmp_path: Path) -
     supervisor.tell_stop()
     supervisor.stop.set()
     supervisor.tell_stop()
-    supervisor.turn(RunReport())
+    supervisor.poll(RunReport())
     assert list(systemd.messages()) == ["STOPPING=1"]
     systemd.close()

@@ -20,7 +20,7 @@ from velora_runtime.cameras.camera import CameraStates
 from velora_runtime.recording.recorder import Recorder
 from velora_runtime.recording.results import RecordOptions
 from velora_runtime.report import RunReport
-from velora_runtime.sinks.base import Seen
+from velora_runtime.sinks.base import Result
 from velora_runtime.web.access import Address, choose_token, is_loopback
 from velora_runtime.web.snapshot import About, Latest, Watched
 
@@ -40,12 +40,12 @@ pytest.importorskip("uvicorn", reason="needs the web extra: pip install -e '.[we
 pytest.importorskip("starlette", reason="needs the web extra: pip install -e '.[web]'")
 
 
-def seen(k: int, label: str = "wave", hw: tuple[int, int] = (48, 64), missing: int = 0) -> Seen:
+def seen(k: int, label: str = "wave", hw: tuple[int, int] = (48, 64), missing: int = 0) -> Result:
     rgb = RGBFrame(np.full((*hw, 3), k % 250, np.uint8), 1000 * k, k)
     event = EventFrame(np.full((28, 28, 3), 255 - k % 250, np.uint8), 0, 1000 * k, 5)
     top = ((label, 0.75), ("still", 0.25))
     said = Prediction(k, 1000 * k, label, 0.75, top, 5, 120, {"pack": 0.5, "total": 4.0}, {"rgb": 0})
-    return Seen(FramePair(k, 1000 * k, rgb, event, 120), None if missing else said, missing)
+    return Result(FramePair(k, 1000 * k, rgb, event, 120), None if missing else said, missing)
 
 
 class Site:
@@ -351,9 +351,9 @@ def test_viewers_who_never_read_cost_the_pipeline_and_the_others_nothing(site: S
     rng = np.random.default_rng(1)
     images = [rng.integers(0, 255, (720, 1280, 3), dtype=np.uint8) for _ in range(3)]
 
-    def scene(k: int) -> Seen:
+    def scene(k: int) -> Result:
         made = seen(k)
-        return Seen(FramePair(k, k, RGBFrame(images[k % 3], k, k), made.pair.event, 0), made.prediction)
+        return Result(FramePair(k, k, RGBFrame(images[k % 3], k, k), made.pair.event, 0), made.prediction)
 
     def median_take_us(first: int) -> float:
         taken = []

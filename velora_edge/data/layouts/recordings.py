@@ -15,9 +15,9 @@ from velora_edge.data.layouts.recording_index import RecordingIndex, index_recor
 from velora_edge.errors import DatasetError, InputError
 from velora_edge.events.base import LONGEST_GAP_US
 from velora_edge.events.registry import open_events
-from velora_edge.preprocessing.packer import Packed, Packer
+from velora_edge.preprocessing.packer import Packer, Pair
 from velora_edge.preprocessing.registry import open_rgb_source
-from velora_edge.preprocessing.sync import Placed, SyncOptions, choose_sync
+from velora_edge.preprocessing.sync import AlignedFrame, SyncOptions, choose_sync
 from velora_edge.preprocessing.windows import SteadyEdges, WindowRule
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from velora_edge.events.base import EventReader, EventStream
     from velora_edge.preprocessing.sources import RGBSource
 
-    Instants = Iterator[tuple[int, Placed | None]]
+    Instants = Iterator[tuple[int, AlignedFrame | None]]
     _Images = tuple[NDArray[np.uint8] | None, NDArray[np.uint8]]
 
 
@@ -62,7 +62,7 @@ class RuntimePacker:
             rule = WindowRule(spec.event.window_us, None if video else first_us)
             # The packer reads image size, representation and fits: a spec has them as a manifest does.
             packer = Packer(cast("Manifest", spec), stream, rule, SystemClock())
-            packed = Packed.empty(spec.image_size)
+            packed = Pair.empty(spec.image_size)
             instants = _windows(stream, first_us, spec) if video is None else _frames(reader, video, first_us)
             for t_us, placed in instants:
                 if packer.accepts(t_us):
@@ -102,8 +102,8 @@ def _open(video: Path) -> RGBSource:
     return source
 
 
-def _view(packed: Packed, t_us: int) -> PackedPair:
-    pair = packed.pair
+def _view(packed: Pair, t_us: int) -> PackedPair:
+    pair = packed.frames
     return PackedPair(
         t_us,
         None if pair.rgb is None else packed.rgb_image,

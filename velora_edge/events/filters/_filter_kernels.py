@@ -12,7 +12,7 @@ import numpy as np
 
 from velora_edge.events.kernels._intrinsics import kernel
 
-NEVER = np.iinfo(np.int64).min
+LONG_AGO = np.iinfo(np.int64).min
 # Places in the `span` array of `thin_spans`, int64[3].
 BEGIN_US, END_US, IS_OPEN = range(3)
 STEP_BACK_US = 1_000_000

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Treatment:
+class EventPreprocessing:
     """What a user says of the event camera itself; what the model wants is in its manifest.
 
     Attributes:
@@ -83,7 +83,7 @@ class Treatment:
         view = self._unmasked_view(sensor)
         return FilterChain([*chain, ViewedEvents(view)]), (view.view_hw[1], view.view_hw[0])
 
-    def without_cap(self) -> Treatment:
+    def without_cap(self) -> EventPreprocessing:
         """The same without the cap on the event rate."""
         return replace(self, rate_cap=None)
 

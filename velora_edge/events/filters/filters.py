@@ -64,7 +64,7 @@ class BackgroundActivity(EventFilter):
     def __init__(self, sensor: tuple[int, int], window_us: int = default_us) -> None:
         width, height = sensor
         self._stride, self._window_us = width + 2, window_us
-        self._last = np.full((height + 2) * (width + 2), kernels.NEVER, np.int64)
+        self._last = np.full((height + 2) * (width + 2), kernels.LONG_AGO, np.int64)
 
     def apply(self, batch: EventBatch) -> EventBatch:
         """The events that a neighbour goes with."""
@@ -88,7 +88,7 @@ class Refractory(EventFilter):
     def __init__(self, sensor: tuple[int, int], rest_us: int = default_us) -> None:
         width, height = sensor
         self._stride, self._rest_us = width, rest_us
-        self._last = np.full(height * width, kernels.NEVER, np.int64)
+        self._last = np.full(height * width, kernels.LONG_AGO, np.int64)
 
     def apply(self, batch: EventBatch) -> EventBatch:
         """The events of rested pixels."""

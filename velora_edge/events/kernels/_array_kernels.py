@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from velora_edge.events.kernels._frame_kernels import add_event, find_cell, find_place
-from velora_edge.events.kernels._intrinsics import kernel, lend
+from velora_edge.events.kernels._intrinsics import borrow, kernel
 
 # Places in the `seen` array, int64[5].
 LAST_US, OUTSIDE, LATE, LATEST_US, TIMELESS = range(5)
@@ -76,7 +76,7 @@ def accumulate_arrays(
     """
     n = np.uint64(len(t_us))
     i = np.uint64(start)
-    table, state = lend(table), lend(state)
+    table, state = borrow(table), borrow(state)
     on_frame = np.int64(0)
     while i < n and t_us[i] < t1_us:
         cell = find_cell(table, y[i], x[i])

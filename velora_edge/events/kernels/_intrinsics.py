@@ -9,10 +9,10 @@ when it compiles the kernel for that type, and the optimiser inlines it. So a ch
 running, a compiled kernel is cached by its signature, and the same source runs uncompiled in tests. The
 rejected choice, functions as arguments, cannot be cached by numba.
 
-Arrays lent to a loop without their reference counts.
+Arrays borrowed by a loop, without their reference counts.
 numba counts references whenever an array is taken out of a tuple or handed to a function, and in a loop of
-some size its optimiser gives up removing that: a walk over words then takes five times as long. Lent arrays
-have no owner to count. Whoever called the kernel holds them all the while.
+some size its optimiser gives up removing that: a walk over words then takes five times as long. Borrowed
+arrays have no owner to count. Whoever called the kernel holds them all the while.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 
 
 def _digest_sources() -> str:
-    events = Path(__file__).parents[1]
+    """Of every file of `velora_edge.events` that holds kernels, or functions that kernels inline."""
     digest = hashlib.sha256()
-    for path in sorted((*events.rglob("_*.py"), *(events / "accumulate").glob("*.py"))):
-        digest.update(path.read_bytes())
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        source = path.read_bytes()
+        if path.name.startswith("_") or path.parent.name == "accumulate" or b"@kernel" in source:
+            digest.update(source)
     return digest.hexdigest()[:8]
 
 
@@ -122,7 +124,7 @@ class Switch:
 __all__ = ["Switch", "overload"]
 
 
-def lend(value: Any) -> Any:
+def borrow(value: Any) -> Any:
     """The same array, or the same tuple of arrays, numbers and tuples; for use inside the kernel only."""
     return value
 
@@ -142,17 +144,17 @@ def _disown(context: Any, builder: Any, kind: Any, value: Any) -> Any:
 
 
 @intrinsic
-def _lend(context: Any, value: Any) -> Any:
+def _borrow(context: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _disown(context, builder, signature.args[0], arguments[0])
 
     return value(value), generate
 
 
-@overload(lend)
+@overload(borrow)
 def _overload_lend(value: Any) -> Any:
     def without_owner(value: Any) -> Any:
-        return _lend(value)  # type: ignore[call-arg]
+        return _borrow(value)  # type: ignore[call-arg]
 
     return without_owner
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from velora_runtime.cameras.camera_settings import InivationSettings
     from velora_runtime.cameras.feeds import LiveSetup
 
-TURN_S = 0.001
+DEVICE_POLL_S = 0.001
 _EDGES = {
     "EXTERNAL_SIGNAL_RISING_EDGE": 1,
     "EXTERNAL_SIGNAL_PULSE": 1,
@@ -81,7 +81,7 @@ class InivationEvents:
 
     def read(self) -> Decoded | None:
         """The next events and edges; None if there were none in time."""
-        for _ in range(round(READ_WAIT_S / TURN_S)):
+        for _ in range(round(READ_WAIT_S / DEVICE_POLL_S)):
             try:
                 found = self._take()
                 if found is None and not self._input.isRunning():
@@ -90,7 +90,7 @@ class InivationEvents:
                 raise CameraError(f"it failed: {_first_line(error)}") from error
             if found is not None:
                 return found
-            self._idle.wait(TURN_S)
+            self._idle.wait(DEVICE_POLL_S)
         return None
 
     def close(self) -> None:

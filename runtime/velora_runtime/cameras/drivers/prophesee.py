@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from velora_runtime.cameras.feeds import LiveSetup
 
 INSTALL_PAGE = "https://docs.prophesee.ai/stable/installation/index.html"
-TURN_S = 0.001
+DEVICE_POLL_S = 0.001
 _ENCODINGS: dict[str, Encoding] = {"EVT2": "EVT2", "EVT3": "EVT3"}
 """Of which the words can be walked as they are; EVT2.1's order of halves is known to the SDK alone."""
 
@@ -145,13 +145,13 @@ class PropheseeEvents:
         if self._first is not None:
             first, self._first = self._first, None
             return first
-        for _ in range(round(wait_s / TURN_S)):
+        for _ in range(round(wait_s / DEVICE_POLL_S)):
             answer = self._stream.poll_buffer()
             if answer < 0:
                 raise CameraError("it was unplugged")
             if answer:
                 return self._stream.get_latest_raw_data()
-            self._idle.wait(TURN_S)
+            self._idle.wait(DEVICE_POLL_S)
         return None
 
     def _decode(self, buffer: Any) -> Decoded:

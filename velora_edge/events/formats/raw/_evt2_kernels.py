@@ -17,7 +17,7 @@ import numpy as np
 
 from velora_edge.events.formats.raw import _raw_state as s
 from velora_edge.events.formats.raw._raw_state import BLOCK, count_turn, put_edge
-from velora_edge.events.kernels._intrinsics import count_ones, count_trailing_zeros, kernel, lend
+from velora_edge.events.kernels._intrinsics import borrow, count_ones, count_trailing_zeros, kernel
 from velora_edge.events.kernels._sink_kernels import find_room, put_block, put_event, put_words
 
 SILENT = (1 << 14) | (1 << 15)
@@ -30,7 +30,7 @@ STRIDE = 32
 @kernel
 def _find_run_end(words: Any, start: Any, end: Any) -> Any:
     """Position of the first word, from `start` to `end`, that is not an event."""
-    words = lend(words)
+    words = borrow(words)
     i, stop = np.uint64(start), np.uint64(end)
     while i + np.uint64(STRIDE) <= stop:
         united = np.uint32(0)
@@ -47,7 +47,7 @@ def _find_run_end(words: Any, start: Any, end: Any) -> Any:
 @kernel
 def _is_inside(words: Any, start: Any, n: Any, width: Any, height: Any) -> Any:
     """Whether `n` event words all lie inside the sensor."""
-    run = lend(words)[start : start + n]
+    run = borrow(words)[start : start + n]
     # An address beyond the sensor, and no other, carries over into the bit above its field.
     margin = np.uint32(((2048 - width) << 12) | (2048 - height))
     beyond = np.uint32(0)
@@ -137,7 +137,7 @@ def walk_evt21(
 @kernel
 def _pack_masks(words: Any, start: Any, width: Any, height: Any, packed: Any, head: Any) -> Any:
     """Pack the events up to a word that is none, or not inside the sensor; its position, and how many."""
-    words, packed = lend(words), lend(packed)
+    words, packed = borrow(words), borrow(packed)
     i, n = np.int64(start), np.int64(0)
     while i < len(words) and n + 32 < len(packed):
         word = np.int64(words[i + head])

@@ -28,7 +28,7 @@ import numpy as np
 
 from velora_edge.events.formats.raw import _raw_state as s
 from velora_edge.events.formats.raw._raw_state import BLOCK, count_turn, put_edge
-from velora_edge.events.kernels._intrinsics import count_ones, count_trailing_zeros, kernel, lend
+from velora_edge.events.kernels._intrinsics import borrow, count_ones, count_trailing_zeros, kernel
 from velora_edge.events.kernels._sink_kernels import find_room, put_block, put_event
 
 PADDING = 0x9999
@@ -74,7 +74,7 @@ def walk_carefully(words: Any, start: Any, end: Any, t1_us: Any, state: Any, edg
     Returns:
         Position of the first word that was not used up.
     """
-    words, state, edges, sink = lend(words), lend(state), lend(edges), lend(sink)
+    words, state, edges, sink = borrow(words), borrow(state), borrow(edges), borrow(sink)
     for i in range(start, end):
         word = np.int64(words[i])
         kind, address = word >> 12, word & 0x7FF
@@ -170,7 +170,7 @@ def _gather(
     Returns:
         Position of the first word that was not used up, number of events, register, base, base_p.
     """
-    words, table, packed = lend(words), lend(table), lend(packed)
+    words, table, packed = borrow(words), borrow(table), borrow(packed)
     i, stop, n = np.uint64(start), np.uint64(end), np.uint64(0)
     one, two = np.uint64(1), np.uint64(2)
     full = np.uint64(len(packed) - BLOCK - 64)

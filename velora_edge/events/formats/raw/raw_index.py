@@ -16,7 +16,7 @@ from velora_edge.events.formats.raw import _evt3_kernels as evt3
 from velora_edge.events.formats.raw import _raw_state as s
 from velora_edge.events.formats.raw._raw_state import count_turn
 from velora_edge.events.formats.raw.raw_walker import CHUNK_BYTES, LONG_AGO, RawWalker
-from velora_edge.events.kernels._intrinsics import count_ones, kernel, lend
+from velora_edge.events.kernels._intrinsics import borrow, count_ones, kernel
 from velora_edge.events.seek_index import FileBytes, IndexFile
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def scan_evt3(words: Any, position: Any, spacing: Any, memory: Any, found: Any) 
         memory: int64[6], see above; changed.
         found: int64[M, 5], written to; M at least N / spacing + 1.
     """
-    words = lend(words)
+    words = borrow(words)
     i, n_words, n = np.uint64(0), np.uint64(len(words)), np.int64(0)
     while i < n_words:
         end = min(i + np.uint64(STRIDE), n_words)
@@ -92,7 +92,7 @@ def scan_evt3(words: Any, position: Any, spacing: Any, memory: Any, found: Any) 
 @kernel
 def scan_evt2(words: Any, position: Any, spacing: Any, memory: Any, found: Any, step: Any, head: Any) -> Any:
     """As `scan_evt3`, for EVT2 (step 1, head 0) and EVT2.1 (step 2, head 0 or 1); words are uint32."""
-    words = lend(words)
+    words = borrow(words)
     n = np.int64(0)
     for i in range(0, len(words), step):
         word = np.int64(words[i + head])
@@ -128,7 +128,7 @@ def recall_addresses(words: Any, state: Any) -> None:
 @kernel
 def count_at_most_evt3(words: Any) -> Any:
     """How many events these words hold at most; written so that the compiler vectorises it."""
-    words = lend(words)
+    words = borrow(words)
     n = np.int64(0)
     for i in range(np.uint64(len(words))):
         word = words[i]
@@ -142,7 +142,7 @@ def count_at_most_evt3(words: Any) -> Any:
 @kernel
 def count_at_most_evt2(words: Any) -> Any:
     """As `count_at_most_evt3`, for EVT2."""
-    words = lend(words)
+    words = borrow(words)
     n = np.int64(0)
     for i in range(np.uint64(len(words))):
         n += np.int64(words[i] < np.uint32(evt2.FIRST_OTHER))
@@ -152,7 +152,7 @@ def count_at_most_evt2(words: Any) -> Any:
 @kernel
 def count_at_most_evt21(words: Any, head: Any) -> Any:
     """As `count_at_most_evt3`, for EVT2.1."""
-    words = lend(words)
+    words = borrow(words)
     n = np.int64(0)
     for i in range(0, len(words), 2):
         if words[i + head] < np.uint32(evt2.FIRST_OTHER):

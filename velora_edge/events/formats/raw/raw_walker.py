@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 20
 """Small enough for the last cache; so large that threads seldom wait for each other between two calls."""
-_WORD_BYTES = {"EVT2": 4, "EVT2.1": 8, "EVT3": 2}
+WORD_BYTES = {"EVT2": 4, "EVT2.1": 8, "EVT3": 2}
 _ELEMENT = {"EVT2": "<u4", "EVT2.1": "<u4", "EVT3": "<u2"}
 _EDGES = 1024
 _SENTENCES = (
@@ -95,7 +95,7 @@ class RawWalker:
         self.tap: EventTap | None = None
         self.state: NDArray[np.int64] = s.new_state(*sensor)
         self._head = 0 if is_legacy else 1
-        self._word_bytes = _WORD_BYTES[encoding]
+        self._word_bytes = WORD_BYTES[encoding]
         self._buffer = np.empty(CHUNK_BYTES + 8, np.uint8)
         self.drop_words()
         self._edges = s.EdgeBuffer(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from velora_edge.errors import InputError
-from velora_edge.events.filters.event_preprocessing import Treatment
+from velora_edge.events.filters.event_preprocessing import EventPreprocessing
 from velora_edge.events.geometry.hot_pixels import write_mask
 from velora_edge.events.kernels._frame_kernels import FullMap, SeparableMap
 
@@ -24,7 +24,7 @@ def names(chain) -> list[str]:
 
 
 def test_a_camera_of_which_nothing_is_said_sees_as_it_is():
-    settings = Treatment()
+    settings = EventPreprocessing()
     assert isinstance(settings.view(SENSOR).registration((3, 4), "crop").table, SeparableMap)
     assert names(settings.filter_chain(SENSOR)) == []
     chain, size = settings.rewriting_chain(SENSOR)
@@ -32,7 +32,7 @@ def test_a_camera_of_which_nothing_is_said_sees_as_it_is():
 
 
 def test_hot_pixels_alone_cost_no_filter_where_a_view_leaves_them_out(hot):
-    settings = Treatment(hot_pixels=hot)
+    settings = EventPreprocessing(hot_pixels=hot)
     view = settings.view(SENSOR)
     assert isinstance(view.registration((3, 4), "stretch").table, FullMap)
     assert view.registration((3, 4), "stretch").as_table()[1].tolist() == [4, 5, -1, 7]
@@ -41,7 +41,9 @@ def test_hot_pixels_alone_cost_no_filter_where_a_view_leaves_them_out(hot):
 
 
 def test_hot_pixels_come_before_filters_and_the_view_after_the_cap(hot):
-    settings = Treatment(hot_pixels=hot, rotate=90, filters=("refractory", "background=7"), rate_cap="5k")
+    settings = EventPreprocessing(
+        hot_pixels=hot, rotate=90, filters=("refractory", "background=7"), rate_cap="5k"
+    )
     assert names(settings.filter_chain(SENSOR)) == ["hot pixels", "refractory", "background", "rate cap"]
     chain, size = settings.rewriting_chain(SENSOR)
     assert names(chain) == ["hot pixels", "refractory", "background", "rate cap", "calibration"]
@@ -51,7 +53,7 @@ def test_hot_pixels_come_before_filters_and_the_view_after_the_cap(hot):
 def test_a_calibration_is_flipped_and_then_rotated(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("homography: [1, 0, 1, 0, 1, 0, 0, 0, 1]\nresolution: [6, 3]\n")
-    view = Treatment(str(path), flip="horizontal", rotate=180).view(SENSOR)
+    view = EventPreprocessing(str(path), flip="horizontal", rotate=180).view(SENSOR)
     assert view.view_hw == (3, 6)
     assert view.is_rgb
     # Column 0 goes to 1, then to 4, then to 1; row 0 stays and then goes to 2.
@@ -59,7 +61,7 @@ def test_a_calibration_is_flipped_and_then_rotated(tmp_path):
 
 
 def test_a_mask_for_another_sensor_is_refused_by_all(hot):
-    settings = Treatment(hot_pixels=hot, filters=("background",))
+    settings = EventPreprocessing(hot_pixels=hot, filters=("background",))
     for use in (settings.view, settings.filter_chain, settings.rewriting_chain):
         with pytest.raises(InputError, match="expected a mask for the sensor of 8x8, got one for 4x3"):
             use((8, 8))

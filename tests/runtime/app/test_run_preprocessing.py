@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from velora_runtime.app.run_sources import RunSources, begin_at, treat_events
+from velora_runtime.app.run_sources import RunSources, begin_at, preprocess_events
 from velora_runtime.ingest.live_stream import LiveStream
-from velora_runtime.ingest.packets import BatchWalk, EventPacket, PacketQueue, WordWalk
+from velora_runtime.ingest.packets import BatchCursor, EventPacket, PacketQueue, WordCursor
 from velora_runtime.ingest.scanner import RawScanner
 
 from tests.events.words import rows
@@ -24,10 +24,10 @@ from velora_edge.console import run
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import InputError
 from velora_edge.events.accumulate.registration import RegistrationMap
-from velora_edge.events.filters.event_preprocessing import FilteredStream, Treatment
+from velora_edge.events.filters.event_preprocessing import EventPreprocessing, FilteredStream
 from velora_edge.events.filters.filters import FilterChain, make_filter
 from velora_edge.events.geometry.hot_pixels import write_mask
-from velora_edge.preprocessing.packer import Packed, Packer
+from velora_edge.preprocessing.packer import Packer, Pair
 from velora_edge.preprocessing.windows import WindowRule
 
 if TYPE_CHECKING:
@@ -135,8 +135,8 @@ def test_filters_and_the_cap_change_no_window_and_are_counted(
     bundle: Bundle, events: Path, tmp_path: Path
 ) -> None:
     plain, _ = live(bundle, tmp_path, "--events", events)
-    treatment = ("--filter", "refractory=100000", "--event-rate-cap", "5k")
-    ours, summary = live(bundle, tmp_path, "--events", events, *treatment)
+    preprocessing = ("--filter", "refractory=100000", "--event-rate-cap", "5k")
+    ours, summary = live(bundle, tmp_path, "--events", events, *preprocessing)
     assert [line["t_us"] for line in ours] == [line["t_us"] for line in plain]
     filtered = summary["events"]["filtered"]
     assert filtered.keys() == {"refractory", "rate cap"}
@@ -146,14 +146,14 @@ def test_filters_and_the_cap_change_no_window_and_are_counted(
     assert summary["dropped"]["events"] == filtered["rate cap"]
 
 
-def pack(bundle: Bundle, path: Path, treatment: Treatment) -> np.ndarray:
+def pack(bundle: Bundle, path: Path, preprocessing: EventPreprocessing) -> np.ndarray:
     """The first window of 100 ms at the model's size."""
     opened = RunSources(reader=open_events(path))
     opened.stream = opened.reader.stream()  # type: ignore[union-attr]
-    treated = treat_events(opened, treatment, bundle.manifest)
+    preprocessed = preprocess_events(opened, preprocessing, bundle.manifest)
     windows = WindowRule(100_000, START_US)
-    packer = Packer(bundle.manifest, opened.stream, windows, FakeClock(), treated.registration)
-    packed = Packed.empty(bundle.manifest.image_size)
+    packer = Packer(bundle.manifest, opened.stream, windows, FakeClock(), preprocessed.registration)
+    packed = Pair.empty(bundle.manifest.image_size)
     packer.pack_into(packed, START_US + 100_000, None, 0)
     opened.close()
     return packed.event_image.copy()
@@ -162,16 +162,16 @@ def pack(bundle: Bundle, path: Path, treatment: Treatment) -> np.ndarray:
 def test_the_model_sees_what_the_treatment_says(bundle: Bundle, tmp_path: Path) -> None:
     write_events(tmp_path / "e.raw", start_us=START_US, sensor=(64, 64))
     path = tmp_path / "e.raw"
-    plain = pack(bundle, path, Treatment())
-    np.testing.assert_array_equal(pack(bundle, path, Treatment(rotate=180)), plain[::-1, ::-1])
-    np.testing.assert_array_equal(pack(bundle, path, Treatment(flip="vertical")), plain[::-1])
-    np.testing.assert_array_equal(pack(bundle, path, Treatment(rotate=90)), np.rot90(plain, -1))
+    plain = pack(bundle, path, EventPreprocessing())
+    np.testing.assert_array_equal(pack(bundle, path, EventPreprocessing(rotate=180)), plain[::-1, ::-1])
+    np.testing.assert_array_equal(pack(bundle, path, EventPreprocessing(flip="vertical")), plain[::-1])
+    np.testing.assert_array_equal(pack(bundle, path, EventPreprocessing(rotate=90)), np.rot90(plain, -1))
     mask = np.zeros((64, 64), np.bool_)
     mask[:32] = True
     write_mask(tmp_path / "m.npy", mask)
     background = list(bundle.manifest.event.palette.background)
     for filters in ((), ("refractory=1",)):
-        hidden = pack(bundle, path, Treatment(hot_pixels=str(tmp_path / "m.npy"), filters=filters))
+        hidden = pack(bundle, path, EventPreprocessing(hot_pixels=str(tmp_path / "m.npy"), filters=filters))
         half = bundle.manifest.image_size[0] // 2
         np.testing.assert_array_equal(hidden[half:], plain[half:])
         assert (hidden[:half] == background).all()
@@ -190,11 +190,11 @@ def test_a_view_of_the_rgb_camera_is_laid_onto_the_image_as_its_frames_are(
             "event": bundle.manifest.event.model_copy(update={"fit": "crop"}),
         }
     )
-    treated = treat_events(opened, Treatment(str(tmp_path / "c.yaml")), fits)
+    preprocessed = preprocess_events(opened, EventPreprocessing(str(tmp_path / "c.yaml")), fits)
     opened.close()
     whole = RegistrationMap.from_fit((64, 90), bundle.manifest.image_size, "letterbox").as_table()
-    assert treated.registration is not None
-    np.testing.assert_array_equal(treated.registration.as_table(), whole[:, 9 : 9 + 64])
+    assert preprocessed.registration is not None
+    np.testing.assert_array_equal(preprocessed.registration.as_table(), whole[:, 9 : 9 + 64])
 
 
 def packets_of(path: Path, sizes: list[int], shift_us: int) -> list[EventPacket]:
@@ -218,7 +218,7 @@ def packets_of(path: Path, sizes: list[int], shift_us: int) -> list[EventPacket]
 
 
 def live_stream(
-    packets: list[EventPacket], walk: WordWalk | BatchWalk, sensor: tuple[int, int]
+    packets: list[EventPacket], walk: WordCursor | BatchCursor, sensor: tuple[int, int]
 ) -> LiveStream:
     queue = PacketQueue(1 << 30, waits=False)
     for packet in packets:
@@ -231,7 +231,7 @@ def live_stream(
 def test_a_live_cameras_words_are_filtered_as_a_recordings_are(events: Path, shift_us: int) -> None:
     batch = open_events(events).read()
     stream = live_stream(
-        packets_of(events, [100, 1001, 3, 4000], shift_us), WordWalk("EVT3", (64, 48), True), (64, 48)
+        packets_of(events, [100, 1001, 3, 4000], shift_us), WordCursor("EVT3", (64, 48), True), (64, 48)
     )
     parts, t1_us = [], START_US + shift_us
     while sum(map(len, parts)) < len(batch):
@@ -246,7 +246,7 @@ def test_a_live_cameras_words_are_filtered_as_a_recordings_are(events: Path, shi
     chain = FilterChain([make_filter("refractory=50000", (64, 48))])
     expected = sum(len(part) for part in chain.filtered([batch]))
     filtered = FilteredStream(
-        live_stream(packets_of(events, [777], shift_us), WordWalk("EVT3", (64, 48), True), (64, 48)),
+        live_stream(packets_of(events, [777], shift_us), WordCursor("EVT3", (64, 48), True), (64, 48)),
         FilterChain([make_filter("refractory=50000", (64, 48))]),
     )
     assert (filtered.is_live, filtered.shift_us) == (True, 0)
@@ -261,7 +261,7 @@ def test_a_live_cameras_decoded_events_are_read_too() -> None:
         for k in range(3)
     ]
     packets = [EventPacket(k, 10 * k + 4, 5, TriggerBatch.empty(), batch=b) for k, b in enumerate(batches)]
-    stream = live_stream(packets, BatchWalk(), (8, 8))
+    stream = live_stream(packets, BatchCursor(), (8, 8))
     read = [
         rows(stream.read_batch(most, t1_us))
         for most, t1_us in ((3, 100), (3, 100), (9, 12), (9, 12), (9, 99))
