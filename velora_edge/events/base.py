@@ -90,6 +90,9 @@ class EventTap(Protocol):
     def take_batch(self, batch: EventBatch) -> None:
         """Events of a source that has no raw words."""
 
+    def take_edges(self, edges: TriggerBatch) -> None:
+        """Trigger edges that were walked over; at least one."""
+
 
 class EventStream(ABC):
     """Events of one sensor on their way into frames; each is walked over once.

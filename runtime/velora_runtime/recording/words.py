@@ -13,7 +13,7 @@ import numpy as np
 from velora_edge.errors import RecordingError
 from velora_edge.events.formats.raw import _raw_state as s
 from velora_edge.events.formats.raw.raw_header import parse_header
-from velora_edge.events.formats.raw.raw_walker import NEVER, RawDecoder, RawWalker
+from velora_edge.events.formats.raw.raw_walker import CHUNK_BYTES, NEVER, RawDecoder, RawWalker
 from velora_edge.events.kernels._sink_kernels import CountSink
 from velora_edge.events.writers.raw import HIGH, EVT2Writer, EVT3Writer, EVT21Writer, RawWriter
 
@@ -137,14 +137,8 @@ def time_after(form: WordFormat, place: Place | None, data: bytes | memoryview) 
     """The time that a decoder which stood at `place` has reached after these words; None if it saw none."""
     walker = RawWalker(form.encoding, form.sensor, form.is_legacy)
     rest = memoryview((b"" if place is None else lead_in(form, place)) + data)
-
-    def read_into(memory: memoryview) -> int:
-        nonlocal rest
-        n = min(len(memory), len(rest))
-        memory[:n], rest = rest[:n], rest[n:]
-        return n
-
-    while walker.fill(read_into):
+    for start in range(0, len(rest), CHUNK_BYTES):
+        walker.fill_with(rest[start : start + CHUNK_BYTES])
         while walker.walk(NEVER, CountSink()):
             pass
     reached = Place.of(walker)

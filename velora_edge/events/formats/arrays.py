@@ -18,7 +18,8 @@ import numpy as np
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import RecordingError
-from velora_edge.events.base import EventReader, EventStream
+from velora_edge.events.base import EventReader
+from velora_edge.events.chunk_stream import BatchCursor, ChunkStream
 from velora_edge.events.formats.columns import ColumnConverter, guess_time_unit, usable_times_us
 from velora_edge.events.kernels import _array_kernels as kernels
 
@@ -143,7 +144,7 @@ class CheckedBatches:
         return sentences
 
 
-class ArrayStream(EventStream):
+class ArrayStream(ChunkStream):
     """A stream over batches of events.
 
     Single-threaded: whoever packs frames from it.
@@ -158,89 +159,62 @@ class ArrayStream(EventStream):
     def __init__(
         self, batches: Iterator[EventBatch], width: int, height: int, triggers: TriggerBatch | None = None
     ) -> None:
+        self._batch_cursor = BatchCursor()
+        super().__init__(self._batch_cursor)
         self.width, self.height = width, height
         self._batches = batches
-        self._batch = EventBatch.empty()
-        self._position = 0
         self._triggers = TriggerBatch.empty() if triggers is None else triggers
         self._triggers_taken = 0
         self._reached_us = _LONG_AGO
-        self._counts = np.zeros(1, np.int64)
 
     def listen(self, tap: EventTap) -> None:
         """Let `tap` have all that was not walked over yet, and what is taken in from now on."""
         super().listen(tap)
-        if self._position < len(self._batch):
-            tap.take_batch(self._batch[self._position :])
+        if not self._cursor.is_used_up:
+            tap.take_batch(self._batch_cursor.rest)
 
     @property
     def t_next_us(self) -> int | None:
         """Time of the next event, or None at the end of the stream."""
-        return int(self._batch.t_us[self._position]) if self._load() else None
+        if self._load():
+            return self._batch_cursor.t_next_us
+        self._tell_edges()
+        return None
 
     def skip_until(self, t_us: int) -> int:
         """Pass over the events before `t_us`; return how many they were."""
-        skipped = 0
         self._reached_us = max(self._reached_us, t_us)
-        while self._load():
-            start, self._position = self._position, kernels.find_end(self._batch.t_us, self._position, t_us)
-            skipped += self._position - start
-            if self._position < len(self._batch):
-                break
-        return skipped
+        return super().skip_until(t_us)
 
     def accumulate_until(self, t1_us: int, frame: FrameAccumulator) -> int:
         """Add the events before `t1_us` to the frame; return how many were walked over."""
-        self._check_sensor(frame)
-        walked = 0
-        self._counts[0] = 0
         self._reached_us = max(self._reached_us, t1_us)
-        while self._load():
-            batch, start = self._batch, self._position
-            self._position = kernels.accumulate_arrays(
-                batch.t_us, batch.x, batch.y, batch.p, start, t1_us, frame.table, frame.state, self._counts
-            )
-            walked += self._position - start
-            if self._position < len(batch):
-                break
-        frame.events += int(self._counts[0])
-        return walked
+        return super().accumulate_until(t1_us, frame)
 
     def read_batch(self, most: int, t1_us: int = _FAR_AHEAD) -> EventBatch:
         """The next events before `t1_us`, `most` at most; none only where there are no more before it."""
         self._reached_us = max(self._reached_us, t1_us)
-        if not self._load():
-            return EventBatch.empty()
-        batch, start = self._batch[: self._position + most], self._position
-        self._position = kernels.find_end(batch.t_us, start, t1_us)
-        return batch[start : self._position]
-
-    def take_triggers(self) -> TriggerBatch:
-        """The trigger edges since the last call, up to where the stream was walked; all, at its end."""
-        start = self._triggers_taken
-        if self._load():
-            end = int(np.searchsorted(self._triggers.t_us, self._reached_us))
-        else:
-            end = len(self._triggers)
-        self._triggers_taken = end = max(start, end)
-        edges = self._triggers
-        return TriggerBatch(edges.t_us[start:end], edges.id[start:end], edges.p[start:end])
+        return super().read_batch(most, t1_us)
 
     def _load(self) -> bool:
-        """Whether there is another event; takes the next batch where this one is used up."""
-        while self._position >= len(self._batch):
+        while self._cursor.is_used_up:
             batch = next(self._batches, None)
             if batch is None:
                 return False
-            self._batch, self._position = batch, 0
-            if self._tap is not None:
-                self._tap.take_batch(batch)
+            self._batch_cursor.load(batch, self._tap)
         return True
+
+    def _take_edges(self) -> TriggerBatch:
+        """Those up to where the stream was walked; all, at its end."""
+        start, edges = self._triggers_taken, self._triggers
+        end = int(np.searchsorted(edges.t_us, self._reached_us)) if self._load() else len(edges)
+        self._triggers_taken = end = max(start, end)
+        return TriggerBatch(edges.t_us[start:end], edges.id[start:end], edges.p[start:end])
 
     def close(self) -> None:
         """Let go of the batches that were not taken."""
         self._batches = iter(())
-        self._batch, self._position = EventBatch.empty(), 0
+        self._batch_cursor.load(EventBatch.empty(), None)
 
 
 TIME_UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}

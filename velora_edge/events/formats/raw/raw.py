@@ -8,12 +8,19 @@ import numpy as np
 
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import RecordingError
-from velora_edge.events.base import EventReader, EventStream
+from velora_edge.events.base import EventReader
+from velora_edge.events.chunk_stream import ChunkStream
 from velora_edge.events.formats.raw import _raw_state as s
 from velora_edge.events.formats.raw.raw_header import LONGEST_HEADER, parse_header
 from velora_edge.events.formats.raw.raw_index import START, Checkpoint, RawIndex, count_at_most, resume
-from velora_edge.events.formats.raw.raw_walker import BATCH_EVENTS, NEVER, RawWalker, new_arrays, take_batch
-from velora_edge.events.kernels._sink_kernels import CountSink, FrameSink
+from velora_edge.events.formats.raw.raw_walker import (
+    BATCH_EVENTS,
+    NEVER,
+    RawWalker,
+    WordCursor,
+    new_arrays,
+    take_batch,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,8 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.datatypes import TriggerBatch
-    from velora_edge.events.base import Encoding, EventTap, FrameAccumulator
-    from velora_edge.events.kernels._sink_kernels import ArraySink
+    from velora_edge.events.base import Encoding, EventTap
 
 _WORDS_TO_JUDGE = 1 << 16
 
@@ -100,7 +106,7 @@ class RawReader(EventReader):
         return self._triggers
 
 
-class RawStream(EventStream):
+class RawStream(ChunkStream):
     """One pass over a `.raw` file, straight from words to frames.
 
     Single-threaded: whoever packs frames from it.
@@ -116,6 +122,7 @@ class RawStream(EventStream):
         self._notes, self._is_at_end = notes, False
         self._reader = reader
         self._walker = reader.new_walker()
+        super().__init__(WordCursor(self._walker))
         with reader.path.open("rb") as file:
             self._walker.header = file.read(reader.payload_at)
         self._file = resume(self._walker, reader, checkpoint)
@@ -128,6 +135,7 @@ class RawStream(EventStream):
 
     def listen(self, tap: EventTap) -> None:
         """Let `tap` have the words that were not walked over yet."""
+        super().listen(tap)
         self._walker.listen(tap)
 
     @property
@@ -135,38 +143,27 @@ class RawStream(EventStream):
         """Time of the next event, or None at the end of the stream."""
         while (t_us := self._walker.find_next_us()) is None:
             if not self._fill():
+                self._tell_edges()
                 return None
         return t_us
 
-    def skip_until(self, t_us: int) -> int:
-        """Pass over the events before `t_us`; return how many they were."""
-        return self._walk(t_us, CountSink())
-
-    def accumulate_until(self, t1_us: int, frame: FrameAccumulator) -> int:
-        """Add the events before `t1_us` to the frame; return how many were walked over."""
-        self._check_sensor(frame)
-        walked = self._walk(t1_us, FrameSink(frame.table, frame.state))
-        frame.events += int(self._walker.state[s.PLACED])
-        return walked
-
     def read_batch(self, most: int, t1_us: int = NEVER) -> EventBatch:
         """The next events before `t1_us`: about `most` of them, fewer only where there are no more."""
-        arrays = new_arrays(most)
-        self._walk(t1_us, arrays)
-        return take_batch(arrays, int(self._walker.state[s.PLACED]))
+        arrays, state = new_arrays(most), self._walker.state
+        state[s.PLACED] = 0
+        while self._load() and not self._walker.walk(t1_us, arrays):
+            pass
+        self._tell_edges()
+        return take_batch(arrays, int(state[s.PLACED]))
 
-    def take_triggers(self) -> TriggerBatch:
-        """The trigger edges walked over since the last call."""
+    def _load(self) -> bool:
+        while self._walker.is_used_up:
+            if not self._fill():
+                return False
+        return True
+
+    def _take_edges(self) -> TriggerBatch:
         return self._walker.take_triggers()
-
-    def _walk(self, t1_us: int, sink: ArraySink | FrameSink | CountSink) -> int:
-        walker, walked = self._walker, 0
-        walker.state[s.PLACED] = 0
-        while True:
-            is_stopped = walker.walk(t1_us, sink)
-            walked += walker.walked
-            if is_stopped or not self._fill():
-                return walked
 
     def _fill(self) -> bool:
         if self._file.is_closed:

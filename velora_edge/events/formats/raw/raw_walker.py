@@ -10,15 +10,14 @@ from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.events.formats.raw import _raw_state as s
 from velora_edge.events.formats.raw._evt2_kernels import walk_evt2, walk_evt21
 from velora_edge.events.formats.raw._evt3_kernels import walk_evt3
-from velora_edge.events.kernels._sink_kernels import ArraySink, CountSink
+from velora_edge.events.kernels._sink_kernels import ArraySink, CountSink, FrameSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from velora_edge.events.base import Encoding, EventTap
-    from velora_edge.events.kernels._sink_kernels import FrameSink
+    from velora_edge.events.base import Encoding, EventTap, FrameAccumulator
 
 
 CHUNK_BYTES = 1 << 20
@@ -181,6 +180,20 @@ class RawWalker:
             self._drain_edges()
         return self._position < len(self._words)
 
+    def fill_with(self, data: bytes | memoryview) -> bool:
+        """Take these bytes as the next chunk, at most `CHUNK_BYTES`; whether there were any."""
+
+        def read_into(memory: memoryview) -> int:
+            memory[: len(data)] = data
+            return len(data)
+
+        return self.fill(read_into)
+
+    @property
+    def is_used_up(self) -> bool:
+        """No word of the chunk is left."""
+        return self._position >= len(self._words)
+
     def place(self) -> WalkerPlace:
         """Where it stands, for `return_to`."""
         return WalkerPlace(self._position, self.state.copy())
@@ -265,6 +278,70 @@ def take_batch(arrays: ArraySink, events: int) -> EventBatch:
     return EventBatch(batch.t_us.copy(), batch.x.copy(), batch.y.copy(), batch.p.copy())
 
 
+HARMLESS = {"EVT2": b"\0\0\0\xe0", "EVT2.1": bytes(8), "EVT3": b"\0\xe0"}
+"""Words that say nothing, to load the kernels with."""
+
+
+class WordCursor:
+    """A cursor over a chunk of raw words, from a file or from a packet."""
+
+    def __init__(self, walker: RawWalker) -> None:
+        self.walker = walker
+
+    def load(self, words: bytes, tap: EventTap | None) -> None:
+        """Stand before whole words, which the tap gets."""
+        self.walker.tap = tap
+        self.walker.fill_with(words)
+        self.walker.tap = None
+
+    @property
+    def is_used_up(self) -> bool:
+        """No word of the chunk is left."""
+        return self.walker.is_used_up
+
+    def place(self) -> WalkerPlace:
+        """Where it stands, for `return_to`."""
+        return self.walker.place()
+
+    def return_to(self, words: bytes | None, place: WalkerPlace) -> None:
+        """Stand where it stood, in those words, or before any."""
+        self.walker.drop_words()
+        if words is not None:
+            self.load(words, None)
+        self.walker.return_to(place)
+
+    def count(self, t1_us: int) -> tuple[int, bool]:
+        """Pass over the events before `t1_us`: how many, and whether any are left."""
+        is_left = self.walker.walk(t1_us, CountSink())
+        return self.walker.walked, is_left
+
+    def accumulate(self, t1_us: int, frame: FrameAccumulator) -> tuple[int, bool]:
+        """Add the events before `t1_us` to the frame: how many, and whether any are left."""
+        state = self.walker.state
+        state[s.PLACED] = 0
+        is_left = self.walker.walk(t1_us, FrameSink(frame.table, frame.state))
+        frame.events += int(state[s.PLACED])
+        return self.walker.walked, is_left
+
+    def read(self, most: int, t1_us: int) -> tuple[EventBatch, bool]:
+        """About `most` events before `t1_us`, and whether any are left."""
+        arrays, state = new_arrays(most), self.walker.state
+        state[s.PLACED] = 0
+        is_left = self.walker.walk(t1_us, arrays)
+        return take_batch(arrays, int(state[s.PLACED])), is_left
+
+    def warm_up(self, frame: FrameAccumulator) -> None:
+        """Load the kernels by walking a word that says nothing; the frame is left empty."""
+        other = WordCursor(RawWalker(self.walker.encoding, self.walker.sensor, self.walker.is_legacy))
+        for walk in (
+            other.count,
+            lambda t_us: other.accumulate(t_us, frame),
+            lambda t_us: other.read(1, t_us),
+        ):
+            other.load(HARMLESS[self.walker.encoding], None)
+            walk(1)
+
+
 class RawDecoder:
     """Decodes a stream of words without its header, split anywhere.
 
@@ -282,15 +359,9 @@ class RawDecoder:
     def feed(self, data: bytes | bytearray | memoryview) -> EventBatch:
         """The events that these bytes complete, in the order of the stream."""
         rest = memoryview(data).cast("B")
-
-        def read_into(memory: memoryview) -> int:
-            nonlocal rest
-            n = min(len(memory), len(rest))
-            memory[:n], rest = rest[:n], rest[n:]
-            return n
-
         batches = []
-        while self._walker.fill(read_into):
+        for start in range(0, len(rest), CHUNK_BYTES):
+            self._walker.fill_with(rest[start : start + CHUNK_BYTES])
             more = True
             while more:
                 arrays = new_arrays(BATCH_EVENTS)
