@@ -11,15 +11,19 @@ from velora_runtime.cameras.camera import Camera
 from velora_runtime.cameras.feeds import Patience
 from velora_runtime.ingest.event_ingest import EventIngest, PacketRateCap
 from velora_runtime.ingest.live_stream import LiveStream
-from velora_runtime.ingest.packets import BatchCursor, PacketQueue, WordCursor
 from velora_runtime.ingest.scanner import RawScanner
+from velora_runtime.queues import PacketQueue
 
 from tests.fakes import FakeClock
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import CameraError
+from velora_edge.events.chunk_stream import BatchCursor
+from velora_edge.events.formats.raw.raw_walker import RawWalker, WordCursor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from velora_runtime.ingest.packets import EventPacket
 
     from velora_edge.events.base import Encoding
 
@@ -119,7 +123,7 @@ def make_rig(
     """A camera that gives raw words, or decoded events where there is no encoding."""
     clock, notes, stop = FakeClock(), [], threading.Event()
     feed = ScriptedFeed(clock, script, opens=[True, *opens])
-    queue = PacketQueue(room_bytes, waits=not is_paced)
+    queue: PacketQueue[EventPacket] = PacketQueue(room_bytes, waits=not is_paced)
     scanner = None if encoding is None else RawScanner(encoding, sensor)
     ingest = EventIngest(
         queue, scanner, PacketRateCap(cap), clock, stop, is_paced=is_paced, note=notes.append
@@ -127,8 +131,8 @@ def make_rig(
     camera: Camera[Any] = Camera(feed, ingest, patience or Patience(), clock, notes.append)
     feed.open()
     camera.adopt()
-    walk = BatchCursor() if encoding is None else WordCursor(encoding, sensor, True)
-    stream = LiveStream(camera, ingest, queue, walk, sensor, clock, stop, is_paced=is_paced)
+    cursor = BatchCursor() if encoding is None else WordCursor(RawWalker(encoding, sensor, True))
+    stream = LiveStream(camera, ingest, queue, cursor, sensor, clock, stop, is_paced=is_paced)
     return Rig(clock, feed, queue, ingest, camera, stream, notes)
 
 

@@ -137,7 +137,7 @@ def read_paced(path: Path) -> PacedBytes:
     for start in range(header.payload_at, len(data), CHUNK_BYTES):
         piece = data[start : start + CHUNK_BYTES]
         scan = scanner.scan(piece)
-        reached_us = None if scan is None else scan.reached_us
+        reached_us = scan.t_reached_us
         begin_us = reached_us if begin_us is None else begin_us
         due_s = 0.0 if reached_us is None or begin_us is None else (reached_us - begin_us) / 1e6
         pieces.append((due_s, piece))

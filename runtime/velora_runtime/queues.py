@@ -1,10 +1,22 @@
-"""Bounded queues and free lists between threads."""
+"""Bounded queues and free lists between threads.
+
+Every queue of a run, what becomes of an item without room at pace `realtime` (at pace `max` whoever puts
+waits for room, in all of them), and the field of the summary that counts it:
+
+    in it                 from -> to                 class        room        without room   counted by
+    packets of events     event camera -> packing    PacketQueue  64 MB       oldest go      dropped.overrun
+    pictures              RGB camera -> RGB thread   (live_rgb)   2           oldest goes    frames.overrun
+    PairRequest           RGB thread -> packing      Channel      32          lenient        frames.dropped
+    Pair                  packing -> inference       Channel      32          lenient        pairs.dropped
+    items of one sink     inference -> the sink      Channel      the sink's  oldest goes    sink_drops
+    pieces to be written  all of them -> recorder    ByteQueue    256 MB      new one goes   the recording
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from threading import Condition
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 
 from velora_edge.clock import SystemClock
 
@@ -222,3 +234,102 @@ class ByteQueue(Generic[T]):
 
     def _fits(self, n_bytes: int) -> bool:
         return not (n_bytes and self._items) or self._held_bytes + n_bytes <= self._room_bytes
+
+
+class Packet(Protocol):
+    """What a packet queue holds; see `velora_runtime.ingest.packets.EventPacket`."""
+
+    @property
+    def events(self) -> int:
+        """In it."""
+
+    @property
+    def t_reached_us(self) -> int:
+        """No event that comes later is before this time."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that it takes."""
+
+
+AnyPacket = TypeVar("AnyPacket", bound=Packet)
+
+
+class PacketQueue(Generic[AnyPacket]):
+    """Packets of events in order, with room for so many bytes. One thread puts, one takes.
+
+    Args:
+        room_bytes: of the packets that wait.
+        waits: without room, `put` waits; otherwise the oldest packets make room.
+    """
+
+    def __init__(self, room_bytes: int, *, waits: bool) -> None:
+        self.reached_us: int | None = None
+        """No event that is put later is before this time."""
+        self._room_bytes, self._waits = room_bytes, waits
+        self._packets: deque[AnyPacket] = deque()
+        self._bytes = 0
+        self._is_finished = False
+        self._changed = Condition()
+
+    @property
+    def events(self) -> int:
+        """Events that wait in it."""
+        with self._changed:
+            return sum(packet.events for packet in self._packets)
+
+    @property
+    def is_finished(self) -> bool:
+        """Nothing more will be put."""
+        return self._is_finished
+
+    def put(self, packet: AnyPacket) -> int:
+        """Add a packet; return how many events were dropped to make room for it."""
+        dropped = 0
+        with self._changed:
+            if self._waits:
+                self._changed.wait_for(lambda: self._has_room(packet) or self._is_finished)
+            while not self._has_room(packet):
+                oldest = self._packets.popleft()
+                self._bytes -= oldest.n_bytes
+                dropped += oldest.events
+            self._packets.append(packet)
+            self._bytes += packet.n_bytes
+            self.reached_us = packet.t_reached_us
+            self._changed.notify_all()
+        return dropped
+
+    def pass_over(self, reached_us: int) -> None:
+        """Say that the stream has reached a time, without a packet."""
+        with self._changed:
+            self.reached_us = reached_us
+            self._changed.notify_all()
+
+    def peek(self) -> AnyPacket | None:
+        """The oldest packet, which stays; None if there is none."""
+        with self._changed:
+            return self._packets[0] if self._packets else None
+
+    def get(self) -> AnyPacket | None:
+        """Take the oldest packet; None if there is none."""
+        with self._changed:
+            if not self._packets:
+                return None
+            packet = self._packets.popleft()
+            self._bytes -= packet.n_bytes
+            self._changed.notify_all()
+            return packet
+
+    def wait(self, seconds: float, seen_us: int | None) -> None:
+        """Return once it has reached another time than the caller saw, or is finished, or after this long."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.reached_us != seen_us or self._is_finished, seconds)
+
+    def finish(self) -> None:
+        """Say that nothing more will be put, and wake whoever waits."""
+        with self._changed:
+            self._is_finished = True
+            self._changed.notify_all()
+
+    def _has_room(self, packet: AnyPacket) -> bool:
+        return not self._packets or self._bytes + packet.n_bytes <= self._room_bytes

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from velora_edge.datatypes import EventBatch
+    from velora_edge.datatypes import EventBatch, TriggerBatch
     from velora_edge.events.formats.raw.raw_walker import RawWalker
 
 
@@ -26,6 +26,10 @@ class Ear:
         self.words = b""
         self.headers: set[bytes] = set()
         self.batches: list[EventBatch] = []
+        self.edges_us: list[int] = []
+
+    def take_edges(self, edges: TriggerBatch) -> None:
+        self.edges_us += edges.t_us.tolist()
 
     def begin(self, shift_us: int) -> None:
         raise AssertionError("a file is one stream")
@@ -88,3 +92,16 @@ def test_a_listener_that_comes_late_gets_the_rest_of_a_batch() -> None:
     stream.listen(ear)
     stream.skip_until(NEVER)
     assert [t for batch in ear.batches for t in batch.t_us.tolist()] == [7, 8, 9]
+
+
+def test_edges_are_heard_as_they_are_walked_over_and_can_still_be_taken(tmp_path: Path) -> None:
+    write_events(tmp_path / "e.raw", count=2000, start_us=0, duration_us=2000, triggers_us=[500, 1500])
+    ear = Ear()
+    with open_events(tmp_path / "e.raw") as reader, reader.stream() as stream:
+        stream.listen(ear)
+        stream.skip_until(1000)
+        assert ear.edges_us == [500]
+        assert stream.take_triggers().t_us.tolist() == [500]
+        stream.skip_until(NEVER)
+        assert ear.edges_us == [500, 1500]
+        assert stream.take_triggers().t_us.tolist() == [1500]

@@ -20,7 +20,7 @@ class Tap:
     """Counts what it is told."""
 
     def __init__(self) -> None:
-        self.begun = self.words = self.events = 0
+        self.begun = self.words = self.events = self.edges = 0
 
     def begin(self, shift_us: int) -> None:
         self.begun += 1
@@ -30,6 +30,9 @@ class Tap:
 
     def take_batch(self, events: EventBatch) -> None:
         self.events += len(events)
+
+    def take_edges(self, edges: TriggerBatch) -> None:
+        self.edges += len(edges)
 
 
 def stream_of(seed: int, *, decoded: bool = False) -> Rig:

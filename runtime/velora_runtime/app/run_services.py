@@ -183,21 +183,14 @@ class RunServices:
         )
         self._recorder = Recorder(options, about, self._note)
 
-    def tap_events(self, stream: EventStream) -> EventStream:
-        """The stream, with the recorder listening."""
-        if self._recorder is None:
-            return stream
-        from velora_runtime.recording.taps import RecordedStream
+    def listen_to_events(self, stream: EventStream) -> None:
+        """Let the recorder have the stream's words, events and edges."""
+        if self._recorder is not None:
+            stream.listen(self._recorder)
 
-        return RecordedStream(stream, self._recorder)
-
-    def tap_feed(self, feed: RunInputs) -> RunInputs:
-        """The feed, with the recorder listening to the pictures that find their place."""
-        if self._recorder is None or feed.sync is None:
-            return feed
-        from velora_runtime.recording.taps import RecordedSync
-
-        return replace(feed, sync=RecordedSync(feed.sync, self._recorder, feed.start_us))
+    def listen_to_frames(self, inputs: RunInputs) -> RunInputs:
+        """Let the recorder have the frames that find their place."""
+        return inputs if self._recorder is None else replace(inputs, watches=self._recorder.see)
 
     def sinks(self) -> list[Sink]:
         """What listens to the predictions.
@@ -207,9 +200,9 @@ class RunServices:
         """
         sinks: list[Sink] = []
         if self._recorder is not None:
-            from velora_runtime.recording.taps import PredictionTap
+            from velora_runtime.recording.recorder import RecorderSink
 
-            sinks.append(PredictionTap(self._recorder))
+            sinks.append(RecorderSink(self._recorder))
         if self._options.serve is not None:
             try:
                 from velora_runtime.web.snapshot import Latest

@@ -230,17 +230,20 @@ def choose_feed(
     way = _choose_sync(opened, sync, begins_us, clock, stop, note)
     if stream is not None and opened.emulated is None:
         note(f"synchronised {way.line}")
-    if opened.emulated is not None:
-        from velora_runtime.cameras.emulated import EmulatingSync
-
-        way = EmulatingSync(way, opened.emulated)
     instants = None
     if opened.live_rgb is not None:
         stands_in = None if opened.live_events is None else opened.live_events.stream
         window_us = round(1_000_000 / rate_hz)
         instants = LiveInstants(opened.live_rgb, stands_in, window_us, clock, stop)
     return RunInputs(
-        opened.rgb, way, None, duration_us, instants, is_live=opened.is_live, start_us=opened.start_us
+        opened.rgb,
+        way,
+        None,
+        duration_us,
+        instants,
+        is_live=opened.is_live,
+        start_us=opened.start_us,
+        watches_all=None if opened.emulated is None else opened.emulated.see,
     )
 
 

@@ -127,13 +127,17 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
         if bundle is not None and engine is None:
             engine = _open_engine(options, bundle, closing, note)
         attached = _attach(options, bundle, opened.stream, closing, note)
-        tapped = None if opened.stream is None else attached.tap_events(opened.stream)
+        tapped = opened.stream
+        if tapped is not None:
+            attached.listen_to_events(tapped)
         windows = WindowRule(manifest.event.window_us)
         packer = _make_packer(manifest, tapped, windows, clock, preprocessed.registration)
         opened.start()
         if opened.rgb is None and tapped is not None and tapped.t_next_us is None:
             raise RecordingError("holds no events", path=options.events, remedy="record it again")
-        feed = attached.tap_feed(_make_feed(options, manifest, opened, tapped, clock, supervisor, note))
+        feed = attached.listen_to_frames(
+            _make_feed(options, manifest, opened, tapped, clock, supervisor, note)
+        )
         windows.end_us = tapped.t_next_us if tapped is not None and opened.rgb is None else None
         pipeline = _make_pipeline(options, manifest, feed, packer, engine, attached, clock, supervisor)
         engine_name = "no engine" if engine is None else engine.name

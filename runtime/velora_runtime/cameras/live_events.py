@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from velora_edge.errors import SourceError
+from velora_edge.events.chunk_stream import BatchCursor
+from velora_edge.events.formats.raw.raw_walker import RawWalker, WordCursor
 from velora_runtime.cameras.camera import Camera
 from velora_runtime.cameras.feeds import open_first
 from velora_runtime.ingest.event_ingest import EventIngest, PacketRateCap
 from velora_runtime.ingest.live_stream import LiveStream
-from velora_runtime.ingest.packets import BatchCursor, PacketQueue, WordCursor
 from velora_runtime.ingest.scanner import RawScanner
+from velora_runtime.queues import PacketQueue
 
 if TYPE_CHECKING:
     from velora_runtime.cameras.feeds import EventFeed, LiveSetup
     from velora_runtime.cameras.live_rgb import LiveRGB
+    from velora_runtime.ingest.packets import EventPacket
 
 QUEUE_BYTES = 64 << 20
 """A second of the fastest camera."""
@@ -45,8 +48,10 @@ class LiveEvents:
         open_first(feed)
         self.name, self.sensor, self.layout = feed.name, feed.sensor, feed.layout
         is_paced = not setup.waits
-        queue = PacketQueue(QUEUE_BYTES if is_paced else WAITING_BYTES, waits=setup.waits)
-        scanner, walk = self._reader()
+        queue: PacketQueue[EventPacket] = PacketQueue(
+            QUEUE_BYTES if is_paced else WAITING_BYTES, waits=setup.waits
+        )
+        scanner, cursor = self._reader()
         cap = PacketRateCap(setup.cap)
         self.ingest = EventIngest(
             queue, scanner, cap, setup.clock, setup.stop, is_paced=is_paced, note=setup.note
@@ -57,9 +62,9 @@ class LiveEvents:
         if not feed.can_wait:
             self.camera.start()  # a device overflows where nobody reads
         self.stream = LiveStream(
-            self.camera, self.ingest, queue, walk, self.sensor, setup.clock, setup.stop, is_paced=is_paced
+            self.camera, self.ingest, queue, cursor, self.sensor, setup.clock, setup.stop, is_paced=is_paced
         )
-        self._queue, self._walk = queue, walk
+        self._cursor = cursor
 
     @property
     def format(self) -> str:
@@ -92,7 +97,7 @@ class LiveEvents:
 
     def warnings(self) -> list[str]:
         """What was odd, one sentence each."""
-        found = self._walk.walker.warnings() if isinstance(self._walk, WordCursor) else []
+        found = self._cursor.walker.warnings() if isinstance(self._cursor, WordCursor) else []
         counts = self.ingest.counts
         if counts.garbage_bytes:
             found.append(f"{counts.garbage_bytes:,} bytes were no events and were passed over")
@@ -114,6 +119,6 @@ class LiveEvents:
         layout = self.layout
         if layout is None:
             return None, BatchCursor()
-        walk = WordCursor(layout.encoding, self.sensor, layout.is_legacy)
-        walk.walker.header = layout.header
-        return RawScanner(layout.encoding, self.sensor, layout.is_legacy), walk
+        walker = RawWalker(layout.encoding, self.sensor, layout.is_legacy)
+        walker.header = layout.header
+        return RawScanner(layout.encoding, self.sensor, layout.is_legacy), WordCursor(walker)

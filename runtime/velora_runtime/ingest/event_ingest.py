@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_runtime.clocks import LEAP_US, ClockMap, ContinuousClock
-from velora_runtime.ingest.packets import EventCounts, EventPacket, PacketQueue
-from velora_runtime.ingest.scanner import MOST_BYTES, RawScanner
+from velora_runtime.ingest.packets import EventCounts, EventPacket
+from velora_runtime.ingest.scanner import LEAST_BYTES, MOST_BYTES, RawScanner
 from velora_runtime.pacing import BurstPacer
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from velora_edge.clock import Clock
     from velora_runtime.ingest.packets import Decoded
     from velora_runtime.ingest.scanner import Scan
+    from velora_runtime.queues import PacketQueue
 
 
 BURST_US = 100_000
@@ -51,9 +52,7 @@ class PacketRateCap:
 
 BACK_US = 10_000
 """Words may come out of order by so much; further back, a clock was set."""
-SLACK_US = 20_000
-"""An event so much later than its packet reaches would block the windows that follow."""
-SMOOTH_US, LEAST_BYTES = 5_000, 32
+SMOOTH_US = 5_000
 """A stream that is held back comes in pieces of about this duration."""
 LONG_US = 100_000
 """Bytes that cover more than this are looked at in parts."""
@@ -92,7 +91,7 @@ class EventIngest:
 
     def __init__(
         self,
-        queue: PacketQueue,
+        queue: PacketQueue[EventPacket],
         scanner: RawScanner | None,
         cap: PacketRateCap,
         clock: Clock,
@@ -176,80 +175,75 @@ class EventIngest:
     def _take_bytes(self, data: bytes, arrived_us: int) -> int:
         """Take in bytes from the front of `data`; return how many."""
         assert self._scanner is not None
-        scan = self._scanner.scan(data)
-        while scan is not None and self._is_long(scan) and len(data) > LEAST_BYTES:
-            self._scanner.take_back(scan)
-            data = data[: len(data) // 2]
-            scan = self._scanner.scan(data)
-        self.counts.bytes += len(data)
+        scan = self._scanner.scan(data, self._longest_us())
+        self.counts.bytes += scan.used
         self.counts.resyncs = self._scanner.resyncs
-        if scan is not None:
-            self._take_scan(self._scanner, scan, arrived_us)
-        return len(data)
+        if scan.words:
+            self._take_scan(scan, arrived_us)
+        return scan.used
 
-    def _is_long(self, scan: Scan) -> bool:
-        """It covers more time than should come at once."""
-        if self._pacer is None or scan.is_garbage:
-            return False
-        return scan.duration_us > (2 * SMOOTH_US if self._pacer.is_pouring else LONG_US)
+    def _longest_us(self) -> int | None:
+        """Time that may come at once."""
+        if self._pacer is None:
+            return None
+        return 2 * SMOOTH_US if self._pacer.is_pouring else LONG_US
 
-    def _take_scan(self, scanner: RawScanner, scan: Scan, arrived_us: int) -> None:
-        counts = self.counts
-        if scan.is_garbage or self._is_blocking(scanner, scan):
+    def _take_scan(self, scan: Scan, arrived_us: int) -> None:
+        counts, reached_us = self.counts, scan.t_reached_us
+        if scan.is_garbage:
             counts.garbage_bytes += len(scan.words)
             self._number += 1
             return
         counts.received += scan.events
-        if scan.reached_us is None:
+        if reached_us is None or scan.t_first_us is None:
             return  # before the first time word: events without a time
-        begins_us = scan.begins_us if scan.begins_us is not None else scanner.find_first_us(scan)
-        begins_us = scan.reached_us if begins_us is None else begins_us
-        if self._is_cut(scan.reached_us, arrived_us):
+        if self._is_cut(reached_us, arrived_us):
             # Some of it is of the old time and some of the new, and nobody knows where it changes.
             counts.dropped["clock"] += scan.events
             self._number += 1
-            self._note_new_clock(scan.reached_us)
+            self._note_new_clock(reached_us)
             return
-        arrived_us = self._hold_back(scan.reached_us, arrived_us)
-        reached_us = self._stream_clock.place(scan.reached_us, arrived_us, begins_us)
-        shift_us = self._stream_clock.shift_us
+        reached_us, shift_us = self._place(scan.t_first_us, reached_us, arrived_us)
         edges = TriggerBatch(scan.edges.t_us + shift_us, scan.edges.id, scan.edges.p)
         self._put(
             EventPacket(
                 self._number,
+                min(scan.t_first_us + shift_us, reached_us),
                 reached_us,
                 scan.events,
                 edges,
                 shift_us,
                 words=scan.words,
                 before=scan.before,
-            ),
-            begins_us + shift_us,
+            )
         )
+
+    def _place(self, first_us: int, reached_us: int, arrived_us: int) -> tuple[int, int]:
+        """The time that data has reached on the stream's clock, and the shift; waits until it is due."""
+        arrived_us = self._hold_back(reached_us, arrived_us)
+        return self._stream_clock.place(reached_us, arrived_us, first_us), self._stream_clock.shift_us
 
     def _take_decoded(self, item: Decoded, arrived_us: int) -> None:
         self.counts.received += len(item.batch)
         if self._is_cut(item.reached_us, arrived_us):
             self._note_new_clock(item.reached_us)
-        arrived_us = self._hold_back(item.reached_us, arrived_us)
         batch, edges = item.batch, item.edges
-        begins_us = int(batch.t_us[0]) if len(batch) else item.reached_us
-        reached_us = self._stream_clock.place(item.reached_us, arrived_us, begins_us)
-        shift_us = self._stream_clock.shift_us
+        first_us = int(batch.t_us[0]) if len(batch) else item.reached_us
+        reached_us, shift_us = self._place(first_us, item.reached_us, arrived_us)
         moved = EventBatch(batch.t_us + shift_us, batch.x, batch.y, batch.p) if shift_us else batch
         moved_edges = TriggerBatch(edges.t_us + shift_us, edges.id, edges.p)
-        packet = EventPacket(self._number, reached_us, len(batch), moved_edges, batch=moved)
-        self._put(packet, begins_us + shift_us)
+        t_first_us = min(first_us + shift_us, reached_us)
+        self._put(EventPacket(self._number, t_first_us, reached_us, len(batch), moved_edges, batch=moved))
 
-    def _put(self, packet: EventPacket, begins_us: int) -> None:
+    def _put(self, packet: EventPacket) -> None:
         self._number += 1
-        self._reached_us = packet.reached_us
-        self._extend(min(begins_us, packet.reached_us), packet.reached_us)
+        self._reached_us = packet.t_reached_us
+        self._extend(packet.t_first_us, packet.t_reached_us)
         for listener in self._listeners:
-            listener.add_edges(packet.edges, packet.reached_us)
-        if not self._cap.allows(packet.events, packet.reached_us):
+            listener.add_edges(packet.edges, packet.t_reached_us)
+        if not self._cap.allows(packet.events, packet.t_reached_us):
             self.counts.dropped["rate_cap"] += packet.events
-            self._queue.pass_over(packet.reached_us)
+            self._queue.pass_over(packet.t_reached_us)
             return
         self.counts.dropped["overrun"] += self._queue.put(packet)
 
@@ -271,16 +265,6 @@ class EventIngest:
         self._stream_clock.begin()
         self._is_new = True
         self._note(f"the event camera's clock was set to {device_us} us; times go on by the host's clock")
-
-    def _is_blocking(self, scanner: RawScanner, scan: Scan) -> bool:
-        """Its times jump ahead and come back: an event that is left for later would hold up all windows."""
-        if not scan.steps_back or scan.reached_us is None:
-            return False
-        if not scanner.leaves_events(scan, scan.reached_us + SLACK_US):
-            return False
-        scanner.take_back(scan)
-        scanner.drop_rest()
-        return True
 
     def _hold_back(self, device_us: int, arrived_us: int) -> int:
         """Wait until the data is due; the host's time then."""

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from velora_edge.datatypes import EventBatch, TriggerBatch
-from velora_edge.events.base import EventStream
+from velora_edge.datatypes import TriggerBatch
+from velora_edge.events.chunk_stream import ChunkStream
+from velora_edge.events.formats.raw.raw_walker import WordCursor
 from velora_runtime.ingest.packets import CameraState
+from velora_runtime.ingest.scanner import restore_place
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
     from velora_edge.clock import Clock
-    from velora_edge.events.base import EventTap, FrameAccumulator
+    from velora_edge.events.base import FrameAccumulator
+    from velora_edge.events.chunk_stream import BatchCursor
     from velora_runtime.ingest.event_ingest import EventIngest
-    from velora_runtime.ingest.packets import BatchCursor, Delivering, EventPacket, PacketQueue, WordCursor
+    from velora_runtime.ingest.packets import Delivering, EventPacket
+    from velora_runtime.queues import PacketQueue
 
 LEAST_GRACE_US, MOST_GRACE_US = 10_000, 250_000
 """How much later than the earliest data may come before a silent sensor's window is closed."""
@@ -36,7 +39,7 @@ class _Mark(NamedTuple):
     number: int
 
 
-class LiveStream(EventStream):
+class LiveStream(ChunkStream):
     """The events of a camera that is there, or not.
 
     Single-threaded: the packing thread; `state` and `now_us` may be asked by any.
@@ -45,7 +48,7 @@ class LiveStream(EventStream):
         camera: gives the packets.
         ingest: made them.
         queue: has those that wait.
-        walk: walks them.
+        cursor: walks them.
         sensor: width and height, pixels.
         clock: the host's.
         stop: the run is to end.
@@ -61,20 +64,21 @@ class LiveStream(EventStream):
         self,
         camera: Delivering,
         ingest: EventIngest,
-        queue: PacketQueue,
-        walk: WordCursor | BatchCursor,
+        queue: PacketQueue[EventPacket],
+        cursor: WordCursor | BatchCursor,
         sensor: tuple[int, int],
         clock: Clock,
         stop: threading.Event,
         *,
         is_paced: bool,
     ) -> None:
+        super().__init__(cursor)
         self.width, self.height = sensor
-        self._camera, self._ingest, self._queue, self._walk = camera, ingest, queue, walk
+        self._camera, self._ingest, self._queue, self._packets = camera, ingest, queue, cursor
         self._clock, self._stop, self._is_paced = clock, stop, is_paced
         self._packet: EventPacket | None = None
         self._number = -1
-        self._walked = self._asked_us = self.early = 0
+        self._asked_us = self.early = 0
         self._edges: list[TriggerBatch] = []
         self._mark: _Mark | None = None
         self._since: list[EventPacket] = []
@@ -88,14 +92,14 @@ class LiveStream(EventStream):
     @property
     def shift_us(self) -> int:  # type: ignore[override]
         """What to add to the camera's times to get the stream's, where the next events stand."""
-        packet = self._packet or self._peek()
-        return 0 if packet is None or packet.words is None else packet.shift_us
+        packet = self._peek() if self._cursor.is_used_up else self._packet
+        return 0 if packet is None else packet.shift_us
 
     @property
     def t_next_us(self) -> int | None:
         """Time of the stream's first packet; None once the camera has ended and all is walked over."""
         if self._queue.is_finished:
-            is_read = self._packet is None and self._peek() is None
+            is_read = self._cursor.is_used_up and self._peek() is None
             if is_read or (self._queue.reached_us is not None and self._asked_us >= self._queue.reached_us):
                 return None
         return self._ingest.first_us
@@ -105,14 +109,11 @@ class LiveStream(EventStream):
         clock_map = self._ingest.clock_map
         return clock_map.to_device_us(self._clock.now_us()) if clock_map.is_known else None
 
-    def listen(self, tap: EventTap) -> None:
-        """Let `tap` have the words, or the events, from now on."""
-        self._walk.tap = tap
-
     @property
     def unread(self) -> int:
         """Events that came and were not walked over; for the end of the run."""
-        begun = 0 if self._packet is None else self._packet.events - self._walked
+        is_begun = self._packet is not None and not self._cursor.is_used_up
+        begun = self._packet.events - self._walked if is_begun and self._packet is not None else 0
         return begun + sum(packet.events for packet in self._again) + self._queue.events
 
     def await_first(self, seconds: float) -> bool:
@@ -138,7 +139,7 @@ class LiveStream(EventStream):
         reached_us = self._queue.reached_us
         while (packet := self._queue.get()) is not None and reached_us is not None:
             self.early += packet.events
-            self._ingest.first_us = reached_us = packet.reached_us
+            self._ingest.first_us = reached_us = packet.t_reached_us
 
     def await_window(self, t0_us: int, t1_us: int, meanwhile: Callable[[], None] | None = None) -> bool:
         """Wait until all events of [t0, t1) are there, or will not come; whether the camera was there.
@@ -180,14 +181,14 @@ class LiveStream(EventStream):
     def checkpoint(self) -> None:
         """Remember this place: what is walked over from here on is kept."""
         self._since.clear()
-        self._mark = _Mark(self._packet, self._walk.place(), self._walked, self._number)
+        self._mark = _Mark(self._packet, self._packets.place(), self._walked, self._number)
 
     def rollback(self) -> None:
         """Stand at the mark again, which is forgotten with that; the tap gets nothing twice."""
         assert self._mark is not None
         self._packet, place, self._walked, self._number = self._mark
         self._again.extendleft(reversed(self._since))
-        self._walk.return_to(self._packet, place)
+        self._packets.return_to(None if self._packet is None else self._packet.chunk, place)
         self.commit()
 
     def commit(self) -> None:
@@ -195,84 +196,48 @@ class LiveStream(EventStream):
         self._mark = None
         self._since.clear()
 
-    def skip_until(self, t_us: int) -> int:
-        """Pass over the events before `t_us`; return how many they were."""
-        skipped = 0
-        while (packet := self._load()) is not None:
-            n, is_left = self._walk.count(t_us - self._shift_of(packet))
-            skipped += n
-            self._walked += n
-            if is_left:
-                break
-            self._packet = None
-        return skipped
-
-    def accumulate_until(self, t1_us: int, frame: FrameAccumulator) -> int:
-        """Add the events before `t1_us` to the frame; return how many were walked over.
-
-        Where the camera's clock begins anew, it stops: the frame's window is on the clock before.
-        """
-        self._check_sensor(frame)
-        walked, shift_us = 0, self.shift_us
-        while (packet := self._load()) is not None and self._shift_of(packet) == shift_us:
-            n, is_left = self._walk.accumulate(t1_us - shift_us, frame)
-            walked += n
-            self._walked += n
-            if is_left:
-                break
-            self._packet = None
-        return walked
-
-    def read_batch(self, most: int, t1_us: int) -> EventBatch:
-        """The next events before `t1_us`, on the stream's clock: about `most`, none if none are there."""
-        while (packet := self._load()) is not None:
-            shift_us = self._shift_of(packet)
-            batch, is_left = self._walk.read(most, t1_us - shift_us)
-            self._walked += len(batch)
-            if not is_left:
-                self._packet = None
-            if len(batch):
-                return replace(batch, t_us=batch.t_us + shift_us) if shift_us else batch
-            if is_left:
-                break
-        return EventBatch.empty()
-
-    def take_triggers(self) -> TriggerBatch:
-        """The trigger edges of the packets that were begun since the last call."""
-        taken = TriggerBatch.concatenate(self._edges)
-        self._edges.clear()
-        return taken
-
     def warm_up(self, frame: FrameAccumulator) -> None:
         """Load the kernels, so that the first real window is not slower; the frame is left empty."""
-        self._walk.warm_up(frame)
+        self._packets.warm_up(frame)
 
     def close(self) -> None:
         """End the camera's thread and let go of the device."""
         self._queue.finish()
         self._camera.close()
 
-    def _load(self) -> EventPacket | None:
-        """The packet that is walked; takes the next one where there is none."""
-        if self._packet is None:
+    def _load(self) -> bool:
+        while self._cursor.is_used_up:
             is_new = not self._again
             packet = self._queue.get() if is_new else self._again.popleft()
             if packet is None:
-                return None
-            self._walk.load(packet, follows=packet.number == self._number + 1, is_new=is_new)
-            self._packet, self._number, self._walked = packet, packet.number, 0
-            if self._mark is not None:
-                self._since.append(packet)
-            if is_new and len(packet.edges):
-                self._edges.append(packet.edges)
-                del self._edges[:-64]
-        return self._packet
+                return False
+            self._begin(packet, is_new=is_new)
+        return True
+
+    def _begin(self, packet: EventPacket, *, is_new: bool) -> None:
+        """Stand before a packet; the tap gets it once."""
+        tap = self._tap if is_new else None
+        if packet.number != self._number + 1:
+            if packet.before is not None and isinstance(self._packets, WordCursor):
+                restore_place(self._packets.walker.state, packet.before)
+            if tap is not None:
+                tap.begin(packet.shift_us)
+        self._packets.load(packet.chunk, tap)
+        self._packet, self._number, self._walked = packet, packet.number, 0
+        if self._mark is not None:
+            self._since.append(packet)
+        if is_new and len(packet.edges):
+            self._edges.append(packet.edges)
+            del self._edges[:-64]
+
+    def _take_edges(self) -> TriggerBatch:
+        """Of the packets that were begun since the last call."""
+        taken = TriggerBatch.concatenate(self._edges)
+        self._edges.clear()
+        return taken
 
     def _peek(self) -> EventPacket | None:
         return self._again[0] if self._again else self._queue.peek()
-
-    def _shift_of(self, packet: EventPacket) -> int:
-        return 0 if packet.words is None else packet.shift_us
 
     def _is_over(self) -> bool:
         """Nothing more will come."""

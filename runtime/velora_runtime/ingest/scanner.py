@@ -6,7 +6,7 @@ Nothing is decoded into memory here; the packing thread walks the words again, s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from velora_edge.events.formats.raw.raw_walker import NEVER, WORD_BYTES, RawWalk
 from velora_edge.events.kernels._sink_kernels import CountSink
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from numpy.typing import NDArray
@@ -22,8 +23,14 @@ if TYPE_CHECKING:
     from velora_edge.datatypes import TriggerBatch
     from velora_edge.events.base import Encoding
 
+T = TypeVar("T")
+
 MOST_BYTES = 1 << 17
 """Of one scan."""
+LEAST_BYTES = 32
+"""Fewer are not looked at in parts."""
+SLACK_US = 20_000
+"""An event so much later than its words reach would block the windows that follow."""
 FEW_BAD, BAD_PART = 8, 50
 """Up to 8 bad words, or one in 50, are an accident; random bytes have one in three."""
 _BAD = (s.UNKNOWN, s.OUTSIDE)
@@ -33,34 +40,28 @@ _PLACE = (s.SYNCED, s.T_US, s.HIGH, s.WRAPS, s.Y, s.BASE, s.BASE_P, s.EVENT_US)
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What was seen in some words.
+    """What was found in the words at the front of some bytes.
 
     Attributes:
+        used: bytes that were looked at.
         words: whole words, as bytes.
         before: the decoder's state before them.
-        rest: bytes of a word that had begun before them.
-        begins_us: its time before them, camera clock; None before the first time word.
-        reached_us: its time after them, likewise.
+        t_first_us: time of their first event, or before them where there is none, camera clock; None before
+            the first time word.
+        t_reached_us: time after them, likewise.
         events: in them.
         edges: in them, camera clock.
-        steps_back: events that were earlier than the one before.
-        is_garbage: these are no words.
+        is_garbage: these are no words, or their times would hold up what follows.
     """
 
+    used: int
     words: bytes
     before: NDArray[Any]
-    rest: bytes
-    begins_us: int | None
-    reached_us: int | None
+    t_first_us: int | None
+    t_reached_us: int | None
     events: int
     edges: TriggerBatch
-    steps_back: int
     is_garbage: bool
-
-    @property
-    def duration_us(self) -> int:
-        """Time that they cover; 0 where it is not known."""
-        return 0 if self.begins_us is None or self.reached_us is None else self.reached_us - self.begins_us
 
 
 class RawScanner:
@@ -92,81 +93,91 @@ class RawScanner:
         self._walker.state[:] = s.new_state(width, height)
         self._rest, self._is_lost, self._slipped = b"", False, 0
 
-    def scan(self, data: bytes) -> Scan | None:
-        """Look at the words that end in these bytes, at most `MOST_BYTES`; None where there are none.
+    def scan(self, data: bytes, longest_us: int | None = None) -> Scan:
+        """Look at the words that end in these bytes.
 
         Words that are garbage leave no trace.
+
+        Args:
+            data: what came, at most `MOST_BYTES`.
+            longest_us: words that cover more time are looked at in parts: only those at the front are now.
         """
-        rest = self._rest
-        data = rest + data
+        while True:
+            stood = self._rest, self._is_lost, self._slipped, self.resyncs
+            scan, duration_us = self._scan(data)
+            is_long = longest_us is not None and duration_us > longest_us and not scan.is_garbage
+            if not is_long or len(data) <= LEAST_BYTES:
+                return scan
+            self._walker.state[:] = scan.before
+            self._rest, self._is_lost, self._slipped, self.resyncs = stood
+            data = data[: len(data) // 2]
+
+    def _scan(self, data: bytes) -> tuple[Scan, int]:
+        """The scan of all the words, and the time that they cover."""
+        used, walker = len(data), self._walker
+        data = self._rest + data
         if self._is_lost:
             data = data[self._find_word(data) :]
         usable = len(data) // self._word_bytes * self._word_bytes
         words, self._rest = data[:usable], data[usable:]
-        if not words:
-            return None
-        scan = self._walk(words, rest)
-        if scan.is_garbage:
-            self._walker.state[:] = scan.before
+        before, began_us = walker.state.copy(), _time(walker.state)
+        n_bad = self._walk(words)
+        events, edges, reached_us = int(walker.walked), walker.take_triggers(), _time(walker.state)
+        is_bad = n_bad > FEW_BAD and n_bad * BAD_PART > len(words) // self._word_bytes
+        is_blocking = not is_bad and self._is_blocking(words, before)
+        first_us = None
+        if is_bad:
+            walker.state[:] = before
             self._forget_place()
             self._is_lost = True
-        elif self._is_lost:
-            self.resyncs += self._slipped % self._word_bytes != 0
-            self._is_lost, self._slipped = False, 0
-        return scan
-
-    def take_back(self, scan: Scan) -> None:
-        """Stand again where the decoder stood before a scan."""
-        self._walker.state[:] = scan.before
-        self._rest = scan.rest
-
-    def drop_rest(self) -> None:
-        """Forget the bytes of a word that has begun."""
-        self._rest = b""
-
-    def leaves_events(self, scan: Scan, t1_us: int) -> bool:
-        """Whether some of the words' events are not before a time."""
-        after = self._walker.state.copy()
-        self._walker.state[:] = scan.before
-        is_left = self._load(scan.words) and self._walker.walk(t1_us, CountSink())
-        self._walker.take_triggers()
-        self._walker.state[:] = after
-        return is_left
-
-    def find_first_us(self, scan: Scan) -> int | None:
-        """Time of the words' first event, camera clock; None if there is none."""
-        after = self._walker.state.copy()
-        self._walker.state[:] = scan.before
-        t_us = self._walker.find_next_us() if self._load(scan.words) else None
-        self._walker.take_triggers()
-        self._walker.state[:] = after
-        return t_us
-
-    def _walk(self, words: bytes, rest: bytes = b"") -> Scan:
-        walker, before = self._walker, self._walker.state.copy()
-        self._load(words)
-        walker.walk(NEVER, CountSink())
-        state = walker.state
-        bad = sum(int(state[place] - before[place]) for place in _BAD)
-        n_words = len(words) // self._word_bytes
-        return Scan(
+        elif is_blocking:
+            walker.state[:] = before
+            self._rest = b""
+        elif words:
+            if self._is_lost:
+                self.resyncs += self._slipped % self._word_bytes != 0
+                self._is_lost, self._slipped = False, 0
+            first_us = began_us if began_us is not None else self._find_first_us(words, before)
+        scan = Scan(
+            used,
             words,
             before,
-            rest,
-            _time(before),
-            _time(state),
-            int(walker.walked),
-            walker.take_triggers(),
-            int(state[s.BACKWARDS] - before[s.BACKWARDS]),
-            bad > FEW_BAD and bad * BAD_PART > n_words,
+            reached_us if first_us is None else first_us,
+            reached_us,
+            events,
+            edges,
+            is_bad or is_blocking,
         )
+        return scan, 0 if began_us is None or reached_us is None else reached_us - began_us
 
-    def _load(self, words: bytes) -> bool:
-        def read_into(memory: memoryview) -> int:
-            memory[: len(words)] = words
-            return len(words)
+    def _walk(self, words: bytes) -> int:
+        """Walk over the words; how many are bad."""
+        state = self._walker.state
+        bad = [int(state[place]) for place in _BAD]
+        self._walker.fill_with(words)
+        self._walker.walk(NEVER, CountSink())
+        return sum(int(state[place]) for place in _BAD) - sum(bad)
 
-        return self._walker.fill(read_into)
+    def _is_blocking(self, words: bytes, before: NDArray[Any]) -> bool:
+        """Their times jump ahead and come back: an event that is left for later would hold up all windows."""
+        state, reached_us = self._walker.state, _time(self._walker.state)
+        if reached_us is None or state[s.BACKWARDS] == before[s.BACKWARDS]:
+            return False
+        return self._from(words, before, lambda: self._walker.walk(reached_us + SLACK_US, CountSink()))
+
+    def _find_first_us(self, words: bytes, before: NDArray[Any]) -> int | None:
+        """Time of the words' first event, camera clock; None if there is none."""
+        return self._from(words, before, self._walker.find_next_us)
+
+    def _from(self, words: bytes, before: NDArray[Any], look: Callable[[], T]) -> T:
+        """What `look` finds from before the words on; the decoder then stands after them again."""
+        after = self._walker.state.copy()
+        self._walker.state[:] = before
+        self._walker.fill_with(words)
+        found = look()
+        self._walker.take_triggers()
+        self._walker.state[:] = after
+        return found
 
     def _find_word(self, data: bytes) -> int:
         """The place of the first byte, 0 to the size of a word, at which there are the fewest bad words."""
@@ -174,8 +185,8 @@ class RawScanner:
         bad = []
         for start in range(self._word_bytes):
             usable = (len(data) - start) // self._word_bytes * self._word_bytes
-            scan = self._walk(data[start : start + usable]) if usable else None
-            bad.append(0 if scan is None else sum(int(self._walker.state[b] - state[b]) for b in _BAD))
+            bad.append(self._walk(data[start : start + usable]) if usable else 0)
+            self._walker.take_triggers()
             self._walker.state[:] = state
         best = int(np.argmin(bad))
         self._slipped += best

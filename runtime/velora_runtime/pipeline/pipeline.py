@@ -54,6 +54,8 @@ class RunInputs:
         live: when pairs are made with a live RGB camera, which may be away; None otherwise.
         is_live: data comes when it comes: nothing is held back to its pace.
         start_us: frames before it are passed over; None: none is.
+        watches_all: gets every frame that has found its place, those before `start_us` too; the RGB thread.
+        watches: gets those from `start_us` on, likewise.
     """
 
     rgb: RGBSource | None = None
@@ -63,6 +65,8 @@ class RunInputs:
     live: LiveInstants | None = None
     is_live: bool = False
     start_us: int | None = None
+    watches_all: Callable[[AlignedFrame], None] | None = None
+    watches: Callable[[AlignedFrame], None] | None = None
 
 
 class Pipeline:
@@ -192,9 +196,13 @@ class Pipeline:
             if placed is None:
                 counts.unplaced += 1
                 continue
+            if self._feed.watches_all is not None:
+                self._feed.watches_all(placed)
             if self._feed.start_us is not None and placed.t_us < self._feed.start_us:
                 counts.early += 1
                 continue
+            if self._feed.watches is not None:
+                self._feed.watches(placed)
             pacer.wait_for(placed.t_us)
             if self._stop.is_set():
                 break

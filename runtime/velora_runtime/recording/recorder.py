@@ -22,6 +22,7 @@ from velora_runtime.recording.items import AppendFile, Edges, Events, Picture, S
 from velora_runtime.recording.recorder_worker import ASKED, RUN_ENDED, RecorderWorker
 from velora_runtime.recording.results import RecorderState, RecordOptions, RecordResult
 from velora_runtime.recording.words import Place, WordFormat
+from velora_runtime.sinks.base import Sink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
     from velora_edge.datatypes import EventBatch, Prediction, TriggerBatch
     from velora_edge.events.base import WordsContext
     from velora_edge.preprocessing.folder import Facts
+    from velora_edge.preprocessing.sync import AlignedFrame
     from velora_runtime.recording.items import Item
+    from velora_runtime.sinks.base import Result
 
 BACKLOG_BYTES = 256 << 20
 """Memory for what waits to be written: 3 s of 720p pictures."""
@@ -103,6 +106,10 @@ class Recorder:
         """Trigger edges; the packing thread."""
         if self._is_wanted and len(edges):
             self._put(Edges(edges), "edges", len(edges))
+
+    def see(self, frame: AlignedFrame) -> None:
+        """Take the picture of a frame that has found its place; listens to the RGB thread."""
+        self.take_picture(frame.frame.image, frame.t_us)
 
     def take_picture(self, image: NDArray[np.uint8], t_us: int) -> None:
         """An RGB frame, uint8[H, W, 3], which nobody changes later, and its time; the RGB thread."""
@@ -190,3 +197,20 @@ class Recorder:
         if not self._backlog.put(order, 0):
             raise InputError("the run has ended", remedy="start another")
         return order.done.result()
+
+
+class RecorderSink(Sink):
+    """Hands predictions to a recorder, which writes them in its own thread."""
+
+    name = "record"
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def take(self, result: Result) -> None:
+        """Hand on the prediction, where there is one; nothing is left for `write`."""
+        if result.prediction is not None:
+            self._recorder.take_prediction(result.prediction)
+
+    def write(self, item: object) -> None:
+        """Never called."""

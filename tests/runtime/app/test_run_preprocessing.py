@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from velora_runtime.app.run_sources import RunSources, begin_at, preprocess_events
 from velora_runtime.ingest.live_stream import LiveStream
-from velora_runtime.ingest.packets import BatchCursor, EventPacket, PacketQueue, WordCursor
+from velora_runtime.ingest.packets import EventPacket
 from velora_runtime.ingest.scanner import RawScanner
+from velora_runtime.queues import PacketQueue
 
 from tests.events.words import rows
 from tests.fakes import FakeClock, write_tiny_bundle
@@ -24,8 +25,10 @@ from velora_edge.console import run
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import InputError
 from velora_edge.events.accumulate.registration import RegistrationMap
+from velora_edge.events.chunk_stream import BatchCursor
 from velora_edge.events.filters.event_preprocessing import EventPreprocessing, FilteredStream
 from velora_edge.events.filters.filters import FilterChain, make_filter
+from velora_edge.events.formats.raw.raw_walker import RawWalker, WordCursor
 from velora_edge.events.geometry.hot_pixels import write_mask
 from velora_edge.preprocessing.packer import Packer, Pair
 from velora_edge.preprocessing.windows import WindowRule
@@ -206,11 +209,12 @@ def packets_of(path: Path, sizes: list[int], shift_us: int) -> list[EventPacket]
     for number, size in enumerate([*sizes, len(data)]):
         scan = scanner.scan(data[at : at + size])
         at += size
-        if scan is not None and scan.reached_us is not None:
+        if scan.t_reached_us is not None and scan.t_first_us is not None:
             edges = TriggerBatch.empty()
             packets.append(
                 EventPacket(
-                    number, scan.reached_us + shift_us, scan.events, edges, shift_us,
+                    number, scan.t_first_us + shift_us, scan.t_reached_us + shift_us, scan.events,
+                    edges, shift_us,
                     words=scan.words, before=scan.before,
                 )
             )  # fmt: skip
@@ -220,7 +224,7 @@ def packets_of(path: Path, sizes: list[int], shift_us: int) -> list[EventPacket]
 def live_stream(
     packets: list[EventPacket], walk: WordCursor | BatchCursor, sensor: tuple[int, int]
 ) -> LiveStream:
-    queue = PacketQueue(1 << 30, waits=False)
+    queue: PacketQueue[EventPacket] = PacketQueue(1 << 30, waits=False)
     for packet in packets:
         queue.put(packet)
     nobody: Any = None
@@ -231,7 +235,7 @@ def live_stream(
 def test_a_live_cameras_words_are_filtered_as_a_recordings_are(events: Path, shift_us: int) -> None:
     batch = open_events(events).read()
     stream = live_stream(
-        packets_of(events, [100, 1001, 3, 4000], shift_us), WordCursor("EVT3", (64, 48), True), (64, 48)
+        packets_of(events, [100, 1001, 3, 4000], shift_us), WordCursor(RawWalker("EVT3", (64, 48))), (64, 48)
     )
     parts, t1_us = [], START_US + shift_us
     while sum(map(len, parts)) < len(batch):
@@ -246,7 +250,7 @@ def test_a_live_cameras_words_are_filtered_as_a_recordings_are(events: Path, shi
     chain = FilterChain([make_filter("refractory=50000", (64, 48))])
     expected = sum(len(part) for part in chain.filtered([batch]))
     filtered = FilteredStream(
-        live_stream(packets_of(events, [777], shift_us), WordCursor("EVT3", (64, 48), True), (64, 48)),
+        live_stream(packets_of(events, [777], shift_us), WordCursor(RawWalker("EVT3", (64, 48))), (64, 48)),
         FilterChain([make_filter("refractory=50000", (64, 48))]),
     )
     assert (filtered.is_live, filtered.shift_us) == (True, 0)
@@ -260,7 +264,9 @@ def test_a_live_cameras_decoded_events_are_read_too() -> None:
         )
         for k in range(3)
     ]
-    packets = [EventPacket(k, 10 * k + 4, 5, TriggerBatch.empty(), batch=b) for k, b in enumerate(batches)]
+    packets = [
+        EventPacket(k, 10 * k, 10 * k + 4, 5, TriggerBatch.empty(), batch=b) for k, b in enumerate(batches)
+    ]
     stream = live_stream(packets, BatchCursor(), (8, 8))
     read = [
         rows(stream.read_batch(most, t1_us))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from velora_runtime.cameras import emulated
 from velora_runtime.cameras.camera_settings import EmulatorSettings
-from velora_runtime.cameras.emulated import EmulatedStream, EmulatingSync
+from velora_runtime.cameras.emulated import EmulatedStream
 
 from tests.fakes import FakeRGB, write_tiny_bundle
 from tests.videos import write_video
@@ -90,12 +90,10 @@ def test_what_nobody_takes_is_dropped_and_counted(monkeypatch: Any) -> None:
 
 def test_frames_that_find_their_place_are_seen_by_the_sensor() -> None:
     stream = make()
-    sync = EmulatingSync(TimestampSync(7000, "as they are"), stream)
+    sync = TimestampSync(7000, "as they are")
     for t_us, value in ((0, 50), (10_000, 200)):
-        placed = sync.place(RGBFrame(picture(value), t_us, 0))
-        assert placed is not None
-        assert placed.t_us == t_us + 7000
-    assert (sync.line, stream.t_next_us) == ("as they are", 7000)
+        stream.see(sync.place(RGBFrame(picture(value), t_us, 0)))
+    assert stream.t_next_us == 7000
     assert len(stream.read_batch(1 << 20, 1 << 60)) > 80
 
 

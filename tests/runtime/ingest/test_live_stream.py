@@ -180,9 +180,8 @@ def test_after_a_gap_the_decoder_stands_where_the_stream_does() -> None:
         packet = more
     assert packet is not None
     assert packet.words == last
-    walk = rig.stream._walk
-    walk.load(packet, follows=False)
-    found, _ = walk.read(10, 1 << 60)
+    rig.stream._begin(packet, is_new=True)
+    found = rig.stream.read_batch(10, 1 << 60)
     assert (found.t_us.tolist(), found.x.tolist(), found.y.tolist()) == ([4 * turn - turn // 8], [7], [5])
 
 

@@ -17,7 +17,6 @@ from velora_runtime.recording.items import AppendFile, Compressed, Edges, Pictur
 from velora_runtime.recording.pre_roll import ByteArena, PreRollBuffer
 from velora_runtime.recording.recorder import Recorder
 from velora_runtime.recording.results import RecordOptions
-from velora_runtime.recording.taps import RecordedStream
 from velora_runtime.recording.words import Place, WordFormat
 from velora_runtime.recording.writer import RecordingWriter
 
@@ -298,7 +297,8 @@ def test_a_backlog_that_waits_loses_nothing() -> None:
 def play(path: Path, recorder: Recorder, *, upto_us: int = 1 << 62) -> Any:
     """Walk a file of events with the recorder listening; returns the stream."""
     reader = open_events(path)
-    stream = RecordedStream(reader.stream(), recorder)
+    stream = reader.stream()
+    stream.listen(recorder)
     stream.skip_until(upto_us)
     return stream
 
@@ -316,7 +316,8 @@ def test_a_raw_file_is_recorded_to_the_byte_with_its_triggers(tmp_path: Path) ->
 def test_arrays_are_recorded_as_the_same_events(tmp_path: Path) -> None:
     events = [(10 * k, k % 64, k % 48, k % 2) for k in range(1000)]
     recorder = make_recorder(tmp_path / "r")
-    stream = RecordedStream(MemoryEvents(events, (64, 48), [(55, 2, 1)]).stream(), recorder)
+    stream = MemoryEvents(events, (64, 48), [(55, 2, 1)]).stream()
+    stream.listen(recorder)
     assert (stream.t_next_us, stream.skip_until(1 << 62)) == (0, 1000)
     assert stream.take_triggers().t_us.tolist() == [55]
     recorder.close()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from velora_runtime.recording.words import Place, WordEncoder, WordFormat, WordShifter, lead_in, time_after
 
-from velora_edge.datatypes import EventBatch
+from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import InputError
 from velora_edge.events.formats.raw.raw_walker import NEVER, RawDecoder, RawWalker
 from velora_edge.events.registry import open_events
@@ -63,6 +63,9 @@ class Pieces:
 
     def take_batch(self, batch: EventBatch) -> None:
         raise AssertionError("raw words are no batches")
+
+    def take_edges(self, edges: TriggerBatch) -> None:
+        raise AssertionError("a walker keeps its edges")
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

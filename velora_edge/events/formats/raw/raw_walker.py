@@ -290,6 +290,7 @@ class WordCursor:
 
     def load(self, words: bytes, tap: EventTap | None) -> None:
         """Stand before whole words, which the tap gets."""
+        self.walker.take_triggers()  # of the words before: nobody wants them, or they would have been taken
         self.walker.tap = tap
         self.walker.fill_with(words)
         self.walker.tap = None
