@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
-    from velora_runtime.engines.ort import FedEngine
+    from velora_runtime.engines.ort import GraphEngine
 
     from velora_edge.bundle import Bundle
     from velora_edge.gpu.cuda import Cuda
@@ -74,7 +74,7 @@ class Stream:
         pairs: stride 1.
     """
 
-    def __init__(self, engine: FedEngine, pairs: Pairs) -> None:
+    def __init__(self, engine: GraphEngine, pairs: Pairs) -> None:
         self._engine, self._pairs = engine, pairs
         self._ring = ClipRing(len(pairs.rgb))
 
@@ -83,10 +83,10 @@ class Stream:
         rgb, event = self._pairs.rgb, self._pairs.event
         new, old = self._ring.pairs % len(rgb), (self._ring.pairs - 1) % len(rgb)
         entry = self._ring.enter(rgb=True, event=True)
-        self._engine.encode_rgb(rgb[new], entry.slot)
-        self._engine.encode_event(event[new], entry.slot)
+        self._engine.encode("rgb", (rgb[new],), entry.slot)
+        self._engine.encode("event", (event[new],), entry.slot)
         if entry.rgb_moved or entry.event_moved:
-            self._engine.encode_diff(rgb[new], rgb[old], event[new], event[old], entry.slot)
+            self._engine.encode("diff", (rgb[new], rgb[old], event[new], event[old]), entry.slot)
         return self._decide(entry.slot.phase)
 
     def first_clip(self) -> NDArray[np.float32]:

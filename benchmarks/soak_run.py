@@ -10,7 +10,6 @@ import json
 import os
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +37,10 @@ class TimedEngine:
         self._engine = engine
         self._clips = self._inside_ns = self._began_ns = self._ended_ns = 0
         self._inside_wall_ns = 0
-        calls = engine.encode_rgb, engine.encode_event, engine.encode_diff
-        self.encode_rgb, self.encode_event, self.encode_diff = (partial(self._time, call) for call in calls)
+
+    def encode(self, *given: Any) -> None:
+        """Tokens into a slot."""
+        self._time(self._engine.encode, *given)
 
     def decide(self, *given: Any) -> Any:
         """The logits; the end of a pair."""

@@ -92,25 +92,15 @@ class RecordingEngine:
         self.logits = np.zeros(labels, np.float32)
         self.is_closed = False
 
-    def encode_rgb(self, image: np.ndarray, slot: Slot) -> None:
-        self.rgb[slot.phase][slot.pair] = int(image[0, 0, 0])
-
-    def encode_event(self, image: np.ndarray, slot: Slot) -> None:
-        self.event[slot.phase][slot.pair] = int(image[0, 0, 0])
-
-    def encode_diff(
-        self,
-        rgb: np.ndarray,
-        rgb_before: np.ndarray,
-        event: np.ndarray,
-        event_before: np.ndarray,
-        slot: Slot,
-    ) -> None:
-        pair = tuple(
-            None if now is before else (int(before[0, 0, 0]), int(now[0, 0, 0]))
-            for now, before in ((rgb, rgb_before), (event, event_before))
-        )
-        self.diff[slot.phase][slot.diff] = pair  # type: ignore[assignment]
+    def encode(self, modality: str, images: Sequence[np.ndarray], slot: Slot) -> None:
+        values = [int(image[0, 0, 0]) for image in images]
+        if modality != "diff":
+            getattr(self, modality)[slot.phase][slot.pair] = values[0]
+            return
+        pairs = ((images[0], images[1]), (images[2], images[3]))
+        self.diff[slot.phase][slot.diff] = tuple(
+            None if now is before else (int(before[0, 0, 0]), int(now[0, 0, 0])) for now, before in pairs
+        )  # type: ignore[assignment]
 
     def decide(self, phase: int, presence: Presence) -> np.ndarray:
         self.decided.append((phase, presence.rgb.tolist(), presence.event.tolist(), presence.diff.tolist()))

@@ -53,16 +53,19 @@ def stream(
         here = {name: (name, i) not in absent for name in ("rgb", "event")}
         entry = ring.enter(rgb=here["rgb"], event=here["event"])
         if here["rgb"]:
-            engine.encode_rgb(images[0, i], entry.slot)
+            engine.encode("rgb", (images[0, i],), entry.slot)
         if here["event"]:
-            engine.encode_event(images[1, i], entry.slot)
+            engine.encode("event", (images[1, i],), entry.slot)
         if entry.rgb_moved or entry.event_moved:
             before = i - manifest.stride
-            engine.encode_diff(
-                images[0, i],
-                images[0, before if entry.rgb_moved else i],
-                images[1, i],
-                images[1, before if entry.event_moved else i],
+            engine.encode(
+                "diff",
+                (
+                    images[0, i],
+                    images[0, before if entry.rgb_moved else i],
+                    images[1, i],
+                    images[1, before if entry.event_moved else i],
+                ),
                 entry.slot,
             )
         if entry.is_full:

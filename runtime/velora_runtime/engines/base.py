@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
 from velora_edge.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -50,23 +50,15 @@ class Engine(Protocol):
 
     name: str
 
-    def encode_rgb(self, image: NDArray[np.uint8], slot: Slot) -> None:
-        """Put the tokens of an RGB picture into the slot."""
+    def encode(self, modality: str, images: Sequence[NDArray[np.uint8]], slot: Slot) -> None:
+        """Put a modality's tokens into the slot.
 
-    def encode_event(self, image: NDArray[np.uint8], slot: Slot) -> None:
-        """Put the tokens of an event frame into the slot."""
-
-    def encode_diff(
-        self,
-        rgb: NDArray[np.uint8],
-        rgb_before: NDArray[np.uint8],
-        event: NDArray[np.uint8],
-        event_before: NDArray[np.uint8],
-        slot: Slot,
-    ) -> None:
-        """Put the tokens of the difference to the pair before into the slot.
-
-        For a modality that is absent now or was before, the same array is given twice: no difference.
+        Args:
+            modality: rgb, event or diff.
+            images: of rgb and event one; of diff four: the RGB picture and the one before, the event frame
+                and the one before. Of a camera that is absent now or was before, the same array is given
+                twice: no difference.
+            slot: where they go.
         """
 
     def decide(self, phase: int, presence: Presence) -> NDArray[np.float32]:
@@ -117,24 +109,9 @@ class RetryingEngine:
         self.retries = 0
         self._engine, self._note = engine, note
 
-    def encode_rgb(self, image: NDArray[np.uint8], slot: Slot) -> None:
-        """Put the tokens of an RGB picture into the slot."""
-        self._twice(self._engine.encode_rgb, image, slot)
-
-    def encode_event(self, image: NDArray[np.uint8], slot: Slot) -> None:
-        """Put the tokens of an event frame into the slot."""
-        self._twice(self._engine.encode_event, image, slot)
-
-    def encode_diff(
-        self,
-        rgb: NDArray[np.uint8],
-        rgb_before: NDArray[np.uint8],
-        event: NDArray[np.uint8],
-        event_before: NDArray[np.uint8],
-        slot: Slot,
-    ) -> None:
-        """Put the tokens of the difference to the pair before into the slot."""
-        self._twice(self._engine.encode_diff, rgb, rgb_before, event, event_before, slot)
+    def encode(self, modality: str, images: Sequence[NDArray[np.uint8]], slot: Slot) -> None:
+        """Put a modality's tokens into the slot."""
+        self._twice(self._engine.encode, modality, images, slot)
 
     def decide(self, phase: int, presence: Presence) -> NDArray[np.float32]:
         """The logits of one ring's clip."""

@@ -136,9 +136,9 @@ def _make_step(engine: Engine, bundle: Bundle) -> Callable[[], None]:
     presence, slot = Presence(*(np.ones(size, np.float32) for size in sizes)), Slot(0, 0, 0)
 
     def step() -> None:
-        engine.encode_rgb(rgb, slot)
-        engine.encode_event(event, slot)
-        engine.encode_diff(rgb, event, event, rgb, slot)
+        engine.encode("rgb", (rgb,), slot)
+        engine.encode("event", (event,), slot)
+        engine.encode("diff", (rgb, event, event, rgb), slot)
         engine.decide(0, presence)
 
     return step

@@ -18,7 +18,7 @@ from velora_runtime.engines.openvino_graphs import (
     share,
     why_not_precise,
 )
-from velora_runtime.engines.ort import FED, INPUTS, FedEngine
+from velora_runtime.engines.ort import HOST_INPUTS, INPUTS, GraphEngine
 from velora_runtime.engines.ring import Presence, TokenMemory
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> OpenVinoEngine:
     return OpenVinoEngine(bundle, options)
 
 
-class OpenVinoEngine(FedEngine):
+class OpenVinoEngine(GraphEngine):
     """The streaming graphs in OpenVINO; see `velora_runtime.engines.base.Engine`.
 
     Single-threaded: the inference thread only.
@@ -99,7 +99,7 @@ class OpenVinoEngine(FedEngine):
         """Run every graph once and leave the rings empty."""
         blank = np.zeros((*self._manifest.image_size, 3), np.uint8)
         for modality in MODALITIES:
-            for name in FED[modality]:
+            for name in HOST_INPUTS[modality]:
                 self._runners[modality].feed(name, blank)
             self._runners[modality].run(self._slots[modality][0][0])
         for head in self._heads:

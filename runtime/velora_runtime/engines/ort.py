@@ -13,7 +13,7 @@ from velora_edge.ort import CPU, GraphError, first_line, open_session, session_o
 from velora_runtime.engines.ring import Presence, Slot, TokenMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -130,11 +130,11 @@ def token_type(graphs: dict[str, Graph], bundle: Bundle) -> np.dtype[Any]:
     return TYPES[given.pop()]
 
 
-FED = {**INPUTS, "head": INPUTS["head"][3:]}
+HOST_INPUTS = {**INPUTS, "head": INPUTS["head"][3:]}
 """The inputs of each graph that come from the host; the head's others are the rings."""
 
 
-class FedEngine:
+class GraphEngine:
     """The calls of `velora_runtime.engines.base.Engine` that fill slots; a backend adds the others.
 
     A backend sets `_runners`, which feed and run a graph each, by the graph's name, and `_slots`, their
@@ -144,35 +144,16 @@ class FedEngine:
     _runners: dict[str, Any]
     _slots: dict[str, list[list[Any]]]
 
-    def encode_rgb(self, image: NDArray[np.uint8], slot: Slot) -> None:
-        """Put the tokens of an RGB picture into the slot."""
-        self._encode("rgb", {"image": image}, slot.phase, slot.pair)
-
-    def encode_event(self, image: NDArray[np.uint8], slot: Slot) -> None:
-        """Put the tokens of an event frame into the slot."""
-        self._encode("event", {"image": image}, slot.phase, slot.pair)
-
-    def encode_diff(
-        self,
-        rgb: NDArray[np.uint8],
-        rgb_before: NDArray[np.uint8],
-        event: NDArray[np.uint8],
-        event_before: NDArray[np.uint8],
-        slot: Slot,
-    ) -> None:
-        """Put the tokens of the difference to the pair before into the slot."""
-        images = {"rgb": rgb, "rgb_before": rgb_before, "event": event, "event_before": event_before}
-        self._encode("diff", images, slot.phase, slot.diff)
-
-    def _encode(self, modality: str, images: Mapping[str, NDArray[np.uint8]], phase: int, place: int) -> None:
+    def encode(self, modality: str, images: Sequence[NDArray[np.uint8]], slot: Slot) -> None:
+        """Put a modality's tokens into the slot."""
         runner = self._runners[modality]
-        for name, image in images.items():
+        for name, image in zip(INPUTS[modality], images, strict=True):
             runner.feed(name, image)
-        runner.run(self._slots[modality][phase][place])
+        runner.run(self._slots[modality][slot.phase][slot.place(modality)])
 
     def _feed_presence(self, presence: Presence) -> None:
         flags = (presence.rgb, presence.event, presence.diff)
-        for name, array in zip(FED["head"], flags, strict=True):
+        for name, array in zip(HOST_INPUTS["head"], flags, strict=True):
             self._runners["head"].feed(name, array)
 
     def _feed_pattern(self, manifest: Manifest) -> None:
@@ -180,7 +161,7 @@ class FedEngine:
         size, clip = manifest.image_size, manifest.clip_length
         pattern = np.arange(np.prod(size) * 3, dtype=np.uint32).astype(np.uint8).reshape(*size, 3)
         for modality in MODALITIES:
-            for name in FED[modality]:
+            for name in HOST_INPUTS[modality]:
                 self._runners[modality].feed(name, pattern)
         self._feed_presence(Presence(*(np.ones(count, np.float32) for count in (clip, clip, clip - 1))))
 
@@ -224,25 +205,14 @@ class OnnxRuntimeEngine:
         self._bindings = {name: graph.session.io_binding() for name, graph in self._graphs.items()}
         self._heads = [self._bind_head(phase) for phase in range(manifest.stride)]
 
-    def encode_rgb(self, image: NDArray[np.uint8], slot: Slot) -> None:
-        """Put the tokens of an RGB picture into the slot."""
-        self._encode("rgb", (image,), self.memory.rgb[slot.phase, slot.pair])
-
-    def encode_event(self, image: NDArray[np.uint8], slot: Slot) -> None:
-        """Put the tokens of an event frame into the slot."""
-        self._encode("event", (image,), self.memory.event[slot.phase, slot.pair])
-
-    def encode_diff(
-        self,
-        rgb: NDArray[np.uint8],
-        rgb_before: NDArray[np.uint8],
-        event: NDArray[np.uint8],
-        event_before: NDArray[np.uint8],
-        slot: Slot,
-    ) -> None:
-        """Put the tokens of the difference to the pair before into the slot."""
-        images = (rgb, rgb_before, event, event_before)
-        self._encode("diff", images, self.memory.diff[slot.phase, slot.diff])
+    def encode(self, modality: str, images: Sequence[NDArray[np.uint8]], slot: Slot) -> None:
+        """Put a modality's tokens, [N, P], into the slot."""
+        graph, binding = self._graphs[modality], self._bindings[modality]
+        for key, image in zip(INPUTS[modality], images, strict=True):
+            _bind(binding.bind_input, key, image[None])
+        tokens = getattr(self.memory, modality)[slot.phase, slot.place(modality)]
+        _bind(binding.bind_output, graph.output, tokens[None])
+        graph.run(binding)
 
     def decide(self, phase: int, presence: Presence) -> NDArray[np.float32]:
         """The logits of one ring's clip, float32[K]; valid until the next call."""
@@ -256,9 +226,8 @@ class OnnxRuntimeEngine:
         blank = np.zeros((*self._image_hw, 3), np.uint8)
         for phase in range(len(self._heads)):
             slot = Slot(phase, 0, 0)
-            self.encode_rgb(blank, slot)
-            self.encode_event(blank, slot)
-            self.encode_diff(blank, blank, blank, blank, slot)
+            for modality in MODALITIES:
+                self.encode(modality, [blank] * len(INPUTS[modality]), slot)
             self.decide(phase, self._presence)
         self.memory.clear()
 
@@ -267,14 +236,6 @@ class OnnxRuntimeEngine:
         self._heads.clear()
         self._bindings.clear()
         self._graphs.clear()
-
-    def _encode(self, name: str, images: tuple[NDArray[np.uint8], ...], tokens: NDArray[Any]) -> None:
-        """Run a tower on images uint8[H, W, 3]; write [N, P] into `tokens`."""
-        graph, binding = self._graphs[name], self._bindings[name]
-        for key, image in zip(INPUTS[name], images, strict=True):
-            _bind(binding.bind_input, key, image[None])
-        _bind(binding.bind_output, graph.output, tokens[None])
-        graph.run(binding)
 
     def _bind_head(self, phase: int) -> Any:
         """The head's inputs and output, bound once: they lie in the same memory for ever."""

@@ -20,7 +20,7 @@ from velora_edge.doctor.inference import provider as try_provider
 from velora_edge.errors import EngineError
 from velora_edge.gpu.cuda import has_gpu
 from velora_edge.ort import CUDA, Provider, first_line, load_runtime
-from velora_runtime.engines.ort import FED, INPUTS, TYPES, FedEngine, Graph, token_type
+from velora_runtime.engines.ort import HOST_INPUTS, INPUTS, TYPES, Graph, GraphEngine, token_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -246,7 +246,7 @@ def cuda_providers(manifest: Manifest, *, cuda_graph: bool) -> list[Provider]:
     return [(CUDA, {"device_id": "0", "use_tf32": "0", "enable_cuda_graph": str(int(cuda_graph))})]
 
 
-class OrtDeviceEngine(FedEngine):
+class OrtDeviceEngine(GraphEngine):
     """The streaming graphs on a GPU; see `velora_runtime.engines.base.Engine`.
 
     Single-threaded: the inference thread only.
@@ -300,7 +300,9 @@ class OrtDeviceEngine(FedEngine):
     def _open(self) -> None:
         manifest = self._bundle.manifest
         providers = self._providers(manifest, cuda_graph=self.has_graphs)
-        self._runners = {name: DeviceGraph(self._bundle, name, providers, FED[name]) for name in INPUTS}
+        self._runners = {
+            name: DeviceGraph(self._bundle, name, providers, HOST_INPUTS[name]) for name in INPUTS
+        }
         self._dtype = token_type({name: graph.graph for name, graph in self._runners.items()}, self._bundle)
         size = (manifest.tokens, manifest.token_size)
         self._rings = {

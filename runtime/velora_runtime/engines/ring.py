@@ -30,6 +30,10 @@ class Slot:
     pair: int
     diff: int
 
+    def place(self, modality: str) -> int:
+        """Of a modality's tokens in its ring."""
+        return self.diff if modality == "diff" else self.pair
+
 
 @dataclass(frozen=True, slots=True)
 class Presence:

@@ -24,7 +24,7 @@ from velora_edge.gpu.matching import (
     this_machine,
     why_no_tensorrt,
 )
-from velora_runtime.engines.ort import FED, FedEngine
+from velora_runtime.engines.ort import HOST_INPUTS, GraphEngine
 from velora_runtime.engines.tensorrt_lane import Lane, Target, expect_tensor
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> TensorRTEngine:
     return TensorRTEngine(bundle, options)
 
 
-class TensorRTEngine(FedEngine):
+class TensorRTEngine(GraphEngine):
     """The streaming graphs on a GPU; see `velora_runtime.engines.base.Engine`.
 
     Single-threaded: the inference thread only.
@@ -103,7 +103,7 @@ class TensorRTEngine(FedEngine):
             engines = self._load(bundle, self._loader, machine)
             self._check(engines)
             for graph, engine in engines.items():
-                self._runners[graph] = Lane(self._cuda, engine, FED[graph])
+                self._runners[graph] = Lane(self._cuda, engine, HOST_INPUTS[graph])
             self._rings = {modality: self._make_ring(modality) for modality in MODALITIES}
             self._slots = {modality: self._make_slots(modality) for modality in MODALITIES}
             self._heads = [self._make_head(phase) for phase in range(self._manifest.stride)]
@@ -166,7 +166,7 @@ class TensorRTEngine(FedEngine):
             engine = engines[modality]
             (output,) = engine.outputs.values()
             expect_tensor(engine, output, (1, *tokens))
-            for name in FED[modality]:
+            for name in HOST_INPUTS[modality]:
                 expect_tensor(engine, engine.inputs.get(name), (1, *manifest.image_size, 3))
             ring = head.inputs.get(modality)
             expect_tensor(head, ring, (1, self._pairs(modality), *tokens))

@@ -108,9 +108,9 @@ class Recogniser:
         has_rgb, has_event = packed.frames.rgb is not None, packed.frames.event is not None
         entry = self.ring.enter(rgb=has_rgb, event=has_event)
         if has_rgb:
-            self._engine.encode_rgb(packed.rgb_image, entry.slot)
+            self._engine.encode("rgb", (packed.rgb_image,), entry.slot)
         if has_event:
-            self._engine.encode_event(packed.event_image, entry.slot)
+            self._engine.encode("event", (packed.event_image,), entry.slot)
         self._encode_diff(packed, entry)
         before = self._before[entry.slot.phase]
         packed.rgb_image, before.rgb_image = before.rgb_image, packed.rgb_image
@@ -142,11 +142,14 @@ class Recogniser:
         if not (entry.rgb_moved or entry.event_moved):
             return
         before = self._before[entry.slot.phase]
-        self._engine.encode_diff(
-            packed.rgb_image,
-            before.rgb_image if entry.rgb_moved else packed.rgb_image,
-            packed.event_image,
-            before.event_image if entry.event_moved else packed.event_image,
+        self._engine.encode(
+            "diff",
+            (
+                packed.rgb_image,
+                before.rgb_image if entry.rgb_moved else packed.rgb_image,
+                packed.event_image,
+                before.event_image if entry.event_moved else packed.event_image,
+            ),
             entry.slot,
         )
 

@@ -35,8 +35,8 @@ def tanh(value: int) -> float:
 
 def test_tokens_are_written_into_their_slot_and_nowhere_else(bundle: Bundle) -> None:
     engine = OnnxRuntimeEngine(bundle, EngineOptions(threads=1))
-    engine.encode_rgb(image(51), Slot(1, 2, 0))
-    engine.encode_rgb(image(255), Slot(0, 0, 0))
+    engine.encode("rgb", (image(51),), Slot(1, 2, 0))
+    engine.encode("rgb", (image(255),), Slot(0, 0, 0))
     expected = np.zeros((2, 3, 4, 48), np.float32)
     expected[1, 2], expected[0, 0] = tanh(51), tanh(255)
     np.testing.assert_allclose(engine.memory.rgb, expected, atol=1e-6)
@@ -47,7 +47,7 @@ def test_tokens_are_written_into_their_slot_and_nowhere_else(bundle: Bundle) -> 
 def test_differences_are_written_into_their_slot(bundle: Bundle) -> None:
     engine = OnnxRuntimeEngine(bundle, EngineOptions(threads=1))
     same = image(9)
-    engine.encode_diff(image(10), image(61), same, same, Slot(1, 0, 1))
+    engine.encode("diff", (image(10), image(61), same, same), Slot(1, 0, 1))
     expected = np.zeros((2, 2, 4, 48), np.float32)
     expected[1, 1] = np.sqrt(51 * 2 / 255)
     np.testing.assert_allclose(engine.memory.diff, expected, atol=1e-6)
@@ -57,10 +57,10 @@ def test_the_head_sees_one_ring_and_only_what_is_present(bundle: Bundle) -> None
     engine = OnnxRuntimeEngine(bundle, EngineOptions(threads=1))
     presence = Presence.none(3)
     presence.rgb[1] = 1
-    engine.encode_rgb(image(100), Slot(0, 1, 0))
+    engine.encode("rgb", (image(100),), Slot(0, 1, 0))
     alone = engine.decide(0, presence).copy()
-    engine.encode_rgb(image(200), Slot(0, 2, 0))  # not present
-    engine.encode_rgb(image(200), Slot(1, 1, 0))  # another ring
+    engine.encode("rgb", (image(200),), Slot(0, 2, 0))  # not present
+    engine.encode("rgb", (image(200),), Slot(1, 1, 0))  # another ring
     assert engine.decide(0, presence).tolist() == alone.tolist()
     assert engine.decide(1, presence).tolist() != alone.tolist()
 
@@ -74,7 +74,7 @@ def test_logits_are_the_engines_own_array(bundle: Bundle) -> None:
 
 def test_warm_up_leaves_the_rings_empty(bundle: Bundle) -> None:
     engine = OnnxRuntimeEngine(bundle, EngineOptions(threads=1))
-    engine.encode_rgb(image(7), Slot(0, 0, 0))
+    engine.encode("rgb", (image(7),), Slot(0, 0, 0))
     engine.warm_up()
     assert not any(t.any() for t in (engine.memory.rgb, engine.memory.event, engine.memory.diff))
 
@@ -82,7 +82,7 @@ def test_warm_up_leaves_the_rings_empty(bundle: Bundle) -> None:
 def test_an_image_of_the_wrong_size_is_an_engine_error(bundle: Bundle) -> None:
     engine = OnnxRuntimeEngine(bundle, EngineOptions(threads=1))
     with pytest.raises(EngineError, match=r"onnxruntime failed in rgb\.onnx: .*"):
-        engine.encode_rgb(np.zeros((9, 8, 3), np.uint8), Slot(0, 0, 0))
+        engine.encode("rgb", (np.zeros((9, 8, 3), np.uint8),), Slot(0, 0, 0))
 
 
 def test_a_graph_with_other_inputs_is_a_bundle_error(bundle: Bundle, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_the_rings_hold_what_the_graphs_give(tmp_path: Path, half: bool, kind: t
     assert {tokens.dtype.type for tokens in (engine.memory.rgb, engine.memory.event, engine.memory.diff)} == {
         kind
     }
-    engine.encode_rgb(np.full((H, W, 3), 200, np.uint8), Slot(0, 1, 0))
+    engine.encode("rgb", (np.full((H, W, 3), 200, np.uint8),), Slot(0, 1, 0))
     assert engine.memory.rgb[0, 1].any()
     assert not engine.memory.rgb[0, 0].any()
     presence = Presence.none(T)

@@ -55,10 +55,10 @@ def fill(engine: Any, bundle: Bundle, seed: int = 0) -> np.ndarray:
     length, shape = manifest.clip_length, (*manifest.image_size, 3)
     images = draw.integers(0, 256, (length, 2, *shape), np.uint8)
     for i, (rgb, event) in enumerate(images):
-        engine.encode_rgb(rgb, Slot(0, i, 0))
-        engine.encode_event(event, Slot(0, i, 0))
+        engine.encode("rgb", (rgb,), Slot(0, i, 0))
+        engine.encode("event", (event,), Slot(0, i, 0))
         if i:
-            engine.encode_diff(rgb, images[i - 1, 0], event, images[i - 1, 1], Slot(0, i, i - 1))
+            engine.encode("diff", (rgb, images[i - 1, 0], event, images[i - 1, 1]), Slot(0, i, i - 1))
     ones = [np.ones(size, np.float32) for size in (length, length, length - 1)]
     logits: np.ndarray = engine.decide(0, Presence(*ones)).copy()
     return logits
@@ -75,8 +75,8 @@ def test_tokens_and_logits_of_the_demo_agree_with_onnxruntime() -> None:
 
 def test_tokens_are_written_into_their_slot_and_nowhere_else(bundle: Bundle) -> None:
     engine = OpenVinoEngine(bundle, EngineOptions(threads=1))
-    engine.encode_rgb(image(51), Slot(1, 2, 0))
-    engine.encode_event(image(51), Slot(0, 1, 0))
+    engine.encode("rgb", (image(51),), Slot(1, 2, 0))
+    engine.encode("event", (image(51),), Slot(0, 1, 0))
     assert np.flatnonzero(engine.memory.rgb.any((2, 3))).tolist() == [5]
     assert np.flatnonzero(engine.memory.event.any((2, 3))).tolist() == [1]
     assert not engine.memory.diff.any()
@@ -106,7 +106,7 @@ def test_the_head_reads_the_rings_where_they_are(bundle: Bundle) -> None:
 
 def test_warm_up_leaves_the_rings_empty(bundle: Bundle) -> None:
     engine = OpenVinoEngine(bundle, EngineOptions(threads=1))
-    engine.encode_rgb(image(7), Slot(0, 0, 0))
+    engine.encode("rgb", (image(7),), Slot(0, 0, 0))
     engine.warm_up()
     assert not any(t.any() for t in (engine.memory.rgb, engine.memory.event, engine.memory.diff))
 
@@ -140,7 +140,7 @@ def test_fp16_tokens_are_kept_in_fp16_where_the_processor_computes_it(tmp_path: 
         return
     assert reason is None
     engine = OpenVinoEngine(toy, EngineOptions())
-    engine.encode_rgb(np.full((H, W, 3), 200, np.uint8), Slot(0, 1, 0))
+    engine.encode("rgb", (np.full((H, W, 3), 200, np.uint8),), Slot(0, 1, 0))
     assert engine.memory.rgb.dtype == np.float16
     assert [bool(slot.any()) for slot in engine.memory.rgb[0]] == [i == 1 for i in range(T)]
 
@@ -165,7 +165,7 @@ def test_a_device_without_the_precision_is_refused(
 def test_an_image_of_the_wrong_size_is_an_engine_error(bundle: Bundle) -> None:
     engine = OpenVinoEngine(bundle, EngineOptions(threads=1))
     with pytest.raises(EngineError, match=r"openvino failed in rgb\.onnx: .+"):
-        engine.encode_rgb(np.zeros((9, 8, 3), np.uint8), Slot(0, 0, 0))
+        engine.encode("rgb", (np.zeros((9, 8, 3), np.uint8),), Slot(0, 0, 0))
 
 
 def test_a_graph_with_other_inputs_is_a_bundle_error(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_where_nothing_can_be_kept_a_warning_says_so(
 ) -> None:
     (tmp_path / "cache").write_text("a file, not a folder")
     engine = OpenVinoEngine(bundle, EngineOptions(threads=1))
-    engine.encode_rgb(image(51), Slot(0, 0, 0))
+    engine.encode("rgb", (image(51),), Slot(0, 0, 0))
     assert engine.memory.rgb[0, 0].any()
     assert "compiled graphs are not kept in" in caplog.text
 

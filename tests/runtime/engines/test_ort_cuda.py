@@ -56,12 +56,14 @@ def _stream(engine: Any, pairs: int = 9) -> list[list[float]]:
         rgb, event = draw.integers(0, 256, (2, H, W, 3), np.uint8)
         entry = ring.enter(rgb=True, event=number != 5)
         slot = entry.slot
-        engine.encode_rgb(rgb, slot)
+        engine.encode("rgb", (rgb,), slot)
         if number != 5:
-            engine.encode_event(event, slot)
+            engine.encode("event", (event,), slot)
         if slot.phase in before:
             rgb_before, event_before = before[slot.phase]
-            engine.encode_diff(rgb, rgb_before, event, event_before if entry.event_moved else event, slot)
+            engine.encode(
+                "diff", (rgb, rgb_before, event, event_before if entry.event_moved else event), slot
+            )
         before[slot.phase] = (rgb, event)
         logits.append(engine.decide(slot.phase, ring.presence[slot.phase]).tolist())
     return logits
@@ -166,7 +168,7 @@ def test_an_image_of_another_size_is_told(runtime: FakeRuntime, bundle: Bundle) 
     engine = open_engine(bundle, EngineOptions())
     slot = ClipRing(T, 2).enter(rgb=True, event=True).slot
     with pytest.raises(EngineError, match=r"rgb\.onnx expects image \[4, 4, 3\], got \(5, 4, 3\)"):
-        engine.encode_rgb(np.zeros((H + 1, W, 3), np.uint8), slot)
+        engine.encode("rgb", (np.zeros((H + 1, W, 3), np.uint8),), slot)
 
 
 def test_a_machine_that_can_is_not_passed_over(runtime: FakeRuntime, bundle: Bundle) -> None:

@@ -134,13 +134,13 @@ def test_a_refused_run_is_an_error_and_never_the_output_before(fake: FakeTensorR
     stream(engine, bundle, 4, frozenset())
     fake.refuse_runs = True
     with pytest.raises(EngineError, match=r"refused to run 'velora rgb fp32 .*enqueue was refused"):
-        engine.encode_rgb(np.zeros((4, 4, 3), np.uint8), Slot(0, 0, 0))
+        engine.encode("rgb", (np.zeros((4, 4, 3), np.uint8),), Slot(0, 0, 0))
 
 
 def test_closing_in_the_middle_of_a_pair_waits_for_what_is_queued(fake: FakeTensorRT, tmp_path: Path) -> None:
     engine = open_tensorrt(toy(tmp_path))
     engine.warm_up()
-    engine.encode_rgb(np.zeros((4, 4, 3), np.uint8), Slot(0, 0, 0))
+    engine.encode("rgb", (np.zeros((4, 4, 3), np.uint8),), Slot(0, 0, 0))
     engine.close()
     assert fake.gpu.leftovers() == []
 
@@ -157,7 +157,7 @@ def test_images_may_be_reused_at_once(fake: FakeTensorRT, tmp_path: Path) -> Non
     for reuse in (True, False):
         for place in range(T):
             image[:] = 10 + place
-            engine.encode_rgb(image if reuse else image.copy(), Slot(0, place, 0))
+            engine.encode("rgb", (image if reuse else image.copy(),), Slot(0, place, 0))
         image[:] = 255
         logits.append(engine.decide(0, presence).tolist())
     assert logits[0] == logits[1]
@@ -166,7 +166,7 @@ def test_images_may_be_reused_at_once(fake: FakeTensorRT, tmp_path: Path) -> Non
 def test_an_image_of_another_size_is_refused(fake: FakeTensorRT, tmp_path: Path) -> None:
     engine = open_tensorrt(toy(tmp_path))
     with pytest.raises(EngineError, match=r"expects image \(1, 4, 4, 3\), got \(5, 4, 3\)"):
-        engine.encode_rgb(np.zeros((5, 4, 3), np.uint8), Slot(0, 0, 0))
+        engine.encode("rgb", (np.zeros((5, 4, 3), np.uint8),), Slot(0, 0, 0))
 
 
 def test_auto_prefers_tensorrt_where_the_bundle_has_engines(fake: FakeTensorRT, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from velora_edge.preprocessing.sync import TimestampSync
 from velora_edge.preprocessing.windows import SteadyEdges, WindowRule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     from velora_runtime.engines.ring import Presence
@@ -37,10 +37,11 @@ class WaitingEngine(RecordingEngine):
         super().__init__(clip_length, labels=3)
         self.begun, self.gate = threading.Event(), threading.Event()
 
-    def encode_rgb(self, image: np.ndarray, slot: Any) -> None:
-        self.begun.set()
-        assert self.gate.wait(30)
-        super().encode_rgb(image, slot)
+    def encode(self, modality: str, images: Sequence[np.ndarray], slot: Any) -> None:
+        if modality == "rgb":
+            self.begun.set()
+            assert self.gate.wait(30)
+        super().encode(modality, images, slot)
 
 
 class Remembers(RecordingEngine):
