@@ -227,6 +227,10 @@ class Packer:
             self._events.skip_until(self._begins_us)
             self._events.accumulate_until(self._begins_us, self._accumulator)
 
+    def begin_at(self, t_us: int) -> None:
+        """Let the first window start at `t_us` at the earliest."""
+        self._windows.begin_at(t_us)
+
     @property
     def has_events(self) -> bool:
         """There is an event camera in this run."""

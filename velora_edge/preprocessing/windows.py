@@ -36,6 +36,10 @@ class WindowRule:
         self.end_us = start_us
         self._lengths_us: deque[int] = deque(maxlen=REMEMBERED)
 
+    def begin_at(self, t_us: int) -> None:
+        """Let the first window start at `t_us` at the earliest."""
+        self.end_us = t_us
+
     def preview(self, t_us: int) -> int:
         """Start of the window that would end at `t_us`.
 

@@ -60,10 +60,8 @@ class RunSources:
         emulated: events made of the RGB camera's pictures, or None.
         rgb: the RGB source, or None.
         live_rgb: the same where it is a live camera.
-        stream: the events of whichever of the first three there is.
+        stream: the events of whichever of the first three there is, from their beginning.
         settings: of the cameras.
-        begins_us: time of the recording's first event, where the stream begins later.
-        start_us: what comes before is left out; None: nothing.
     """
 
     reader: EventReader | None = None
@@ -73,8 +71,6 @@ class RunSources:
     live_rgb: LiveRGB | None = None
     stream: EventStream | None = None
     settings: CameraSettings = field(default_factory=CameraSettings)
-    begins_us: int | None = None
-    start_us: int | None = None
 
     @property
     def is_live(self) -> bool:
@@ -191,9 +187,10 @@ def _check(opened: RunSources, events: str, rgb: str) -> None:
         )
 
 
-def choose_feed(
+def choose_inputs(
     opened: RunSources,
-    stream: EventStream | None,
+    begun: Begun,
+    events: RunEvents,
     sync: SyncOptions,
     rate_hz: Fraction,
     clip_pairs: int,
@@ -206,7 +203,8 @@ def choose_feed(
 
     Args:
         opened: the sources; live ones have begun to deliver.
-        stream: the events, as they are packed.
+        begun: where they begin.
+        events: the events, as they are packed.
         sync: how the user wants frames to find their time.
         rate_hz: windows a second where there are only events, or while the RGB camera is away.
         clip_pairs: pairs from the first to the last of a clip: so many windows of a long gap are made.
@@ -221,13 +219,21 @@ def choose_feed(
     from velora_runtime.pipeline.frame_source import LiveInstants
     from velora_runtime.pipeline.pipeline import RunInputs
 
+    stream = events.stream
     first_us = None if stream is None else stream.t_next_us
     if opened.rgb is None:
         next_event_us = None if stream is None or opened.is_live else lambda: stream.t_next_us
         edges = SteadyEdges(first_us or 0, rate_hz, next_event_us, lead=clip_pairs)
-        return RunInputs(None, None, edges, duration_us, is_live=opened.is_live)
-    begins_us = first_us if opened.begins_us is None else opened.begins_us
-    way = _choose_sync(opened, sync, begins_us, clock, stop, note)
+        return RunInputs(
+            None,
+            None,
+            edges,
+            duration_us,
+            is_live=opened.is_live,
+            count_filtered=events.count_dropped,
+        )
+    recorded_us = first_us if begun.recorded_us is None else begun.recorded_us
+    way = _choose_sync(opened, sync, recorded_us, clock, stop, note)
     if stream is not None and opened.emulated is None:
         note(f"synchronised {way.line}")
     instants = None
@@ -242,8 +248,9 @@ def choose_feed(
         duration_us,
         instants,
         is_live=opened.is_live,
-        start_us=opened.start_us,
+        start_us=begun.start_us,
         watches_all=None if opened.emulated is None else opened.emulated.see,
+        count_filtered=events.count_dropped,
     )
 
 
@@ -270,14 +277,63 @@ def _choose_sync(
 
 
 @dataclass(frozen=True, slots=True)
-class Preprocessed:
-    """What a preprocessing made of a run's events.
+class Begun:
+    """Where the sources of a run begin.
 
     Attributes:
+        stream: the events from there on; None without any.
+        start_us: frames before it are left out; None: none is.
+        recorded_us: time of the recording's first event, where the stream begins later.
+    """
+
+    stream: EventStream | None
+    start_us: int | None = None
+    recorded_us: int | None = None
+
+
+def begin_at(opened: RunSources, start_s: float) -> Begun:
+    """Let recordings begin later, counted from the first event, or from the first frame without events.
+
+    Args:
+        opened: its event stream is closed where another one begins later.
+        start_s: seconds; 0 changes nothing.
+
+    Raises:
+        InputError: if a camera is live.
+    """
+    if not start_s:
+        return Begun(opened.stream)
+    if opened.is_live:
+        raise InputError("--start is for recordings: a live camera begins now", remedy="leave it out")
+    reader, offset_us = opened.reader, round(start_s * 1e6)
+    if reader is not None and opened.stream is not None:
+        recorded_us = opened.stream.t_next_us
+        if recorded_us is None:
+            return Begun(opened.stream)
+        opened.stream.close()
+        stream = reader.stream_from(recorded_us + offset_us)
+        if stream.t_next_us is None:
+            stream.close()
+            raise InputError(
+                f"--start {start_s:g} s is after the last event", path=reader.path, remedy="begin earlier"
+            )
+        return Begun(stream, recorded_us + offset_us, recorded_us)
+    if opened.rgb is not None and len(times_us := opened.rgb.times_us()):
+        return Begun(opened.stream, int(times_us[0]) + offset_us)
+    return Begun(opened.stream)
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvents:
+    """A run's events as they are packed.
+
+    Attributes:
+        stream: behind the filters; None without events.
         registration: from the sensor to the model's image; None without events.
         chain: the filters, none where none was asked for.
     """
 
+    stream: EventStream | None = None
     registration: RegistrationMap | None = None
     chain: FilterChain | None = None
 
@@ -285,63 +341,35 @@ class Preprocessed:
         """Events that filters have dropped so far, by the filter's name."""
         return {} if self.chain is None else self.chain.dropped
 
-
-def begin_at(opened: RunSources, start_s: float) -> None:
-    """Let recordings begin later, counted from the first event, or from the first frame without events.
-
-    Args:
-        opened: its stream is replaced.
-        start_s: seconds; 0 changes nothing.
-
-    Raises:
-        InputError: if a camera is live.
-    """
-    if not start_s:
-        return
-    if opened.is_live:
-        raise InputError("--start is for recordings: a live camera begins now", remedy="leave it out")
-    reader, start_us = opened.reader, round(start_s * 1e6)
-    if reader is not None and opened.stream is not None:
-        opened.begins_us = opened.stream.t_next_us
-        if opened.begins_us is not None:
-            opened.stream.close()
-            opened.start_us = opened.begins_us + start_us
-            opened.stream = reader.stream_from(opened.start_us)
-            if opened.stream.t_next_us is None:
-                raise InputError(
-                    f"--start {start_s:g} s is after the last event", path=reader.path, remedy="begin earlier"
-                )
-    elif opened.rgb is not None and len(times_us := opened.rgb.times_us()):
-        opened.start_us = int(times_us[0]) + start_us
+    def close(self) -> None:
+        """Let go of files and devices."""
+        if self.stream is not None:
+            self.stream.close()
 
 
 def preprocess_events(
-    opened: RunSources, preprocessing: EventPreprocessing, manifest: Manifest
-) -> Preprocessed:
-    """Put filters before the stream, and find its way onto the model's image.
+    stream: EventStream | None, preprocessing: EventPreprocessing, manifest: Manifest, *, is_live: bool
+) -> RunEvents:
+    """Put filters before a stream, and find its way onto the model's image.
 
     The cap on the event rate is here for recordings only: of a live camera, whole packets are dropped before
     they cost anything.
 
     Args:
-        opened: its stream is replaced where there are filters.
+        stream: the events; None without any.
         preprocessing: what the user asked for.
         manifest: of the model: its image, and how pictures are laid onto it.
+        is_live: they are a live camera's.
 
     Raises:
         InputError: if a file cannot be used, or there is no such filter.
     """
-    stream = opened.stream
     if stream is None:
-        return Preprocessed()
+        return RunEvents()
     sensor = (stream.width, stream.height)
     view = preprocessing.view(sensor)
     registration = view.registration(
         manifest.image_size, manifest.rgb.fit if view.is_rgb else manifest.event.fit
     )
-    if opened.live_events is not None:
-        preprocessing = preprocessing.without_cap()
-    chain = preprocessing.filter_chain(sensor)
-    if chain.filters:
-        opened.stream = FilteredStream(stream, chain)
-    return Preprocessed(registration, chain)
+    chain = (preprocessing.without_cap() if is_live else preprocessing).filter_chain(sensor)
+    return RunEvents(FilteredStream(stream, chain) if chain.filters else stream, registration, chain)

@@ -19,7 +19,13 @@ from velora_edge.preprocessing.sources import NONE
 from velora_edge.preprocessing.sync import SyncOptions
 from velora_edge.preprocessing.windows import WindowRule
 from velora_runtime.app.run_services import AttachOptions, RunFacts, RunServices
-from velora_runtime.app.run_sources import LiveOptions, begin_at, choose_feed, open_sources, preprocess_events
+from velora_runtime.app.run_sources import (
+    LiveOptions,
+    begin_at,
+    choose_inputs,
+    open_sources,
+    preprocess_events,
+)
 from velora_runtime.cameras.camera import CameraStates
 from velora_runtime.cameras.drivers.registry import is_live
 from velora_runtime.engines.base import EngineOptions, RetryingEngine
@@ -34,11 +40,9 @@ if TYPE_CHECKING:
 
     from velora_edge.bundle import Bundle, Manifest
     from velora_edge.clock import Clock
-    from velora_edge.events.accumulate.registration import RegistrationMap
-    from velora_edge.events.base import EventStream
     from velora_edge.preprocessing.packer import Packer
     from velora_edge.preprocessing.sources import RGBSource
-    from velora_runtime.app.run_sources import RunSources
+    from velora_runtime.app.run_sources import Begun, RunEvents, RunSources
     from velora_runtime.inference.decision import DecisionSettings
     from velora_runtime.pipeline.pipeline import Pace, Pipeline, RunInputs
     from velora_runtime.report import RunReport
@@ -101,67 +105,160 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
         EngineError: if no engine can be had, or if it fails.
     """
     _check(options)
-    clock = clock or SystemClock()
     with contextlib.ExitStack() as closing:
-        bundle = None if options.model is None else open_bundle(options.model)
-        manifest = no_model() if bundle is None else bundle.manifest
-        supervisor = Supervisor(clock, note, ServiceManager())
-        engine = None
-        if bundle is not None and is_live(options.events, options.rgb):
-            # First: a camera would not wait for it.
-            engine = _open_engine(options, bundle, closing, note)
-        opened = open_sources(
-            options.events,
-            options.rgb,
-            options.sensor,
-            options.pace,
-            options.live,
-            clock,
-            supervisor.stop,
-            note,
-        )
-        closing.callback(opened.close)
-        begin_at(opened, options.start_s)
-        source = opened.stream
-        preprocessed = preprocess_events(opened, options.preprocessing, manifest)
-        if bundle is not None and engine is None:
-            engine = _open_engine(options, bundle, closing, note)
-        attached = _attach(options, bundle, opened.stream, closing, note)
-        tapped = opened.stream
-        if tapped is not None:
-            attached.listen_to_events(tapped)
-        windows = WindowRule(manifest.event.window_us)
-        packer = _make_packer(manifest, tapped, windows, clock, preprocessed.registration)
-        opened.start()
-        if opened.rgb is None and tapped is not None and tapped.t_next_us is None:
-            raise RecordingError("holds no events", path=options.events, remedy="record it again")
-        feed = attached.listen_to_frames(
-            _make_feed(options, manifest, opened, tapped, clock, supervisor, note)
-        )
-        windows.end_us = tapped.t_next_us if tapped is not None and opened.rgb is None else None
-        pipeline = _make_pipeline(options, manifest, feed, packer, engine, attached, clock, supervisor)
+        clock = clock or SystemClock()
+        setup = _Setup(options, clock, note, closing, Supervisor(clock, note, ServiceManager()))
+        model = _open_model(setup)
+        sources = _open_sources(setup, model)
+        begun = begin_at(sources, options.start_s)
+        events = _filter_events(setup, model, sources, begun)
+        engine = model.open_engine(setup)
+        services = _listen(setup, model, events)
+        packer = _make_packer(setup, model, events)
+        inputs = services.listen_to_frames(_start(setup, model, sources, begun, events, packer))
+        pipeline = _make_pipeline(setup, model, inputs, packer, services)
         engine_name = "no engine" if engine is None else engine.name
-        pipeline.report.count_filtered = preprocessed.count_dropped
-        states = CameraStates(pipeline.report, opened.rgb, source)
-        attached.begin(pipeline.report, engine_name, states)
+        services.begin(
+            pipeline.report, engine_name, CameraStates(pipeline.report, sources.rgb, sources.stream)
+        )
         with realtime_interpreter(), _stopped_by_signals(pipeline.stop):
             report = pipeline.run()
-        opened.close()
-        attached.end()
-        report.cameras = opened.as_dict()
+        events.close()
+        sources.close()
+        services.end()
+        report.cameras = sources.as_dict()
         report.engine_retries = 0 if engine is None else engine.retries
-        report.warnings += [*opened.warnings(), *attached.warnings()]
+        report.warnings += [*sources.warnings(), *services.warnings()]
     for warning in report.warnings:
         note(warning)
-    is_recorded = opened.reader is not None and opened.rgb is not None
-    if is_recorded and 0 < report.pairs.packed == report.pairs.without_events:
-        note("no frame falls into the event recording: all pairs are RGB alone; choose another --sync")
-    if bundle is not None and not report.predictions:
-        note(_why_silent(manifest, report))
+    _note_empty(model, sources, report, note)
     if options.summary is not None:
-        said = {"model": manifest.name, "engine": engine_name, **report.as_dict(), **attached.summary()}
+        said = {"model": model.manifest.name, "engine": engine_name, **report.as_dict(), **services.summary()}
         write_summary(options.summary, said)
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Setup:
+    """What every stage of a session is given."""
+
+    options: RunOptions
+    clock: Clock
+    note: Callable[[str], None]
+    closing: contextlib.ExitStack
+    supervisor: Supervisor
+
+
+@dataclass(slots=True)
+class _Model:
+    """The bundle, where there is one, and its engine once it is opened."""
+
+    bundle: Bundle | None
+    manifest: Manifest
+    engine: RetryingEngine | None = None
+
+    def open_engine(self, setup: _Setup) -> RetryingEngine | None:
+        """The engine, opened when it is first asked for; None without a model."""
+        if self.engine is not None or self.bundle is None:
+            return self.engine
+        options, note, manifest = setup.options, setup.note, self.manifest
+        if not manifest.weights.trained:
+            note(f"the weights of {manifest.name} are random: its labels mean nothing")
+        choice = open_engine(self.bundle, options.backend, options.engine)
+        setup.closing.callback(choice.engine.close)
+        note(f"{manifest.name} on {choice.engine.name}")
+        for reason in choice.passed_over:
+            note(f"passed over {reason}")
+        choice.engine.warm_up()
+        self.engine = RetryingEngine(choice.engine, note)
+        return self.engine
+
+
+def _open_model(setup: _Setup) -> _Model:
+    bundle = None if setup.options.model is None else open_bundle(setup.options.model)
+    return _Model(bundle, no_model() if bundle is None else bundle.manifest)
+
+
+def _open_sources(setup: _Setup, model: _Model) -> RunSources:
+    options = setup.options
+    if is_live(options.events, options.rgb):
+        model.open_engine(setup)  # first: a camera would not wait for it
+    sources = open_sources(
+        options.events,
+        options.rgb,
+        options.sensor,
+        options.pace,
+        options.live,
+        setup.clock,
+        setup.supervisor.stop,
+        setup.note,
+    )
+    setup.closing.callback(sources.close)
+    return sources
+
+
+def _filter_events(setup: _Setup, model: _Model, sources: RunSources, begun: Begun) -> RunEvents:
+    is_camera = sources.live_events is not None
+    if begun.stream is not None:
+        setup.closing.callback(begun.stream.close)
+    return preprocess_events(begun.stream, setup.options.preprocessing, model.manifest, is_live=is_camera)
+
+
+def _listen(setup: _Setup, model: _Model, events: RunEvents) -> RunServices:
+    """What runs beside the pipeline; the recorder listens before the first event is asked for."""
+    options, bundle, stream = setup.options, model.bundle, events.stream
+    about = None if bundle is None else {"name": bundle.manifest.name, "path": str(options.model)}
+    run = RunFacts(about, options.events, options.rgb, options.pace)
+    services = RunServices(options.attach, run, setup.note)
+    setup.closing.callback(services.end)
+    services.open_recorder(None if stream is None else (stream.width, stream.height))
+    if stream is not None:
+        services.listen_to_events(stream)
+    return services
+
+
+def _make_packer(setup: _Setup, model: _Model, events: RunEvents) -> Packer:
+    """A packer with its kernels loaded, before a live camera begins to deliver."""
+    from velora_edge.preprocessing.packer import Packer
+
+    windows = WindowRule(model.manifest.event.window_us)
+    packer = Packer(model.manifest, events.stream, windows, setup.clock, events.registration)
+    packer.warm_up()
+    return packer
+
+
+def _start(
+    setup: _Setup, model: _Model, sources: RunSources, begun: Begun, events: RunEvents, packer: Packer
+) -> RunInputs:
+    """Let the cameras deliver, and choose when pairs are made."""
+    options, manifest = setup.options, model.manifest
+    sources.start()
+    if sources.rgb is None and events.stream is not None:
+        first_us = events.stream.t_next_us
+        if first_us is None:
+            raise RecordingError("holds no events", path=options.events, remedy="record it again")
+        packer.begin_at(first_us)
+    return choose_inputs(
+        sources,
+        begun,
+        events,
+        options.sync,
+        options.rate_hz or Fraction(1_000_000, manifest.event.window_us),
+        manifest.clip_length * manifest.stride,
+        None if options.duration_s is None else round(options.duration_s * 1e6),
+        setup.clock,
+        setup.supervisor.stop,
+        setup.note,
+    )
+
+
+def _note_empty(model: _Model, sources: RunSources, report: RunReport, note: Callable[[str], None]) -> None:
+    """Tell why there was nothing to be seen, where that is so."""
+    is_recorded = sources.reader is not None and sources.rgb is not None
+    if is_recorded and 0 < report.pairs.packed == report.pairs.without_events:
+        note("no frame falls into the event recording: all pairs are RGB alone; choose another --sync")
+    if model.bundle is not None and not report.predictions:
+        note(_why_silent(model.manifest, report))
 
 
 def _check(options: RunOptions) -> None:
@@ -180,90 +277,20 @@ def _check(options: RunOptions) -> None:
             )
 
 
-def _note_weights(bundle: Bundle, note: Callable[[str], None]) -> None:
-    if not bundle.manifest.weights.trained:
-        note(f"the weights of {bundle.manifest.name} are random: its labels mean nothing")
-
-
-def _attach(
-    options: RunOptions,
-    bundle: Bundle | None,
-    stream: EventStream | None,
-    closing: contextlib.ExitStack,
-    note: Callable[[str], None],
-) -> RunServices:
-    """What runs beside the pipeline; the recorder listens before the first event is asked for."""
-    model = None if bundle is None else {"name": bundle.manifest.name, "path": str(options.model)}
-    run = RunFacts(model, options.events, options.rgb, options.pace)
-    attached = RunServices(options.attach, run, note)
-    closing.callback(attached.end)
-    attached.open_recorder(None if stream is None else (stream.width, stream.height))
-    return attached
-
-
-def _make_feed(
-    options: RunOptions,
-    manifest: Manifest,
-    opened: RunSources,
-    stream: EventStream | None,
-    clock: Clock,
-    supervisor: Supervisor,
-    note: Callable[[str], None],
-) -> RunInputs:
-    duration_us = None if options.duration_s is None else round(options.duration_s * 1e6)
-    rate_hz = options.rate_hz or Fraction(1_000_000, manifest.event.window_us)
-    clip_pairs = manifest.clip_length * manifest.stride
-    return choose_feed(
-        opened, stream, options.sync, rate_hz, clip_pairs, duration_us, clock, supervisor.stop, note
-    )
-
-
-def _open_engine(
-    options: RunOptions, bundle: Bundle, closing: contextlib.ExitStack, note: Callable[[str], None]
-) -> RetryingEngine:
-    _note_weights(bundle, note)
-    choice = open_engine(bundle, options.backend, options.engine)
-    closing.callback(choice.engine.close)
-    note(f"{bundle.manifest.name} on {choice.engine.name}")
-    for reason in choice.passed_over:
-        note(f"passed over {reason}")
-    choice.engine.warm_up()
-    return RetryingEngine(choice.engine, note)
-
-
-def _make_packer(
-    manifest: Manifest,
-    stream: EventStream | None,
-    windows: WindowRule,
-    clock: Clock,
-    registration: RegistrationMap | None,
-) -> Packer:
-    """A packer with its kernels loaded, before a live camera begins to deliver."""
-    from velora_edge.preprocessing.packer import Packer
-
-    packer = Packer(manifest, stream, windows, clock, registration)
-    packer.warm_up()
-    return packer
-
-
 def _make_pipeline(
-    options: RunOptions,
-    manifest: Manifest,
-    feed: RunInputs,
-    packer: Packer,
-    engine: RetryingEngine | None,
-    attached: RunServices,
-    clock: Clock,
-    supervisor: Supervisor,
+    setup: _Setup, model: _Model, inputs: RunInputs, packer: Packer, services: RunServices
 ) -> Pipeline:
     from velora_runtime.inference.decision import Decider
     from velora_runtime.inference.recogniser import Recogniser
     from velora_runtime.pipeline.pipeline import Pipeline
 
+    options, manifest, clock, engine = setup.options, model.manifest, setup.clock, model.engine
     recogniser = NullRecogniser() if engine is None else Recogniser(manifest, engine, clock)
-    sinks = [*_open_sinks(options, manifest, feed.rgb, has_events=packer.has_events), *attached.sinks()]
+    sinks = [*_open_sinks(options, manifest, inputs.rgb, has_events=packer.has_events), *services.sinks()]
     decider = None if options.decide is None else Decider(manifest.labels, options.decide)
-    return Pipeline(manifest, feed, packer, recogniser, sinks, options.pace, clock, supervisor, decider)
+    return Pipeline(
+        manifest, inputs, packer, recogniser, sinks, options.pace, clock, setup.supervisor, decider
+    )
 
 
 def _open_sinks(

@@ -56,6 +56,7 @@ class RunInputs:
         start_us: frames before it are passed over; None: none is.
         watches_all: gets every frame that has found its place, those before `start_us` too; the RGB thread.
         watches: gets those from `start_us` on, likewise.
+        count_filtered: gives the events that filters have dropped so far, by the filter's name.
     """
 
     rgb: RGBSource | None = None
@@ -67,6 +68,7 @@ class RunInputs:
     start_us: int | None = None
     watches_all: Callable[[AlignedFrame], None] | None = None
     watches: Callable[[AlignedFrame], None] | None = None
+    count_filtered: Callable[[], dict[str, int]] = dict
 
 
 class Pipeline:
@@ -96,7 +98,9 @@ class Pipeline:
         supervisor: Supervisor | None = None,
         decider: Decider | None = None,
     ) -> None:
-        self.report = RunReport(sink_drops={sink.name: 0 for sink in sinks})
+        self.report = RunReport(
+            sink_drops={sink.name: 0 for sink in sinks}, count_filtered=feed.count_filtered
+        )
         self._feed, self._packer, self._recogniser, self._sinks = feed, packer, recogniser, sinks
         self._pace, self._clock = pace, clock
         when_full: FullPolicy = "wait" if pace == "max" else "lenient"

@@ -151,14 +151,13 @@ def test_filters_and_the_cap_change_no_window_and_are_counted(
 
 def pack(bundle: Bundle, path: Path, preprocessing: EventPreprocessing) -> np.ndarray:
     """The first window of 100 ms at the model's size."""
-    opened = RunSources(reader=open_events(path))
-    opened.stream = opened.reader.stream()  # type: ignore[union-attr]
-    preprocessed = preprocess_events(opened, preprocessing, bundle.manifest)
+    stream = open_events(path).stream()
+    preprocessed = preprocess_events(stream, preprocessing, bundle.manifest, is_live=False)
     windows = WindowRule(100_000, START_US)
-    packer = Packer(bundle.manifest, opened.stream, windows, FakeClock(), preprocessed.registration)
+    packer = Packer(bundle.manifest, preprocessed.stream, windows, FakeClock(), preprocessed.registration)
     packed = Pair.empty(bundle.manifest.image_size)
     packer.pack_into(packed, START_US + 100_000, None, 0)
-    opened.close()
+    preprocessed.close()
     return packed.event_image.copy()
 
 
@@ -185,16 +184,17 @@ def test_a_view_of_the_rgb_camera_is_laid_onto_the_image_as_its_frames_are(
 ) -> None:
     (tmp_path / "c.yaml").write_text("homography: [1, 0, 9, 0, 1, 0, 0, 0, 1]\nresolution: [90, 64]\n")
     write_events(tmp_path / "e.raw", start_us=START_US, count=10, sensor=(64, 64))
-    opened = RunSources(reader=open_events(tmp_path / "e.raw"))
-    opened.stream = opened.reader.stream()  # type: ignore[union-attr]
+    stream = open_events(tmp_path / "e.raw").stream()
     fits = bundle.manifest.model_copy(
         update={
             "rgb": bundle.manifest.rgb.model_copy(update={"fit": "letterbox"}),
             "event": bundle.manifest.event.model_copy(update={"fit": "crop"}),
         }
     )
-    preprocessed = preprocess_events(opened, EventPreprocessing(str(tmp_path / "c.yaml")), fits)
-    opened.close()
+    preprocessed = preprocess_events(
+        stream, EventPreprocessing(str(tmp_path / "c.yaml")), fits, is_live=False
+    )
+    preprocessed.close()
     whole = RegistrationMap.from_fit((64, 90), bundle.manifest.image_size, "letterbox").as_table()
     assert preprocessed.registration is not None
     np.testing.assert_array_equal(preprocessed.registration.as_table(), whole[:, 9 : 9 + 64])
