@@ -16,7 +16,7 @@ GPU    := .venv-gpu
 PIP    := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST := -m pytest -n auto --dist worksteal
 DEVICE_PYTHONS := 3.10 3.13
-DEVICE_TESTS   := tests/events tests/vision tests/preprocessing tests/runtime tests/cli/live tests/test_*.py
+DEVICE_TESTS   := tests/events tests/preprocessing tests/runtime tests/cli/live tests/test_*.py
 
 .PHONY: help setup setup-device demo demo-model test test-fast test-device check gpu-check clean
 help:
