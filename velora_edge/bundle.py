@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from velora_edge.cache import replace_file
-from velora_edge.errors import BundleError
+from velora_edge.errors import UPDATE_LINE, BundleError
 from velora_edge.manifest import (
     GRAPHS,
     RGB,
@@ -126,7 +126,7 @@ def _check_version(raw: Any, path: Path) -> None:
             f"schema version {version} is newer than this velora-edge reads (up to {SCHEMA_VERSION})",
             path=path,
             place=MANIFEST,
-            remedy="pip install -U velora-edge",
+            remedy=UPDATE_LINE,
         )
 
 

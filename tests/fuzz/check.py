@@ -87,7 +87,7 @@ def check_file(path: Path, rng: random.Random) -> str:
         read_everything(path)
         try:
             with open_events(path) as reader:
-                name, is_full = rng.choice(list(REPRESENTATIONS)), rng.random() < 0.5
+                name, is_full = rng.choice([known.name for known in REPRESENTATIONS]), rng.random() < 0.5
                 _make_frames(reader, rng, guard, name, is_full=is_full)
                 _resume(reader, rng)
                 if isinstance(reader, RawReader):
@@ -102,7 +102,7 @@ def warm_up(path: Path, rng: random.Random) -> None:
     """Compile what a file of this format can ask for, so that it does not count as time spent on one."""
     check_file(path, rng)
     with open_events(path) as reader:
-        for name in REPRESENTATIONS:
+        for name in (known.name for known in REPRESENTATIONS):
             for is_full in (False, True):
                 _make_frames(reader, rng, Guard(), name, is_full=is_full)
 

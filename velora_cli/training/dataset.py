@@ -11,13 +11,15 @@ from rich.console import Console
 from rich.table import Table
 
 from velora_edge.console import progress
+from velora_edge.data.registry import LAYOUTS
 from velora_edge.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from velora_edge.data.build import Report
     from velora_edge.data.clips.clips import ClipSource, ClipSpec
 
-_KINDS = "auto, store, nmnist, hardvs, pokerevent or recordings"
+*_OTHERS, _LAST = ("auto", *(layout.name for layout in LAYOUTS))
+_KINDS = f"{', '.join(_OTHERS)} or {_LAST}"
 
 
 @click.group(epilog="Examples:  velora dataset check recordings/  |  velora dataset build synthetic out.h5")

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import load_file, save_file
 
 from velora_edge.bundle import MANIFEST, EventInput, RGBInput, replace_folder
-from velora_edge.errors import BundleError, InputError
+from velora_edge.errors import UPDATE_LINE, BundleError, InputError
 from velora_edge.model.config import ModelConfig  # noqa: TC001  (pydantic reads it)
 from velora_edge.model.lora import base_names
 from velora_edge.model.velora import VELoRA, create_model
@@ -183,7 +183,7 @@ def _refuse_newer(text: str, path: Path) -> None:
             f"schema version {version} is newer than this velora-edge reads (up to {SCHEMA_VERSION})",
             path=path,
             place=CHECKPOINT,
-            remedy="pip install -U velora-edge",
+            remedy=UPDATE_LINE,
         )
 
 

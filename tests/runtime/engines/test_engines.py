@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from tests.fakes import RecordingEngine, write_tiny_bundle
 from tests.toy_bundle import H, T, W, write_toy_bundle
 from velora_edge.bundle import Bundle, file_sha256
 from velora_edge.errors import BundleError, EngineError
+from velora_edge.extensions import Extension, Registry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,10 +143,11 @@ def test_auto_takes_the_first_that_runs_and_tells_why_it_passed_over_the_others(
         def open_engine(self, bundle: Bundle, options: EngineOptions) -> RecordingEngine:
             return RecordingEngine(3)
 
-    modules = {"better": Better(), "worse": Worse()}
-    monkeypatch.setattr(registry, "BACKENDS", {name: {f"the {name}": name} for name in modules})
+    for name, backend in {"better": Better(), "worse": Worse()}.items():
+        monkeypatch.setitem(sys.modules, name, backend)
+    known = [Extension(name, name, f"the {name}") for name in ("better", "worse")]
+    monkeypatch.setattr(registry, "BACKENDS", Registry("velora.engines", known))
     monkeypatch.setattr(registry, "AUTO", ("better", "worse"))
-    monkeypatch.setattr(registry.importlib, "import_module", modules.__getitem__)
     choice = registry.open_engine(bundle, "auto", EngineOptions())
     assert isinstance(choice.engine, RecordingEngine)
     assert choice.passed_over == ("the better: there is no such device here",)
