@@ -181,7 +181,7 @@ class Registry:
         if same:
             owner = same[0].package or "velora-edge"
             self.troubles.append(
-                f"the plugin {point.name!r} of {_package(point)} is left out: {owner} brings one of that name; "
+                f"the plugin {point.name!r} of {_package(point)} is left out: {owner} has one of that name; "
                 "rename the plugin's"
             )
             return
