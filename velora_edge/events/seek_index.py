@@ -172,7 +172,6 @@ class IndexFile:
         return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "ends": digest.hexdigest()[:32]}
 
 
-SPACING_EVENTS = 1 << 17
 _LONG_AGO = -(1 << 62)
 
 

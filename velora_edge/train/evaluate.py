@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from velora_edge.data.clips.clips import SPLITS, SplitConfig, fingerprint, split_items
+from velora_edge.data.clips.clips import SplitConfig, fingerprint, split_items
 from velora_edge.errors import DatasetError, InputError
 from velora_edge.train.batches import ClipDataset, evaluation_batches, load
 from velora_edge.train.objective import score
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 
 BOTH = "both"
-PARTS = ("auto", "all", *SPLITS)
 
 
 @dataclass(frozen=True)
