@@ -124,7 +124,7 @@ def test_an_unknown_backend_is_refused_with_those_that_there_are(bundle: Bundle)
 def test_without_onnxruntime_the_error_names_the_extra(bundle: Bundle, monkeypatch: Any) -> None:
     monkeypatch.setattr(ort.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        EngineError, match=r"onnxruntime is not installed \(pip install 'velora-edge\[cpu\]'\)"
+        EngineError, match=r"onnxruntime is not installed \(pip install -e '\.\[cpu\]' in a checkout\)"
     ):
         registry.open_engine(bundle, "auto", EngineOptions())
 
