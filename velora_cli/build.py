@@ -14,7 +14,7 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 
 @click.command(
     "build",
-    epilog="Examples:  velora build model.velora  |  velora build model.velora --for rtx:sm89,sm120",
+    epilog="Examples:  velora build my.velora  |  velora build my.velora --for rtx:sm89,sm120",
 )
 @click.argument("model", metavar="BUNDLE")
 @click.option(

@@ -70,8 +70,8 @@ class _LazyGroup(click.Group):
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Examples:  velora demo  |  velora info recording.raw  |  "
-    "velora live demo --events recording.raw --rgb video.mp4",
+    epilog="Examples:  velora demo  |  velora info demo  |  "
+    "velora live demo --events velora_edge/assets/demo.raw",
 )
 @click.version_option(__version__, prog_name="velora")
 def velora() -> None:

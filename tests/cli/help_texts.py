@@ -9,30 +9,32 @@ import click
 from velora_cli.main import velora
 
 FOLDER = Path(__file__).with_name("help")
+COLUMNS = 100
 
 
-def all_commands() -> dict[str, click.Command]:
-    """Every command and group by the words that call it."""
-    found: dict[str, click.Command] = {}
-    pending: list[tuple[str, click.Command]] = [("velora", velora)]
+def all_commands() -> dict[str, click.Context]:
+    """Every command and group by the words that call it, as called on a terminal of 100 columns."""
+    found: dict[str, click.Context] = {}
+    pending = [_context(velora, "velora", None)]
     while pending:
-        words, command = pending.pop()
-        found[words] = command
-        if isinstance(command, click.Group):
-            context = click.Context(command)
-            for name in command.list_commands(context):
-                child = command.get_command(context, name)
+        context = pending.pop()
+        found[context.command_path] = context
+        if isinstance(context.command, click.Group):
+            for name in context.command.list_commands(context):
+                child = context.command.get_command(context, name)
                 assert child is not None
-                pending.append((f"{words} {name}", child))
+                pending.append(_context(child, name, context))
     return found
 
 
-def help_of(words: str, command: click.Command) -> str:
-    """What `--help` prints on a terminal of 100 columns."""
-    context = click.Context(
-        command, info_name=words, terminal_width=100, max_content_width=100, **command.context_settings
-    )
-    return command.get_help(context) + "\n"
+def _context(command: click.Command, name: str, parent: click.Context | None) -> click.Context:
+    sizes = {"terminal_width": COLUMNS, "max_content_width": COLUMNS}
+    return click.Context(command, parent, name, **sizes, **command.context_settings)
+
+
+def help_of(context: click.Context) -> str:
+    """What `--help` prints."""
+    return context.command.get_help(context) + "\n"
 
 
 def path_of(words: str) -> Path:
@@ -44,5 +46,5 @@ if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     for old in FOLDER.glob("*.txt"):
         old.unlink()
-    for words, command in all_commands().items():
-        path_of(words).write_text(help_of(words, command), encoding="utf-8")
+    for words, context in all_commands().items():
+        path_of(words).write_text(help_of(context), encoding="utf-8")

@@ -13,7 +13,7 @@ COMMANDS = all_commands()
 def test_help_is_what_is_kept(words: str) -> None:
     kept = path_of(words)
     assert kept.is_file(), "a new command: make help-texts"
-    assert help_of(words, COMMANDS[words]) == kept.read_text(encoding="utf-8"), "on purpose? make help-texts"
+    assert help_of(COMMANDS[words]) == kept.read_text(encoding="utf-8"), "on purpose? make help-texts"
 
 
 def test_no_help_is_kept_of_commands_that_are_gone() -> None:

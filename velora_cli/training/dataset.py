@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _KINDS = f"{', '.join(_OTHERS)} or {_LAST}"
 
 
-@click.group(epilog="Examples:  velora dataset check recordings/  |  velora dataset build synthetic out.h5")
+@click.group(epilog="Examples:  velora dataset build synthetic clips.h5  |  velora dataset check clips.h5")
 def command() -> None:
     """Look at a data set before training, and pack it into one file for fast reading."""
 

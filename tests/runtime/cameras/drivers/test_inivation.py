@@ -203,7 +203,7 @@ def test_settings_that_a_camera_lacks_or_refuses_are_told() -> None:
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dv_processing", None)
     with pytest.raises(
-        MissingExtraError, match=r"^inivation:// needs dv-processing: pip install 'velora-edge\[inivation\]'$"
+        MissingExtraError, match=r"^inivation:// needs dv-processing: pip install -e '\.\[inivation\]' in"
     ):
         InivationEvents("inivation://", LiveSetup(FakeClock(), threading.Event(), print))
 
