@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from velora_runtime.cameras.drivers.registry import describe_cameras
+from velora_runtime.engines.registry import BACKENDS
 
 from velora_cli.options import (
     HeadedCommand,
@@ -131,7 +132,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="auto, tensorrt, tensorrt-rtx, onnxruntime or openvino.",
+    help=f"auto, {', '.join(backend.name for backend in BACKENDS)}.",
 )
 @_model(
     "--device",
