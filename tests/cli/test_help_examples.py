@@ -25,6 +25,7 @@ DOWNLOADED = {"published.pth", "poker.txt"}
 NOT_RUN = {
     "a camera": r"prophesee://|tcp://|/dev/video0",
     "an hour of training": r"velora (train|pretrain) |runs/demo_model",
+    "minutes for thousands of rendered clips": r"velora (eval|dataset (build|check)) ",
     "an NVIDIA GPU, or a model of one's own": r"velora build ",
     "the authors' checkpoint": r"published\.pth",
 }
