@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import sys
 import threading
 from collections import deque
@@ -16,7 +17,7 @@ from velora_runtime.cameras.drivers.inivation import InivationEvents, as_batch, 
 from velora_runtime.cameras.feeds import LiveSetup
 
 from tests.fakes import FakeClock
-from velora_edge.errors import CameraError, ConfigError, MissingExtraError
+from velora_edge.errors import CameraError, ConfigError, MissingExtraError, install_line
 
 
 class FakeStore:
@@ -203,7 +204,7 @@ def test_settings_that_a_camera_lacks_or_refuses_are_told() -> None:
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dv_processing", None)
     with pytest.raises(
-        MissingExtraError, match=r"^inivation:// needs dv-processing: pip install -e '\.\[inivation\]' in"
+        MissingExtraError, match=f"^inivation:// needs dv-processing: {re.escape(install_line('inivation'))}$"
     ):
         InivationEvents("inivation://", LiveSetup(FakeClock(), threading.Event(), print))
 
