@@ -5,7 +5,7 @@ waits for room, in all of them), and the field of the summary that counts it:
 
     in it                 from -> to                 class        room        without room   counted by
     packets of events     event camera -> packing    PacketQueue  64 MB       oldest go      dropped.overrun
-    pictures              RGB camera -> RGB thread   (live_rgb)   2           oldest goes    frames.overrun
+    pictures              RGB camera -> RGB thread   (live_rgb)   8           oldest goes    frames.overrun
     PairRequest           RGB thread -> packing      Channel      32          lenient        frames.dropped
     Pair                  packing -> inference       Channel      32          lenient        pairs.dropped
     items of one sink     inference -> the sink      Channel      the sink's  oldest goes    sink_drops

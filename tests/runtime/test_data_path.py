@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
 from velora_runtime.app.run_sources import LiveOptions
 from velora_runtime.app.session import RunOptions, run_session
 from velora_runtime.cameras.drivers import raw_bytes

@@ -5,7 +5,7 @@
   second (both started with the recording), and otherwise the first event.
 - `offset=US`: the same, and US microseconds more.
 - `trigger`: each frame is given the time of its edge on the event camera's trigger input.
-- `host`: by arrival, for live cameras; `velora_runtime.live_sync` has it, and triggers as they come.
+- `host`: by arrival, for live cameras; `velora_runtime.cameras.live_sync` has it, and triggers as they come.
 """
 
 from __future__ import annotations
