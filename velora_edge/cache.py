@@ -1,4 +1,4 @@
-"""Files that are kept between runs: where they lie, and how one is replaced whole."""
+"""Cache folders of the user, and atomic replacement of files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command shares at its edge with the shell: exit codes, one-line errors, progress."""
+"""Behaviour that all commands share: exit codes, one-line errors, progress."""
 
 from __future__ import annotations
 

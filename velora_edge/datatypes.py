@@ -1,4 +1,4 @@
-"""The values that travel through the pipeline: frozen, slotted, shared by training, export and runtime.
+"""Values of the pipeline: frozen, slotted, shared by training, export and runtime.
 
 Times are int64 microseconds on one clock, the event camera's. Windows are half-open: [t0, t1).
 """

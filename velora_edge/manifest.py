@@ -1,12 +1,10 @@
-"""The form of a bundle's `manifest.json`: validated, published as a JSON Schema, migrated.
+"""Manifest of a bundle, `manifest.json`: its form, validated, published as a JSON Schema, and migrated.
 
-Older manifests brought up to date: one step a schema version, as many as it takes.
-A step takes the object that `manifest.json` holds and gives the one of the next version. It is one function,
-and one line in `STEPS`; it never looks at other files, and never changes once its version was released.
-
-What `manifest.json` says of a bundle: its form, validated, and published as a JSON Schema.
 The schema's version rises when a manifest could not be read by an older velora-edge, that is with every field
-that is new: unknown fields are refused. `velora_edge.manifest` brings older manifests up to date.
+that is new: unknown fields are refused. `migrate` brings older manifests up to date, one step a schema
+version, as many as it takes. A step takes the object that `manifest.json` holds and gives the one of the next
+version. It is one function, and one line in `STEPS`; it never looks at other files, and never changes once
+its version was released.
 """
 
 from __future__ import annotations

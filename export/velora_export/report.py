@@ -1,4 +1,4 @@
-"""The report of an export, and its acceptance: parity, accuracy, size and latency against limits."""
+"""Report of an export, and its acceptance: parity, accuracy, size and latency against limits."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Clocks of cameras: their map to the host's clock, and one clock over restarts.
+"""Clocks of cameras: their map to the host's clock, and one continuous clock over restarts.
 
-Delays are never negative, so the earliest arrivals tell the truth: the clocks' relation is a line below all
-points (device time, arrival less device time), and jitter of any size only lies above it. (Moon, Skelly and
-Towsley, Estimation and removal of clock skew from network delay measurements, INFOCOM 1999.)
+Delays are never negative, so the earliest arrivals give the relation of two clocks: a line below all points
+(device time, arrival less device time), and jitter of any size lies above it. (Moon, Skelly and Towsley,
+Estimation and removal of clock skew from network delay measurements, INFOCOM 1999.)
 """
 
 from __future__ import annotations

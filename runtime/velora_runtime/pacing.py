@@ -1,8 +1,9 @@
-"""Pace of cameras: frame periods for pictures without times, and bursts held back to their recorded speed.
+"""Pacing of cameras: frame periods for pictures without times, and bursts held back to recorded speed.
 
-Taken modulo the right period, arrivals point in one direction of a circle; modulo a wrong one, in all (the
-Rayleigh test's statistic tells which). Delays only ever add, so the beat is the one that arrivals come
-soonest after, on average. Neither lost pictures matter, nor that the first ones come all at once.
+A frame period is estimated from arrivals. Taken modulo the right period, they point in one direction of a
+circle; modulo a wrong one, in all (the Rayleigh test's statistic distinguishes them). Delays only ever add,
+so the phase is the one that arrivals come soonest after, on average. Neither lost pictures matter, nor that
+the first ones come all at once.
 """
 
 from __future__ import annotations

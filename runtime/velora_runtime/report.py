@@ -1,4 +1,4 @@
-"""What a run did: counted while it runs, durations as histograms, told at its end."""
+"""Report of a run: counters and histograms of durations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `velora info` tells of a recording of events: read once, from where to where it is asked for."""
+"""Facts about a recording of events for `velora info`, gathered in one pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A data set checked before anything is trained on it, and packed into one store of clips."""
+"""Check of a data set before training, and its packing into one store of clips."""
 
 from __future__ import annotations
 

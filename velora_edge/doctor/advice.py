@@ -1,4 +1,4 @@
-"""What to do about what the probes found, one rule a function, and the doctor's report."""
+"""Advice drawn from the probes' findings, one rule a function, and the doctor's report."""
 
 from __future__ import annotations
 

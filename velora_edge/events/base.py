@@ -1,4 +1,4 @@
-"""What every event format offers: a reader of batches, and a stream that goes straight into frames."""
+"""Interfaces of event readers, streams, filters and listeners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams that come in chunks: raw words or batches of events, walked straight into frames by a cursor."""
+"""Streams of chunks, raw words or batches of events, accumulated into frames by a cursor."""
 
 from __future__ import annotations
 

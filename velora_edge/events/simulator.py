@@ -1,4 +1,4 @@
-"""Simulation of an event camera: from pictures to events.
+"""Simulator of an event camera: from pictures to events.
 
 Each pixel compares the logarithm of its intensity with the one at which it last fired, and fires ON or OFF
 for each threshold that is crossed; between two pictures the logarithm is taken to change linearly, which

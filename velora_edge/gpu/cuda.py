@@ -1,4 +1,4 @@
-"""One CUDA device through cuda-python: memory, streams, events and graphs, every call checked.
+"""CUDA device through cuda-python: memory, streams, events and graphs, every call checked.
 
 cuda-python is imported when it is needed, by either of its names: `cuda.bindings.runtime` (12.6 on) or the
 older `cuda.cudart`. Function names and their meaning are those of the CUDA Runtime API manual.

@@ -1,4 +1,4 @@
-"""An engine of TensorRT or TensorRT for RTX in memory: loaded, its compiled kernels cached, run on arrays."""
+"""Engine of TensorRT or TensorRT for RTX in memory: loading, kernel cache, runs on arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT for RTX: one API, two products, what tells them apart, and their messages."""
+"""Differences between TensorRT and TensorRT for RTX, which share one API, and their log messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engine files ("plans") of TensorRT and TensorRT for RTX: what their first bytes and their names say.
+"""Engine files ("plans") of TensorRT and TensorRT for RTX: header and file name.
 
 The header is read as trtexec reads it (`--getPlanVersionOnly`): a tag of 4 bytes, "ftrt" or, of TensorRT for
 RTX, "vtrt"; the version of the form in the next 4, 0 so far; and the library's version in bytes 24 to 27.

@@ -1,4 +1,4 @@
-"""Packing of pairs: the events up to a time and the picture, at the model's size."""
+"""Packing of pairs: the events of a window and the picture, at the model's size."""
 
 from __future__ import annotations
 

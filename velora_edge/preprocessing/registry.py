@@ -1,4 +1,4 @@
-"""Every kind of source, and what opens the string that a user gave.
+"""Registry of recorded sources, RGB and events, by the string that a user gives.
 
 An RGB source is one file with a class and one line in `RGB_SOURCES`; whatever is a file of events is opened
 by the registry of event formats. A source's module is imported when it is used.

@@ -1,4 +1,4 @@
-"""What every source of pictures offers."""
+"""Interface of RGB sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the RGB camera's times become times on the event camera's clock.
+"""Synchronisation of recordings: from the RGB camera's times to the event camera's clock.
 
 - `timestamps`: the frames' own times. An image folder's are on the event clock as they stand. A video's count
   from its own zero: that is 0 on the event clock where the event recording begins within its clock's first

@@ -1,7 +1,7 @@
-"""Trigger edges of an RGB camera's exposures: their beat, and which edge belongs to which frame.
+"""Trigger edges of an RGB camera's exposures: their period, and the edge of each frame.
 
-Edges come at even spacing, but some are missed and some come twice. What does not fit the beat is left out,
-what it lacks is filled in, and every exposure has its tick.
+Edges come at even spacing, but some are missed and some come twice. Edges that do not fit the period are left
+out, missed ones are filled in, and every exposure has one edge.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The training loop: the same for one process and for many, for a new run and for one that was killed."""
+"""Training loop, the same for one process and for many, for a new run and for a resumed one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a batch of uint8 clips to logits and losses, and from logits to figures."""
+"""Objective of training: logits and losses of a batch of uint8 clips, and metrics of logits."""
 
 from __future__ import annotations
 

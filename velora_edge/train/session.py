@@ -1,4 +1,4 @@
-"""One call of `velora train`: its processes, from the configuration to the best checkpoint."""
+"""Session of `velora train`: its processes, from the configuration to the best checkpoint."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
-"""The five graphs of a bundle as torch modules, with layers in the form that inference engines fuse.
+"""Graphs of a bundle as five torch modules, with layers in the form that inference engines fuse.
 
 Attention: torch's `scaled_dot_product_attention` is exported with shape arithmetic around every product, and
 timm's own form splits a five-dimensional transpose. Here the scale's square root is folded into the weights
 of Q and of K (in fp32, before any cast), so that it costs nothing, and no product leaves the range of fp16.
 
-A key's bias adds the same to all of a query's products, which softmax takes away again; a value's bias goes
-through attention as it is, into the bias of the projection. So only the query keeps one.
+Biases of attention: a key's bias adds the same to all of a query's products, which softmax takes away again;
+a value's bias goes through attention as it is, into the bias of the projection. So only the query keeps one.
 
 The fusion's attention asks three layers for its query, key and value; as one layer it is one product, and in
 int8 its input is rounded once.
 
-GELU: the exporter writes x * (0.5 * (1 + erf)), which ONNX Runtime does not take for a GELU;
+GELU: the exporter writes x * (0.5 * (1 + erf)), which ONNX Runtime does not recognise as a GELU;
 (x * (1 + erf)) * 0.5 it does.
 """
 

@@ -1,4 +1,4 @@
-"""From an ONNX graph to an engine: one code path for TensorRT 10.3 to 11 and TensorRT for RTX.
+"""Builder of an engine from an ONNX graph: one code path for TensorRT 10.3 to 11 and TensorRT for RTX.
 
 Networks are strongly typed: every tensor has the type that the ONNX graph gives it, which is all that
 TensorRT 11 offers and what keeps a precision what it says it is. So nothing here chooses a precision.

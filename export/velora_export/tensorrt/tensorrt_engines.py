@@ -1,4 +1,4 @@
-"""A bundle's engines: their targets, their build, their layers, their parity with ONNX Runtime."""
+"""Engines of a bundle: their targets, their build, their layers, their parity with ONNX Runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compiled layers of an engine, as TensorRT prints them, and whether they compute in the precision asked for.
+"""Compiled layers of an engine, as TensorRT prints them, and a check of the precision they compute in.
 
 The builder of TensorRT for RTX prints them at severity VERBOSE, on a machine without a GPU too; the inspector
 needs the engine in memory, and so a GPU. Both name what a layer computes of the network: `[ONNX Layer: ...]`.

@@ -1,4 +1,4 @@
-"""How far an engine is from ONNX Runtime on the same graph and the same clips."""
+"""Parity of an engine with ONNX Runtime on the same graph and the same clips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs beside the pipeline: the recorder, the page, the keys of the terminal."""
+"""Services beside the pipeline: the recorder, the page, the keys of the terminal."""
 
 from __future__ import annotations
 

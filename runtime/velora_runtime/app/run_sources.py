@@ -1,4 +1,4 @@
-"""The cameras of a run, or their recordings: opened, preprocessed, started, brought into step, and closed."""
+"""Sources of a run, live or recorded: opened, preprocessed, started, synchronised and closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run, from what a user gave to its report: opens model, sources and sinks, and closes them."""
+"""Session of one run: opens model, sources and sinks in stages, runs them, writes the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One device kept delivering: connected, read, watched for silence, connected again.
+"""Thread of a live camera: connects, reads, watches for silence, reconnects.
 
 connecting --> live <--> stalled --> lost --> connecting ...
                  |                     |

@@ -1,4 +1,4 @@
-"""Interface of camera drivers: opened, a feed gives one thing after another, and may be gone at any time."""
+"""Interface of camera drivers: a feed is opened, read, and may be lost at any time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A live event camera, put together: feed, thread, ingest, queue and stream."""
+"""Live event camera: feed, thread, ingest, queue and stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A live RGB camera as a source of frames: the newest ones, on one clock however often it was lost."""
+"""Live RGB camera as a source of the newest frames, on one clock over reconnections."""
 
 from __future__ import annotations
 

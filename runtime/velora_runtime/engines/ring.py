@@ -1,6 +1,6 @@
-"""Which slot of which ring a pair's tokens go to, and which of a clip's slots hold something.
+"""Ring of a clip's slots: the slot of each new pair, and the presence of each camera in a clip.
 
-The head averages tokens over the clip, and a mean does not ask for order: a ring is never rotated, the
+The head averages tokens over the clip, and a mean does not depend on order: a ring is never rotated, the
 newest pair takes the oldest one's slot. With a temporal stride of s, a clip is made of every s-th pair, so
 there are s rings, one a phase, and pair number i belongs to phase i mod s.
 """

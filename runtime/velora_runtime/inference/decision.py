@@ -1,8 +1,8 @@
-"""From scores to actions: smoothed over time, with two thresholds, a margin and a gap, as the user set them.
+"""Decision layer: from scores to starts and ends of actions, by two thresholds, a margin and a gap.
 
 The average is exponential in the recording's own time, so that it does not depend on the rate of predictions:
-after dt, a new score counts 1 - exp(-dt / time constant). Two thresholds, so that a score that trembles about
-one of them starts and ends nothing (a Schmitt trigger).
+after dt, a new score counts 1 - exp(-dt / time constant). Two thresholds, so that a score that fluctuates
+around one of them starts and ends nothing (a Schmitt trigger).
 """
 
 from __future__ import annotations

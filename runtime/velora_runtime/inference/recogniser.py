@@ -1,4 +1,4 @@
-"""From pairs to predictions, one at a time; and the recogniser of a run without a model."""
+"""Recogniser: from pairs to predictions, one at a time; and the one of a run without a model."""
 
 from __future__ import annotations
 

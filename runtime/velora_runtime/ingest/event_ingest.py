@@ -1,4 +1,4 @@
-"""From what an event camera gives to packets on one clock: judged, counted, capped, queued."""
+"""Ingest stage of an event camera: packets on one clock, counted, capped, queued."""
 
 from __future__ import annotations
 

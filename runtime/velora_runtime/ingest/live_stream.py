@@ -1,4 +1,4 @@
-"""A live camera's events on their way into frames: the packing thread's end of the queue."""
+"""Event stream of a live camera: the packing thread's end of the packet queue."""
 
 from __future__ import annotations
 

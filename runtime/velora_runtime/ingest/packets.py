@@ -1,4 +1,4 @@
-"""Packets of events, from the camera's thread to the packing thread, and cursors over them."""
+"""Packets of events between the camera's thread and the packing thread, and their counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The offset of two streams that nobody synchronised, found by what moves in both.
+"""Estimator of the offset between two streams, from the motion that is visible in both.
 
 Both are tables: a row for each picture, a column for each cell of the view. How alike two tables are,
 whatever way round their columns, is told by the RV coefficient (Robert and Escoufier, A unifying tool for

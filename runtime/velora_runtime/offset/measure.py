@@ -1,4 +1,4 @@
-"""From a recording of events and a video to the `--sync` that brings them into step."""
+"""Measurement of the offset between a recording of events and a video, with a plot."""
 
 from __future__ import annotations
 

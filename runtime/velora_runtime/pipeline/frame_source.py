@@ -1,4 +1,4 @@
-"""When pairs are made in a live run: at the RGB camera's frames, or at steady times without one."""
+"""Pair requests of a live run: at the RGB camera's frames, or at an even rate while it is away."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""The threads: one for each camera, one for inference, one for each sink, with bounded queues between them.
+"""Pipeline: the threads of a run, with bounded queues between them.
 
-    RGB source --frames--> packing (the event camera's thread) --pairs--> inference --items--> sinks
+    RGB source --PairRequest--> packing --Pair--> inference --items--> one thread for each sink
 
-At pace `max` whoever is fast waits: nothing is dropped, and the predictions are the same every time. At pace
-`realtime` the cameras wait for nobody: a stall is made up for, an engine that is too slow gets the newest
-pair, and every drop is counted.
+Live cameras have threads of their own before these (`velora_runtime.cameras.camera`). At pace `max` a
+producer waits for room: nothing is dropped, and the predictions are the same every time. At pace `realtime`
+the cameras wait for nobody: a run catches up after a stall, an engine that is too slow gets the newest pair,
+and every drop is counted. `velora_runtime.queues` lists the queues.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Supervision of a long run: threads, stages, the service manager, and the interpreter's settings."""
+"""Supervision of a long run: watchdog of stages, service manager, the interpreter's settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pieces of a recording, and the files that they are appended to."""
+"""Items of a recording, and the files that they are appended to."""
 
 from __future__ import annotations
 

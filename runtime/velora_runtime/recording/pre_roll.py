@@ -1,8 +1,9 @@
-"""The last seconds, kept in a bounded amount of memory, so that what has just happened can still be saved.
+"""Pre-roll buffer: the last seconds in a bounded amount of memory, from which a clip can be saved.
 
-In the C library's heap, hundreds of megabytes that come in one thread and go in another leave holes among
-what is short-lived: a process at 10 Mev/s grew by 5 to 13 MB a minute beside a ring that did not. A slab is a
-mapping of its own; it goes back to the system as a whole with the last piece on it.
+Pieces lie in slabs, each a memory mapping of its own (`ByteArena`); a slab goes back to the system as a whole
+with the last piece on it. In the C library's heap, hundreds of megabytes that come in one thread and go in
+another leave holes among what is short-lived: a process at 10 Mev/s grew by 5 to 13 MB a minute beside a
+buffer that did not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The recorder: takes what the pipeline's threads hand it; its own thread does the rest.
+"""Recorder: takes items from the pipeline's threads and hands them to a thread of its own.
 
     packing thread    -- words, events, edges --+
     RGB thread        -- pictures --------------+--> queue --> recorder's thread --> folder, last seconds

@@ -1,4 +1,4 @@
-"""The recorder's own thread: one recording at a time, the last seconds, and clips of them."""
+"""Thread of the recorder: one recording at a time, the pre-roll buffer, and clips of it."""
 
 from __future__ import annotations
 

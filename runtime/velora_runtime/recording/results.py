@@ -1,4 +1,4 @@
-"""What is asked of a recorder, what it is doing, and what it has done: values."""
+"""Options, state and results of a recorder."""
 
 from __future__ import annotations
 

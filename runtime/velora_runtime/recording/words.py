@@ -1,4 +1,4 @@
-"""Raw words of events in memory: apart from their file, and encoded where a camera has none."""
+"""Raw words of events in memory, without their file; and their encoding where a camera has none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every sink offers: somewhere that predictions go."""
+"""Interface of sinks: receivers of predictions, each with a thread and a queue."""
 
 from __future__ import annotations
 

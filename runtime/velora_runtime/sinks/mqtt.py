@@ -1,4 +1,4 @@
-"""Predictions to an MQTT broker, one message each, as a line of `--out` has it."""
+"""MQTT sink: one message a prediction, in the form of a line of `--out`."""
 
 from __future__ import annotations
 

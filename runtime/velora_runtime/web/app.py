@@ -1,4 +1,4 @@
-"""What the server answers.
+"""Web application: the page, its JSON, pictures, streams, metrics and commands.
 
 GET  /                    the page
 GET  /api/snapshot        the state, JSON

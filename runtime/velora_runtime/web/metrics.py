@@ -1,4 +1,4 @@
-"""What a run has counted so far, as Prometheus reads it: text exposition format 0.0.4."""
+"""Prometheus metrics of a run: text exposition format 0.0.4."""
 
 from __future__ import annotations
 

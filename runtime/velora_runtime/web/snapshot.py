@@ -1,4 +1,4 @@
-"""A run's state as plain values: what the pipeline left last, and what the page and `/metrics` show of it."""
+"""Snapshot of a run's state as plain values, for the page and `/metrics`."""
 
 from __future__ import annotations
 

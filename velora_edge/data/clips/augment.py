@@ -1,4 +1,4 @@
-"""Random geometry, the same for both cameras, and random light, for training; and the settings of data."""
+"""Augmentation: random geometry for both cameras alike, random light for RGB; and the settings of data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clips: what a model sees of a recording, what every data set offers, and how sets are split."""
+"""Clips: pairs of a recording as a model sees them, the interface of data sets, and splits."""
 
 from __future__ import annotations
 

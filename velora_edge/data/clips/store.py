@@ -1,4 +1,4 @@
-"""Packed clips in one HDF5 file, which threads share and every process opens for itself.
+"""Store of packed clips in one HDF5 file, shared by threads, opened by each process for itself.
 
 Layout: `rgb`, `event` uint8[M, H, W, 3], the pairs of all recordings one after the other, a chunk each,
 compressed without loss; one of the two may be missing. `offsets` int64[N + 1], where each recording begins;

@@ -1,4 +1,4 @@
-"""Windows of events that lie in memory, as images: for data sets of short recordings."""
+"""Event frames of consecutive windows of events in memory, for data sets of short recordings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The synthetic set: clips that neither camera can label alone, rendered when they are first asked for."""
+"""Synthetic data set: clips that neither camera can label alone, rendered on first use."""
 
 from __future__ import annotations
 

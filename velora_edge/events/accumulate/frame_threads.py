@@ -1,4 +1,4 @@
-"""Frames of a recording by one thread or several, each with a group of windows.
+"""Event frames of a recording on one thread or several, each with a group of windows.
 
 A thread begins at a checkpoint just before its windows (`raw_index`), if windows are large enough for that.
 The index is kept for the next time. What a thread finds wrong with the words is counted from where the group

@@ -1,4 +1,4 @@
-"""Filters: what passes on some of a recording's events, batch after batch, and counts what it drops.
+"""Event filters, applied batch after batch; each counts the events that it drops.
 
 A filter is one class and one line in `FILTERS`. All of them keep their memory from one batch to the next.
 """

@@ -1,4 +1,4 @@
-"""AEDAT4 recordings of iniVation's cameras: events, triggers, and a DAVIS camera's frames."""
+"""Reader of AEDAT4 recordings of iniVation's cameras: events, triggers, and a DAVIS camera's frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readers whose files hold events as arrays, or as one column of numbers for each of t, x, y and p.
+"""Readers of files that hold events as arrays, or as a column of numbers for each of t, x, y and p.
 
 A format implements `ArrayReader.batches`, which gives the file's events as they are; checks, windows, frames
 and warnings are done here.

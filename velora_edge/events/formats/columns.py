@@ -1,4 +1,4 @@
-"""Columns of numbers of any type to an EventBatch: which column is which, and what was wrong with them."""
+"""Conversion of columns of numbers to an EventBatch: column names, checks, counts of what was wrong."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What every walk over events calls for each one: where it falls on the frame, and what it does there.
+"""Functions that every walk over events calls for each one: its place on the frame, and its effect there.
 
-All of these are chosen by type (see `_dispatch`): by the registration map's form and by the state of the
-frame's representation.
+All of these are chosen by type (see `Switch` in `_intrinsics`): by the registration map's form and by the
+state of the frame's representation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where event HDF5 files of different origins keep columns and times, and what of them is in the file."""
+"""Layouts of event HDF5 files by origin: their columns, times and sensor sizes."""
 
 from __future__ import annotations
 

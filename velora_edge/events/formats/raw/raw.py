@@ -1,4 +1,4 @@
-"""Prophesee `.raw` recordings: EVT2, EVT2.1 and EVT3."""
+"""Reader of Prophesee `.raw` recordings: EVT2, EVT2.1 and EVT3."""
 
 from __future__ import annotations
 

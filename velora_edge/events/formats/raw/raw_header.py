@@ -1,4 +1,4 @@
-"""The ASCII header of a Prophesee `.raw` file: `% key value` lines, and what they say of the words."""
+"""ASCII header of a Prophesee `.raw` file: `% key value` lines, and the encoding that they state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One pass over raw words, chunk by chunk, for files and live streams; and a decoder of pushed bytes."""
+"""Walk over raw words, chunk by chunk, for files and live streams; and a decoder of pushed bytes."""
 
 from __future__ import annotations
 
