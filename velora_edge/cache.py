@@ -1,4 +1,4 @@
-"""Cache folders of the user, and atomic replacement of files."""
+"""Files that are kept between runs: where they lie, and how one is replaced whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Behaviour that all commands share: exit codes, one-line errors, progress."""
+"""What every command shares at its edge with the shell: exit codes, one-line errors, progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Selection of a bundle's engines for a machine: by origin, GPU and version.
+"""Which of a bundle's engines run on which machine: by their origin, their GPU and their version.
 
 A TensorRT engine is a program that is loaded into the process. The manifest's hash shows that the file is
 the one that the manifest speaks of; who wrote the manifest it cannot show. So `velora build` signs an
