@@ -93,7 +93,7 @@ class EdgeTrack:
 
     @property
     def spacing_us(self) -> float:
-        """Between exposures; 0 before there is a beat, and when it is lost."""
+        """Period of exposures; 0 before it is known, and when it is lost."""
         return self._spacing_us
 
     @property
@@ -103,12 +103,12 @@ class EdgeTrack:
 
     @property
     def ticks(self) -> tuple[Tick, ...]:
-        """Those that are remembered, in order."""
+        """Edges that are remembered, in order."""
         with self._lock:
             return tuple(self._ticks)
 
     def add_edges(self, edges: TriggerBatch, reached_us: int) -> None:
-        """Take in edges of all inputs, and the time up to which they are all there."""
+        """Take edges of all inputs, and the time up to which they are complete."""
         with self._lock:
             if self._trigger_id is None and len(edges):
                 self._trigger_id = int(edges.id[0])
@@ -158,7 +158,7 @@ class EdgeTrack:
         self._fits = max(NEAR, min(6 * self._unevenness, FITS))
 
     def _leave_out(self, t_us: int, off: float) -> None:
-        """An edge that is one too many: of two near each other, the one that fits the beat better stays."""
+        """Leave out a doubled edge: of two near each other, the one that fits the period better stays."""
         self.counts.doubled += 1
         self._strange += 1
         if self._strange >= STRANGE:
@@ -209,7 +209,7 @@ class EdgeTrack:
             self._lose_beat()
 
     def _fill_in(self) -> None:
-        """Ticks whose edges have not come although the stream has passed them."""
+        """Fill in edges that have not come although the stream has passed them."""
         if not self._spacing_us or not self._ticks:
             return
         while self._reached_us > self._ticks[-1].t_us + (1 + LATE) * self._spacing_us:
@@ -227,7 +227,7 @@ class EdgeTrack:
 
 
 def _most_regular(times: list[int], spacing: float) -> int:
-    """The edge from which most others are whole spacings away: a doubled one must not start the beat."""
+    """Return the edge from which most others are whole periods away; a doubled one must not be first."""
 
     def fitting(start: int) -> int:
         beats = [(t - times[start]) / spacing for t in times[start:]]

@@ -126,7 +126,7 @@ class SteadyEdges:
             yield end_us
 
     def warnings(self) -> list[str]:
-        """What was passed over, in one sentence; nothing where nothing was."""
+        """Warning about windows that were passed over; empty where none was."""
         if not self._gaps:
             return []
         gaps = (

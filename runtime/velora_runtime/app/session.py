@@ -205,7 +205,7 @@ def _filter_events(setup: _Setup, model: _Model, sources: RunSources, begun: Beg
 
 
 def _listen(setup: _Setup, model: _Model, events: RunEvents) -> RunServices:
-    """What runs beside the pipeline; the recorder listens before the first event is asked for."""
+    """Open the services beside the pipeline; the recorder listens before the first event is taken."""
     options, bundle, stream = setup.options, model.bundle, events.stream
     about = None if bundle is None else {"name": bundle.manifest.name, "path": str(options.model)}
     run = RunFacts(about, options.events, options.rgb, options.pace)
@@ -218,7 +218,7 @@ def _listen(setup: _Setup, model: _Model, events: RunEvents) -> RunServices:
 
 
 def _make_packer(setup: _Setup, model: _Model, events: RunEvents) -> Packer:
-    """A packer with its kernels loaded, before a live camera begins to deliver."""
+    """Make a packer and load its kernels, before a live camera begins to deliver."""
     from velora_edge.preprocessing.packer import Packer
 
     windows = WindowRule(model.manifest.event.window_us)
@@ -230,7 +230,7 @@ def _make_packer(setup: _Setup, model: _Model, events: RunEvents) -> Packer:
 def _start(
     setup: _Setup, model: _Model, sources: RunSources, begun: Begun, events: RunEvents, packer: Packer
 ) -> RunInputs:
-    """Let the cameras deliver, and choose when pairs are made."""
+    """Start the cameras, and choose when pairs are made."""
     options, manifest = setup.options, model.manifest
     sources.start()
     if sources.rgb is None and events.stream is not None:
@@ -253,7 +253,7 @@ def _start(
 
 
 def _note_empty(model: _Model, sources: RunSources, report: RunReport, note: Callable[[str], None]) -> None:
-    """Tell why there was nothing to be seen, where that is so."""
+    """Note why there were no events or no predictions, where that is so."""
     is_recorded = sources.reader is not None and sources.rgb is not None
     if is_recorded and 0 < report.pairs.packed == report.pairs.without_events:
         note("no frame falls into the event recording: all pairs are RGB alone; choose another --sync")
@@ -315,7 +315,7 @@ def _open_sinks(
 
 @contextlib.contextmanager
 def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM call `stop`; a second one has its usual effect. Only in the main thread."""
+    """Let SIGINT and SIGTERM call `stop`; a second one has its usual effect. Only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
