@@ -47,7 +47,7 @@ PROBES: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What came of one probe.
+    """Result of one probe.
 
     Attributes:
         facts: what it found; empty where it failed.

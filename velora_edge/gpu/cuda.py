@@ -75,7 +75,7 @@ def cuda_versions() -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What a GPU says of itself.
+    """Properties of a GPU.
 
     Attributes:
         name: such as "NVIDIA GeForce RTX 4090" or "Orin".

@@ -22,7 +22,7 @@ LAYERS = "Layers:\n"
 
 
 class Messages:
-    """What TensorRT said: to a file where one is given; otherwise warnings and errors to `logging`.
+    """Log of TensorRT: to a file where one is given; otherwise warnings and errors to `logging`.
 
     Callable from any thread: a builder logs from several.
     """

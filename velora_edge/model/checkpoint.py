@@ -43,7 +43,7 @@ class _Strict(BaseModel):
 
 
 class Inputs(_Strict):
-    """How the model's images are made of a recording; goes into the bundle as it is.
+    """Making of the model's images from a recording; copied into the bundle.
 
     Attributes:
         event: how events become images.

@@ -35,7 +35,7 @@ RGB_SOURCES: list[tuple[Callable[[str], bool], str, str]] = [
 
 
 def open_rgb_source(text: str) -> RGBSource | None:
-    """The RGB source that a user's string names; None for `none`.
+    """Open the RGB source that a user's string names; None for `none`.
 
     Raises:
         SourceError: if nothing here opens such a string, or there is no such file.
@@ -55,7 +55,7 @@ def open_rgb_source(text: str) -> RGBSource | None:
 
 
 def open_event_source(text: str, sensor: tuple[int, int] | None = None) -> EventReader | None:
-    """The event source that a user's string names; None for `none`.
+    """Open the event source that a user's string names; None for `none`.
 
     Args:
         text: the user's string.
@@ -89,7 +89,7 @@ def _unknown(text: str, camera: str, known: str) -> SourceError:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What is to be opened.
+    """Sources to open.
 
     Attributes:
         model: a bundle's folder, or demo.

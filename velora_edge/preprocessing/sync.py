@@ -36,7 +36,7 @@ STARTED_WITH_US = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class SyncOptions:
-    """What the user asked for.
+    """Options of synchronisation.
 
     Attributes:
         mode: auto, timestamps, trigger, offset=US or host.

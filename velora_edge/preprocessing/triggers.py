@@ -41,7 +41,7 @@ LATE = 0.5
 
 @dataclass(slots=True)
 class EdgeCounts:
-    """What became of the edges; written by the event camera's thread.
+    """Counts of edges; written by the event camera's thread.
 
     Attributes:
         seen: that came, on the chosen input and of the chosen polarity.
@@ -307,7 +307,7 @@ def _by_spacing(frames_us: NDArray[np.int64], edges_us: NDArray[np.int64]) -> ND
 
 
 def _best_offset(frames_us: NDArray[np.int64], edges_us: NDArray[np.int64], near_us: float) -> int:
-    """What to add to the frames' times: the start that fits best, and the natural one among those that do."""
+    """Find what to add to the frames' times: the best fit; among equal ones, the natural start."""
     span = int(frames_us[-1] - frames_us[0])
     last = int(np.searchsorted(edges_us, edges_us[-1] - span + near_us, side="right"))
     natural = int(edges_us[0])
@@ -322,7 +322,7 @@ def _best_offset(frames_us: NDArray[np.int64], edges_us: NDArray[np.int64], near
 
 
 def _fit(times_us: NDArray[np.int64], edges_us: NDArray[np.int64], near_us: float) -> tuple[int, float]:
-    """How many frames of a sample are near an edge, and their root mean square error."""
+    """Count the frames of a sample that are near an edge; return that and their root mean square error."""
     sample = times_us[:SAMPLE]
     right = np.clip(np.searchsorted(edges_us, sample), 1, len(edges_us) - 1)
     error = np.minimum(np.abs(edges_us[right] - sample), np.abs(sample - edges_us[right - 1]))
@@ -353,7 +353,7 @@ def _follow(
 def _skew(
     frames_us: NDArray[np.int64], edges_us: NDArray[np.int64], edge: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """What is left of the difference of the two clocks after the straight line that fits best."""
+    """Return the difference of the two clocks less its best straight line."""
     skew = np.zeros(len(frames_us), np.int64)
     has_edge = edge >= 0
     if has_edge.sum() < 2:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class FusibleAttention(nn.Module):
-    """What a timm Attention computes in eval mode, with two MatMuls and a Softmax and nothing around them.
+    """Attention of timm in eval mode, as two MatMuls and a Softmax and nothing around them.
 
     Args:
         attention: taken over with its weights, which are changed: give a copy.
@@ -79,7 +79,7 @@ class FusibleAttention(nn.Module):
 
 
 class FusibleTokenAttention(nn.Module):
-    """What a TokenAttention computes, its three layers in one, the scale in the weights.
+    """TokenAttention with its three layers in one, the scale in the weights.
 
     Args:
         attention: its weights are copied.

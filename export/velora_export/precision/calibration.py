@@ -83,7 +83,7 @@ COMPARED = 8
 
 @dataclass(frozen=True)
 class Ranges:
-    """What eight bits are to cover.
+    """Ranges that eight bits cover.
 
     Attributes:
         method: that chose them.

@@ -95,7 +95,7 @@ KEEP_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class AttachOptions:
-    """What a user asked for; `velora-live --help` explains each.
+    """Options of the services; `velora-live --help` explains each.
 
     Attributes:
         record: folder of the recording that begins with the run, or None.
@@ -121,7 +121,7 @@ class AttachOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What attachments are told of the run.
+    """Facts of a run for its services.
 
     Attributes:
         model: name and path; None where there is no model.

@@ -278,7 +278,7 @@ def _choose_sync(
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """Where the sources of a run begin.
+    """Start of a run's sources.
 
     Attributes:
         stream: the events from there on; None without any.

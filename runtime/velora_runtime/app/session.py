@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What a user asked for; `velora-live --help` explains each.
+    """Options of a run; `velora-live --help` explains each.
 
     Attributes:
         model: a bundle's folder, or demo; None to recognise nothing.
@@ -140,7 +140,7 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
 
 @dataclass(frozen=True, slots=True)
 class _Setup:
-    """What every stage of a session is given."""
+    """Arguments of every stage of a session."""
 
     options: RunOptions
     clock: Clock

@@ -64,7 +64,7 @@ class Consumer(Protocol[T_contra]):
 
 
 class Camera(Generic[T]):
-    """One device and its thread.
+    """Live camera: a feed and its thread.
 
     `state` and `counts` may be read from any thread; `adopt`, `start` and `close` are the main thread's.
 

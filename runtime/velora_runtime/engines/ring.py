@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where a pair's tokens go.
+    """Slot of a pair's tokens.
 
     Attributes:
         phase: the ring, 0 to stride - 1.
@@ -37,7 +37,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Which slots of one ring the head is to look at: 1 present, 0 absent.
+    """Presence of each slot of one ring for the head: 1 present, 0 absent.
 
     Attributes:
         rgb: float32[T].
@@ -58,7 +58,7 @@ class Presence:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is to be computed for the pair that has just entered a ring.
+    """Work for the pair that has just entered a ring.
 
     Attributes:
         slot: where it goes.

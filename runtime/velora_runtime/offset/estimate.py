@@ -40,7 +40,7 @@ QUIET = 3.0
 
 @dataclass(frozen=True, slots=True)
 class PictureMotion:
-    """What moves in the pictures of a video.
+    """Motion in the pictures of a video.
 
     Attributes:
         name: of the video, for messages.
@@ -60,7 +60,7 @@ class PictureMotion:
 
 @dataclass(frozen=True, slots=True)
 class EventMotion:
-    """Where events were at which time.
+    """Motion in events: counts by place and time.
 
     Attributes:
         name: of the recording, for messages.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What of the video is looked at, and how far from it.
+    """Part of the video to use, and the range of the search.
 
     Attributes:
         start_us: from its first picture.

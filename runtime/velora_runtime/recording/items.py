@@ -194,7 +194,7 @@ class Edges:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What the model said."""
+    """Prediction of the model."""
 
     prediction: Prediction
 

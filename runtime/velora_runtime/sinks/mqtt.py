@@ -25,7 +25,7 @@ _REMEDY = "give --publish mqtt://HOST/TOPIC, or mqtts://USER:PASSWORD@HOST:PORT/
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where to publish.
+    """Broker and topic to publish to.
 
     Attributes:
         host: name or address.

@@ -27,7 +27,7 @@ NO_TOKEN = "none"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the server listens.
+    """Address that the server listens on.
 
     Attributes:
         host: as the user gave it, without brackets.

@@ -90,7 +90,7 @@ BOUNDARY = "frame"
 
 
 class ViewerLimit:
-    """How many streams are open. Single-threaded: the server's thread."""
+    """Limit to the number of open streams. Single-threaded: the server's thread."""
 
     def __init__(self, most: int = MOST_STREAMS) -> None:
         self.streams, self.most = 0, most

@@ -69,7 +69,7 @@ class Hdf5File:
         self.__init__(state["path"])  # type: ignore[misc]
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with self._lock:
             if self._opened is not None and self._opened[0] == os.getpid():
                 self._opened[1].close()
@@ -163,7 +163,7 @@ class ClipStore(ClipSource):
         return []
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
 

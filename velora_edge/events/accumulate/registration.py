@@ -23,7 +23,7 @@ _OFF = -(1 << 30)
 
 
 class RegistrationMap:
-    """Where each sensor pixel falls on the model's image.
+    """Map of each sensor pixel to a pixel of the model's image.
 
     Attributes:
         source_hw: height and width of the sensor, pixels.

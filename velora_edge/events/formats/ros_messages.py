@@ -244,7 +244,7 @@ class PacketDecoder:
         return TriggerBatch.concatenate(edges)
 
     def warnings(self) -> list[str]:
-        """What was lost or odd so far, one sentence each."""
+        """Warnings so far, one sentence each."""
         sentences = [sentence for decoder in self._raw.values() for sentence in decoder.warnings()]
         if self._unknown_words:
             sentences.append(f"{self._unknown_words:,} words of libcaer_cmp are of no known type")

@@ -184,7 +184,7 @@ _OFF = -(1 << 30)
 
 @dataclass(frozen=True)
 class View:
-    """Where each sensor pixel's centre lies in a picture; the first pixel's centre is at (0.5, 0.5) there.
+    """View: the place of each sensor pixel's centre in a picture, whose first pixel's centre is (0.5, 0.5).
 
     Attributes:
         source_hw: height and width of the sensor, pixels.
@@ -320,7 +320,7 @@ class View:
 
 
 class ViewedEvents(EventFilter):
-    """Moves events to where they lie in a view, and drops those that lie nowhere in it.
+    """Moves events to their place in a view, and drops those outside it.
 
     Attributes:
         width: of the view, pixels.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def _digest_sources() -> str:
-    """Of every file of `velora_edge.events` that holds kernels, or functions that kernels inline."""
+    """Compute a digest of all files of `velora_edge.events` that hold kernels, or functions they inline."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         source = path.read_bytes()
@@ -55,13 +55,13 @@ def kernel(function: AnyFunction) -> AnyFunction:
 
 
 def count_trailing_zeros(value: Any) -> Any:
-    """How many bits below the lowest one that is set; 64 for 0."""
+    """Count the bits below the lowest one that is set; 64 for 0."""
     value = int(value)
     return (value & -value).bit_length() - 1 if value else 64
 
 
 def count_ones(value: Any) -> Any:
-    """How many bits are set; `value` is not negative."""
+    """Count the bits that are set; `value` is not negative."""
     return bin(int(value)).count("1")
 
 

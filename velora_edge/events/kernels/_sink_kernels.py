@@ -46,7 +46,7 @@ _ROOM, _EVENT, _BLOCK, _WORDS = Switch(), Switch(), Switch(), Switch()
 
 
 def find_room(sink: Any, n: Any) -> Any:
-    """How many more events may be put."""
+    """Return how many more events may be put."""
     return _ROOM.of(sink)(sink, n)
 
 
