@@ -39,7 +39,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(slots=True)
 class Facts:
-    """Content of `recording.json`.
+    """What `recording.json` tells.
 
     Attributes:
         v: version of this form.
@@ -169,7 +169,7 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
 
 
 def _read_facts(path: Path) -> tuple[Facts, list[str]]:
-    """Read the file; empty where it was damaged by a crash."""
+    """What the file says; nothing, where it was damaged by a crash."""
     try:
         said = json.loads(path.read_bytes())
         known = {key: value for key, value in said.items() if key in Facts.__dataclass_fields__}
