@@ -43,9 +43,12 @@ def files() -> frozenset[str]:
 
 
 def exists(path: str, page: Path) -> bool:
-    """A file or folder in the checkout, from one of the homes or from beside the page."""
-    names = (path, path.removeprefix("runtime/"))
-    return any((start / name).exists() for start in (*HOMES, page.parent) for name in names)
+    """A file or folder in the checkout, from one of the homes or from beside the page.
+
+    A word in capitals between dots, as in `requirements.IMAGE.txt`, stands for any.
+    """
+    names = [re.sub(r"(?<=\.)[A-Z]+(?=\.)", "*", name) for name in (path, path.removeprefix("runtime/"))]
+    return any(any(start.glob(name)) for start in (*HOMES, page.parent) for name in names)
 
 
 def text_of(page: Path) -> str:
@@ -103,7 +106,8 @@ def defined_in(file: Path) -> set[str]:
     return found
 
 
-def lost_modules(text: str) -> list[str]:
+def lost_modules(text: str, *, attributes: bool = True) -> list[str]:
+    """Dotted names that are no module, nor, with `attributes`, a name in one."""
     lost = []
     for name in sorted(set(re.findall(rf"\b(?<![/.-])((?:{'|'.join(CODE)})(?:\.\w+)+)", text))):
         found = find_module(name)
@@ -112,7 +116,7 @@ def lost_modules(text: str) -> list[str]:
             continue
         file, rest = found
         strings = set(re.findall(r'"(\w+)"', file.read_text(encoding="utf-8")))
-        if rest and rest[0] not in defined_in(file) | strings:
+        if attributes and rest and rest[0] not in defined_in(file) | strings:
             lost.append(name)
     return lost
 
@@ -143,7 +147,8 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("page", OTHERS, ids=page_name)
 def test_every_module_that_a_page_names_exists(page: Path) -> None:
-    assert lost_modules(text_of(page)) == []
+    # The changelog says by what a function is replaced that is no more.
+    assert lost_modules(text_of(page), attributes=page.name != "CHANGELOG.md") == []
 
 
 @pytest.mark.parametrize("name", NAMES_CODE)
