@@ -135,6 +135,43 @@ def defined_names() -> frozenset[str]:
     return frozenset(found)
 
 
+def layers_of(contract: str) -> list[set[str]]:
+    """Layers of an import-linter contract, the upper ones first, by the last parts of their names."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition(f'name = "{contract}')[2]
+    layers = text.partition("layers = [")[2].partition("]")[0]
+    return [
+        {name.split(".")[-1].strip() for name in layer.split("|")}
+        for layer in re.findall(r'"([^"]+)"', layers)
+    ]
+
+
+def test_the_architecture_page_lists_the_layers_that_are_checked() -> None:
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    drawn = page.partition("```\n")[2].partition("```")[0].split("\n      |\n")
+    layers = layers_of("Floors")
+    assert len(drawn) == len(layers) > 5
+    for text, layer in zip(drawn, layers, strict=True):
+        names = re.findall(r"(?:velora_edge)?\.(\w+)|(velora_(?!edge)\w+)", text.partition("   ")[0])
+        assert {name for pair in names for name in pair if name} == layer
+
+
+@pytest.mark.parametrize(
+    ("package", "contract"),
+    [
+        ("velora_cli", "Rooms of the command line"),
+        ("velora_runtime", "Rooms of the runtime"),
+        ("velora_export", "Rooms of the export"),
+        ("velora_edge.data", "Rooms of data"),
+        ("velora_edge.events", 'Rooms of events"'),
+    ],
+)
+def test_the_architecture_page_lists_the_rooms_of_a_package(package: str, contract: str) -> None:
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    row = re.search(rf"^\| `{re.escape(package)}` \| (.+) \|$", page, re.MULTILINE)
+    assert row is not None
+    assert [set(re.findall(r"`(\w+)`", layer)) for layer in row[1].split(";")] == layers_of(contract)
+
+
 @pytest.mark.parametrize("page", sorted({*OTHERS, *DECISIONS} - set(PAGES)), ids=page_name)
 def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     assert lost_links(page) == []
