@@ -1,0 +1,274 @@
+"""Power by whatever sensors the machine has, sampled in a thread: Jetson's INA3221, NVML, RAPL."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from velora_edge.doctor.host import read_text
+from velora_runtime.bench.machine import ROOT, read_clocks, temperatures
+from velora_runtime.bench.result import During, Power, Rail
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from velora_runtime.bench.nvml import Nvml
+
+SAMPLE_S = 0.1
+TOTALS = ("VDD_IN", "POM_5V_IN")
+"""Rails that hold all others, newest boards first; a board without one is the sum of its rails."""
+SUM_CHANNEL = 7
+"""What the driver of the INA3221 calls the sum of its shunts: no rail."""
+
+
+class Sensor(Protocol):
+    """Something that tells power.
+
+    Attributes:
+        name: of the rail, card or package.
+        source: ina3221, nvml or rapl.
+        is_total: energy is told by it.
+    """
+
+    name: str
+    source: str
+    is_total: bool
+
+    def joules(self, now_s: float) -> float | None:
+        """Energy since some moment, at `now_s` of a steady clock; None where it does not tell now."""
+
+
+class RailSensor:
+    """One channel of an INA3221: millivolts times milliamperes, added up between reads."""
+
+    source = "ina3221"
+
+    def __init__(self, folder: Path, channel: str, name: str) -> None:
+        self.name, self.is_total = name, False
+        self._voltage = folder / f"in{channel}_input"
+        self._current = folder / f"curr{channel}_input"
+        self._total = _Integral(self._watts)
+
+    def joules(self, now_s: float) -> float | None:
+        """See `Sensor.joules`."""
+        return self._total.at(now_s)
+
+    def _watts(self) -> float | None:
+        millivolts, milliamperes = read_text(self._voltage), read_text(self._current)
+        if not (millivolts.isdigit() and milliamperes.lstrip("-").isdigit()):
+            return None
+        return int(millivolts) * int(milliamperes) / 1e6
+
+
+class NvmlSensor:
+    """An NVIDIA card: its own counter of energy, or its power added up."""
+
+    source, is_total = "nvml", True
+
+    def __init__(self, nvml: Nvml) -> None:
+        self.name = nvml.name
+        self._nvml = nvml
+        self._has_counter = nvml.joules() is not None
+        self._total = _Integral(nvml.watts)
+
+    def joules(self, now_s: float) -> float | None:
+        """See `Sensor.joules`."""
+        return self._nvml.joules() if self._has_counter else self._total.at(now_s)
+
+
+class RaplSensor:
+    """A package of an x86 processor: a counter in microjoules that begins again."""
+
+    source, is_total = "rapl", True
+
+    def __init__(self, folder: Path) -> None:
+        self.name = read_text(folder / "name")
+        self._counter = folder / "energy_uj"
+        self._range = int(read_text(folder / "max_energy_range_uj") or 0)
+        self._last: int | None = None
+        self._joules = 0.0
+
+    def joules(self, now_s: float) -> float | None:
+        """See `Sensor.joules`."""
+        text = read_text(self._counter)
+        if not text.isdigit():
+            return None
+        now, last = int(text), self._last
+        self._last = now
+        if last is not None:
+            self._joules += ((now - last) % self._range if self._range else max(now - last, 0)) / 1e6
+        return self._joules
+
+
+class _Integral:
+    """Power added up by the trapezoidal rule."""
+
+    def __init__(self, watts: Callable[[], float | None]) -> None:
+        self._watts = watts
+        self._last: tuple[float, float] | None = None
+        self._joules = 0.0
+
+    def at(self, now_s: float) -> float | None:
+        watts = self._watts()
+        if watts is None:
+            return None
+        if self._last is not None:
+            self._joules += (watts + self._last[1]) / 2 * (now_s - self._last[0])
+        self._last = (now_s, watts)
+        return self._joules
+
+
+def find_sensors(root: Path = ROOT, nvml: Nvml | None = None) -> tuple[list[Sensor], str | None]:
+    """The machine's sensors, and why there are none.
+
+    A Jetson's rails hold its GPU too: where there are any, NVML's figure is not added to them.
+    """
+    rails = _rails(root)
+    if rails:
+        return list(rails), None
+    found: list[Sensor] = [] if nvml is None or nvml.watts() is None else [NvmlSensor(nvml)]
+    packages = sorted((root / "sys/class/powercap").glob("intel-rapl:[0-9]*"))
+    packages = [folder for folder in packages if folder.name.count(":") == 1]
+    readable = [folder for folder in packages if read_text(folder / "energy_uj").isdigit()]
+    found += [RaplSensor(folder) for folder in readable]
+    if found:
+        return found, None
+    if packages:
+        return [], "RAPL is for root alone: sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
+    return [], "no sensor of power: no INA3221, no NVML, no RAPL (a virtual machine has none)"
+
+
+def _rails(root: Path) -> list[RailSensor]:
+    found: list[RailSensor] = []
+    for name in sorted((root / "sys/bus/i2c/devices").glob("*/name")):
+        if "ina3221" not in read_text(name):
+            continue
+        for label in sorted(name.parent.glob("hwmon/hwmon*/in*_label")):
+            channel = re.sub(r"\D", "", label.name)
+            text = read_text(label)
+            if text and text != "NC" and int(channel) != SUM_CHANNEL and "sum" not in text.lower():
+                found.append(RailSensor(label.parent, channel, text))
+    totals = [rail for rail in found if rail.name in TOTALS]
+    for rail in totals[:1] or found:
+        rail.is_total = True
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    s: float
+    joules: tuple[float | None, ...]
+
+
+class PowerMeter:
+    """Samples power, clocks and temperatures between `with` and its end.
+
+    Args:
+        sensors: of power.
+        root: of the file system.
+        nvml: the card, or None.
+        every_s: from sample to sample.
+    """
+
+    def __init__(
+        self,
+        sensors: Sequence[Sensor],
+        root: Path = ROOT,
+        nvml: Nvml | None = None,
+        every_s: float = SAMPLE_S,
+    ) -> None:
+        self._sensors, self._root, self._nvml, self._every_s = sensors, root, nvml, every_s
+        self._samples: list[_Sample] = []
+        self._clocks: dict[str, tuple[int, int]] = {}
+        self._hottest_c: float | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="power", daemon=True)
+
+    def __enter__(self) -> PowerMeter:
+        self.sample(time.monotonic())
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.sample(time.monotonic())
+
+    def sample(self, now_s: float) -> None:
+        """Take a sample."""
+        self._samples.append(_Sample(now_s, tuple(sensor.joules(now_s) for sensor in self._sensors)))
+        for clock in read_clocks(self._root, self._nvml):
+            if clock.now_mhz is not None:
+                low, high = self._clocks.get(clock.name, (clock.now_mhz, clock.now_mhz))
+                self._clocks[clock.name] = min(low, clock.now_mhz), max(high, clock.now_mhz)
+        degrees = temperatures(self._root, self._nvml)
+        hottest = max((value for value in (*degrees.values(), self._hottest_c) if value is not None), default=None)
+        self._hottest_c = hottest
+
+    @property
+    def watts(self) -> list[float]:
+        """Mean power by sensor; 0 where it never told."""
+        return [self._mean(place) for place in range(len(self._sensors))]
+
+    @property
+    def during(self) -> During:
+        """What was seen of clocks and temperatures."""
+        return During(samples=len(self._samples), hottest_c=self._hottest_c, clocks_mhz=dict(self._clocks))
+
+    @property
+    def seconds(self) -> float:
+        """From the first sample to the last."""
+        return self._samples[-1].s - self._samples[0].s if self._samples else 0.0
+
+    def _mean(self, place: int) -> float:
+        told = [(one.s, value) for one in self._samples if (value := one.joules[place]) is not None]
+        if len(told) < 2 or told[-1][0] <= told[0][0]:
+            return 0.0
+        return (told[-1][1] - told[0][1]) / (told[-1][0] - told[0][0])
+
+    def _work(self) -> None:
+        while not self._stop.wait(self._every_s):
+            self.sample(time.monotonic())
+
+
+def energy(
+    sensors: Sequence[Sensor],
+    baseline_w: Sequence[float],
+    during_w: Sequence[float],
+    decisions_hz: float,
+    why_none: str | None,
+) -> Power:
+    """Energy a decision, with and without what the machine takes when it does nothing.
+
+    Args:
+        sensors: in the order of the next two.
+        baseline_w: mean power before.
+        during_w: mean power while decisions were made.
+        decisions_hz: decisions a second meanwhile.
+        why_none: why there are no sensors.
+    """
+    rails = [
+        Rail(
+            name=sensor.name,
+            source=sensor.source,
+            baseline_w=round(before, 3),
+            during_w=round(during, 3),
+            is_total=sensor.is_total,
+        )
+        for sensor, before, during in zip(sensors, baseline_w, during_w, strict=True)
+    ]
+    totals = [rail for rail in rails if rail.is_total]
+    if not totals or not decisions_hz:
+        return Power(rails=rails, mj_per_decision=None, total_mj_per_decision=None, why_none=why_none)
+    whole_w = sum(rail.during_w for rail in totals)
+    above_w = whole_w - sum(rail.baseline_w for rail in totals)
+    return Power(
+        rails=rails,
+        mj_per_decision=round(above_w / decisions_hz * 1e3, 3),
+        total_mj_per_decision=round(whole_w / decisions_hz * 1e3, 3),
+        why_none=None,
+    )
