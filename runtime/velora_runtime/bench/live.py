@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,13 +79,19 @@ class Measured:
         said: of the session's process.
         state: of the cameras.
         load: of the machine, while the run was measured.
+        event_rate_hz: that the cameras sent, which is near the one that was asked for.
         first_ns: when the measurement began.
         last_ns: when it ended.
+        event_ms: from the window's end to the decision, of each decision.
+        exposure_ms: from the picture's exposure to the decision, of each.
+        missed: pictures (windows) without a decision in time.
+        due: pictures (windows) that a decision was due for.
     """
 
     said: dict[str, Any]
     state: dict[str, Any]
     load: Load
+    event_rate_hz: float = 0.0
     first_ns: int = 0
     last_ns: int = 0
     event_ms: list[float] = field(default_factory=list)
@@ -190,7 +194,9 @@ def run_once(model: str, settings: LiveSettings, cameras: Cameras, jsonl: str | 
             lines = error.strip().splitlines() or [f"exit code {process.returncode}"]
             raise EngineError(f"the benchmark's session failed: {lines[-1].removeprefix('error: ')}")
         said = json.loads(result.read_text())
-    return _measure(said, state, meter, settings)
+    measured = _measure(said, state, meter, settings)
+    measured.event_rate_hz = cameras.event_rate_hz
+    return measured
 
 
 def _measure(said: dict[str, Any], state: dict[str, Any], meter: LoadMeter, settings: LiveSettings) -> Measured:
@@ -199,7 +205,9 @@ def _measure(said: dict[str, Any], state: dict[str, Any], meter: LoadMeter, sett
         raise EngineError("no decision was made in the run; lengthen --seconds")
     first_ns = decisions[0][0] + round(settings.warm_up_s * 1e9)
     last_ns = decisions[-1][0]
-    measured = Measured(said, state, meter.between(first_ns, last_ns), first_ns, last_ns)
+    measured = Measured(
+        said, state, meter.between(first_ns, last_ns), first_ns=first_ns, last_ns=last_ns
+    )
     exposures = np.asarray(state["exposures_ns"], np.int64)
     decided: dict[int, float] = {}
     for now_ns, t_us, number, has_events, _ in decisions:
@@ -241,24 +249,23 @@ def _count_misses(
     measured.missed = sum(decided.get(at, float("inf")) > deadline_ms for at in due)
 
 
-def measure_live(model: str, settings: LiveSettings) -> Live:
-    """Run the pipeline as often as asked for, and put the runs together.
+def measure_live(model: str, settings: LiveSettings) -> list[Measured]:
+    """Run the pipeline as often as asked for, on one pair of cameras.
 
     Raises:
         VeloraError: if the cameras do not start or a session fails.
     """
     with Cameras(settings) as cameras:
-        runs = [run_once(model, settings, cameras) for _ in range(settings.runs)]
-        return summarise(runs, settings, cameras.event_rate_hz)
+        return [run_once(model, settings, cameras) for _ in range(settings.runs)]
 
 
-def summarise(runs: Sequence[Measured], settings: LiveSettings, event_rate_hz: float) -> Live:
+def summarise(runs: Sequence[Measured], settings: LiveSettings) -> Live:
     """Several runs with the same settings as one result."""
     event_ms = [value for run in runs for value in run.event_ms]
     exposure_ms = [value for run in runs for value in run.exposure_ms]
     return Live(
         events=None if not settings.event_rate_hz else Path(settings.events or "demo.raw").name,
-        event_rate_hz=round(event_rate_hz, 1),
+        event_rate_hz=round(runs[-1].event_rate_hz, 1),
         fps=settings.fps,
         picture_px=settings.picture_px,
         deadline_ms=settings.deadline_ms,
@@ -365,9 +372,3 @@ def _thread_cpu_s(run: Measured) -> dict[str, float]:
     first, last = samples[0]["threads"], samples[-1]["threads"]
     stretch = (run.last_ns - run.first_ns) / max(samples[-1]["ns"] - samples[0]["ns"], 1)
     return {name: (value - first.get(name, 0.0)) * stretch for name, value in last.items()}
-
-
-def wait_quiet(seconds: float) -> None:
-    """Let the machine come to rest, so that a baseline is one."""
-    with contextlib.suppress(InterruptedError):
-        time.sleep(seconds)

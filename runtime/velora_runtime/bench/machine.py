@@ -69,7 +69,7 @@ def look(root: Path = ROOT, nvml: Nvml | None = None) -> Conditions:
         clocks=clocks,
         clocks_locked=_locked(root, clocks),
         temperatures_c=temperatures(root, nvml),
-        throttled={**_throttle_counters(root), **({} if nvml is None else nvml.throttling())},
+        throttled=throttling(root, nvml),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
     )
 
@@ -118,8 +118,11 @@ def temperatures(root: Path = ROOT, nvml: Nvml | None = None) -> dict[str, float
     return {**found, **({} if nvml is None else nvml.temperatures())}
 
 
-def _throttle_counters(root: Path) -> dict[str, int]:
-    """Events of over-current (Jetson), states of cooling devices that slow something, counts of a PC's cores."""
+def throttling(root: Path = ROOT, nvml: Nvml | None = None) -> dict[str, int]:
+    """Counters and states by name; those whose names begin with `cooling` or `nvml` are 0 where nothing slows.
+
+    A Jetson's over-current events and cooling devices that slow something, a PC's counts, a card's reasons.
+    """
     found: dict[str, int] = {}
     for path in sorted((root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt")):
         found[f"over-current {path.name.partition('_')[0]}"] = _number(path)
@@ -128,7 +131,9 @@ def _throttle_counters(root: Path) -> dict[str, int]:
         if re.search(r"throttle|devfreq|cpufreq|gpu", kind, re.IGNORECASE):
             found[f"cooling {kind}"] = max(_number(device / "cur_state"), found.get(f"cooling {kind}", 0))
     counts = [_number(path) for path in (root / "sys/devices/system/cpu").glob(_THROTTLE_COUNTS)]
-    return {**found, **({"processor throttle events": sum(counts)} if counts else {})}
+    if counts:
+        found["processor throttle events"] = sum(counts)
+    return {**found, **({} if nvml is None else nvml.throttling())}
 
 
 _THROTTLE_COUNTS = "cpu[0-9]*/thermal_throttle/core_throttle_count"

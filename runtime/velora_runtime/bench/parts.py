@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
-from velora_edge.bundle import open_bundle
 from velora_edge.clock import SystemClock
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import EngineError, VeloraError
@@ -234,26 +233,25 @@ class Engines:
     """The engines of several bundles by every backend that runs here. Use it in a `with` block.
 
     Args:
-        models: as velora-live takes them.
+        bundles: opened, by the path that was given.
         backend: one, or auto for all.
         options: what they run on.
 
     Attributes:
         candidates: a step of each.
         passed_over: backends that could not be had, each with the model and the reason.
-        bundles: opened, by the path that was given.
     """
 
-    def __init__(self, models: Sequence[str], backend: str, options: EngineOptions) -> None:
+    def __init__(self, bundles: Mapping[str, Bundle], backend: str, options: EngineOptions) -> None:
         self.candidates: list[Candidate] = []
         self.passed_over: list[str] = []
-        self.bundles = {model: open_bundle(model) for model in models}
+        self._bundles = bundles
         self._backend, self._options = backend, options
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> Engines:
         try:
-            for bundle in self.bundles.values():
+            for bundle in self._bundles.values():
                 self._open(bundle)
         except BaseException:
             self._closing.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from velora_edge.doctor.host import read_text
-from velora_runtime.bench.machine import ROOT, read_clocks, temperatures
+from velora_runtime.bench.machine import ROOT, read_clocks, temperatures, throttling
 from velora_runtime.bench.result import During, Power, Rail
 
 if TYPE_CHECKING:
@@ -184,6 +184,7 @@ class PowerMeter:
         self._sensors, self._root, self._nvml, self._every_s = sensors, root, nvml, every_s
         self._samples: list[_Sample] = []
         self._clocks: dict[str, tuple[int, int]] = {}
+        self._throttled: dict[str, int] = {}
         self._hottest_c: float | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="power", daemon=True)
@@ -205,30 +206,43 @@ class PowerMeter:
             if clock.now_mhz is not None:
                 low, high = self._clocks.get(clock.name, (clock.now_mhz, clock.now_mhz))
                 self._clocks[clock.name] = min(low, clock.now_mhz), max(high, clock.now_mhz)
-        degrees = temperatures(self._root, self._nvml)
-        hottest = max((value for value in (*degrees.values(), self._hottest_c) if value is not None), default=None)
-        self._hottest_c = hottest
+        for name, count in throttling(self._root, self._nvml).items():
+            self._throttled[name] = max(count, self._throttled.get(name, 0))
+        degrees = temperatures(self._root, self._nvml).values()
+        before_c = () if self._hottest_c is None else (self._hottest_c,)
+        self._hottest_c = max((*degrees, *before_c), default=None)
 
-    @property
-    def watts(self) -> list[float]:
-        """Mean power by sensor; 0 where it never told."""
-        return [self._mean(place) for place in range(len(self._sensors))]
+    def watts(self, stretches: Sequence[tuple[float, float]] | None = None) -> list[float]:
+        """Mean power by sensor; 0 where it never told.
+
+        Args:
+            stretches: from when to when it counts, seconds of CLOCK_MONOTONIC; None: all the time.
+        """
+        counted = stretches or [(0.0, float("inf"))]
+        return [self._mean(place, counted) for place in range(len(self._sensors))]
 
     @property
     def during(self) -> During:
         """What was seen of clocks and temperatures."""
-        return During(samples=len(self._samples), hottest_c=self._hottest_c, clocks_mhz=dict(self._clocks))
+        return During(
+            samples=len(self._samples),
+            hottest_c=self._hottest_c,
+            clocks_mhz=dict(self._clocks),
+            throttled=dict(self._throttled),
+        )
 
-    @property
-    def seconds(self) -> float:
-        """From the first sample to the last."""
-        return self._samples[-1].s - self._samples[0].s if self._samples else 0.0
-
-    def _mean(self, place: int) -> float:
-        told = [(one.s, value) for one in self._samples if (value := one.joules[place]) is not None]
-        if len(told) < 2 or told[-1][0] <= told[0][0]:
-            return 0.0
-        return (told[-1][1] - told[0][1]) / (told[-1][0] - told[0][0])
+    def _mean(self, place: int, stretches: Sequence[tuple[float, float]]) -> float:
+        joules = seconds = 0.0
+        for first_s, last_s in stretches:
+            told = [
+                (one.s, value)
+                for one in self._samples
+                if first_s <= one.s <= last_s and (value := one.joules[place]) is not None
+            ]
+            if len(told) > 1:
+                joules += told[-1][1] - told[0][1]
+                seconds += told[-1][0] - told[0][0]
+        return joules / seconds if seconds else 0.0
 
     def _work(self) -> None:
         while not self._stop.wait(self._every_s):

@@ -293,11 +293,13 @@ class During(_Strict):
         samples: how many were taken.
         hottest_c: the highest temperature.
         clocks_mhz: lowest and highest value by clock.
+        throttled: highest value of each counter and state of throttling.
     """
 
     samples: int
     hottest_c: float | None
     clocks_mhz: dict[str, tuple[int, int]]
+    throttled: dict[str, int]
 
 
 class Share(_Strict):
@@ -441,6 +443,46 @@ class Verdict(_Strict):
     reasons: list[Reason]
 
 
+class Change(_Strict):
+    """A figure of this result beside the same one of another.
+
+    Attributes:
+        name: of the figure.
+        old: its median over the rounds, or runs, of the other result.
+        new: of this one.
+        change: by how much it is worse, as a share of the old one; negative where it is better.
+        noise: by how much rounds of one result differ among themselves, the larger of both.
+        outcome: FAIL where it is worse by more than was allowed, whatever rounds are compared.
+    """
+
+    name: str
+    old: float
+    new: float
+    change: float
+    noise: float
+    outcome: Outcome
+
+
+class Comparison(_Strict):
+    """A result beside an older one.
+
+    Attributes:
+        with_date: of the older one.
+        max_regression: share by which a figure may be worse.
+        changes: every figure that both have, the worst first.
+        missing: figures of the older one that this one lacks.
+        reasons: why the two cannot be compared, or not for sure.
+        outcome: of all of them.
+    """
+
+    with_date: str
+    max_regression: float
+    changes: list[Change]
+    missing: list[str]
+    reasons: list[Reason]
+    outcome: Outcome
+
+
 class Result(_Strict):
     """One benchmark.
 
@@ -471,6 +513,7 @@ class Result(_Strict):
     roofline: Roofline | None
     sweeps: dict[str, list[dict[str, float]]] = Field(default_factory=dict)
     verdict: Verdict
+    comparison: Comparison | None = None
 
 
 def write_result(result: Result, path: Path) -> None:

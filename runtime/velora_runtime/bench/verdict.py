@@ -23,6 +23,8 @@ MOST_MOVED = 0.05
 """Share by which a GPU's clock may have moved under load."""
 MOST_LATE_MS = 100.0
 """By how much the generated cameras may have been late by themselves."""
+STATES = ("cooling", "nvml")
+"""What begins so is a state, not a counter: anything but 0 slows the device now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def judge(
         after: the machine after them.
     """
     checks, lacking = _checks(limits, live, power)
-    reasons = [*lacking, *_clock_reasons(machine, before, during, live), *_heat_reasons(before, after)]
+    reasons = [*lacking, *_clock_reasons(machine, before, during, live), *_heat_reasons(before, during, after)]
     reasons += _load_reasons(live, before, after)
     outcomes = {check.outcome for check in checks}
     outcome: Outcome = "PASS"
@@ -130,11 +132,15 @@ def _clock_reasons(
             yield Reason(text=text, remedy=f"sudo nvidia-smi --lock-gpu-clocks={highest},{highest}")
 
 
-def _heat_reasons(before: Conditions, after: Conditions) -> Iterator[Reason]:
-    for name, count in after.throttled.items():
-        if count > before.throttled.get(name, 0) or (name.startswith("cooling") and count > 0):
+def _heat_reasons(before: Conditions, during: During | None, after: Conditions) -> Iterator[Reason]:
+    seen = {**after.throttled}
+    for name, count in ({} if during is None else during.throttled).items():
+        seen[name] = max(count, seen.get(name, 0))
+    for name, count in seen.items():
+        was = before.throttled.get(name, 0)
+        if count > was or (count and name.startswith(STATES)):
             yield Reason(
-                text=f"the device throttled: {name} went from {before.throttled.get(name, 0)} to {count}",
+                text=f"the device throttled: {name}, {was} before, {count} during the runs",
                 remedy="cool it, or choose a lower power mode (sudo nvpmodel -m N), and measure again",
             )
 
