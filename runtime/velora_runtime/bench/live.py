@@ -84,6 +84,7 @@ class Measured:
         last_ns: when it ended.
         event_ms: from the window's end to the decision, of each decision.
         exposure_ms: from the picture's exposure to the decision, of each.
+        dropped: pictures and events after the warm-up, by kind.
         missed: pictures (windows) without a decision in time.
         due: pictures (windows) that a decision was due for.
     """
@@ -96,8 +97,19 @@ class Measured:
     last_ns: int = 0
     event_ms: list[float] = field(default_factory=list)
     exposure_ms: list[float] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
     missed: int = 0
     due: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """That were measured."""
+        return (self.last_ns - self.first_ns) / 1e9
+
+    @property
+    def latencies_ms(self) -> list[float]:
+        """From exposure to decision; from the window's end where there are no pictures."""
+        return self.exposure_ms or self.event_ms
 
 
 class Cameras:
@@ -210,7 +222,7 @@ def _measure(said: dict[str, Any], state: dict[str, Any], meter: LoadMeter, sett
     )
     exposures = np.asarray(state["exposures_ns"], np.int64)
     decided: dict[int, float] = {}
-    for now_ns, t_us, number, has_events, _ in decisions:
+    for now_ns, t_us, number, has_events, *_ in decisions:
         at = _picture(exposures, number, now_ns) if number >= 0 else None
         exposure_ms = None if at is None else (now_ns - int(exposures[at])) / 1e6
         if at is not None and exposure_ms is not None:
@@ -221,6 +233,9 @@ def _measure(said: dict[str, Any], state: dict[str, Any], meter: LoadMeter, sett
             measured.event_ms.append((now_ns - state["began_ns"] - t_us * 1000) / 1e6)
         if exposure_ms is not None:
             measured.exposure_ms.append(exposure_ms)
+    counted = [row[5] for row in decisions if row[0] >= first_ns]
+    if counted:
+        measured.dropped = {kind: counted[-1][kind] - counted[0][kind] for kind in counted[0]}
     _count_misses(measured, exposures, decided, settings)
     return measured
 
@@ -238,8 +253,7 @@ def _count_misses(
     """Pictures (windows) that a decision was due for, and those that none came for in time."""
     deadline_ms = settings.deadline_ms
     if not settings.has_rgb:
-        seconds = (measured.last_ns - measured.first_ns) / 1e9
-        measured.due = max(round(seconds * settings.fps), len(measured.event_ms))
+        measured.due = max(round(measured.seconds * settings.fps), len(measured.event_ms))
         in_time = sum(value <= deadline_ms for value in measured.event_ms)
         measured.missed = measured.due - in_time
         return
@@ -280,13 +294,12 @@ def summarise(runs: Sequence[Measured], settings: LiveSettings) -> Live:
 
 
 def _summary(run: Measured) -> LiveRun:
-    seconds = (run.last_ns - run.first_ns) / 1e9
     exposures = np.asarray(run.state["exposures_ns"], np.int64)
     pictures = int(((exposures >= run.first_ns) & (exposures <= run.last_ns)).sum())
     samples = [sample for sample in run.said["samples"] if run.first_ns <= sample["ns"] <= run.last_ns]
     load = run.load
     return LiveRun(
-        seconds=round(seconds, 3),
+        seconds=round(run.seconds, 3),
         decisions=max(len(run.exposure_ms), len(run.event_ms)),
         pictures=pictures,
         last_event_ms=Latency.of(run.event_ms),
@@ -296,15 +309,25 @@ def _summary(run: Measured) -> LiveRun:
         dropped=lost(run),
         cores=load.cores.get("session"),
         memory_mb=round(max(sample["bytes"] for sample in samples) / 1e6, 1) if samples else None,
-        cameras_late_ms=round(_late(run, 1), 1),
-        cameras_held_ms=round(_late(run, 2), 1),
+        cameras_late_ms=round(cameras_late_ms(run), 1),
+        cameras_held_ms=round(cameras_held_ms(run), 1),
         cameras_cores=load.cores.get("cameras"),
         others_cores=load.others,
         taken_cores=load.taken,
     )
 
 
-def _late(run: Measured, column: int) -> float:
+def cameras_late_ms(run: Measured) -> float:
+    """By how much the cameras themselves sent too late, the most."""
+    return _lateness(run, 1)
+
+
+def cameras_held_ms(run: Measured) -> float:
+    """For how long the pipeline did not take what they sent, the most at once."""
+    return _lateness(run, 2)
+
+
+def _lateness(run: Measured, column: int) -> float:
     bins = run.state["lateness"]
     return max((entry[column] for entry in bins if run.first_ns <= entry[0] <= run.last_ns), default=0.0)
 
@@ -315,7 +338,7 @@ def lost(run: Measured) -> dict[str, int]:
     frames, dropped, events = report["frames"], report["dropped"], report["cameras"].get("event", {})
     counts = {
         "pictures: camera overrun": frames["overrun"],
-        "pictures: before packing": dropped["rgb"] - frames["overrun"],
+        "pictures: before packing": dropped["rgb"] - frames["overrun"] - dropped["pairs"],
         "pictures: late": frames["late"],
         "pairs: before inference": dropped["pairs"],
         **{f"decisions: sink {name}": n for name, n in dropped["sinks"].items()},
@@ -327,8 +350,8 @@ def lost(run: Measured) -> dict[str, int]:
 def _stages(runs: Sequence[Measured]) -> Iterator[Stage]:
     """Where the time of a decision goes, host's and engine's; of all runs together."""
     decisions = sum(max(len(run.exposure_ms), len(run.event_ms)) for run in runs)
-    seconds = sum((run.last_ns - run.first_ns) / 1e9 for run in runs)
-    used = [_thread_cpu_s(run) for run in runs]
+    seconds = sum(run.seconds for run in runs)
+    used = [thread_cpu_s(run) for run in runs]
     if not decisions or not seconds:
         return
     rows = [row[4] for run in runs for row in run.said["decisions"] if row[0] >= run.first_ns]
@@ -364,7 +387,7 @@ def _stage(
     )
 
 
-def _thread_cpu_s(run: Measured) -> dict[str, float]:
+def thread_cpu_s(run: Measured) -> dict[str, float]:
     """CPU seconds by thread in the measured stretch."""
     samples = [sample for sample in run.said["samples"] if run.first_ns <= sample["ns"] <= run.last_ns]
     if len(samples) < 2:

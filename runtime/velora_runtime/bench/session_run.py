@@ -103,7 +103,8 @@ class StampSink(Sink):
 
     Attributes:
         rows: of each decision: when it left (ns), the pair's time (us, event clock), the number in the
-            picture's corner or -1, whether events were there, and the stages' milliseconds.
+            picture's corner or -1, whether events were there, the stages' milliseconds, and how many pictures
+            and events had been dropped by then.
     """
 
     name = "bench"
@@ -120,7 +121,8 @@ class StampSink(Sink):
             return None
         rgb = seen.pair.rgb
         number = -1 if rgb is None else read_number(rgb.image)
-        return seen.pair.t_us, number, seen.pair.event is not None, seen.prediction.latency_ms
+        said = seen.prediction
+        return seen.pair.t_us, number, seen.pair.event is not None, said.latency_ms, said.dropped
 
     def write(self, item: Any) -> None:
         """Take the time."""
