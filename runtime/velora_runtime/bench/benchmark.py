@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from velora_edge.bundle import find_model, open_bundle
+from velora_runtime.bench.load import LoadMeter
 from velora_runtime.bench.live import LiveSettings, measure_live, summarise
 from velora_runtime.bench.machine import ROOT, describe, describe_model, look
 from velora_runtime.bench.nvml import open_nvml
 from velora_runtime.bench.parts import LEAST, Engines, host_parts, time_in_turn
 from velora_runtime.bench.power import PowerMeter, energy, find_sensors
-from velora_runtime.bench.result import Result
+from velora_runtime.bench.result import Result, Stretch
 from velora_runtime.bench.verdict import Limits, judge
 from velora_runtime.engines.base import EngineOptions
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 WHAT = ("parts", "live", "power", "roofline", "saturation", "sweep")
 """What can be measured, in this order; power is that of the live runs."""
+WITH_OTHER_PROCESSES = {"live", "saturation: fps", "saturation: events", "sweep"}
+"""What starts the cameras' and the session's processes."""
 SWEPT_EVENTS = (0.5e6, 1e6, 2e6, 5e6, 10e6, 20e6)
 SWEPT_FPS = (5.0, 10.0, 15.0, 30.0, 60.0)
 
@@ -75,7 +78,7 @@ class Benchmark:
 
     def __init__(self, options: BenchOptions, note: Callable[[str], None]) -> None:
         self._options, self._note = options, note
-        self._took: dict[str, float] = {}
+        self._stretches: dict[str, Stretch] = {}
         self._bundles = {model: open_bundle(model) for model in options.models}
 
     def run(self) -> Result:
@@ -101,7 +104,7 @@ class Benchmark:
             reproduce=options.reproduce,
             quick=options.quick,
             seconds=round(time.monotonic() - began_s, 1),
-            stage_seconds=self._took,
+            stretches=self._stretches,
             machine=machine,
             models=models,
             parts=parts,
@@ -113,7 +116,9 @@ class Benchmark:
             after=after,
             roofline=roofline,
             sweeps=sweeps,
-            verdict=judge(options.limits, live, power, machine, before, during, after),
+            verdict=judge(
+                options.limits, live, power, machine, before, during, after, self._stretches
+            ),
         )
 
     def _parts(self) -> tuple[list[Part], Roofline | None]:
@@ -205,9 +210,16 @@ class Benchmark:
     @contextlib.contextmanager
     def _timed(self, name: str, what: str) -> Iterator[None]:
         self._note(f"{name}: {what}")
-        start = time.monotonic()
-        yield
-        self._took[name] = round(time.monotonic() - start, 1)
+        begun_ns = time.monotonic_ns()
+        with LoadMeter({}) as meter:
+            yield
+        now_ns = time.monotonic_ns()
+        seconds = round((now_ns - begun_ns) / 1e9, 1)
+        if name in WITH_OTHER_PROCESSES:  # which are ours, and told of by run
+            self._stretches[name] = Stretch(seconds=seconds)
+            return
+        load = meter.between(begun_ns, now_ns)
+        self._stretches[name] = Stretch(seconds=seconds, others_cores=load.others, taken_cores=load.taken)
 
 
 def _stretches(runs: Sequence[Measured]) -> list[tuple[float, float]]:

@@ -1,8 +1,10 @@
 """A result beside an older one: what is worse, by more than was allowed and than the runs differ by.
 
 A figure fails where its best round is worse than the older result's worst by more than was allowed, and passes
-where its worst is not worse than the older one's best by more. Between the two it is INCONCLUSIVE. On a machine
-that was not still nothing passes; what fails even so is told as a failure, with the reasons beside it.
+where its worst is not worse than the older one's best by more. Between the two it is INCONCLUSIVE.
+
+On a machine that was not still nothing passes. What is slowed there by other programs is slowed as a whole, so
+that only a figure that is worse by three times what the median figure is still counts as a failure.
 """
 
 from __future__ import annotations
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from velora_runtime.bench.result import Result
+
+
+STANDS_OUT = 3.0
+"""Times the median figure's change that a figure must have changed by on a machine that was not still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,12 @@ def compare(new: Result, old: Result, max_regression: float) -> Comparison:
     changes.sort(key=lambda change: -change.change)
     missing = [name for name in theirs if name not in ours]
     reasons = list(_reasons(new, old, ours, missing))
-    outcomes = {change.outcome for change in changes}
+    if reasons and changes:
+        usual = 1 + float(np.median([change.change for change in changes]))
+        standing_out = [change for change in changes if 1 + change.change > STANDS_OUT * usual]
+        outcomes = {change.outcome for change in standing_out}
+    else:
+        outcomes = {change.outcome for change in changes}
     outcome: Outcome = "PASS"
     if "FAIL" in outcomes:
         outcome = "FAIL"

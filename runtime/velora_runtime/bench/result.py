@@ -347,6 +347,20 @@ class Roofline(_Strict):
     why_none: list[str]
 
 
+class Stretch(_Strict):
+    """How still the machine was while something was measured.
+
+    Attributes:
+        seconds: that it took.
+        others_cores: that other programs kept busy; None where nobody tells.
+        taken_cores: that a virtual machine's host took away; None likewise.
+    """
+
+    seconds: float
+    others_cores: float | None = None
+    taken_cores: float | None = None
+
+
 class Machine(_Strict):
     """What the figures hold for.
 
@@ -492,7 +506,7 @@ class Result(_Strict):
         reproduce: the command line.
         quick: shorter than what can be relied on.
         seconds: that it took.
-        stage_seconds: by what was measured.
+        stretches: of it, by what was measured.
     """
 
     v: int = Field(SCHEMA_VERSION, ge=1)
@@ -500,7 +514,7 @@ class Result(_Strict):
     reproduce: str
     quick: bool
     seconds: float
-    stage_seconds: dict[str, float]
+    stretches: dict[str, Stretch]
     machine: Machine
     models: list[Model]
     parts: list[Part]

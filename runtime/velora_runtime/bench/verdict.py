@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from velora_runtime.bench.result import Check, Outcome, Reason, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from velora_runtime.bench.result import Conditions, During, Live, Machine, Power
+    from velora_runtime.bench.result import Conditions, During, Live, Machine, Power, Stretch
 
 MOST_TAKEN, MOST_OTHERS = 0.02, 0.10
 """Shares of the cores that a host, and other programs, may have taken."""
@@ -52,6 +52,7 @@ def judge(
     before: Conditions,
     during: During | None,
     after: Conditions,
+    stretches: Mapping[str, Stretch] | None = None,
 ) -> Verdict:
     """The verdict on a result.
 
@@ -63,10 +64,13 @@ def judge(
         before: the machine before them.
         during: while they ran.
         after: the machine after them.
+        stretches: how still it was while other things were measured, by what.
     """
     checks, lacking = _checks(limits, live, power)
     reasons = [*lacking, *_clock_reasons(machine, before, during, live), *_heat_reasons(before, during, after)]
     reasons += _load_reasons(live, before, after)
+    for name, stretch in (stretches or {}).items():
+        reasons += _busy(name, stretch.taken_cores, stretch.others_cores, before.cores)
     outcomes = {check.outcome for check in checks}
     outcome: Outcome = "PASS"
     if reasons:
@@ -150,13 +154,17 @@ def _load_reasons(live: Live | None, before: Conditions, after: Conditions) -> I
         text = f"there were {before.cores} cores before and {after.cores} after"
         yield Reason(text=text, remedy="leave the process its cores (taskset, cgroups, nvpmodel)")
     for number, run in enumerate([] if live is None else live.runs, 1):
-        taken, others = run.taken_cores or 0.0, run.others_cores or 0.0
-        if taken > MOST_TAKEN * before.cores:
-            text = f"run {number}: the virtual machine's host took {taken:.2f} cores away"
-            yield Reason(text=text, remedy="measure at a quieter hour, or on a machine of its own")
-        if others > MOST_OTHERS * before.cores:
-            text = f"run {number}: other programs used {others:.2f} cores"
-            yield Reason(text=text, remedy="end them (see top), and measure again")
+        yield from _busy(f"run {number}", run.taken_cores, run.others_cores, before.cores)
         if run.cameras_late_ms > MOST_LATE_MS:
             text = f"run {number}: the generated cameras were {run.cameras_late_ms:.0f} ms late"
             yield Reason(text=text, remedy="lower --event-rate or --fps: this machine cannot generate them")
+
+
+def _busy(what: str, taken: float | None, others: float | None, cores: int) -> Iterator[Reason]:
+    """Cores that something was measured without."""
+    if (taken or 0.0) > MOST_TAKEN * cores:
+        text = f"{what}: the virtual machine's host took {taken:.2f} cores away"
+        yield Reason(text=text, remedy="measure at a quieter hour, or on a machine of its own")
+    if (others or 0.0) > MOST_OTHERS * cores:
+        text = f"{what}: other programs used {others:.2f} cores"
+        yield Reason(text=text, remedy="end them (see top), and measure again")

@@ -186,7 +186,7 @@ def make_result(**changes: Any) -> Result:
         "reproduce": "velora bench",
         "quick": False,
         "seconds": 60.0,
-        "stage_seconds": {},
+        "stretches": {},
         "machine": MACHINE,
         "models": [],
         "parts": [],

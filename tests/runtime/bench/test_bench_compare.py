@@ -85,13 +85,32 @@ def test_a_figure_that_was_not_measured_again_is_inconclusive() -> None:
     assert (comparison.outcome, comparison.missing) == ("INCONCLUSIVE", ["pack"])
 
 
-def test_nothing_passes_on_a_machine_that_was_not_still_but_a_failure_stands() -> None:
-    reason = Reason(text="other programs used 1.00 cores", remedy="end them")
-    unstill = Verdict(outcome="INCONCLUSIVE", checks=[], reasons=[reason])
-    same = OLD.model_copy(update={"verdict": unstill})
-    slow = make_result(parts=[make_part("pack", 1.0), make_part("head", 9.0)], verdict=unstill)
-    assert compare(same, OLD, 0.05).outcome == "INCONCLUSIVE"
-    assert compare(slow, OLD, 0.05).outcome == "FAIL"
+UNSTILL = Verdict(
+    outcome="INCONCLUSIVE", checks=[], reasons=[Reason(text="other programs used 1.00 cores", remedy="end them")]
+)
+THREE = ("pack", "head", "clip")
+
+
+def test_nothing_passes_on_a_machine_that_was_not_still() -> None:
+    comparison = compare(OLD.model_copy(update={"verdict": UNSTILL}), OLD, 0.05)
+    assert comparison.outcome == "INCONCLUSIVE"
+    assert comparison.reasons[0].text == "this result: other programs used 1.00 cores"
+
+
+def test_what_slows_all_alike_on_such_a_machine_is_inconclusive() -> None:
+    old = make_result(parts=[make_part(name, 1.0) for name in THREE])
+    new = make_result(parts=[make_part(name, 2.0) for name in THREE], verdict=UNSTILL)
+    assert compare(new, old, 0.05).outcome == "INCONCLUSIVE"
+
+
+def test_a_stage_that_stands_out_on_such_a_machine_fails() -> None:
+    old = make_result(parts=[make_part(name, 1.0) for name in THREE])
+    new = make_result(
+        parts=[make_part("pack", 1.2), make_part("clip", 1.2), make_part("head", 9.0)], verdict=UNSTILL
+    )
+    comparison = compare(new, old, 0.05)
+    assert comparison.outcome == "FAIL"
+    assert comparison.changes[0].name == "head"
 
 
 @pytest.mark.parametrize(

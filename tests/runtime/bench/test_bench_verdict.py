@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from velora_runtime.bench.machine import describe, look
-from velora_runtime.bench.result import Power
+from velora_runtime.bench.result import Power, Stretch
 from velora_runtime.bench.verdict import Limits, judge
 
 from tests.runtime.bench.results_by_hand import (
@@ -91,6 +91,12 @@ def test_a_machine_that_was_not_its_own_is_inconclusive(changes: dict[str, float
     verdict = judge_here(make_run(**changes))
     assert verdict.outcome == "INCONCLUSIVE"
     assert [reason.text for reason in verdict.reasons] == [text]
+
+
+def test_parts_that_others_disturbed_are_inconclusive() -> None:
+    busy = {"parts": Stretch(seconds=5.0, others_cores=1.0, taken_cores=0.0)}
+    verdict = judge(LIMITS, make_live(make_run()), None, MACHINE, STILL, DURING, STILL, busy)
+    assert [reason.text for reason in verdict.reasons] == ["parts: other programs used 1.00 cores"]
 
 
 def test_cores_that_went_away_are_inconclusive() -> None:
