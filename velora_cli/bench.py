@@ -91,7 +91,7 @@ class Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
     help="Pictures a second; windows, with --rgb none.",
 )
 @click.option("--size", type=Size(), default="640x480", show_default=True, help="Of the pictures.")
-@click.option("--seconds", type=click.FloatRange(1), help="Of each live run.  [default: 20; 5 with --quick]")
+@click.option("--seconds", type=click.FloatRange(1), help="Of each live run, and for all parts.  [default: 20; 5 with --quick]")
 @click.option("--runs", type=click.IntRange(1), help="Live runs.  [default: 3; 2 with --quick]")
 @click.option(
     "--deadline-ms",
@@ -137,6 +137,10 @@ def command(models: tuple[str, ...], **given: Any) -> int:
     from velora_runtime.bench.result import read_result, write_result
 
     old = None if given["compare"] is None else read_result(given["compare"])
+    if given["plot"] is not None:
+        from velora_runtime.bench.plots import load_figure
+
+        load_figure()  # before a minute is spent on figures that could not be drawn
     result = Benchmark(_options(models, given), _note).run()
     if old is not None:
         compared = compare(result, old, given["max_regression"])
@@ -186,7 +190,7 @@ def _options(models: tuple[str, ...], given: dict[str, Any]) -> BenchOptions:
         limits=Limits(given["max_p99_ms"], given["max_miss_ratio"], given["max_mj"], given["min_fps"]),
         what=what,
         quick=quick,
-        part_seconds=6.0 if quick else 20.0,
+        part_seconds=live.seconds,
         decoded=500_000 if quick else 4_000_000,
         baseline_s=2.0 if quick else 5.0,
         reproduce=shlex.join(["velora", *_arguments()]),

@@ -117,7 +117,7 @@ class Benchmark:
             roofline=roofline,
             sweeps=sweeps,
             verdict=judge(
-                options.limits, live, power, machine, before, during, after, self._stretches
+                options.limits, live, power, machine, before, during, after, self._stretches, limits
             ),
         )
 

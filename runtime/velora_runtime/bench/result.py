@@ -213,6 +213,8 @@ class Limit(_Strict):
         stage: that gives way; None where none did.
         because: what says so.
         other_rate: of the other camera meanwhile.
+        others_cores: that other programs kept busy in a step, the most; None where nobody tells.
+        taken_cores: that a virtual machine's host took away, likewise.
         probes: in the order in which they were tried.
     """
 
@@ -222,6 +224,8 @@ class Limit(_Strict):
     stage: str | None
     because: str | None
     other_rate: float
+    others_cores: float | None = None
+    taken_cores: float | None = None
     probes: list[Probe]
 
 

@@ -8,7 +8,7 @@ does not fit is tried again before it is believed: a machine's hiccup is no limi
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from velora_runtime.bench.live import (
     measure_live,
     thread_cpu_s,
 )
+from velora_runtime.bench.load import Load
 from velora_runtime.bench.result import Limit, Probe
 
 if TYPE_CHECKING:
@@ -55,11 +56,13 @@ class Attempt:
         why: what was lost first; None where it fits.
         stage: that gives way; None where it fits.
         because: what says so.
+        load: of the machine meanwhile.
     """
 
     why: str | None = None
     stage: str | None = None
     because: str | None = None
+    load: Load = field(default_factory=Load)
 
 
 def find_highest(of: Of, model: str, settings: LiveSettings, note: Callable[[str], None]) -> Limit:
@@ -94,6 +97,7 @@ def search(
         note: gets a line for each step.
     """
     probes: list[Probe] = []
+    loads: list[Load] = []
     failing: Attempt | None = None
 
     def fits(rate: float) -> bool:
@@ -101,6 +105,7 @@ def search(
         said = attempt(rate)
         if said.why is not None:
             said = attempt(rate)
+        loads.append(said.load)
         probes.append(Probe(rate=rate, fits=said.why is None, why=said.why))
         note(f"  {of} {rate:.5g}: {'fits' if said.why is None else said.why}")
         failing = failing if said.why is None else said
@@ -117,6 +122,8 @@ def search(
         stage=None if failing is None else failing.stage,
         because=None if failing is None else failing.because,
         other_rate=other,
+        others_cores=max((load.others for load in loads if load.others is not None), default=None),
+        taken_cores=max((load.taken for load in loads if load.taken is not None), default=None),
         probes=probes,
     )
 
@@ -142,16 +149,16 @@ def judge_run(run: Measured, settings: LiveSettings) -> Attempt:
     """Whether a run fits, and if not, what gave way."""
     why = _why_not(run, settings)
     if why is None:
-        return Attempt()
+        return Attempt(load=run.load)
     if cameras_late_ms(run) > MOST_HELD_MS:
         late = f"they sent {cameras_late_ms(run):.0f} ms late, and nothing held them up"
-        return Attempt(why, "the generated cameras", late)
+        return Attempt(why, "the generated cameras", late, run.load)
     stage = _stage(run)
     busy = busy_shares(run)
     told = [f"{name} {100 * share:.0f} %" for name, share in itertools.islice(busy.items(), 3)]
     used = sum(run.load.cores.values()) + (run.load.others or 0.0)
     cores = f"; {used:.2f} cores in use" if run.load.cores else ""
-    return Attempt(why, stage, f"{why}; busiest threads: {', '.join(told)}{cores}")
+    return Attempt(why, stage, f"{why}; busiest threads: {', '.join(told)}{cores}", run.load)
 
 
 def _why_not(run: Measured, settings: LiveSettings) -> str | None:

@@ -15,7 +15,7 @@ from velora_runtime.bench.result import Check, Outcome, Reason, Verdict
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from velora_runtime.bench.result import Conditions, During, Live, Machine, Power, Stretch
+    from velora_runtime.bench.result import Conditions, During, Limit, Live, Machine, Power, Stretch
 
 MOST_TAKEN, MOST_OTHERS = 0.02, 0.10
 """Shares of the cores that a host, and other programs, may have taken."""
@@ -53,6 +53,7 @@ def judge(
     during: During | None,
     after: Conditions,
     stretches: Mapping[str, Stretch] | None = None,
+    found: Sequence[Limit] = (),
 ) -> Verdict:
     """The verdict on a result.
 
@@ -65,12 +66,15 @@ def judge(
         during: while they ran.
         after: the machine after them.
         stretches: how still it was while other things were measured, by what.
+        found: the highest rates.
     """
     checks, lacking = _checks(limits, live, power)
     reasons = [*lacking, *_clock_reasons(machine, before, during, live), *_heat_reasons(before, during, after)]
     reasons += _load_reasons(live, before, after)
     for name, stretch in (stretches or {}).items():
         reasons += _busy(name, stretch.taken_cores, stretch.others_cores, before.cores)
+    for limit in found:
+        reasons += _busy(f"search for {limit.of}", limit.taken_cores, limit.others_cores, before.cores)
     outcomes = {check.outcome for check in checks}
     outcome: Outcome = "PASS"
     if reasons:
