@@ -1,4 +1,4 @@
-"""`velora bench`: what this machine does with a model, whether it is enough, and whether it can be trusted."""
+"""`velora bench`: what this machine does with a model, and whether it is enough."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from velora_runtime.bench.benchmark import BenchOptions
-    from velora_runtime.bench.result import Result
+    from velora_runtime.bench.result import BenchResult
 
 EXAMPLES = """\b
 Examples:
@@ -76,12 +76,17 @@ class Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
 @click.option(
     "--only",
     metavar="WHAT,...",
-    help="Of parts, live, power, roofline, saturation, sweep.  [default: all but sweep; with --quick the first four]",
+    help="Of parts, live, power, roofline, saturation, sweep.  "
+    "[default: all but sweep; with --quick the first four]",
 )
 @click.option("--events", metavar="FILE", help="Event recording to repeat.  [default: the packaged one]")
 @click.option("--rgb", metavar="FILE", help="Video to repeat, or none.  [default: the packaged one]")
 @click.option(
-    "--event-rate", type=EventRate(), default="5M", show_default=True, help="Events a second; 0: no event camera."
+    "--event-rate",
+    type=EventRate(),
+    default="5M",
+    show_default=True,
+    help="Events a second; 0: no event camera.",
 )
 @click.option(
     "--fps",
@@ -91,7 +96,11 @@ class Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
     help="Pictures a second; windows, with --rgb none.",
 )
 @click.option("--size", type=Size(), default="640x480", show_default=True, help="Of the pictures.")
-@click.option("--seconds", type=click.FloatRange(1), help="Of each live run, and for all parts.  [default: 20; 5 with --quick]")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(1),
+    help="Of each live run, and for all parts.  [default: 20; 5 with --quick]",
+)
 @click.option("--runs", type=click.IntRange(1), help="Live runs.  [default: 3; 2 with --quick]")
 @click.option(
     "--deadline-ms",
@@ -100,7 +109,13 @@ class Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
     show_default=True,
     help="From exposure to decision; later is a miss.",
 )
-@click.option("--backend", default="auto", show_default=True, metavar="NAME", help="As velora-live has it; auto: parts are measured on every one.")
+@click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="As velora-live has it; auto: parts are measured on every one.",
+)
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "gpu", "npu"]),
@@ -113,9 +128,18 @@ class Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
 @click.option("--max-miss-ratio", type=Share(), help="Of pictures that were due.")
 @click.option("--max-mj", type=click.FloatRange(0), help="Energy a decision, baseline subtracted.")
 @click.option("--min-fps", type=click.FloatRange(0), help="Decisions a second.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the result.")
-@click.option("--plot", type=click.Path(path_type=Path), metavar="DIR", help="Write plots as PNG and one page, index.html.")
-@click.option("--compare", type=click.Path(path_type=Path), metavar="OLD.json", help="Compare with an older result.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the result."
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write plots as PNG and one page, index.html.",
+)
+@click.option(
+    "--compare", type=click.Path(path_type=Path), metavar="OLD.json", help="Compare with an older result."
+)
 @click.option(
     "--max-regression",
     type=Share(),
@@ -127,14 +151,14 @@ class Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
 def command(models: tuple[str, ...], **given: Any) -> int:
     """Measure what this machine does with MODEL, a bundle's folder or demo, the default.
 
-    Parts by themselves; the whole pipeline, paced as cameras pace it; the highest rates without a drop; energy;
-    what of the device's own rates is reached. Several MODELs are put side by side; the first one runs live.
-    A verdict on the limits that are given, or why there can be none. Nothing else should run meanwhile.
+    Parts by themselves; the whole pipeline, paced as cameras pace it; the highest rates without a drop;
+    energy; what of the device's own rates is reached. Several MODELs are put side by side; the first one runs
+    live. A verdict on the limits that are given, or why there can be none. Nothing else should run meanwhile.
     """
     from velora_runtime.bench.benchmark import Benchmark
-    from velora_runtime.bench.compare import compare
     from velora_runtime.bench.report import exit_code, lines
     from velora_runtime.bench.result import read_result, write_result
+    from velora_runtime.bench.verdict import compare
 
     old = None if given["compare"] is None else read_result(given["compare"])
     if given["plot"] is not None:
@@ -166,7 +190,9 @@ def _options(models: tuple[str, ...], given: dict[str, Any]) -> BenchOptions:
     usual = WHAT[:4] if quick else WHAT[:-1]
     what = frozenset(usual if given["only"] is None else given["only"].split(","))
     if unknown := what - set(WHAT):
-        raise click.UsageError(f"--only: expected some of {', '.join(WHAT)}, got {', '.join(sorted(unknown))}")
+        raise click.UsageError(
+            f"--only: expected some of {', '.join(WHAT)}, got {', '.join(sorted(unknown))}"
+        )
     live = LiveSettings(
         event_rate_hz=given["event_rate"],
         fps=given["fps"],
@@ -203,14 +229,14 @@ def _arguments() -> list[str]:
     return given if given[:1] == ["bench"] else ["bench"]
 
 
-def _plot(result: Result, folder: Path) -> None:
+def _plot(result: BenchResult, folder: Path) -> None:
     from velora_runtime.bench.plots import write_page
 
     click.echo(f"written  {write_page(result, folder)}")
 
 
-def _submit(result: Result) -> None:
-    from velora_runtime.bench.boards import write_board
+def _submit(result: BenchResult) -> None:
+    from velora_runtime.bench.report import write_board
 
     path = write_board(result, Path("benchmarks/boards"))
     click.echo(f"written  {path}; open a pull request that adds it")

@@ -11,23 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from velora_edge.bundle import find_model, open_bundle
-from velora_runtime.bench.load import LoadMeter
 from velora_runtime.bench.live import LiveSettings, measure_live, summarise
-from velora_runtime.bench.machine import ROOT, describe, describe_model, look
-from velora_runtime.bench.nvml import open_nvml
+from velora_runtime.bench.machine import ROOT, describe, describe_model, look, open_nvml
+from velora_runtime.bench.meters import LoadMeter, PowerMeter, energy, find_sensors
 from velora_runtime.bench.parts import LEAST, Engines, host_parts, time_in_turn
-from velora_runtime.bench.power import PowerMeter, energy, find_sensors
-from velora_runtime.bench.result import Result, Stretch
+from velora_runtime.bench.result import BenchResult, Stretch
 from velora_runtime.bench.verdict import Limits, judge
 from velora_runtime.engines.base import EngineOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from velora_runtime.bench.figures import Limit, Live, Part, Power, Roofline
     from velora_runtime.bench.live import Measured
-    from velora_runtime.bench.nvml import Nvml
-    from velora_runtime.bench.power import Sensor
-    from velora_runtime.bench.result import During, Limit, Live, Part, Power, Roofline
+    from velora_runtime.bench.machine import Nvml
+    from velora_runtime.bench.meters import Sensor
+    from velora_runtime.bench.result import During
 
 WHAT = ("parts", "live", "power", "roofline", "saturation", "sweep")
 """What can be measured, in this order; power is that of the live runs."""
@@ -81,7 +80,7 @@ class Benchmark:
         self._stretches: dict[str, Stretch] = {}
         self._bundles = {model: open_bundle(model) for model in options.models}
 
-    def run(self) -> Result:
+    def run(self) -> BenchResult:
         """Measure what was asked for.
 
         Raises:
@@ -99,7 +98,7 @@ class Benchmark:
             sweeps = self._sweep()
             after = look(options.root, nvml)
         models = [describe_model(bundle, model) for model, bundle in self._bundles.items()]
-        return Result(
+        return BenchResult(
             date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             reproduce=options.reproduce,
             quick=options.quick,
@@ -130,7 +129,10 @@ class Benchmark:
         manifest = self._bundles[options.models[0]].manifest
         recording = options.live.events or str(find_model("demo").parent / "demo.raw")
         least = 3 if options.quick else LEAST
-        with tempfile.TemporaryDirectory() as folder, Engines(self._bundles, options.live.backend, engine) as engines:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Engines(self._bundles, options.live.backend, engine) as engines,
+        ):
             with self._timed("parts", f"{len(engines.candidates)} engines and the host, in turn"):
                 host = host_parts(recording, manifest, options.decoded, options.live.picture_px, Path(folder))
                 candidates = [*(host if "parts" in options.what else []), *engines.candidates]

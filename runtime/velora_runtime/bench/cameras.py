@@ -2,13 +2,14 @@
 
     python -m velora_runtime.bench.cameras --events recording.raw --video video.mp4 --rate 5e6 --fps 30
 
-The event camera repeats a recording whose times were compressed or stretched to the rate asked for; times go
-on from one repetition to the next. Words leave every 4,096 us, once their time has passed, as they do from
-USB. The RGB camera repeats the video's pictures, each with its number, modulo 256, in its top left corner.
+The event camera repeats a recording whose times were compressed or stretched to the rate asked for; times
+go on from one repetition to the next. Words leave every 4,096 us, once their time has passed, as they do
+from USB. The RGB camera repeats the video's pictures, each with its number, modulo 256, in its top left
+corner.
 
-Its own times are CLOCK_MONOTONIC's, which all processes of a machine share: what a picture or an event of a
-given time became can be told from outside. The line of JSON that it prints first names both ports; `/state` on
-the pictures' port tells the rest. It ends with its standard input.
+Its own times are CLOCK_MONOTONIC's, which all processes of a machine share: what became of a picture or
+an event of a given time can be told from outside. The line of JSON that it prints first names both ports;
+`/state` on the pictures' port tells the rest. It ends with its standard input.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from velora_edge.datatypes import EventBatch
 from velora_edge.errors import InputError
 from velora_edge.events.registry import open_events
 from velora_edge.events.writers.raw import EVT3Writer
-from velora_edge.preprocessing.sources.registry import open_rgb_source
+from velora_edge.preprocessing.registry import open_rgb_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +90,9 @@ def make_cycle(path: str, rate_hz: float) -> Cycle:
     """
     whole, sensor = _read_events(path)
     if len(whole) < 2:
-        raise InputError(f"holds {len(whole)} events", path=path, remedy="give a recording that can be repeated")
+        raise InputError(
+            f"holds {len(whole)} events", path=path, remedy="give a recording that can be repeated"
+        )
     n_blocks = min(max(1, int(len(whole) / rate_hz * 1e6 / BLOCK_US)), MOST_BLOCKS)
     wanted = round(rate_hz * n_blocks * BLOCK_US / 1e6)
     while wanted > len(whole):
@@ -247,7 +250,7 @@ def make_jpegs(video: str, size: tuple[int, int]) -> list[bytes]:
         )
     source = open_rgb_source(video)
     assert source is not None
-    pictures = []
+    pictures: list[NDArray[Any]] = []
     with contextlib.closing(source):
         for frame in source:
             scaled = cv2.resize(frame.image, size, interpolation=cv2.INTER_LINEAR)
@@ -259,8 +262,8 @@ def make_jpegs(video: str, size: tuple[int, int]) -> list[bytes]:
     return [encode(pictures[k % len(pictures)], k) for k in range(MOST_PICTURES)]
 
 
-def encode(picture: NDArray[np.uint8], number: int) -> bytes:
-    """A picture with its number as JPEG."""
+def encode(picture: NDArray[Any], number: int) -> bytes:
+    """A picture, uint8[H, W, 3], BGR, with its number as JPEG."""
     marked = picture.copy()
     bits = (number >> np.arange(CODE_BITS)) & 1
     row = np.repeat(bits * 255, CODE_PX).astype(np.uint8)
@@ -308,7 +311,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             "began_ns": 0 if events is None else events.began_ns,
             "sent": 0 if events is None else events.sent,
             "exposures_ns": [] if rgb is None else list(rgb.exposures_ns),
-            "lateness": [bin for camera in (events, rgb) if camera is not None for bin in camera.lateness.bins],
+            "lateness": [
+                entry for camera in (events, rgb) if camera is not None for entry in camera.lateness.bins
+            ],
             "cpu_s": time.process_time(),
         }
 

@@ -16,13 +16,13 @@ import numpy as np
 from velora_edge.bundle import find_model
 from velora_edge.errors import EngineError, VeloraError
 from velora_runtime.bench.cameras import MOST_PICTURES
-from velora_runtime.bench.load import LoadMeter
-from velora_runtime.bench.result import Latency, Live, LiveRun, Stage
+from velora_runtime.bench.figures import Latency, Live, LiveRun, Stage
+from velora_runtime.bench.meters import LoadMeter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from velora_runtime.bench.load import Load
+    from velora_runtime.bench.meters import Load
 
 START_S = 90.0
 """The longest that cameras may take to start."""
@@ -160,7 +160,9 @@ class Cameras:
 
     def state(self) -> dict[str, Any]:
         """When the stream began, pictures were exposed, and by how much things left too late."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._ports['pictures']}/state", timeout=10) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self._ports['pictures']}/state", timeout=10
+        ) as answer:
             said: dict[str, Any] = json.loads(answer.read())
         return said
 
@@ -211,15 +213,15 @@ def run_once(model: str, settings: LiveSettings, cameras: Cameras, jsonl: str | 
     return measured
 
 
-def _measure(said: dict[str, Any], state: dict[str, Any], meter: LoadMeter, settings: LiveSettings) -> Measured:
+def _measure(
+    said: dict[str, Any], state: dict[str, Any], meter: LoadMeter, settings: LiveSettings
+) -> Measured:
     decisions = said["decisions"]
     if not decisions:
         raise EngineError("no decision was made in the run; lengthen --seconds")
     first_ns = decisions[0][0] + round(settings.warm_up_s * 1e9)
     last_ns = decisions[-1][0]
-    measured = Measured(
-        said, state, meter.between(first_ns, last_ns), first_ns=first_ns, last_ns=last_ns
-    )
+    measured = Measured(said, state, meter.between(first_ns, last_ns), first_ns=first_ns, last_ns=last_ns)
     exposures = np.asarray(state["exposures_ns"], np.int64)
     decided: dict[int, float] = {}
     for now_ns, t_us, number, has_events, *_ in decisions:

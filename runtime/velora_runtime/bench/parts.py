@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
+import itertools
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -17,16 +18,17 @@ from velora_edge.errors import EngineError, VeloraError
 from velora_edge.events.registry import open_events
 from velora_edge.events.writers import open_writer
 from velora_edge.ort import open_session, session_options
-from velora_edge.preprocessing.packer import Packed, Packer
-from velora_edge.preprocessing.sources.registry import open_event_source
+from velora_edge.preprocessing.packer import Packer, Pair
+from velora_edge.preprocessing.registry import open_event_source
 from velora_edge.preprocessing.windows import WindowRule
-from velora_edge.vision.resize import Resizer
-from velora_runtime.bench.result import Part
-from velora_runtime.buffers.ring import Presence, Slot
+from velora_edge.vision import Resizer
+from velora_runtime.bench.figures import Part
 from velora_runtime.engines.registry import BACKENDS
+from velora_runtime.engines.ring import Presence, Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from velora_edge.bundle import Bundle, Manifest
     from velora_runtime.engines.base import Backend, Engine, EngineOptions
@@ -34,18 +36,20 @@ if TYPE_CHECKING:
 WARM_UP, LEAST, MOST = 3, 10, 2000
 """Runs that are not timed, and the fewest and the most that are."""
 STRETCHES = 5
-FORMATS = {"decode EVT2": ("EVT2", ".raw"), "decode EVT3": ("EVT3", ".raw"), "read arrays (HDF5)": ("HDF5", ".h5")}
+FORMATS = {
+    "decode EVT2": ("EVT2", ".raw"),
+    "decode EVT3": ("EVT3", ".raw"),
+    "read arrays (HDF5)": ("HDF5", ".h5"),
+}
 TOWERS = ("rgb", "event", "diff")
 
 
 class Candidate(Protocol):
-    """Something that is run in turn with others.
+    """Something that is run in turn with others."""
 
-    Attributes:
-        entries: name of each time that a run gives: what it is, and what a second's worth of it counts.
-    """
-
-    entries: Mapping[str, Entry]
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """What each time of a run is of."""
 
     def run(self) -> Mapping[str, float]:
         """Run once; milliseconds by name."""
@@ -113,13 +117,11 @@ class Step:
         at.append(time.perf_counter())
         engine.decide(0, self._presence)
         at.append(time.perf_counter())
-        times = [(b - a) * 1e3 for a, b in zip(at[:-1], at[1:], strict=True)]
+        times = [(b - a) * 1e3 for a, b in itertools.pairwise(at)]
         return dict(zip(self.entries, [*times, (at[-1] - at[0]) * 1e3], strict=True))
 
 
-def time_in_turn(
-    candidates: Sequence[Candidate], seconds: float, least: int = LEAST
-) -> list[Part]:
+def time_in_turn(candidates: Sequence[Candidate], seconds: float, least: int = LEAST) -> list[Part]:
     """Run each in turn, so that all see the same machine.
 
     Args:
@@ -179,7 +181,7 @@ def host_parts(
         path = folder / f"{name}{ending}"
         with open_writer(path, name, width=width, height=height) as writer:
             writer.write(batch)
-        found.append(Host(title, lambda path=path: _decode(path), Entry("events", len(batch))))  # type: ignore[misc]
+        found.append(Host(title, functools.partial(_decode, path), Entry("events", len(batch))))
     packs = _Packing(folder / "EVT3.raw", manifest)
     found.append(Host("pack a window's events", packs.run, Entry("windows"), 1 / packs.windows))
     picture = np.random.default_rng(0).integers(0, 256, (picture_px[1], picture_px[0], 3), np.uint8)
@@ -210,7 +212,7 @@ class _Packing:
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self._path, self._manifest = path, manifest
-        self._packed = Packed.empty(manifest.image_size)
+        self._packed = Pair.empty(manifest.image_size)
         self.windows = 1
         self.windows = max(self.run(), 1)
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from velora_runtime.bench.result import Part, Result
+    from velora_runtime.bench.figures import Part
+    from velora_runtime.bench.result import BenchResult
 
 PAGE = "index.html"
 INK, HOST, ENGINE, MARK = "#333333", "#4477aa", "#ee7733", "#cc3311"
@@ -21,7 +22,7 @@ _STYLE = "body{font:15px sans-serif;max-width:1000px;margin:2em auto}img{max-wid
 
 
 def load_figure() -> Any:
-    """matplotlib's Figure, which draws without a window.
+    """Matplotlib's Figure, which draws without a window.
 
     Raises:
         MissingExtraError: naming the extra to install, if it is not there.
@@ -33,7 +34,7 @@ def load_figure() -> Any:
     return Figure
 
 
-def write_page(result: Result, folder: Path) -> Path:
+def write_page(result: BenchResult, folder: Path) -> Path:
     """Write a PNG for each plot that the result has figures for, and a page; gives the page.
 
     Raises:
@@ -52,22 +53,23 @@ def write_page(result: Result, folder: Path) -> Path:
     return page
 
 
-def _write_plot(draw: Callable[[Any, Result], None], result: Result, path: Path) -> str:
+def _write_plot(draw: Callable[[Any, BenchResult], None], result: BenchResult, path: Path) -> str:
     figure = load_figure()(figsize=(9, 4.5), layout="constrained")
     draw(figure, result)
     figure.savefig(path, dpi=110)
     return path.name
 
 
-def _page(result: Result, names: Sequence[str]) -> str:
+def _page(result: BenchResult, names: Sequence[str]) -> str:
     title = html.escape(f"velora bench, {result.machine.board}, {result.date}")
     text = html.escape("\n".join(lines(result)))
     images = "\n".join(f'<p><img src="{name}" alt="{name.removesuffix(".png")}"></p>' for name in names)
     head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
-    return f"{head}\n<h1>{title}</h1>\n<p><code>{html.escape(result.reproduce)}</code></p>\n{images}\n<pre>{text}</pre>\n"
+    command = f"<p><code>{html.escape(result.reproduce)}</code></p>"
+    return f"{head}\n<h1>{title}</h1>\n{command}\n{images}\n<pre>{text}</pre>\n"
 
 
-def _wanted(result: Result) -> Iterator[tuple[str, Callable[[Any, Result], None]]]:
+def _wanted(result: BenchResult) -> Iterator[tuple[str, Callable[[Any, BenchResult], None]]]:
     """Names of files and what draws them; those alone that the result has figures for."""
     if result.live is not None and result.live.samples_ms:
         yield "latency", _latency
@@ -88,7 +90,11 @@ def _wanted(result: Result) -> Iterator[tuple[str, Callable[[Any, Result], None]
         yield "roofline", _shares
 
 
-_MODEL_AXES = (("megabytes", "model, MB"), ("clip_length", "clip length T, pairs"), ("stride", "stride, pairs"))
+_MODEL_AXES = (
+    ("megabytes", "model, MB"),
+    ("clip_length", "clip length T, pairs"),
+    ("stride", "stride, pairs"),
+)
 
 
 def _axes(figure: Any, title: str, x: str, y: str) -> Any:
@@ -100,7 +106,7 @@ def _axes(figure: Any, title: str, x: str, y: str) -> Any:
     return axes
 
 
-def _latency(figure: Any, result: Result) -> None:
+def _latency(figure: Any, result: BenchResult) -> None:
     live = result.live
     assert live is not None
     latency = live.exposure_ms or live.last_event_ms
@@ -114,7 +120,7 @@ def _latency(figure: Any, result: Result) -> None:
             axes.annotate(name, (getattr(latency, name), 1.0), xycoords=("data", "axes fraction"), color=MARK)
 
 
-def _stages(figure: Any, result: Result) -> None:
+def _stages(figure: Any, result: BenchResult) -> None:
     assert result.live is not None
     stages = [stage for stage in result.live.stages if stage.cpu_ms is not None]
     axes = _axes(figure, "a decision's CPU time by stage (blue: host, orange: within the engine)", "ms", "")
@@ -123,7 +129,7 @@ def _stages(figure: Any, result: Result) -> None:
     axes.invert_yaxis()
 
 
-def _parts(figure: Any, result: Result) -> None:
+def _parts(figure: Any, result: BenchResult) -> None:
     parts = result.parts
     figure.set_size_inches(9, 1.5 + 0.3 * len(parts))
     axes = _axes(figure, "parts, warm, in turn: p50, and p99 as a line", "ms", "")
@@ -136,10 +142,10 @@ def _parts(figure: Any, result: Result) -> None:
     axes.invert_yaxis()
 
 
-def _sweep(key: str) -> Callable[[Any, Result], None]:
+def _sweep(key: str) -> Callable[[Any, BenchResult], None]:
     labels = {"event_rate_hz": "events a second", "fps": "pictures a second"}
 
-    def draw(figure: Any, result: Result) -> None:
+    def draw(figure: Any, result: BenchResult) -> None:
         rows = result.sweeps[key]
         axes = _axes(figure, f"cost against {labels[key]}", labels[key], "ms")
         for share in ("p50_ms", "p99_ms"):
@@ -155,13 +161,15 @@ def _sweep(key: str) -> Callable[[Any, Result], None]:
     return draw
 
 
-def _cost(key: str, label: str, steps: Sequence[Part]) -> Callable[[Any, Result], None]:
-    def draw(figure: Any, result: Result) -> None:
+def _cost(key: str, label: str, steps: Sequence[Part]) -> Callable[[Any, BenchResult], None]:
+    def draw(figure: Any, result: BenchResult) -> None:
         axes = _axes(figure, f"a streaming step against {label}", label, "ms, p50")
         at = {(model.name, model.precision): getattr(model, key) for model in result.models}
         backends = sorted({str(part.backend) for part in steps})
         for backend in backends:
-            told = sorted((at[str(p.model), str(p.precision)], p.p50_ms) for p in steps if p.backend == backend)
+            told = sorted(
+                (at[str(p.model), str(p.precision)], p.p50_ms) for p in steps if p.backend == backend
+            )
             axes.plot([x for x, _ in told], [y for _, y in told], marker="o", label=backend)
         axes.set_ylim(bottom=0)
         axes.legend(frameon=False)
@@ -169,7 +177,7 @@ def _cost(key: str, label: str, steps: Sequence[Part]) -> Callable[[Any, Result]
     return draw
 
 
-def _saturation(figure: Any, result: Result) -> None:
+def _saturation(figure: Any, result: BenchResult) -> None:
     for place, limit in enumerate(result.limits, 1):
         axes = figure.add_subplot(1, len(result.limits), place)
         steps = range(1, len(limit.probes) + 1)
@@ -181,7 +189,7 @@ def _saturation(figure: Any, result: Result) -> None:
         axes.set_xlabel("step of the search (red: does not fit)")
 
 
-def _shares(figure: Any, result: Result) -> None:
+def _shares(figure: Any, result: BenchResult) -> None:
     assert result.roofline is not None
     shares = result.roofline.shares
     figure.set_size_inches(9, 1.5 + 0.3 * len(shares))

@@ -1,19 +1,36 @@
-"""A result as text, for people."""
+"""A result as text, for people, and results by board as a page of docs."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
+
+from velora_edge.errors import InputError
+from velora_runtime.bench.result import read_result, write_result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from velora_runtime.bench.result import Comparison, Latency, Limit, Live, Power, Result, Roofline
+    from velora_runtime.bench.figures import Latency, Limit, Live, Power, Roofline
+    from velora_runtime.bench.result import BenchResult, Comparison
 
+COLUMNS = (
+    *("board", "JetPack, mode", "model", "engine", "fps, Mev/s"),
+    *("p50 / p99 ms", "missed", "mJ", "highest fps", "verdict"),
+)
 EXIT_CODES = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}
 """2 is a wrong command line, as everywhere."""
 
+HEAD = """# Measured boards
 
-def lines(result: Result) -> Iterator[str]:
+Made by `python benchmarks/run.py --boards` of the files in `benchmarks/boards/`, each of which
+`velora bench --submit` wrote on the board itself. Nothing here is typed in by hand. How it is measured:
+[velora bench](guides/bench.md).
+"""
+
+
+def lines(result: BenchResult) -> Iterator[str]:
     """All of it, a section after the other."""
     machine = result.machine
     parts = [machine.board, f"{machine.cores} cores", machine.gpu]
@@ -34,14 +51,14 @@ def lines(result: Result) -> Iterator[str]:
     yield from ("", *_verdict(result))
 
 
-def exit_code(result: Result) -> int:
+def exit_code(result: BenchResult) -> int:
     """Of the comparison where there is one, else of the verdict; the worse where there are both."""
     codes = [EXIT_CODES[result.verdict.outcome]]
     codes += [] if result.comparison is None else [EXIT_CODES[result.comparison.outcome]]
     return 1 if 1 in codes else max(codes)
 
 
-def _parts(result: Result) -> Iterator[str]:
+def _parts(result: BenchResult) -> Iterator[str]:
     yield f"{'parts, warm, in turn':<58} {'p50 ms':>9} {'p99 ms':>9} {'n':>6}"
     for part in result.parts:
         rate = f"{part.per_s / 1e6:.1f} M" if part.per_s >= 1e6 else f"{part.per_s:.0f}"
@@ -51,7 +68,10 @@ def _parts(result: Result) -> Iterator[str]:
 def _live(live: Live) -> Iterator[str]:
     paced = f"{live.event_rate_hz / 1e6:g} Mev/s" if live.events else "no events"
     yield f"live: {paced}, {live.fps:g} fps, {live.engine}"
-    for title, latency in (("exposure to decision", live.exposure_ms), ("last event to decision", live.last_event_ms)):
+    for title, latency in (
+        ("exposure to decision", live.exposure_ms),
+        ("last event to decision", live.last_event_ms),
+    ):
         if latency is not None:
             yield f"  {title:<23} {_latency(latency)}"
     for number, run in enumerate(live.runs, 1):
@@ -78,7 +98,8 @@ def _power(power: Power) -> Iterator[str]:
     if power.why_none is not None:
         yield f"power: {power.why_none}"
         return
-    yield f"power: {power.mj_per_decision} mJ a decision; {power.total_mj_per_decision} with the machine at rest"
+    whole = f"{power.total_mj_per_decision} with what the machine takes at rest"
+    yield f"power: {power.mj_per_decision} mJ a decision; {whole}"
     for rail in power.rails:
         yield f"  {rail.name:<24} {rail.baseline_w:8.2f} W at rest {rail.during_w:8.2f} W during the runs"
 
@@ -87,7 +108,9 @@ def _roofline(roofline: Roofline) -> Iterator[str]:
     rates = ", ".join(f"{name} {value:.0f} GFLOP/s" for name, value in roofline.gflops.items())
     yield f"device: {rates or 'no arithmetic rate'}, copies {roofline.gigabytes_s:.1f} GB/s"
     for share in roofline.shares:
-        of_arithmetic = "" if share.arithmetic is None else f"{100 * share.arithmetic:.0f} % of the arithmetic, "
+        of_arithmetic = (
+            "" if share.arithmetic is None else f"{100 * share.arithmetic:.0f} % of the arithmetic, "
+        )
         title = f"{share.part}, {share.model}, {share.backend}, {share.precision}"
         reached = f"{share.gflops:.1f} GFLOP/s, {share.gigabytes_s:.2f} GB/s"
         yield f"  {title:<56} {reached}: {of_arithmetic}{100 * share.memory:.0f} % of the memory rate"
@@ -101,20 +124,21 @@ def _limit(limit: Limit) -> str:
         return f"highest {unit}: none without a drop; {limit.stage} gives way ({limit.because})"
     if limit.stage is None:
         return f"highest {unit}: {limit.highest:g}, and no more was tried"
-    return f"highest {unit}: {limit.highest:.4g}; at {limit.lowest_failing:.4g} {limit.stage} gives way ({limit.because})"
+    gives_way = f"at {limit.lowest_failing:.4g} {limit.stage} gives way ({limit.because})"
+    return f"highest {unit}: {limit.highest:.4g}; {gives_way}"
 
 
 def _comparison(comparison: Comparison) -> Iterator[str]:
     most = 100 * comparison.max_regression
     yield f"against the result of {comparison.with_date}, {most:g} % allowed: {comparison.outcome}"
     for change in comparison.changes:
-        told = f"{change.old:g} -> {change.new:g}, {100 * change.change:+.1f} % worse, noise {100 * change.noise:.1f} %"
-        yield f"  {change.outcome:<13} {change.name}: {told}"
+        by = f"{100 * change.change:+.1f} % worse, noise {100 * change.noise:.1f} %"
+        yield f"  {change.outcome:<13} {change.name}: {change.old:g} -> {change.new:g}, {by}"
     for reason in comparison.reasons:
         yield f"  {reason.text}; {reason.remedy}"
 
 
-def _verdict(result: Result) -> Iterator[str]:
+def _verdict(result: BenchResult) -> Iterator[str]:
     verdict = result.verdict
     for check in verdict.checks:
         values = ", ".join(f"{value:g}" for value in check.values)
@@ -123,3 +147,71 @@ def _verdict(result: Result) -> Iterator[str]:
         yield f"{'because':<13} {reason.text}; {reason.remedy}"
     about = "" if verdict.checks else " (no limit was asked about: this is about the machine alone)"
     yield f"verdict: {verdict.outcome}{about}"
+
+
+def board_name(result: BenchResult) -> str:
+    """The name of a result's file: board, power mode, model and precision."""
+    machine, model = result.machine, result.models[0]
+    parts = (machine.board, machine.power_mode, model.name, model.precision)
+    return re.sub(r"[^a-z0-9]+", "-", " ".join(part for part in parts if part).lower()).strip("-")
+
+
+def write_board(result: BenchResult, folder: Path) -> Path:
+    """Write a result where boards' results lie; gives the file.
+
+    Raises:
+        InputError: if it is no result that others can use, or cannot be written.
+    """
+    if result.quick or result.live is None:
+        raise InputError(
+            "expected a whole benchmark, got --quick or one without live runs",
+            remedy="run velora bench MODEL --submit without --quick and --only",
+        )
+    path = folder / f"{board_name(result)}.json"
+    write_result(result, path)
+    return path
+
+
+def boards_page(folder: Path) -> str:
+    """All results as one page of Markdown; the verdict stands beside each.
+
+    Raises:
+        InputError: if one of the files is no result.
+    """
+    results = [read_result(path) for path in sorted(folder.glob("*.json"))]
+    return "\n".join([HEAD, *_board_table(results)]) + "\n"
+
+
+def _board_table(results: list[BenchResult]) -> Iterator[str]:
+    if not results:
+        yield "No board has been measured yet."
+        return
+    yield f"| {' | '.join(COLUMNS)} |"
+    yield "|---" * len(COLUMNS) + "|"
+    for result in results:
+        yield "| " + " | ".join(_board_row(result)) + " |"
+    yield ""
+    for result in results:
+        yield f"- {result.machine.board}, {result.date}: `{result.reproduce}`"
+        for reason in result.verdict.reasons:
+            yield f"  - {reason.text}"
+
+
+def _board_row(result: BenchResult) -> Iterator[str]:
+    machine, live, power = result.machine, result.live, result.power
+    yield machine.board
+    yield ", ".join(part for part in (machine.jetpack, machine.power_mode) if part) or "-"
+    yield f"{result.models[0].name}, {result.models[0].precision}"
+    if live is None:
+        yield from ("-",) * 4
+    else:
+        latency = live.exposure_ms or live.last_event_ms
+        yield live.engine
+        yield f"{live.fps:g}, {live.event_rate_hz / 1e6:g}"
+        yield "-" if latency is None else f"{latency.p50:.1f} / {latency.p99:.1f}"
+        yield f"{sum(run.missed for run in live.runs)} of {sum(run.due for run in live.runs)}"
+    energy = None if power is None else power.mj_per_decision
+    yield "-" if energy is None else f"{energy:.1f}"
+    highest = [limit.highest for limit in result.limits if limit.of == "fps" and limit.highest is not None]
+    yield f"{highest[0]:.0f}" if highest else "-"
+    yield result.verdict.outcome

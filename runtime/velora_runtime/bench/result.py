@@ -7,263 +7,22 @@ means the same to whoever reads it. Milliseconds and seconds carry their unit in
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from velora_edge.cache import replace_file
 from velora_edge.errors import InputError
+from velora_runtime.bench.figures import Limit, Live, Part, Power, Roofline, Strict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from pathlib import Path
 
 SCHEMA_VERSION = 1
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Latency(_Strict):
-    """Percentiles of times in milliseconds.
-
-    Attributes:
-        n: how many times there are; where they are fewer than 1000, p99.9 is the largest.
-        jitter: mean difference of a time from the one before it, without sign.
-    """
-
-    n: int
-    mean: float
-    p50: float
-    p90: float
-    p95: float
-    p99: float
-    p999: float
-    max: float
-    jitter: float
-
-    @classmethod
-    def of(cls, times_ms: Sequence[float]) -> Latency | None:
-        """Of times in the order in which they were taken; None where there are none."""
-        if not len(times_ms):
-            return None
-        values = np.asarray(times_ms, np.float64)
-        p50, p90, p95, p99, p999 = np.percentile(values, (50, 90, 95, 99, 99.9), method="higher").tolist()
-        jitter = float(np.abs(np.diff(values)).mean()) if len(values) > 1 else 0.0
-        found = {"mean": float(values.mean()), "p50": p50, "p90": p90, "p95": p95, "p99": p99, "p999": p999}
-        rounded = {key: round(value, 3) for key, value in found.items()}
-        return cls(n=len(values), **rounded, max=round(float(values.max()), 3), jitter=round(jitter, 3))
-
-
-class Part(_Strict):
-    """One part by itself, warm, timed in turn with the others.
-
-    Attributes:
-        name: what it is: decode EVT3, pack, rgb tower, head, streaming step, clip, ...
-        model: the bundle's name; None where it has none.
-        backend: the engine's name; None for what runs on the host.
-        precision: of the graphs; None likewise.
-        n: runs.
-        p50_ms: median.
-        p99_ms: 99th percentile.
-        rounds_ms: medians of five stretches of the measurement, in order.
-        per_s: what one run gets through, times runs a second: events, windows, decisions.
-        unit: what `per_s` counts.
-    """
-
-    name: str
-    model: str | None = None
-    backend: str | None = None
-    precision: str | None = None
-    n: int
-    p50_ms: float
-    p99_ms: float
-    rounds_ms: list[float]
-    per_s: float
-    unit: str
-
-    @property
-    def key(self) -> tuple[str, str | None, str | None, str | None]:
-        """What it is compared by."""
-        return self.name, self.model, self.backend, self.precision
-
-    @property
-    def title(self) -> str:
-        """For people, on one line."""
-        return ", ".join(part for part in self.key if part is not None)
-
-
-class Stage(_Strict):
-    """Where a decision's time goes in a live run.
-
-    Attributes:
-        name: of the stage.
-        side: host: our code and the libraries that it calls; engine: within the backend's calls.
-        wall_ms: a decision, from its beginning to its end; None where it is spread over many calls.
-        cpu_ms: of its thread a decision; an engine's pool of threads is not in it.
-        busy: share of the time in which its thread had a core.
-    """
-
-    name: str
-    side: Literal["host", "engine"]
-    wall_ms: float | None
-    cpu_ms: float | None
-    busy: float | None
-
-
-class LiveRun(_Strict):
-    """One run of the whole pipeline, after its warm-up.
-
-    Attributes:
-        seconds: that were measured.
-        decisions: in them.
-        pictures: that were exposed in them.
-        last_event_ms: from the instant of the window's end, to which events are counted, to the decision.
-        exposure_ms: from a picture's exposure to its decision.
-        missed: pictures (windows, where there are none) without a decision within the deadline.
-        due: pictures (windows) that a decision was due for.
-        dropped: what was lost, by kind and cause, in the whole run; nothing that is 0.
-        cores: that the process kept busy.
-        memory_mb: resident, the most.
-        cameras_late_ms: by how much the cameras themselves sent too late, the most.
-        cameras_held_ms: for how long the pipeline did not take what they sent, the most at once.
-        cameras_cores: that the generated cameras kept busy.
-        others_cores: that other programs kept busy.
-        taken_cores: that a virtual machine's host took away.
-    """
-
-    seconds: float
-    decisions: int
-    pictures: int
-    last_event_ms: Latency | None
-    exposure_ms: Latency | None
-    missed: int
-    due: int
-    dropped: dict[str, int]
-    cores: float | None
-    memory_mb: float | None
-    cameras_late_ms: float
-    cameras_held_ms: float
-    cameras_cores: float | None
-    others_cores: float | None
-    taken_cores: float | None
-
-    @property
-    def fps(self) -> float:
-        """Decisions a second."""
-        return self.decisions / self.seconds if self.seconds else 0.0
-
-
-class Live(_Strict):
-    """The whole pipeline, paced as cameras pace it.
-
-    Attributes:
-        events: the recording that the event camera repeats; None without one.
-        event_rate_hz: events a second that were sent.
-        fps: pictures a second that were sent.
-        picture_px: width and height of the pictures.
-        deadline_ms: from exposure to decision; from the window's end where there are no pictures.
-        engine: what the model ran on.
-        passed_over: backends that could not run it, each with the reason.
-        runs: in order.
-        last_event_ms: of all runs together.
-        exposure_ms: of all runs together.
-        stages: of all runs together.
-        samples_ms: the latencies of all runs that the verdict is about, in order.
-    """
-
-    events: str | None
-    event_rate_hz: float
-    fps: float
-    picture_px: tuple[int, int]
-    deadline_ms: float
-    engine: str
-    passed_over: list[str]
-    runs: list[LiveRun]
-    last_event_ms: Latency | None
-    exposure_ms: Latency | None
-    stages: list[Stage]
-    samples_ms: list[float]
-
-
-class Probe(_Strict):
-    """One step of the search for the highest rate.
-
-    Attributes:
-        rate: that was tried.
-        fits: nothing was dropped, and the cameras were not held up.
-        why: what was lost first; None where it fits.
-    """
-
-    rate: float
-    fits: bool
-    why: str | None
-
-
-class Limit(_Strict):
-    """The highest rate without a drop.
-
-    Attributes:
-        of: frames or events a second.
-        highest: the highest rate that fits; None where not even the lowest does.
-        lowest_failing: the lowest that does not; None where all fit.
-        stage: that gives way; None where none did.
-        because: what says so.
-        other_rate: of the other camera meanwhile.
-        others_cores: that other programs kept busy in a step, the most; None where nobody tells.
-        taken_cores: that a virtual machine's host took away, likewise.
-        probes: in the order in which they were tried.
-    """
-
-    of: Literal["fps", "events"]
-    highest: float | None
-    lowest_failing: float | None
-    stage: str | None
-    because: str | None
-    other_rate: float
-    others_cores: float | None = None
-    taken_cores: float | None = None
-    probes: list[Probe]
-
-
-class Rail(_Strict):
-    """Power by one sensor.
-
-    Attributes:
-        name: of the rail, card or package.
-        source: ina3221, nvml or rapl.
-        baseline_w: mean before the runs, nothing of ours running.
-        during_w: mean during them.
-        is_total: it is the one that energy is told by.
-    """
-
-    name: str
-    source: str
-    baseline_w: float
-    during_w: float
-    is_total: bool
-
-
-class Power(_Strict):
-    """Energy of the live runs.
-
-    Attributes:
-        rails: every sensor.
-        mj_per_decision: of the total rails, less their baseline, a decision.
-        total_mj_per_decision: the same with the baseline in it.
-        why_none: why there is no figure; None where there is one.
-    """
-
-    rails: list[Rail]
-    mj_per_decision: float | None
-    total_mj_per_decision: float | None
-    why_none: str | None
-
-
-class Clock(_Strict):
+class Clock(Strict):
     """A clock's range and its value, MHz."""
 
     name: str
@@ -272,7 +31,7 @@ class Clock(_Strict):
     max_mhz: int | None
 
 
-class Conditions(_Strict):
+class Conditions(Strict):
     """The machine at one moment.
 
     Attributes:
@@ -290,7 +49,7 @@ class Conditions(_Strict):
     cores: int
 
 
-class During(_Strict):
+class During(Strict):
     """The machine while the live runs ran.
 
     Attributes:
@@ -306,52 +65,7 @@ class During(_Strict):
     throttled: dict[str, int]
 
 
-class Share(_Strict):
-    """What part of the device's measured rates an engine's part reaches.
-
-    Attributes:
-        part: rgb, event, diff or head.
-        backend: the engine's name.
-        precision: of the graphs.
-        gflop: multiplications and additions of one run, 10^9.
-        megabytes: weights, inputs and outputs of one run, 10^6 bytes: the least that must be moved.
-        gflops: reached.
-        gigabytes_s: reached.
-        arithmetic: share of the measured arithmetic rate.
-        memory: share of the measured memory rate.
-        bound: the rate that limits it, by the two shares.
-    """
-
-    part: str
-    model: str
-    backend: str
-    precision: str
-    gflop: float
-    megabytes: float
-    gflops: float
-    gigabytes_s: float
-    arithmetic: float | None
-    memory: float
-    bound: Literal["arithmetic", "memory"]
-
-
-class Roofline(_Strict):
-    """Measured rates of this device and what the engines reach of them.
-
-    Attributes:
-        gflops: arithmetic by precision, of a matrix product.
-        gigabytes_s: of a copy that does not fit the caches.
-        shares: by engine and part.
-        why_none: what could not be measured, and why.
-    """
-
-    gflops: dict[str, float]
-    gigabytes_s: float
-    shares: list[Share]
-    why_none: list[str]
-
-
-class Stretch(_Strict):
+class Stretch(Strict):
     """How still the machine was while something was measured.
 
     Attributes:
@@ -365,7 +79,7 @@ class Stretch(_Strict):
     taken_cores: float | None = None
 
 
-class Machine(_Strict):
+class Machine(Strict):
     """What the figures hold for.
 
     Attributes:
@@ -397,7 +111,7 @@ class Machine(_Strict):
     versions: dict[str, str]
 
 
-class Model(_Strict):
+class Model(Strict):
     """The bundle.
 
     Attributes:
@@ -425,7 +139,7 @@ class Model(_Strict):
     sha256: str
 
 
-class Check(_Strict):
+class Check(Strict):
     """One limit.
 
     Attributes:
@@ -441,7 +155,7 @@ class Check(_Strict):
     outcome: Outcome
 
 
-class Reason(_Strict):
+class Reason(Strict):
     """Why a figure cannot be trusted.
 
     Attributes:
@@ -453,7 +167,7 @@ class Reason(_Strict):
     remedy: str
 
 
-class Verdict(_Strict):
+class Verdict(Strict):
     """What the limits and the machine say together."""
 
     outcome: Outcome
@@ -461,7 +175,7 @@ class Verdict(_Strict):
     reasons: list[Reason]
 
 
-class Change(_Strict):
+class Change(Strict):
     """A figure of this result beside the same one of another.
 
     Attributes:
@@ -481,7 +195,7 @@ class Change(_Strict):
     outcome: Outcome
 
 
-class Comparison(_Strict):
+class Comparison(Strict):
     """A result beside an older one.
 
     Attributes:
@@ -501,7 +215,7 @@ class Comparison(_Strict):
     outcome: Outcome
 
 
-class Result(_Strict):
+class BenchResult(Strict):
     """One benchmark.
 
     Attributes:
@@ -534,7 +248,7 @@ class Result(_Strict):
     comparison: Comparison | None = None
 
 
-def write_result(result: Result, path: Path) -> None:
+def write_result(result: BenchResult, path: Path) -> None:
     """Write a result as JSON, whole or not at all.
 
     Raises:
@@ -550,7 +264,7 @@ def write_result(result: Result, path: Path) -> None:
         ) from error
 
 
-def read_result(path: Path) -> Result:
+def read_result(path: Path) -> BenchResult:
     """A result that `write_result` wrote.
 
     Raises:
@@ -566,7 +280,7 @@ def read_result(path: Path) -> Result:
         problem = f"expected a result of velora bench with v {SCHEMA_VERSION}, got {version!r}"
         raise InputError(problem, path=path, remedy=again)
     try:
-        return Result.model_validate(raw)
+        return BenchResult.model_validate(raw)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)[:5]

@@ -1,8 +1,9 @@
 """What this device can do, measured, and what each engine reaches of it.
 
-Arithmetic of a graph is counted by ONNX Runtime's own profile of one run: each operator with the shapes that it
-saw. The device's rates are those of a large matrix product in the same precision and of a copy that no cache
-holds, both by the libraries that the engines use. Multiplications and additions count as one operation each.
+Arithmetic of a graph is counted by ONNX Runtime's own profile of one run: each operator with the shapes
+that it saw. The device's rates are those of a large matrix product in the same precision and of a copy
+that no cache holds, both by the libraries that the engines use. A multiplication and an addition count as
+one operation each.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from velora_edge.errors import VeloraError
 from velora_edge.ort import load_runtime, open_session, session_options
-from velora_runtime.bench.result import Part, Roofline, Share
+from velora_runtime.bench.figures import Part, Roofline, Share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +30,15 @@ N = 1536
 """Side of the matrices: far from the caches' sizes, a fraction of a second on two cores."""
 COPY_BYTES = 256 << 20
 REPEATS = 5
-PRODUCTS = {"MatMul", "Gemm", "FusedMatMul", "MatMulInteger", "QLinearMatMul", "Conv", "DynamicQuantizeMatMul"}
+PRODUCTS = {
+    "MatMul",
+    "Gemm",
+    "FusedMatMul",
+    "MatMulInteger",
+    "QLinearMatMul",
+    "Conv",
+    "DynamicQuantizeMatMul",
+}
 FLOAT, UINT8, INT32 = 1, 2, 6
 """Types of a TensorProto (onnx.proto)."""
 PARTS = {"rgb tower": "rgb", "event tower": "event", "diff tower": "diff", "head": "head"}
@@ -112,7 +121,11 @@ def count_work(bundle: Bundle, name: str) -> tuple[float, float]:
         feeds = {entry.name: _zeros(entry) for entry in session.get_inputs()}
         outputs = session.run(None, feeds)
         profile = json.loads(Path(session.end_profiling()).read_text())
-    nodes = [entry["args"] for entry in profile if entry.get("cat") == "Node" and "op_name" in entry.get("args", {})]
+    nodes = [
+        entry["args"]
+        for entry in profile
+        if entry.get("cat") == "Node" and "op_name" in entry.get("args", {})
+    ]
     flop = sum(_operations(node) for node in nodes)
     constants = sum(int(node.get("parameter_size", 0)) for node in nodes)
     through = sum(array.nbytes for array in (*feeds.values(), *outputs))
@@ -207,7 +220,9 @@ def matrix_product(kind: int, out: int, operator: str) -> bytes:
     """
     node = _text(1, "a") + _text(1, "b") + _text(2, "c") + _text(4, operator)
     graph = _message(1, node) + _text(2, "product")
-    graph += _message(11, _value("a", kind)) + _message(11, _value("b", kind)) + _message(12, _value("c", out))
+    graph += (
+        _message(11, _value("a", kind)) + _message(11, _value("b", kind)) + _message(12, _value("c", out))
+    )
     return _number(1, 8) + _message(7, graph) + _message(8, _text(1, "") + _number(2, 13))
 
 

@@ -1,8 +1,8 @@
 """The highest frame rate and event rate without a drop, by search, and the stage that gives way first.
 
-A rate fits where, after the warm-up, nothing was dropped, every picture had its decision, latency did not grow
-from the first quarter of the run to the last by two pictures' time, and the cameras were not held up. One that
-does not fit is tried again before it is believed: a machine's hiccup is no limit.
+A rate fits where, after the warm-up, nothing was dropped, every picture had its decision, latency did not
+grow from the first quarter of the run to the last by two pictures' time, and the cameras were not held
+up. One that does not fit is tried again before it is believed: a machine's hiccup is no limit.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from velora_runtime.bench.figures import Limit, Probe
 from velora_runtime.bench.live import (
     THREADS,
     cameras_held_ms,
@@ -21,8 +22,7 @@ from velora_runtime.bench.live import (
     measure_live,
     thread_cpu_s,
 )
-from velora_runtime.bench.load import Load
-from velora_runtime.bench.result import Limit, Probe
+from velora_runtime.bench.meters import Load
 
 if TYPE_CHECKING:
     from collections.abc import Callable

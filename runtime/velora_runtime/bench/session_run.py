@@ -24,7 +24,7 @@ from velora_runtime.bench.cameras import read_number
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.registry import BACKENDS
 from velora_runtime.engines.registry import open_engine as open_best
-from velora_runtime.sinks.base import Seen, Sink
+from velora_runtime.sinks.base import Result, Sink
 from velora_runtime.sinks.registry import SINKS
 
 if TYPE_CHECKING:
@@ -115,14 +115,14 @@ class StampSink(Sink):
         self.rows: list[tuple[Any, ...]] = []
         StampSink.opened.append(self)
 
-    def take(self, seen: Seen) -> Any:
+    def take(self, result: Result) -> Any:
         """The pair's facts; None while the first clip is not full."""
-        if seen.prediction is None:
+        if result.prediction is None:
             return None
-        rgb = seen.pair.rgb
+        rgb = result.pair.rgb
         number = -1 if rgb is None else read_number(rgb.image)
-        said = seen.prediction
-        return seen.pair.t_us, number, seen.pair.event is not None, said.latency_ms, said.dropped
+        said = result.prediction
+        return result.pair.t_us, number, result.pair.event is not None, said.latency_ms, said.dropped
 
     def write(self, item: Any) -> None:
         """Take the time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from velora_runtime.bench.live import Measured
-from velora_runtime.bench.load import Load
+from velora_runtime.bench.meters import Load
 
 
 def make_measured(

@@ -2,8 +2,8 @@
 
     python observer.py CAMERA_PORT DECISIONS.jsonl RESULT.json
 
-A process of its own. It forwards the camera's bytes and takes the time at which each block of events passed; it
-follows the file of decisions and takes the time at which each line came. It knows nothing of the benchmark.
+A process of its own. It forwards the camera's bytes and takes the time at which each block of events passed;
+it follows the file of decisions and takes the time at which each line came. It knows no benchmark.
 """
 
 from __future__ import annotations

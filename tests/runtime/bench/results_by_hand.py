@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from velora_runtime.bench.result import (
-    Conditions,
-    During,
-    Latency,
-    Live,
-    LiveRun,
-    Machine,
-    Part,
-    Result,
-    Verdict,
-)
+from velora_runtime.bench.figures import Latency, Live, LiveRun, Part
+from velora_runtime.bench.result import BenchResult, Conditions, During, Machine, Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +50,12 @@ ORIN_6 = {
     **_rails(
         f"{I2C}/1-0040",
         "hwmon1",
-        {1: ("VDD_IN", 5000, 1000), 2: ("VDD_CPU_GPU_CV", 5000, 400), 3: ("VDD_SOC", 5000, 200), 7: (SUM, 0, 0)},
+        {
+            1: ("VDD_IN", 5000, 1000),
+            2: ("VDD_CPU_GPU_CV", 5000, 400),
+            3: ("VDD_SOC", 5000, 200),
+            7: (SUM, 0, 0),
+        },
     ),
     "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
     "sys/class/thermal/thermal_zone0/temp": "48500\n",
@@ -78,8 +74,16 @@ ORIN_7 = {
     **ORIN_6,
     "etc/nv_tegra_release": "# R39 (release), REVISION: 2.1, GCID: 1, BOARD: generic\n",
     "proc/device-tree/model": "NVIDIA Jetson AGX Orin Developer Kit\0",
-    **_rails(f"{I2C}/1-0040", "hwmon3", {1: ("VDD_GPU_SOC", 20000, 300), 2: ("VDD_CPU_CV", 20000, 100), 3: ("NC", 0, 0)}),
-    **_rails(f"{I2C}/1-0041", "hwmon4", {1: ("NC", 0, 0), 2: ("VIN_SYS_5V0", 5000, 800), 3: ("VDDQ_VDD2_1V8AO", 5000, 100)}),
+    **_rails(
+        f"{I2C}/1-0040",
+        "hwmon3",
+        {1: ("VDD_GPU_SOC", 20000, 300), 2: ("VDD_CPU_CV", 20000, 100), 3: ("NC", 0, 0)},
+    ),
+    **_rails(
+        f"{I2C}/1-0041",
+        "hwmon4",
+        {1: ("NC", 0, 0), 2: ("VIN_SYS_5V0", 5000, 800), 3: ("VDDQ_VDD2_1V8AO", 5000, 100)},
+    ),
 }
 """An AGX Orin with JetPack 7: no rail holds all others."""
 del ORIN_7[f"{I2C}/1-0040/hwmon/hwmon1/in1_label"]
@@ -90,13 +94,23 @@ THOR = {
     **_cpu(306000, 972000, 2601000),
     **_clock("sys/class/devfreq/gpu-gpc-0", 315000000, 315000000, 1575000000),
     **_clock("sys/class/devfreq/bwmgr", 665600000, 665600000, 4266000000),
-    **_rails(f"{I2C}/2-0040", "hwmon0", {1: ("VDD_GPU", 12000, 1500), 2: ("VDD_CPU_SOC_MSS", 12000, 1000), 3: ("VIN_SYS_5V0", 5000, 600)}),
+    **_rails(
+        f"{I2C}/2-0040",
+        "hwmon0",
+        {1: ("VDD_GPU", 12000, 1500), 2: ("VDD_CPU_SOC_MSS", 12000, 1000), 3: ("VIN_SYS_5V0", 5000, 600)},
+    ),
     "sys/class/thermal/thermal_zone0/type": "gpu-thermal\n",
     "sys/class/thermal/thermal_zone0/temp": "55000\n",
 }
 """An AGX Thor with JetPack 7, clocks free."""
 LOCKED = {
-    **{f"orin/{k}": v for k, v in (*_cpu(1728000, 1728000, 1728000).items(), *_clock("sys/class/devfreq/17000000.gpu", 1020000000, 1020000000, 1020000000).items())},
+    **{
+        f"orin/{k}": v
+        for k, v in (
+            *_cpu(1728000, 1728000, 1728000).items(),
+            *_clock("sys/class/devfreq/17000000.gpu", 1020000000, 1020000000, 1020000000).items(),
+        )
+    },
     **{
         f"thor/{k}": v
         for k, v in (
@@ -176,11 +190,17 @@ DURING = During(samples=10, hottest_c=None, clocks_mhz={}, throttled={})
 def make_part(name: str, *rounds_ms: float) -> Part:
     p50 = sorted(rounds_ms)[len(rounds_ms) // 2]
     return Part(
-        name=name, n=50, p50_ms=p50, p99_ms=max(rounds_ms), rounds_ms=list(rounds_ms), per_s=1e3 / p50, unit="runs"
+        name=name,
+        n=50,
+        p50_ms=p50,
+        p99_ms=max(rounds_ms),
+        rounds_ms=list(rounds_ms),
+        per_s=1e3 / p50,
+        unit="runs",
     )
 
 
-def make_result(**changes: Any) -> Result:
+def make_result(**changes: Any) -> BenchResult:
     facts: dict[str, Any] = {
         "date": "2026-11-28T08:00:00+00:00",
         "reproduce": "velora bench",
@@ -199,4 +219,4 @@ def make_result(**changes: Any) -> Result:
         "roofline": None,
         "verdict": Verdict(outcome="PASS", checks=[], reasons=[]),
     }
-    return Result(**{**facts, **changes})
+    return BenchResult(**{**facts, **changes})

@@ -6,9 +6,10 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from velora_runtime.bench.compare import compare
+from velora_runtime.bench.figures import Latency
 from velora_runtime.bench.report import exit_code
-from velora_runtime.bench.result import Latency, Reason, Verdict, read_result, write_result
+from velora_runtime.bench.result import Reason, Verdict, read_result, write_result
+from velora_runtime.bench.verdict import compare
 
 from tests.runtime.bench.results_by_hand import MACHINE, make_live, make_part, make_result, make_run
 from velora_edge.errors import InputError
@@ -47,7 +48,10 @@ def test_a_part_that_is_slower_than_noise_and_allowance_fails() -> None:
     new = make_result(parts=[make_part("pack", 1.0, 1.01, 0.99), make_part("head", 6.0, 6.1, 5.9)])
     comparison = compare(new, OLD, 0.05)
     assert comparison.outcome == "FAIL"
-    assert [(change.name, change.outcome) for change in comparison.changes] == [("head", "FAIL"), ("pack", "PASS")]
+    assert [(change.name, change.outcome) for change in comparison.changes] == [
+        ("head", "FAIL"),
+        ("pack", "PASS"),
+    ]
     assert comparison.changes[0].change == 0.2
 
 
@@ -68,7 +72,10 @@ def test_what_is_faster_passes_however_noisy() -> None:
 
 
 def test_fewer_decisions_a_second_fail() -> None:
-    old, new = (make_result(live=make_live(*(make_run(decisions=n) for n in counts))) for counts in ((300, 301), (200, 201)))
+    old, new = (
+        make_result(live=make_live(*(make_run(decisions=n) for n in counts)))
+        for counts in ((300, 301), (200, 201))
+    )
     failed = [change.name for change in compare(new, old, 0.05).changes if change.outcome == "FAIL"]
     assert [name.rpartition(": ")[2] for name in failed] == ["decisions/s"]
 
@@ -86,7 +93,9 @@ def test_a_figure_that_was_not_measured_again_is_inconclusive() -> None:
 
 
 UNSTILL = Verdict(
-    outcome="INCONCLUSIVE", checks=[], reasons=[Reason(text="other programs used 1.00 cores", remedy="end them")]
+    outcome="INCONCLUSIVE",
+    checks=[],
+    reasons=[Reason(text="other programs used 1.00 cores", remedy="end them")],
 )
 THREE = ("pack", "head", "clip")
 
@@ -115,15 +124,25 @@ def test_a_stage_that_stands_out_on_such_a_machine_fails() -> None:
 
 @pytest.mark.parametrize(
     ("verdict", "compared", "code"),
-    [("PASS", None, 0), ("FAIL", None, 1), ("INCONCLUSIVE", None, 3), ("INCONCLUSIVE", "FAIL", 1), ("PASS", "INCONCLUSIVE", 3)],
+    [
+        ("PASS", None, 0),
+        ("FAIL", None, 1),
+        ("INCONCLUSIVE", None, 3),
+        ("INCONCLUSIVE", "FAIL", 1),
+        ("PASS", "INCONCLUSIVE", 3),
+    ],
 )
 def test_the_exit_code_is_that_of_the_worst(verdict: str, compared: str | None, code: int) -> None:
-    comparison = None if compared is None else compare(OLD, OLD, 0.05).model_copy(update={"outcome": compared})
+    comparison = (
+        None if compared is None else compare(OLD, OLD, 0.05).model_copy(update={"outcome": compared})
+    )
     result = make_result(verdict=Verdict(outcome=verdict, checks=[], reasons=[]))  # type: ignore[arg-type]
     assert exit_code(result.model_copy(update={"comparison": comparison})) == code
 
 
 def test_percentiles_are_times_that_were_measured() -> None:
     latency = Latency.of([1.0, 2.0, 3.0, 10.0])
-    assert latency == Latency(n=4, mean=4.0, p50=3.0, p90=10.0, p95=10.0, p99=10.0, p999=10.0, max=10.0, jitter=3.0)
+    assert latency == Latency(
+        n=4, mean=4.0, p50=3.0, p90=10.0, p95=10.0, p99=10.0, p999=10.0, max=10.0, jitter=3.0
+    )
     assert Latency.of([]) is None

@@ -13,7 +13,15 @@ import cv2
 import numpy as np
 import pytest
 from velora_runtime.bench.cameras import BLOCK_US, encode, make_cycle, read_number
-from velora_runtime.bench.live import Cameras, LiveSettings, _count_misses, _picture, measure_live, run_once, summarise
+from velora_runtime.bench.live import (
+    Cameras,
+    LiveSettings,
+    _count_misses,
+    _picture,
+    measure_live,
+    run_once,
+    summarise,
+)
 
 from tests.runtime.bench.measured_by_hand import make_measured
 from velora_edge.bundle import find_model
@@ -92,7 +100,13 @@ def test_cameras_that_cannot_start_say_why() -> None:
 def watched(cameras: Cameras, decisions: Path, result: Path) -> Iterator[str]:
     """An observer of the run; gives where the events are to be had through it."""
     port = cameras.events.rpartition(":")[2]
-    command = [sys.executable, str(Path(__file__).with_name("observer.py")), port, str(decisions), str(result)]
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("observer.py")),
+        port,
+        str(decisions),
+        str(result),
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield f"tcp://127.0.0.1:{int(process.stdout.readline())}"
@@ -113,16 +127,17 @@ class Through(Cameras):
 def test_latency_agrees_with_that_of_an_outside_observer(tmp_path: Path) -> None:
     decisions, result = tmp_path / "decisions.jsonl", tmp_path / "observed.json"
     settings = LiveSettings(event_rate_hz=1e6, seconds=4.0, warm_up_s=1.5, runs=1, backend="onnxruntime")
-    with Through(settings) as cameras:
-        with watched(cameras, decisions, result) as address:
-            cameras.address = address
-            run = run_once("demo", settings, cameras, str(decisions))
+    with Through(settings) as cameras, watched(cameras, decisions, result) as address:
+        cameras.address = address
+        run = run_once("demo", settings, cameras, str(decisions))
     seen = json.loads(result.read_text())
     ours = {row[1]: (row[0] - run.state["began_ns"] - row[1] * 1000) / 1e6 for row in run.said["decisions"]}
     theirs = {t_us: (now_ns - seen["zero_ns"] - t_us * 1000) / 1e6 for now_ns, t_us in seen["rows"]}
     assert set(ours) == set(theirs)
     apart_ms = np.array([theirs[t_us] - ours[t_us] for t_us in ours])
-    print(f"ours p50 {np.median(list(ours.values())):.2f} ms, the observer's {np.median(apart_ms):+.2f} ms more")
+    print(
+        f"ours p50 {np.median(list(ours.values())):.2f} ms, the observer's {np.median(apart_ms):+.2f} ms more"
+    )
     assert abs(float(np.median(apart_ms))) < 2.0
     assert float(np.quantile(np.abs(apart_ms), 0.9)) < 5.0
 

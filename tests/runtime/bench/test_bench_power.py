@@ -6,8 +6,8 @@ import ctypes
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from velora_runtime.bench.nvml import Nvml, open_nvml
-from velora_runtime.bench.power import PowerMeter, energy, find_sensors
+from velora_runtime.bench.machine import Nvml, open_nvml
+from velora_runtime.bench.meters import PowerMeter, energy, find_sensors
 from velora_runtime.bench.result import Clock
 
 from tests.runtime.bench.results_by_hand import ORIN_6, ORIN_7, THOR, write
@@ -150,7 +150,11 @@ def test_a_card_without_a_counter_is_read_by_its_power(tmp_path: Path) -> None:
 
 
 def test_a_card_tells_clocks_temperature_and_why_it_is_slow() -> None:
-    nvml = Nvml(FakeLibrary(ClockInfo_1=1410, MaxClockInfo_1=1980, Temperature_0=63, CurrentClocksThrottleReasons=0x24))
+    nvml = Nvml(
+        FakeLibrary(
+            ClockInfo_1=1410, MaxClockInfo_1=1980, Temperature_0=63, CurrentClocksThrottleReasons=0x24
+        )
+    )
     assert nvml.clocks() == [Clock(name="nvml sm", min_mhz=None, now_mhz=1410, max_mhz=1980)]
     assert nvml.temperatures() == {"nvml gpu": 63.0}
     assert nvml.throttling() == {
@@ -197,7 +201,13 @@ def test_clocks_and_heat_between_are_kept(tmp_path: Path) -> None:
     root = write(tmp_path, ORIN_6)
     meter = PowerMeter([], root)
     meter.sample(0.0)
-    write(root, {"sys/class/devfreq/17000000.gpu/cur_freq": "918000000\n", "sys/class/thermal/thermal_zone0/temp": "61000\n"})
+    write(
+        root,
+        {
+            "sys/class/devfreq/17000000.gpu/cur_freq": "918000000\n",
+            "sys/class/thermal/thermal_zone0/temp": "61000\n",
+        },
+    )
     write(root, {"sys/class/thermal/cooling_device1/cur_state": "2\n"})
     meter.sample(1.0)
     assert meter.during.clocks_mhz == {"policy0": (1113, 1113), "17000000.gpu": (306, 918)}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from velora_runtime.bench.live import LiveSettings
-from velora_runtime.bench.load import Load
+from velora_runtime.bench.meters import Load
 from velora_runtime.bench.saturation import Attempt, judge_run, search
 
 from tests.runtime.bench.measured_by_hand import make_measured
@@ -72,7 +72,9 @@ def test_a_run_that_lost_nothing_fits() -> None:
         ({"events_dropped": 5}, "pack"),
     ],
 )
-def test_the_stage_is_the_one_that_takes_from_the_queue_that_was_full(facts: dict[str, int], stage: str) -> None:
+def test_the_stage_is_the_one_that_takes_from_the_queue_that_was_full(
+    facts: dict[str, int], stage: str
+) -> None:
     said = judge_run(make_measured(dropped={"rgb": 5}, **facts), SETTINGS)  # type: ignore[arg-type]
     assert said.why == "5 rgb dropped"
     assert said.stage == stage

@@ -6,8 +6,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from velora_runtime.bench.figures import Power
 from velora_runtime.bench.machine import describe, look
-from velora_runtime.bench.result import Power, Stretch
+from velora_runtime.bench.result import Stretch
 from velora_runtime.bench.verdict import Limits, judge
 
 from tests.runtime.bench.results_by_hand import (
@@ -124,7 +125,9 @@ def test_unlocked_clocks_of_a_jetson_are_inconclusive_and_jetson_clocks_mends_it
 
 
 @BOARDS
-def test_locked_clocks_of_a_jetson_pass(tree: dict[str, str], kind: str, jetpack: str, tmp_path: Path) -> None:
+def test_locked_clocks_of_a_jetson_pass(
+    tree: dict[str, str], kind: str, jetpack: str, tmp_path: Path
+) -> None:
     root = write(tmp_path / "root", locked(tree, kind))
     seen = look(root)
     verdict = judge(LIMITS, make_live(make_run()), None, describe(root), seen, DURING, seen)
@@ -149,7 +152,9 @@ def test_a_cooling_device_that_slowed_the_gpu_between_is_throttling(tmp_path: Pa
     seen = look(write(tmp_path / "root", locked(ORIN_6, "orin")))
     during = DURING.model_copy(update={"throttled": {"cooling devfreq-17000000.gpu": 2}})
     verdict = judge(LIMITS, make_live(make_run()), None, MACHINE, seen, during, seen)
-    assert verdict.reasons[0].text.startswith("the device throttled: cooling devfreq-17000000.gpu, 0 before, 2")
+    assert verdict.reasons[0].text.startswith(
+        "the device throttled: cooling devfreq-17000000.gpu, 0 before, 2"
+    )
 
 
 def test_a_fan_that_turns_is_no_throttling(tmp_path: Path) -> None:
