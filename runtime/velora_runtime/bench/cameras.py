@@ -147,19 +147,22 @@ class Lateness:
     """By how much a camera sent too late, in stretches of a quarter of a second.
 
     Attributes:
-        bins: of each stretch: its beginning (ns), the most that the camera itself was late, and the most that
-            its client held it up, milliseconds.
+        bins: of each stretch: its beginning (ns), the most that the camera was late by itself, and the most
+            that it was late because its client did not take what came before, milliseconds.
     """
 
     def __init__(self) -> None:
         self.bins: list[list[float]] = []
-        self._free_ns = 0
+        self._free_ns = self._own_ns = 0
 
-    def sent(self, due_ns: int, begun_ns: int) -> None:
-        """Something that was due at `due_ns`, and begun to be sent later, has just been sent."""
-        now_ns = time.monotonic_ns()
-        own_ms, held_ms = (begun_ns - max(due_ns, self._free_ns)) / 1e6, (now_ns - begun_ns) / 1e6
+    def sent(self, due_ns: int, begun_ns: int, now_ns: int) -> None:
+        """Something that was due at `due_ns`, and begun to be sent later, was sent at `now_ns`."""
+        if self._free_ns <= due_ns:
+            self._own_ns = begun_ns - due_ns
+        else:  # it is behind: what it does between two things is added up
+            self._own_ns += begun_ns - self._free_ns
         self._free_ns = now_ns
+        own_ms, held_ms = self._own_ns / 1e6, (now_ns - due_ns - self._own_ns) / 1e6
         if not self.bins or now_ns - self.bins[-1][0] > BIN_NS:
             self.bins.append([now_ns, 0.0, 0.0])
         newest = self.bins[-1]
@@ -199,7 +202,7 @@ class EventCamera:
             time.sleep(max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
             block, begun_ns = self._cycle.block(number), time.monotonic_ns()
             client.sendall(block)
-            self.lateness.sent(due_ns, begun_ns)
+            self.lateness.sent(due_ns, begun_ns, time.monotonic_ns())
             number += 1
             self.sent = number * self._cycle.events // n_blocks
 
@@ -233,7 +236,7 @@ class RGBCamera:
             self.exposures_ns.append(due_ns)
             begun_ns = time.monotonic_ns()
             yield head.encode() + jpeg + b"\r\n"
-            self.lateness.sent(due_ns, begun_ns)
+            self.lateness.sent(due_ns, begun_ns, time.monotonic_ns())
             number += 1
 
 

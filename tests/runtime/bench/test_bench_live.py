@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
-from velora_runtime.bench.cameras import BLOCK_US, encode, make_cycle, read_number
+from velora_runtime.bench.cameras import BLOCK_US, Lateness, encode, make_cycle, read_number
 from velora_runtime.bench.live import (
     Cameras,
     LiveSettings,
@@ -88,6 +88,22 @@ def test_pictures_that_are_late_or_never_decided_are_missed() -> None:
     exposures = np.array([0, 100, 200, 300, 390]) * 1_000_000
     _count_misses(measured, exposures, {0: 50.0, 1: 150.0, 3: 99.0}, settings)
     assert (measured.due, measured.missed) == (4, 2)  # 1 was late, 2 never came; 390 is not due yet
+
+
+def test_a_camera_that_oversleeps_is_late_by_itself() -> None:
+    lateness = Lateness()
+    lateness.sent(100_000_000, 130_000_000, 131_000_000)
+    assert lateness.bins == [[131_000_000, 30.0, 1.0]]
+
+
+def test_a_client_that_is_always_a_little_too_slow_holds_up_more_and_more() -> None:
+    lateness, now_ns = Lateness(), 0
+    for number in range(1, 51):  # due every 4 ms; each is taken in 5
+        due_ns = number * 4_000_000
+        begun_ns = max(due_ns, now_ns)
+        now_ns = begun_ns + 5_000_000
+        lateness.sent(due_ns, begun_ns, now_ns)
+    assert lateness.bins[-1][1:] == [0.0, 54.0]
 
 
 def test_cameras_that_cannot_start_say_why() -> None:
