@@ -174,7 +174,7 @@ def run(job: Job, work: Path, *, quick: bool) -> Ran:
     return Ran(job, shown, done.returncode, done.stdout.strip(), error, seconds, max(found, default=None))
 
 
-def idle_load(seconds: float = 1.0) -> float | None:
+def idle_load(seconds: float = 0.5) -> float | None:
     """Cores that are busy while this run does nothing."""
     with LoadMeter({}) as meter:
         begun_ns = time.monotonic_ns()

@@ -1,6 +1,6 @@
 """How long a user waits: from the command to the help, to the first decision, and what the parts of it take.
 
-    python benchmarks/start_up.py                   # five rounds, in turn; kernels and models are in the caches
+    python benchmarks/start_up.py                   # five rounds, in turn; kernels and models are cached
     python benchmarks/start_up.py --rounds 9 --json start_up.json
 
 Each is a process of its own. `velora-live` replays the packaged recording as fast as it goes and is timed

@@ -1,6 +1,6 @@
 """Bundles of plain ViTs with random weights, to measure what a model's size and precision cost.
 
-    python benchmarks/vit_bundles.py bundles        # ViT-Ti, S and B in fp32 and int8: minutes, 5 GB of memory
+    python benchmarks/vit_bundles.py bundles        # ViT-Ti, S and B in fp32 and int8; 5 GB of memory
     velora bench bundles/*.velora --only parts,roofline --plot vit
 
 The published fusion over each ViT, clips of 8 pairs, 224x224. Speed does not ask what weights are; accuracy

@@ -49,10 +49,8 @@ def test_every_script_of_the_folder_is_run(bench_run: ModuleType) -> None:
 
 def test_a_page_keeps_tables_as_they_are_and_other_lines_as_text(bench_run: ModuleType) -> None:
     page = bench_run.page("events", [make_ran(bench_run)], quick=False)
-    assert (
-        "\n## `python events.py`\n\n12 s.\n\n```\ntwo lines\nof text\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
-        in page
-    )
+    text = "```\ntwo lines\nof text\n```\n\n"
+    assert f"\n## `python events.py`\n\n12 s.\n\n{text}| a | b |\n|---|---|\n| 1 | 2 |\n" in page
     assert page.endswith("\n```\nand more\n```\n\n")
     assert "not to be edited" in page
 

@@ -13,6 +13,7 @@ from velora_runtime.bench.live import LiveSettings
 from velora_runtime.bench.parts import Entry, Host, time_in_turn
 from velora_runtime.bench.roofline import (
     FLOAT,
+    INT8,
     INT32,
     UINT8,
     copy_rate,
@@ -122,10 +123,10 @@ def test_the_demo_models_arithmetic_is_that_of_its_layers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "out", "operator"), [(FLOAT, FLOAT, "MatMul"), (UINT8, INT32, "MatMulInteger")]
+    ("operator", "kinds"), [("MatMul", (FLOAT, FLOAT, FLOAT)), ("MatMulInteger", (UINT8, INT8, INT32))]
 )
-def test_the_product_written_by_hand_is_a_valid_model(kind: int, out: int, operator: str) -> None:
-    model = onnx.load_from_string(matrix_product(kind, out, operator))
+def test_the_product_written_by_hand_is_a_valid_model(operator: str, kinds: tuple[int, int, int]) -> None:
+    model = onnx.load_from_string(matrix_product(operator, *kinds))
     onnx.checker.check_model(model)
     assert [node.op_type for node in model.graph.node] == [operator]
     assert [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim] == [SIDE, SIDE]

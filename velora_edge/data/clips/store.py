@@ -167,7 +167,7 @@ class ClipStore(ClipSource):
 
 
 def _read_rows(dataset: h5py.Dataset, rows: Sequence[int]) -> NDArray[np.uint8]:
-    """Rows in any order, one by one: HDF5 takes many times as long for a list of them (benchmarks/data_path.py)."""
+    """Rows in any order. One by one: HDF5 is many times slower with a list (benchmarks/data_path.py)."""
     images = np.empty((len(rows), *dataset.shape[1:]), np.uint8)
     for place, row in enumerate(rows):
         dataset.read_direct(images, np.s_[row], np.s_[place])
