@@ -109,11 +109,11 @@ class Step:
         """Run once; the parts and their sum."""
         engine, slot, rgb, event = self._engine, self._slot, self._rgb, self._event
         at = [time.perf_counter()]
-        engine.encode_rgb(rgb, slot)
+        engine.encode("rgb", (rgb,), slot)
         at.append(time.perf_counter())
-        engine.encode_event(event, slot)
+        engine.encode("event", (event,), slot)
         at.append(time.perf_counter())
-        engine.encode_diff(rgb, event, event, rgb, slot)
+        engine.encode("diff", (rgb, event, event, rgb), slot)
         at.append(time.perf_counter())
         engine.decide(0, self._presence)
         at.append(time.perf_counter())

@@ -40,7 +40,7 @@ class TimedEngine:
     """Another engine, whose calls are timed. Single-threaded: the inference thread.
 
     Attributes:
-        calls: by method, how often, wall time and the thread's CPU time in nanoseconds.
+        calls: by modality and `head`, how often, wall time and the thread's CPU time in nanoseconds.
     """
 
     opened: ClassVar[list[TimedEngine]] = []
@@ -52,17 +52,9 @@ class TimedEngine:
         self._engine = engine
         TimedEngine.opened.append(self)
 
-    def encode_rgb(self, *given: Any) -> None:
+    def encode(self, modality: str, *given: Any) -> None:
         """As the engine does it."""
-        self._time("rgb", self._engine.encode_rgb, given)
-
-    def encode_event(self, *given: Any) -> None:
-        """As the engine does it."""
-        self._time("event", self._engine.encode_event, given)
-
-    def encode_diff(self, *given: Any) -> None:
-        """As the engine does it."""
-        self._time("diff", self._engine.encode_diff, given)
+        self._time(modality, self._engine.encode, (modality, *given))
 
     def decide(self, *given: Any) -> Any:
         """As the engine does it."""

@@ -88,13 +88,13 @@ def test_comparing_fails_on_a_build_with_a_slowed_stage_and_names_it(
 ) -> None:
     write_toy_bundle(tmp_path / "toy.velora")
     old = measure_parts(str(tmp_path / "toy.velora"))
-    as_it_was = OnnxRuntimeEngine.encode_event
+    as_it_was = OnnxRuntimeEngine.encode
 
-    def slowed(self: OnnxRuntimeEngine, *given: Any) -> None:
-        time.sleep(0.03)
-        as_it_was(self, *given)
+    def slowed(self: OnnxRuntimeEngine, modality: str, *given: Any) -> None:
+        time.sleep(0.03 if modality == "event" else 0)
+        as_it_was(self, modality, *given)
 
-    monkeypatch.setattr(OnnxRuntimeEngine, "encode_event", slowed)
+    monkeypatch.setattr(OnnxRuntimeEngine, "encode", slowed)
     comparison = compare(measure_parts(str(tmp_path / "toy.velora")), old, 0.05)
     assert comparison.outcome == "FAIL"
     worst = [change.name.partition(",")[0] for change in comparison.changes[:2]]
