@@ -8,6 +8,7 @@ it follows the file of decisions and takes the time at which each line came. It 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import sys
@@ -33,7 +34,8 @@ class Proxy:
     def _serve(self) -> None:
         while True:
             client, _ = self._server.accept()
-            with client, socket.create_connection(("127.0.0.1", self._camera)) as camera:
+            camera = socket.create_connection(("127.0.0.1", self._camera))
+            with client, camera, contextlib.suppress(OSError):  # the client leaves when it has seen enough
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self.zero_ns, self._block, rest, in_header = None, -1, b"", True
                 while data := camera.recv(1 << 16):

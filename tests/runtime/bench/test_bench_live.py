@@ -154,8 +154,9 @@ def test_latency_agrees_with_that_of_an_outside_observer(tmp_path: Path) -> None
     print(
         f"ours p50 {np.median(list(ours.values())):.2f} ms, the observer's {np.median(apart_ms):+.2f} ms more"
     )
-    assert abs(float(np.median(apart_ms))) < 2.0
-    assert float(np.quantile(np.abs(apart_ms), 0.9)) < 5.0
+    tenth_ms = float(np.median(list(ours.values()))) / 10  # of a busy machine, whose observer is late too
+    assert abs(float(np.median(apart_ms))) < max(1.5, tenth_ms)
+    assert float(np.quantile(np.abs(apart_ms), 0.9)) < max(5.0, 5 * tenth_ms)
 
 
 @pytest.mark.slow
