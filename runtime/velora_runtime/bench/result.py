@@ -248,6 +248,12 @@ class BenchResult(Strict):
     comparison: Comparison | None = None
 
 
+def json_schema() -> dict[str, Any]:
+    """The form of a result, as `docs/bench.schema.json` publishes it."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {**dialect, **BenchResult.model_json_schema()}
+
+
 def write_result(result: BenchResult, path: Path) -> None:
     """Write a result as JSON, whole or not at all.
 
@@ -286,3 +292,7 @@ def read_result(path: Path) -> BenchResult:
             f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)[:5]
         )
         raise InputError(problems, path=path, remedy=again) from error
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2))

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from velora_runtime.bench.figures import Latency
 from velora_runtime.bench.report import exit_code
-from velora_runtime.bench.result import Reason, Verdict, read_result, write_result
+from velora_runtime.bench.result import Reason, Verdict, json_schema, read_result, write_result
 from velora_runtime.bench.verdict import compare
 
 from tests.runtime.bench.results_by_hand import MACHINE, make_live, make_part, make_result, make_run
 from velora_edge.errors import InputError
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+PUBLISHED = Path(__file__).parents[3] / "docs" / "bench.schema.json"
 OLD = make_result(parts=[make_part("pack", 1.0, 1.02, 0.98), make_part("head", 5.0, 5.1, 4.9)])
+
+
+def test_the_published_schema_is_that_of_the_code() -> None:
+    """After a change: python -m velora_runtime.bench.result > docs/bench.schema.json."""
+    assert json.loads(PUBLISHED.read_text()) == json_schema()
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
