@@ -116,6 +116,7 @@ JOBS = (
         f"{BENCH} demo --only live,power,saturation,sweep",
         f"{BENCH} demo --only live,power --quick",
     ),
+    Job("saturation_check", "live", "python saturation_check.py", "python saturation_check.py --step 0.5"),
     Job("start_up", "live", "python start_up.py", "python start_up.py --rounds 1"),
     Job("watching", "live", "python watching.py", "python watching.py --rounds 1", ("starlette", "uvicorn")),
     Job(
