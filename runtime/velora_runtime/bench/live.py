@@ -225,7 +225,7 @@ def _measure(
     exposures = np.asarray(state["exposures_ns"], np.int64)
     decided: dict[int, float] = {}
     for now_ns, t_us, number, has_events, *_ in decisions:
-        at = _picture(exposures, number, now_ns) if number >= 0 else None
+        at = find_picture(exposures, number, now_ns) if number >= 0 else None
         exposure_ms = None if at is None else (now_ns - int(exposures[at])) / 1e6
         if at is not None and exposure_ms is not None:
             decided.setdefault(at, exposure_ms)
@@ -238,18 +238,18 @@ def _measure(
     counted = [row[5] for row in decisions if row[0] >= first_ns]
     if counted:
         measured.dropped = {kind: counted[-1][kind] - counted[0][kind] for kind in counted[0]}
-    _count_misses(measured, exposures, decided, settings)
+    count_misses(measured, exposures, decided, settings)
     return measured
 
 
-def _picture(exposures: np.ndarray, number: int, now_ns: int) -> int | None:
+def find_picture(exposures: np.ndarray, number: int, now_ns: int) -> int | None:
     """Place of the newest picture with this number that was exposed before `now_ns`."""
     newest = int(np.searchsorted(exposures, now_ns)) - 1
     at = newest - (newest - number) % MOST_PICTURES
     return at if at >= 0 else None
 
 
-def _count_misses(
+def count_misses(
     measured: Measured, exposures: np.ndarray, decided: dict[int, float], settings: LiveSettings
 ) -> None:
     """Pictures (windows) that a decision was due for, and those that none came for in time."""

@@ -33,6 +33,8 @@ def make_measured(
     rows = [(first_ns + round(k / fps * 1e9), 0, 0, True, stages, {}) for k in range(len(latencies_ms))]
     used = threads or {}
     said: dict[str, Any] = {
+        "engine": "fake on the CPU",
+        "passed_over": [],
         "decisions": rows,
         "calls": calls or {"rgb": [n, 10, 10], "head": [n, 30, 30]},
         "samples": [

@@ -16,8 +16,9 @@ from velora_runtime.bench.cameras import BLOCK_US, Lateness, encode, make_cycle,
 from velora_runtime.bench.live import (
     Cameras,
     LiveSettings,
-    _count_misses,
-    _picture,
+    count_misses,
+    find_picture,
+    lost,
     measure_live,
     run_once,
     summarise,
@@ -77,16 +78,16 @@ def test_a_pictures_number_is_read_after_compression(number: int) -> None:
 
 def test_the_newest_picture_of_a_number_is_meant() -> None:
     exposures = np.arange(600) * 10
-    assert _picture(exposures, 3, 2_605) == 259
-    assert _picture(exposures, 3, 2_585) == 3
-    assert _picture(exposures, 9, 50) is None
+    assert find_picture(exposures, 3, 2_605) == 259
+    assert find_picture(exposures, 3, 2_585) == 3
+    assert find_picture(exposures, 9, 50) is None
 
 
 def test_pictures_that_are_late_or_never_decided_are_missed() -> None:
     measured = make_measured(first_ns=0, last_ns=400_000_000)
     settings = LiveSettings(deadline_ms=100.0)
     exposures = np.array([0, 100, 200, 300, 390]) * 1_000_000
-    _count_misses(measured, exposures, {0: 50.0, 1: 150.0, 3: 99.0}, settings)
+    count_misses(measured, exposures, {0: 50.0, 1: 150.0, 3: 99.0}, settings)
     assert (measured.due, measured.missed) == (4, 2)  # 1 was late, 2 never came; 390 is not due yet
 
 
@@ -104,6 +105,32 @@ def test_a_client_that_is_always_a_little_too_slow_holds_up_more_and_more() -> N
         now_ns = begun_ns + 5_000_000
         lateness.sent(due_ns, begun_ns, now_ns)
     assert lateness.bins[-1][1:] == [0.0, 54.0]
+
+
+def test_what_was_lost_is_told_by_kind_and_cause_and_each_once() -> None:
+    run = make_measured(overrun=3, rgb_dropped=20, pairs_dropped=10, events_dropped=4)
+    assert lost(run) == {
+        "pictures: camera overrun": 3,
+        "pictures: before packing": 7,
+        "pairs: before inference": 10,
+        "events: overrun": 4,
+    }
+
+
+def test_stages_are_told_by_decision_on_the_host_and_within_the_engine() -> None:
+    calls = {"rgb": [120, 240_000_000, 120_000_000], "head": [120, 480_000_000, 360_000_000]}
+    run = make_measured(threads={"camera tcp://a:1": 0.6, "pack": 0.4, "inference": 1.2}, calls=calls)
+    stages = [
+        (stage.name, stage.side, stage.wall_ms, stage.cpu_ms, stage.busy)
+        for stage in summarise([run], LiveSettings()).stages
+    ]
+    assert stages == [
+        ("events: receive and scan", "host", None, 5.0, 0.15),
+        ("pack", "host", 0.2, 3.333, 0.1),
+        ("rgb tower", "engine", 2.0, 1.0, 0.03),
+        ("head", "engine", 4.0, 3.0, 0.09),
+        ("beside the engine", "host", None, 6.0, 0.18),
+    ]
 
 
 def test_cameras_that_cannot_start_say_why() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from velora_runtime.bench.machine import Nvml, open_nvml
-from velora_runtime.bench.meters import PowerMeter, energy, find_sensors
+from velora_runtime.bench.meters import Load, LoadMeter, PowerMeter, energy, find_sensors
 from velora_runtime.bench.result import Clock
 
 from tests.runtime.bench.results_by_hand import ORIN_6, ORIN_7, THOR, write
@@ -213,3 +214,41 @@ def test_clocks_and_heat_between_are_kept(tmp_path: Path) -> None:
     assert meter.during.clocks_mhz == {"policy0": (1113, 1113), "17000000.gpu": (306, 918)}
     assert meter.during.hottest_c == 61.0
     assert meter.during.throttled["cooling devfreq-17000000.gpu"] == 2
+
+
+def write_proc(root: Path, busy: int, stolen: int, ours: dict[int, int]) -> None:
+    """/proc of a machine: ticks that its cores were busy, that its host took, and that processes used."""
+    files = {"stat": f"cpu  {busy} 0 0 900 0 0 0 {stolen} 0 0\n"}
+    files |= {f"{pid}/stat": f"{pid} (a b) S {' '.join(['0'] * 10)} {n} 0\n" for pid, n in ours.items()}
+    write(root, files)
+
+
+def test_load_is_told_apart_into_ours_others_and_what_a_host_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_ns = iter([0, 2_000_000_000])
+    monkeypatch.setattr("velora_runtime.bench.meters.time.monotonic_ns", lambda: next(now_ns))
+    monkeypatch.setattr("velora_runtime.bench.meters.os.sysconf", lambda name: 100)
+    me = os.getpid()
+    meter = LoadMeter({"session": 7}, tmp_path)
+    write_proc(tmp_path, 1000, 50, {7: 100, me: 10})
+    meter.sample()
+    write_proc(tmp_path, 1300, 90, {7: 220, me: 30})
+    meter.sample()
+    load = meter.between(0, 2_000_000_000)
+    assert load == Load({"session": 0.6, "bench": 0.1}, others=0.8, taken=0.2)
+
+
+def test_a_process_that_has_ended_used_what_it_had_used(tmp_path: Path) -> None:
+    meter = LoadMeter({"session": 7}, tmp_path)
+    write_proc(tmp_path, 100, 0, {7: 50, os.getpid(): 0})
+    meter.sample()
+    (tmp_path / "7" / "stat").unlink()
+    meter.sample()
+    assert meter.between(0, 2**62).cores["session"] == 0.0
+
+
+def test_load_is_not_known_where_proc_does_not_tell(tmp_path: Path) -> None:
+    meter = LoadMeter({}, tmp_path / "nothing")
+    meter.sample()
+    assert meter.between(0, 2**62) == Load()
