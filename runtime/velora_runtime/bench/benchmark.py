@@ -199,6 +199,13 @@ class Benchmark:
                 rates = [replace(settings, event_rate_hz=rate) for rate in SWEPT_EVENTS]
                 found["event_rate_hz"] = [self._swept(one, one.event_rate_hz) for one in rates]
             found["fps"] = [self._swept(replace(settings, fps=fps), fps) for fps in SWEPT_FPS]
+        rows = [row for of_one in found.values() for row in of_one]
+        others, taken = (
+            max((row[name] for row in rows if name in row), default=None)
+            for name in ("others_cores", "taken_cores")
+        )
+        whole = self._stretches["sweep"].seconds
+        self._stretches["sweep"] = Stretch(seconds=whole, others_cores=others, taken_cores=taken)
         return found
 
     def _swept(self, settings: LiveSettings, at: float) -> dict[str, float]:
@@ -206,6 +213,7 @@ class Benchmark:
         run, latency = live.runs[0], live.exposure_ms or live.last_event_ms
         row: dict[str, Any] = {"at": at, "cores": run.cores, "missed": run.missed / max(run.due, 1)}
         row |= {"dropped": sum(run.dropped.values())}
+        row |= {"others_cores": run.others_cores, "taken_cores": run.taken_cores}
         row |= {} if latency is None else {"p50_ms": latency.p50, "p99_ms": latency.p99}
         return {name: value for name, value in row.items() if value is not None}
 

@@ -156,6 +156,7 @@ def _sweep(key: str) -> Callable[[Any, BenchResult], None]:
         cores = axes.twinx()
         used = [(row["at"], row["cores"]) for row in rows if "cores" in row]
         cores.plot([x for x, _ in used], [y for _, y in used], color=INK, linestyle=":")
+        cores.set_ylim(bottom=0)
         cores.set_ylabel("cores in use (dotted)")
 
     return draw

@@ -46,6 +46,8 @@ def lines(result: BenchResult) -> Iterator[str]:
         yield from ("", *_roofline(result.roofline))
     if result.limits:
         yield from ("", *(_limit(limit) for limit in result.limits))
+    for name, rows in result.sweeps.items():
+        yield from ("", *_sweep(name, rows))
     if result.comparison is not None:
         yield from ("", *_comparison(result.comparison))
     yield from ("", *_verdict(result))
@@ -126,6 +128,14 @@ def _limit(limit: Limit) -> str:
         return f"highest {unit}: {limit.highest:g}, and no more was tried"
     gives_way = f"at {limit.lowest_failing:.4g} {limit.stage} gives way ({limit.because})"
     return f"highest {unit}: {limit.highest:.4g}; {gives_way}"
+
+
+def _sweep(name: str, rows: list[dict[str, float]]) -> Iterator[str]:
+    columns = ("p50_ms", "p99_ms", "cores", "missed", "dropped")
+    yield f"{name:<16}" + "".join(f"{column:>10}" for column in columns)
+    for row in rows:
+        told = (f"{row[column]:10.4g}" if column in row else f"{'-':>10}" for column in columns)
+        yield f"{row['at']:<16g}" + "".join(told)
 
 
 def _comparison(comparison: Comparison) -> Iterator[str]:

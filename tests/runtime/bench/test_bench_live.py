@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
+from velora_runtime.bench.benchmark import SWEPT_EVENTS, SWEPT_FPS, Benchmark, BenchOptions
 from velora_runtime.bench.cameras import BLOCK_US, Lateness, encode, make_cycle, read_number
 from velora_runtime.bench.live import (
     Cameras,
@@ -23,6 +24,7 @@ from velora_runtime.bench.live import (
     run_once,
     summarise,
 )
+from velora_runtime.bench.meters import Load
 
 from tests.runtime.bench.measured_by_hand import make_measured
 from velora_edge.bundle import find_model
@@ -131,6 +133,22 @@ def test_stages_are_told_by_decision_on_the_host_and_within_the_engine() -> None
         ("head", "engine", 4.0, 3.0, 0.09),
         ("beside the engine", "host", None, 6.0, 0.18),
     ]
+
+
+def test_a_sweep_has_a_row_for_each_rate_and_is_not_trusted_beside_other_programs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = make_measured()
+    run.load = Load({"session": 0.5}, others=1.9, taken=0.0)
+    monkeypatch.setattr("velora_runtime.bench.benchmark.measure_live", lambda model, settings: [run])
+    options = BenchOptions(what=frozenset({"sweep"}), search_s=0.1)
+    result = Benchmark(options, lambda line: None).run()
+    assert {name: [row["at"] for row in rows] for name, rows in result.sweeps.items()} == {
+        "event_rate_hz": list(SWEPT_EVENTS),
+        "fps": list(SWEPT_FPS),
+    }
+    assert result.sweeps["fps"][0]["p99_ms"] == 10.0
+    assert "sweep: other programs used 1.90 cores" in [reason.text for reason in result.verdict.reasons]
 
 
 def test_cameras_that_cannot_start_say_why() -> None:

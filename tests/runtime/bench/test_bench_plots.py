@@ -117,6 +117,10 @@ def test_the_text_names_limits_shares_and_the_stage_that_gives_way() -> None:
     text = "\n".join(lines(make_whole()))
     assert "highest frames/s: 30; at 60 pack gives way (busy)" in text
     assert "rgb, demo, x on the CPU, fp32" in text
+    assert (
+        "fps                 p50_ms    p99_ms     cores    missed   dropped\n10                       5         9       0.4"
+        in text
+    )
     assert "20 % of the arithmetic, 10 % of the memory rate" in text
     assert text.endswith("verdict: PASS (no limit was asked about: this is about the machine alone)")
 
