@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import itertools
 import time
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from velora_edge.preprocessing.registry import open_event_source
 from velora_edge.preprocessing.windows import WindowRule
 from velora_edge.vision import Resizer
 from velora_runtime.bench.figures import Part
-from velora_runtime.engines.registry import BACKENDS
+from velora_runtime.engines.registry import BACKENDS, named_backends
 from velora_runtime.engines.ring import Presence, Slot
 
 if TYPE_CHECKING:
@@ -266,25 +265,23 @@ class Engines:
         self._closing.close()
 
     def _open(self, bundle: Bundle) -> None:
-        if self._backend != "auto" and self._backend not in BACKENDS:
-            raise EngineError(f"no backend is called {self._backend!r}; there are {', '.join(BACKENDS)}")
-        chosen = BACKENDS if self._backend == "auto" else {self._backend: BACKENDS[self._backend]}
+        chosen = BACKENDS.all() if self._backend == "auto" else named_backends(self._backend)
         manifest = bundle.manifest
-        for name, path in (entry for entries in chosen.values() for entry in entries.items()):
-            backend = cast("Backend", importlib.import_module(path))
+        for one in chosen:
+            backend = cast("Backend", one.load())
             reason = backend.why_not(bundle, self._options)
             if reason is not None:
-                self.passed_over.append(f"{manifest.name}, {name}: {reason}")
+                self.passed_over.append(f"{manifest.name}, {one.help}: {reason}")
                 continue
             try:
                 engine = backend.open_engine(bundle, self._options)
             except VeloraError as error:
-                self.passed_over.append(f"{manifest.name}, {name}: {error}")
+                self.passed_over.append(f"{manifest.name}, {one.help}: {error}")
                 continue
             self._closing.callback(engine.close)
             engine.warm_up()
             self.candidates.append(Step(engine, manifest))
-            if name == "onnxruntime":
+            if one.name == "onnxruntime":
                 self.candidates.append(_clip(bundle, engine.name, self._options))
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from velora_edge.errors import VeloraError
+from velora_edge.extensions import Extension
 from velora_edge.preprocessing.sync import SyncOptions
 from velora_runtime.app.session import RunOptions, run_session
 from velora_runtime.bench.cameras import read_number
@@ -176,8 +177,8 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     Raises:
         VeloraError: as `run_session` does.
     """
-    BACKENDS["timed"] = {"timed": HERE}
-    SINKS["bench"] = (HERE, "StampSink")
+    BACKENDS.add(Extension("timed", HERE, "the engine that the job asks for, timed"))
+    SINKS.add(Extension("bench", f"{HERE}:StampSink", "times of decisions"))
     TimedEngine.backend = job["backend"]
     both = job["events"] != "none" and job["rgb"] != "none"
     outputs = [("bench", ""), *([("jsonl", job["jsonl"])] if job["jsonl"] else [])]
