@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from velora_edge.errors import CameraError, SourceError
 from velora_runtime.cameras.camera_settings import CameraSettings
-from velora_runtime.ingest.packets import Decoded
+from velora_runtime.ingest.packets import Decoded, Gap
 
 if TYPE_CHECKING:
     import threading
@@ -109,7 +109,7 @@ class WordLayout:
     header: bytes = b""
 
 
-class EventFeed(Feed[bytes | Decoded], Protocol):
+class EventFeed(Feed[bytes | Decoded | Gap], Protocol):
     """A live event camera; see `velora_runtime.cameras.feeds.Feed`.
 
     Attributes:

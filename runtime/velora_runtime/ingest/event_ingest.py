@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_runtime.clocks import LEAP_US, ClockMap, ContinuousClock
-from velora_runtime.ingest.packets import EventCounts, EventPacket
+from velora_runtime.ingest.packets import EventCounts, EventPacket, Gap
 from velora_runtime.ingest.scanner import LEAST_BYTES, MOST_BYTES, RawScanner
 from velora_runtime.pacing import BurstPacer
 
@@ -128,9 +128,11 @@ class EventIngest:
         if self._scanner is not None:
             self._scanner.begin()
 
-    def take(self, item: bytes | Decoded, arrived_us: int) -> None:
-        """Take raw bytes, or decoded events."""
-        if isinstance(item, bytes):
+    def take(self, item: bytes | Decoded | Gap, arrived_us: int) -> None:
+        """Take raw bytes, decoded events, or that some are missing."""
+        if isinstance(item, Gap):
+            self._take_gap(item)
+        elif isinstance(item, bytes):
             start = 0
             while start < len(item):
                 most, reached_us = self._most_bytes(), self._reached_us
@@ -222,6 +224,13 @@ class EventIngest:
         """Wait until data is due; return the time that it reaches on the stream's clock, and the shift."""
         arrived_us = self._hold_back(reached_us, arrived_us)
         return self._stream_clock.place(reached_us, arrived_us, first_us), self._stream_clock.shift_us
+
+    def _take_gap(self, gap: Gap) -> None:
+        self.counts.gaps += 1
+        self.counts.lost_packets += gap.packets
+        self._number += 1  # the packing thread's decoder goes on from where the scanner does
+        if self._scanner is not None:
+            self._scanner.skip()
 
     def _take_decoded(self, item: Decoded, arrived_us: int) -> None:
         self.counts.received += len(item.batch)

@@ -56,6 +56,17 @@ class Decoded:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """Data is missing within a connection: what comes next does not go on from what came before.
+
+    Attributes:
+        packets: of the camera's link that were let go of.
+    """
+
+    packets: int
+
+
+@dataclass(frozen=True, slots=True)
 class EventPacket:
     """Consecutive events of one connection, times on the stream's clock but for those within `words`.
 
@@ -104,6 +115,8 @@ class EventCounts:
             which the camera's clock was set).
         garbage_bytes: raw bytes that were no events.
         resyncs: times that words were found again at another byte.
+        gaps: times that the camera's library let go of data.
+        lost_packets: of the camera's link that it let go of; nobody knows their events.
     """
 
     received: int = 0
@@ -111,6 +124,8 @@ class EventCounts:
     dropped: dict[str, int] = field(default_factory=lambda: {"overrun": 0, "rate_cap": 0, "clock": 0})
     garbage_bytes: int = 0
     resyncs: int = 0
+    gaps: int = 0
+    lost_packets: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """For the summary."""
@@ -120,4 +135,6 @@ class EventCounts:
             "dropped": dict(self.dropped),
             "garbage_bytes": self.garbage_bytes,
             "resyncs": self.resyncs,
+            "gaps": self.gaps,
+            "lost_packets": self.lost_packets,
         }

@@ -93,6 +93,11 @@ class RawScanner:
         self._walker.state[:] = s.new_state(width, height)
         self._rest, self._is_lost, self._slipped = b"", False, 0
 
+    def skip(self) -> None:
+        """Go on behind a gap of whole words: the clock's turns still hold, row and vector do not."""
+        self._rest = b""
+        self._forget_place()
+
     def scan(self, data: bytes, longest_us: int | None = None) -> Scan:
         """Scan the words that end in these bytes.
 
