@@ -43,7 +43,10 @@ class LinkPacket:
 
 @dataclass
 class FakeCamera:
-    """What is plugged in, and what was set on it. `packets` may hold errors, which are raised."""
+    """What is plugged in, and what was set on it.
+
+    `packets` may hold errors, which are raised; `begin` may set them and the clock when it is opened.
+    """
 
     name: str = "Prophesee EVK4"
     serial: str = "00051234"
@@ -53,6 +56,7 @@ class FakeCamera:
     bounds: tuple[int, int] = (-85, 140)
     is_there: bool = True
     now_s: Callable[[], float] = lambda: 0.0
+    begin: Callable[[FakeCamera], None] = lambda camera: None
     opened: list[dict[str, Any]] = field(default_factory=list)
     closed: int = 0
 
@@ -125,6 +129,7 @@ class ExtensionDevice:
         self.camera, self._raw, self._most = found[0], raw, iterator_maximum_raw_packets
         self._timeout_s, self._is_open, self._dropped = iterator_timeout, True, 0
         self.camera.opened.append({"type": device_type, "configuration": configuration, "raw": raw})
+        self.camera.begin(self.camera)
         return self
 
     def __enter__(self) -> Any:

@@ -47,6 +47,7 @@ def test_base_installs_on_a_jetson_from_binary_wheels_alone(python: str, tmp_pat
     command += [f"--platform={platform}" for platform in (*platforms, "manylinux2014_aarch64")]
     command += [f"--target={tmp_path}", f"--report={report}", *base_requirements(), "onnxruntime>=1.18"]
     command += ["starlette>=0.40", "uvicorn>=0.30", "paho-mqtt>=2.0"]  # the extras web and mqtt
+    command += ["neuromorphic-drivers>=0.18"]  # the extra cameras
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     if "NewConnectionError" in done.stderr:
         pytest.skip("needs a package index")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples, in a checkout:
+  velora-live demo
   D=velora_edge/assets
   velora-live demo --events $D/demo.raw --rgb none --rate 30
   velora-live demo --events $D/demo.raw --rgb $D/demo.mp4 --sync trigger
@@ -35,7 +37,7 @@ Examples, in a checkout:
   velora-live demo --events $D/demo.raw --rgb $D/demo.mp4 --video overlay.mp4 --summary run.json
   velora-live demo --events $D/demo.raw --rgb $D/demo.mp4 --record today --serve 127.0.0.1:8080
   velora-live demo today
-  velora-live demo --events prophesee:// --rgb /dev/video0
+  velora-live demo --events neuromorphic:// --rgb /dev/video0
 
 A frame folder holds images and timestamps.txt: 'TIME' or 'NAME TIME' a line, in microseconds.
 """
@@ -81,12 +83,13 @@ class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
     "--events",
     metavar="SRC",
     help=f"Event recording, {describe_cameras('events')}, emulate (made of the RGB pictures), or none.  "
-    "[default: none]",
+    "[default: the attached one, or none beside --rgb]",
 )
 @_camera(
     "--rgb",
     metavar="SRC",
-    help=f"Video file, frame folder, {describe_cameras('rgb')}, or none.  [default: none]",
+    help=f"Video file, frame folder, {describe_cameras('rgb')}, or none.  "
+    "[default: the attached one, or none beside --events]",
 )
 @_camera(
     "--sensor",
@@ -151,7 +154,7 @@ def command(**given: Any) -> None:
     """Recognise what the cameras, or recordings of them, show.
 
     MODEL is a bundle's folder (NAME.velora), or demo. RECORDING is a folder that --record wrote: both
-    cameras at once.
+    cameras at once. Without any source the attached cameras are taken, as velora cameras lists them.
     """
     from velora_runtime.app.session import run_session
 
@@ -165,15 +168,26 @@ def note(line: str) -> None:
     click.echo(f"velora: {line}", err=True)
 
 
+def _attached_cameras() -> dict[str, str]:
+    """The cameras of a run that names none."""
+    from velora_runtime.cameras.drivers.registry import choose_attached, list_attached
+
+    events, rgb = choose_attached(list_attached(), note)
+    return {"events": events, "rgb": rgb}
+
+
 def _options(given: dict[str, Any]) -> RunOptions:
     from velora_runtime.app.session import RunOptions
     from velora_runtime.engines.base import EngineOptions
     from velora_runtime.inference.decision import read_decision_settings
 
     from velora_edge.preprocessing.registry import find_sources
+    from velora_edge.preprocessing.sources import NONE
     from velora_edge.preprocessing.sync import SyncOptions
 
     found = find_sources(given["model"], given["recording"], given["events"], given["rgb"], note)
+    if given["events"] is None and given["rgb"] is None and found.events == found.rgb == NONE:
+        found = replace(found, **_attached_cameras())
     return RunOptions(
         model=found.model,
         events=found.events,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from velora_edge.errors import SourceError
@@ -58,7 +59,7 @@ class LiveEvents:
         )
         self.camera: Camera[Any] = Camera(feed, self.ingest, setup.patience, setup.clock, setup.note)
         self.camera.adopt()
-        self._can_wait = feed.can_wait
+        self._can_wait, self._link = feed.can_wait, getattr(feed, "link", None)
         if not feed.can_wait:
             self.camera.start()  # a device overflows where nobody reads
         self.stream = LiveStream(
@@ -101,6 +102,8 @@ class LiveEvents:
         counts = self.ingest.counts
         if counts.garbage_bytes:
             found.append(f"{counts.garbage_bytes:,} bytes were no events and were passed over")
+        if counts.lost_packets:
+            found.append(f"{counts.lost_packets:,} packets of the camera were lost: the host was too slow")
         return [f"{self.name}: {sentence}" for sentence in found]
 
     def as_dict(self) -> dict[str, Any]:
@@ -108,6 +111,7 @@ class LiveEvents:
         events = self.ingest.counts.as_dict()
         return {
             **self.camera.as_dict(),
+            **({} if self._link is None else {"link": asdict(self._link)}),
             "events": {**events, "early": self.stream.early, "unread": self.stream.unread},
         }
 

@@ -234,7 +234,8 @@ def choose_live_sync(
 ) -> Sync:
     """Choose how frames get their time on the event camera's clock.
 
-    - `auto`: triggers, once some have come; the host's clock before and where they stop.
+    - `auto`: timestamps where one camera gives both; else triggers, once some have come, and the host's clock
+      before and where they stop.
     - `trigger`: triggers alone; frames without any have no place.
     - `host`: the host's clock; `offset=US`: the same and US microseconds more.
     - `timestamps`: the frames' own times, for two cameras that share a clock.
@@ -252,7 +253,7 @@ def choose_live_sync(
         InputError: if there is no such way.
     """
     mode, offset_us = parse_mode(options.mode)
-    if mode == "timestamps":
+    if mode == "timestamps" or (mode == "auto" and rgb.name == events.name):
         return TimestampSync(0, "by timestamps: the two cameras share a clock")
     host = HostSync(rgb, events.ingest.clock_map, offset_us - delay_us)
     if mode in ("host", "offset"):

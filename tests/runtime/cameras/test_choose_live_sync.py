@@ -30,8 +30,8 @@ class Rig:
             event_map.add(t_us, t_us + 5 * SECOND)
             rgb_map.add(t_us, t_us + 2 * SECOND)
         ingest = SimpleNamespace(clock_map=event_map, listen=self.listeners.append)
-        self.events: Any = SimpleNamespace(ingest=ingest)
-        self.rgb: Any = SimpleNamespace(clock_map=rgb_map, is_host_clock=False)
+        self.events: Any = SimpleNamespace(name="tcp://camera:7777", ingest=ingest)
+        self.rgb: Any = SimpleNamespace(name="/dev/video0", clock_map=rgb_map, is_host_clock=False)
 
     def choose(self, options: SyncOptions, delay_us: int = 0) -> Sync:
         return choose_live_sync(
@@ -88,3 +88,12 @@ def test_triggers_are_listened_to_on_the_input_and_edge_that_were_chosen(
 def test_a_way_that_there_is_not_is_refused() -> None:
     with pytest.raises(InputError, match="expected --sync auto, timestamps, trigger, host or offset=US"):
         Rig().choose(SyncOptions("magic"))
+
+
+def test_auto_takes_the_times_as_they_are_where_one_camera_gives_events_and_frames() -> None:
+    rig = Rig()
+    rig.rgb.name = rig.events.name = "neuromorphic://00051234"
+    sync = rig.choose(SyncOptions("auto"))
+    assert isinstance(sync, TimestampSync)
+    assert time_of(sync, 4 * SECOND) == 4 * SECOND
+    assert isinstance(rig.choose(SyncOptions("trigger")), OnlineTriggerSync)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
-from velora_edge.errors import CameraError, MissingExtraError, SourceError
+from velora_edge.errors import CameraError, MissingExtraError, SourceError, install_line
 from velora_runtime.cameras.camera_settings import check_bounds, make_configuration
 from velora_runtime.cameras.feeds import READ_WAIT_S, Shot, WordLayout
 from velora_runtime.ingest.packets import Decoded, Gap
@@ -194,7 +194,11 @@ _OPENING = threading.Lock()
 
 
 class _Feed:
-    """What the feeds have in common: their part of a connection. Single-threaded: the camera's thread."""
+    """What the feeds have in common: their part of a connection. Single-threaded: the camera's thread.
+
+    Raises:
+        MissingExtraError: if neuromorphic-drivers is not installed.
+    """
 
     may_be_silent = True
     comes_back = True
@@ -254,9 +258,6 @@ class NeuromorphicEvents(_Feed):
         text: what the user called it.
         setup: see `LiveSetup`.
 
-    Raises:
-        MissingExtraError: if neuromorphic-drivers is not installed.
-
     Attributes:
         link: what became of the camera's packets, over all connections.
     """
@@ -288,9 +289,6 @@ class NeuromorphicFrames(_Feed):
     Args:
         text: what the user called it; that of its events is the same.
         setup: see `LiveSetup`.
-
-    Raises:
-        MissingExtraError: if neuromorphic-drivers is not installed.
     """
 
     may_be_silent = False
@@ -319,14 +317,23 @@ def list_neuromorphic() -> list[str]:
     """Cameras that the package sees, one source string each.
 
     Raises:
-        ImportError: if it is not installed.
+        ImportError: if it is not installed; says how to.
         RuntimeError: if there are some, and none can be used.
     """
-    listed = _list(import_drivers("neuromorphic://"))
+    try:
+        listed = _list(import_drivers(SCHEME))
+    except MissingExtraError as error:
+        raise ImportError(install_line("cameras")) from error
     usable = [f"{SCHEME}{one.serial}" for one in listed if one.error is None and one.serial]
     if listed and not usable:
         raise RuntimeError(f"{listed[0].error or 'it tells no serial number'}: velora cameras --install-udev")
     return usable
+
+
+def list_davis() -> list[str]:
+    """Those of them that take pictures, likewise."""
+    listed = _list(import_drivers(SCHEME))
+    return [f"{SCHEME}{one.serial}" for one in listed if one.name.name == _FRAMES and one.error is None]
 
 
 def _list(nd: Any) -> list[Any]:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from velora_edge.errors import PluginError
+from velora_edge.errors import InputError, PluginError
 from velora_edge.extensions import Extension, Registry
+from velora_edge.preprocessing.sources import NONE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from velora_runtime.cameras.feeds import LiveSetup
     from velora_runtime.cameras.live_events import LiveEvents
@@ -34,6 +35,13 @@ _D = "velora_runtime.cameras.drivers."
 CAMERAS = Registry(
     "velora.cameras",
     [
+        Extension(
+            "neuromorphic",
+            f"{_D}neuromorphic:NeuromorphicEvents",
+            "neuromorphic://[SERIAL]",
+            modality="events",
+            listing=f"{_D}neuromorphic:list_neuromorphic",
+        ),
         Extension(
             "prophesee",
             f"{_D}prophesee:PropheseeEvents",
@@ -66,6 +74,14 @@ CAMERAS = Registry(
             modality="rgb",
         ),
         Extension("gst", f"{_D}gstreamer:open_pipeline", "gst://PIPELINE", modality="rgb"),
+        Extension(
+            "davis",
+            f"{_D}neuromorphic:NeuromorphicFrames",
+            "neuromorphic://[SERIAL] (a DAVIS)",
+            lambda text: _scheme(text) == "neuromorphic",
+            modality="rgb",
+            listing=f"{_D}neuromorphic:list_davis",
+        ),
     ],
 )
 """The help is what a user gives; called as `feed(text, setup)`."""
@@ -161,37 +177,46 @@ def list_attached(root: Path = Path("/")) -> list[Attached]:
     from velora_edge.doctor.cameras import cameras as probe_cameras
 
     seen = probe_cameras(root)
-    return [*_listed(seen["event"]), *_video(seen["video"]), *_csi(is_there=seen["argus"])]
+    listed = list(_listed(seen["event"]))
+    events = [one for one in listed if one.option == "events"]
+    frames = [one for one in listed if one.option == "rgb"]
+    return [*events, *_video(seen["video"]), *_csi(is_there=seen["argus"]), *frames]
 
 
 def _listed(on_usb: list[dict[str, Any]]) -> Iterator[Attached]:
-    """What the makers' libraries list; without a library, what USB shows."""
+    """What libraries list, neuromorphic-drivers first; without any that does, what USB shows."""
+    drivers, has_listed = "", False
     for driver in CAMERAS.all():
         mine = [camera for camera in on_usb if camera["maker"].lower() == driver.name]
-        sources, trouble = _ask(driver)
+        scheme, (sources, trouble, is_absent) = driver.name, _ask(driver)
         for source in sources:
             yield Attached(driver.modality or "events", source, _maker(driver))
-        if sources:
+        if driver.name == "neuromorphic":
+            drivers, has_listed = trouble, bool(sources)
+        if sources or has_listed:
             continue
+        if is_absent and drivers:  # the one that needs no SDK is the one to install
+            scheme, trouble = "neuromorphic", drivers
         for camera in mine:
             reason = trouble or ("" if camera["allowed"] else "no permission: install the maker's udev rules")
             name = f"{camera['maker']} {camera['name']}"
-            yield Attached("events", f"{driver.name}://{camera['serial'] or ''}", name, reason)
+            yield Attached("events", f"{scheme}://{camera['serial'] or ''}", name, reason)
 
 
 def _maker(driver: Extension) -> str:
     from velora_edge.doctor.cameras import EVENT_CAMERAS
 
     makers = {maker.lower(): maker for _, maker, _ in EVENT_CAMERAS}
+    makers |= {"neuromorphic": "by neuromorphic-drivers", "davis": "the event camera's own frames"}
     return makers.get(driver.name, driver.package)
 
 
-def _ask(driver: Extension) -> tuple[list[str], str]:
-    """What a library lists, and what is in its way."""
+def _ask(driver: Extension) -> tuple[list[str], str, bool]:
+    """What a library lists, what is in its way, and whether that is that it is not installed."""
     try:
-        return driver.attached(), ""
+        return driver.attached(), "", False
     except (ImportError, RuntimeError, OSError, PluginError) as error:
-        return [], str(error).splitlines()[0]
+        return [], str(error).splitlines()[0], isinstance(error, ImportError)
 
 
 def _video(devices: list[dict[str, Any]]) -> Iterator[Attached]:
@@ -207,3 +232,40 @@ def _csi(*, is_there: bool) -> Iterator[Attached]:
     if is_there:
         for number in range(CSI_CAMERAS):
             yield Attached("rgb", f"csi://{number}", f"CSI connector {number}, if there is a camera on it")
+
+
+def choose_attached(found: list[Attached], note: Callable[[str], None]) -> tuple[str, str]:
+    """The attached event camera and the attached RGB camera, for a run whose cameras nobody named.
+
+    Args:
+        found: what is attached, the first choice first.
+        note: gets a line about each: which, and why, or why none.
+
+    Returns:
+        What to open for events and for RGB; `none` where there is none.
+
+    Raises:
+        InputError: if no camera can be used; it tells what is in the way, and what to do next.
+    """
+    events, rgb = (_choose(found, option, note) for option in ("events", "rgb"))
+    if (events, rgb) != (NONE, NONE):
+        return events, rgb
+    raise InputError(
+        "no camera can be used" if found else "no camera is attached",
+        remedy=next((one.trouble for one in found if one.trouble), "attach one, and look with velora cameras")
+        + "; or give recordings: velora-live MODEL --events FILE --rgb FILE",
+    )
+
+
+def _choose(found: list[Attached], option: str, note: Callable[[str], None]) -> str:
+    mine = [one for one in found if one.option == option]
+    usable = [one for one in mine if not one.trouble]
+    for one in mine:
+        if one.trouble:
+            note(f"--{option} {one.source} ({one.name}) cannot be used: {one.trouble}")
+    if not usable:
+        note(f"--{option} none: no such camera {'can be used' if mine else 'is attached'}")
+        return NONE
+    others = "".join(f", before {one.source}" for one in usable[1:])
+    note(f"--{option} {usable[0].source}: {usable[0].name}{others}")
+    return usable[0].source
