@@ -45,7 +45,8 @@ class LinkPacket:
 class FakeCamera:
     """What is plugged in, and what was set on it.
 
-    `packets` may hold errors, which are raised; `begin` may set them and the clock when it is opened.
+    `packets` may hold errors, which are raised; `begin` may set them and the clock when it is opened. `more`
+    gives the next ones when all have come, none at the end. `stops`: when the host stops for 1 s.
     """
 
     name: str = "Prophesee EVK4"
@@ -57,12 +58,18 @@ class FakeCamera:
     is_there: bool = True
     now_s: Callable[[], float] = lambda: 0.0
     begin: Callable[[FakeCamera], None] = lambda camera: None
+    more: Callable[[], list[LinkPacket]] = list
+    stops: list[float] = field(default_factory=list)
     opened: list[dict[str, Any]] = field(default_factory=list)
     closed: int = 0
 
     def arrived(self) -> int:
         """Packets that wait."""
         now_s, n = self.now_s(), 0
+        while not self.packets or getattr(self.packets[-1], "due_s", now_s) <= now_s:
+            if not (more := self.more()):
+                break
+            self.packets += more
         for packet in self.packets:
             if isinstance(packet, LinkPacket) and packet.due_s > now_s:
                 break
@@ -145,6 +152,9 @@ class ExtensionDevice:
     def __next__(self) -> Any:
         self._check("__next__")
         self._await()
+        if self.camera.stops and self.camera.now_s() >= self.camera.stops[0]:
+            self.camera.stops.pop(0)
+            threading.Event().wait(1.0)
         now_s = self.camera.now_s()
         most = min(self.camera.arrived(), self._most or sys.maxsize) if self._raw else 1
         taken = self._take(most)
@@ -179,10 +189,7 @@ class ExtensionDevice:
 
     def clear_backlog(self, until: int) -> None:
         self._check("__next__")
-        while self.camera.arrived():
-            self._take(1)
-            if self.camera.arrived() < until:
-                return
+        self._take(max(1, self.camera.arrived() - until + 1))
 
     def connection(self) -> str:
         return self.camera.connection

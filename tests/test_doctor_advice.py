@@ -100,7 +100,7 @@ CAMERA = {"name": "EVK4", "maker": "Prophesee", "allowed": True}
                     "video": [{"device": "/dev/video0", "name": "Cam", "allowed": False}],
                     "event": [CAMERA],
                 },
-                prophesee={"usable": False, "reason": "metavision_hal is not installed"},
+                neuromorphic={"usable": False, "reason": "neuromorphic_drivers is not installed"},
             ),
             [
                 (
@@ -110,8 +110,8 @@ CAMERA = {"name": "EVK4", "maker": "Prophesee", "allowed": True}
                 ),
                 (
                     "warning",
-                    "EVK4 is attached, but metavision_hal is not installed",
-                    "install Metavision SDK or OpenEB, which bring metavision_hal",
+                    "EVK4 is attached, but neuromorphic_drivers is not installed",
+                    install_line("cameras"),
                 ),
             ],
         ),

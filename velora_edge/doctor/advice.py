@@ -154,19 +154,14 @@ def _cameras(facts: Facts) -> Iterator[Advice]:
         if not camera["allowed"]:
             text = f"no permission to use {camera['device']} ({camera['name']})"
             yield Advice("warning", text, "sudo usermod -aG video $USER, then log in again")
-    libraries = {
-        "Prophesee": ("prophesee", "install Metavision SDK or OpenEB, which bring metavision_hal"),
-        "iniVation": ("inivation", install_line("inivation")),
-    }
     for camera in facts.get("cameras", "event") or []:
-        probe, command = libraries[camera["maker"]]
-        if not facts.get(probe, "usable"):
-            yield Advice(
-                "warning", f"{camera['name']} is attached, but {facts.get(probe, 'reason')}", command
-            )
+        probes = ("neuromorphic", camera["maker"].lower())  # any of them opens it
+        if not any(facts.get(probe, "usable") for probe in probes):
+            text = f"{camera['name']} is attached, but {facts.get('neuromorphic', 'reason')}"
+            yield Advice("warning", text, install_line("cameras"))
         if not camera["allowed"]:
             text = f"no permission to use {camera['name']} on USB"
-            yield Advice("warning", text, "install the maker's udev rules, then plug it in again")
+            yield Advice("warning", text, "velora cameras --install-udev, then plug it in again")
 
 
 def _opencv(facts: Facts) -> Iterator[Advice]:

@@ -83,6 +83,11 @@ def _event(node: Path, root: Path) -> dict[str, Any] | None:
     return None
 
 
+def neuromorphic() -> dict[str, Any]:
+    """Whether neuromorphic-drivers can be imported."""
+    return _library("neuromorphic_drivers")
+
+
 def prophesee() -> dict[str, Any]:
     """Whether Metavision's Python modules can be imported."""
     return _library("metavision_hal", "metavision_core")

@@ -37,6 +37,7 @@ PROBES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "provider_openvino": ("velora_edge.doctor.inference", "provider", ("OpenVINOExecutionProvider",)),
     "openvino": ("velora_edge.doctor.inference", "openvino", ()),
     "cameras": ("velora_edge.doctor.cameras", "cameras", ()),
+    "neuromorphic": ("velora_edge.doctor.cameras", "neuromorphic", ()),
     "prophesee": ("velora_edge.doctor.cameras", "prophesee", ()),
     "inivation": ("velora_edge.doctor.cameras", "inivation", ()),
     "video": ("velora_edge.doctor.cameras", "video", ()),

@@ -229,6 +229,8 @@ class EventIngest:
         self.counts.gaps += 1
         self.counts.lost_packets += gap.packets
         self._number += 1  # the packing thread's decoder goes on from where the scanner does
+        if self._pacer is not None:
+            self._pacer.begin()  # the leap of the device's time is no burst
         if self._scanner is not None:
             self._scanner.skip()
 

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from velora_runtime.cameras.camera_settings import CameraSettings
+from velora_runtime.cameras.drivers.neuromorphic import NeuromorphicEvents
+from velora_runtime.cameras.feeds import LiveSetup
+from velora_runtime.cameras.live_events import LiveEvents
 
 from tests.fakes_neuromorphic import FakeCamera, LinkPacket, plug_in
 from velora_cli.live.live import command
+from velora_edge.clock import SystemClock
 from velora_edge.console import run
+from velora_edge.events.registry import open_events
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from velora_edge.datatypes import EventBatch
 
 pytest.importorskip("neuromorphic_drivers", reason="needs neuromorphic-drivers: extra cameras")
 STEP_US = 10_000
@@ -85,3 +97,160 @@ def test_without_any_camera_the_run_says_what_is_missing_and_the_next_command(
         "error: no camera is attached; attach one, and look with velora cameras; "
         "or give recordings: velora-live MODEL --events FILE --rgb FILE"
     )
+
+
+RATE_HZ = 10_000_000
+PACKET_BYTES = 1 << 16
+
+
+class FastRecording:
+    """A real EVT3 recording over and over, its times drawn together to 10 million events a second.
+
+    Args:
+        path: of the recording.
+        seconds: to give.
+    """
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        with open_events(path) as reader:
+            self.batch, self.edges = reader.read(), len(reader.triggers())
+            words = np.frombuffer(path.read_bytes()[reader.payload_at :], "<u2")  # type: ignore[attr-defined]
+        kind, value = words >> 12, (words & 0xFFF).astype(np.int64)
+        high = value[np.maximum.accumulate(np.where(kind == 0x8, np.arange(len(words)), 0))]
+        is_low = kind == 0x6
+        times_us = (high << 12 | value)[is_low]
+        self.loop_us = round(len(self.batch) / RATE_HZ * 1e6)
+        self._times_us = np.maximum.accumulate(
+            (times_us - times_us[0]) * (self.loop_us - 1) // (times_us[-1] - times_us[0])
+        )
+        # A word of the time's upper part before each of the lower part, and nowhere else.
+        self._words = np.repeat(words, np.where(is_low, 2, np.where(kind == 0x8, 0, 1)))
+        self._words = np.concatenate([np.array([0x6000, 0x6000], "<u2"), self._words])
+        self._times_us = np.concatenate([self._times_us[:1], self._times_us])
+        self._low = np.flatnonzero(self._words >> 12 == 0x6)[1::2]
+        self.loops, self.given = round(seconds * RATE_HZ / len(self.batch)), 0
+        self.n_packets = self.loops * -(-self._words.nbytes // PACKET_BYTES)
+
+    @property
+    def n_events(self) -> int:
+        """In all of it."""
+        return self.loops * len(self.batch)
+
+    def more(self) -> list[LinkPacket]:
+        """The packets of the next time through."""
+        if self.given == self.loops:
+            return []
+        begin_us, times_us = self.loop_us * self.given, self._times_us + self.loop_us * self.given
+        self.given += 1
+        self._words[self._low - 1] = 0x8000 | times_us >> 12 & 0xFFF
+        self._words[self._low] = 0x6000 | times_us & 0xFFF
+        data = self._words.tobytes()
+        return [
+            LinkPacket(
+                data[at : at + PACKET_BYTES],
+                (begin_us + self.loop_us * min(1.0, (at + PACKET_BYTES) / len(data))) / 1e6,
+            )
+            for at in range(0, len(data), PACKET_BYTES)
+        ]
+
+
+@contextmanager
+def live(camera: FakeCamera, recording: FastRecording, **settings: Any) -> Iterator[LiveEvents]:
+    """A camera that gives a recording from when it is opened."""
+
+    def begin(camera: FakeCamera) -> None:
+        let_run(camera, [])
+        recording.given = 0
+        camera.more = recording.more
+
+    camera.begin = begin
+    of_cameras = CameraSettings.model_validate({"neuromorphic": settings})
+    with plug_in(camera):
+        setup = LiveSetup(SystemClock(), threading.Event(), print, settings=of_cameras)
+        events = LiveEvents(NeuromorphicEvents("neuromorphic://00051234", setup), setup)
+        try:
+            events.start(None)
+            yield events
+        finally:
+            events.close()
+
+
+def read_windows(events: LiveEvents, is_done: Callable[[], bool]) -> Iterator[EventBatch]:
+    """Events in windows of 20 ms, as they come."""
+    stream = events.stream
+    t_us = stream.t_next_us
+    assert t_us is not None
+    while not is_done():
+        t_us += 20_000
+        stream.await_window(t_us - 20_000, t_us)
+        while len(batch := stream.read_batch(1 << 20, t_us)):
+            yield batch
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_ten_million_events_a_second_come_through_as_they_are_in_the_file(shared_events: Path) -> None:
+    seconds = float(os.environ.get("VELORA_FAST_CAMERA_S", "10"))
+    recording = FastRecording(shared_events / "ecpy_test1_evt3_triggers.raw", seconds)
+    camera, wanted = FakeCamera(), recording.batch
+    read = 0
+    with live(camera, recording, biases={"diff_on": 20}, longest_delay_ms=2_000) as events:
+        counts = events.ingest.counts
+        begun_s, first = time.monotonic(), events.stream.early
+        for batch in read_windows(events, lambda: first + read >= recording.n_events):
+            places = np.arange(first + read, first + read + len(batch)) % len(wanted)
+            for name in ("x", "y", "p"):
+                np.testing.assert_array_equal(getattr(batch, name), getattr(wanted, name)[places])
+            read += len(batch)
+        wall_s = time.monotonic() - begun_s
+        said = events.as_dict()
+    print(f"{read / wall_s / 1e6:.2f} Mev/s for {wall_s:.1f} s: {said}")
+    assert (counts.received, first + read) == (recording.n_events, recording.n_events)
+    assert (sum(counts.dropped.values()), counts.garbage_bytes, counts.lost_packets) == (0, 0, 0)
+    assert (said["link"]["cleared"], said["link"]["overrun"], said["outages"]) == (0, 0, 0)
+    assert camera.opened[0]["type"] == "prophesee_evk4"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_host_that_stops_for_a_second_clears_what_waited_and_goes_on(shared_events: Path) -> None:
+    recording = FastRecording(shared_events / "ecpy_test1_evt3_triggers.raw", 6.0)
+    camera, read = FakeCamera(stops=[2.0]), 0
+    with live(camera, recording) as events:
+        for batch in read_windows(events, lambda: events.stream.now_us() > 5_900_000):  # type: ignore[operator]
+            assert (np.diff(batch.t_us) >= 0).all()
+            assert (batch.x < 640).all()
+            assert (batch.y < 480).all()
+            read += len(batch)
+        said, counts = events.as_dict(), events.ingest.counts
+    print(said)
+    link = said["link"]
+    assert counts.gaps >= 1
+    assert counts.lost_packets == link["cleared"]
+    assert 0.8 * recording.n_packets / 6 <= link["backlog_peak"] <= 1.5 * recording.n_packets / 6
+    assert link["backlog"] < 100
+    lost_events = recording.n_events * link["cleared"] / recording.n_packets
+    assert counts.received + lost_events == pytest.approx(recording.n_events, rel=0.05)
+    assert (counts.garbage_bytes, counts.resyncs, said["outages"]) == (0, 0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_camera_that_was_unplugged_goes_on_with_its_settings(shared_events: Path) -> None:
+    recording = FastRecording(shared_events / "ecpy_test1_evt3_triggers.raw", 3.0)
+    camera, last_us = FakeCamera(), -1
+    with live(camera, recording, biases={"bias_diff_on": 20}) as events:
+        unplugged = False
+        for batch in read_windows(
+            events, lambda: len(camera.opened) == 2 and recording.given == recording.loops
+        ):
+            assert int(batch.t_us[0]) >= last_us
+            last_us = int(batch.t_us[-1])
+            if not unplugged and last_us > 1_000_000:
+                camera.is_there, unplugged = False, True
+                threading.Timer(0.4, lambda: setattr(camera, "is_there", True)).start()
+        said = events.as_dict()
+    assert (said["connections"], said["outages"], said["link"]["overrun"]) == (2, 1, 0)
+    assert "it failed: Usb(Rusb(NoDevice))" in said["reasons"]
+    assert camera.opened[0] == camera.opened[1]
+    assert last_us > 3_000_000
