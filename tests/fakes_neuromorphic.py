@@ -156,12 +156,12 @@ class ExtensionDevice:
             self.camera.stops.pop(0)
             threading.Event().wait(1.0)
         now_s = self.camera.now_s()
-        most = min(self.camera.arrived(), self._most or sys.maxsize) if self._raw else 1
-        taken = self._take(most)
+        waiting = self.camera.arrived()
+        taken = self._take(min(waiting, (self._most or sys.maxsize) if self._raw else 1))
         if not taken:
             return EPOCH_S + now_s, None, None
         self._dropped += sum(one.lost for one in taken)
-        at_s, backlog = EPOCH_S + taken[0].due_s, self.camera.arrived()
+        at_s, backlog = EPOCH_S + taken[0].due_s, waiting - len(taken)
         ring = at_s, backlog, len(taken), bool(taken[-1].lost)
         if not self._raw:
             return EPOCH_S + now_s, (*ring, [], taken[0].reached_us, self._dropped), taken[0].data
@@ -189,7 +189,8 @@ class ExtensionDevice:
 
     def clear_backlog(self, until: int) -> None:
         self._check("__next__")
-        self._take(max(1, self.camera.arrived() - until + 1))
+        waiting = self.camera.arrived()
+        self._take(min(waiting, max(1, waiting - until + 1)))
 
     def connection(self) -> str:
         return self.camera.connection
@@ -234,15 +235,16 @@ class ExtensionDevice:
             if left_s > 0:
                 threading.Event().wait(left_s)
 
-    def _take(self, most: int) -> list[LinkPacket]:
+    def _take(self, n: int) -> list[LinkPacket]:
+        """The next packets, of those that wait; an error only where it is the first."""
+        packets = self.camera.packets
         taken: list[LinkPacket] = []
-        for _ in range(min(most, self.camera.arrived())):
-            packet = self.camera.packets[0]
+        for packet in packets[:n]:
             if isinstance(packet, Exception):
-                if taken:
-                    break
-                del self.camera.packets[0]
-                raise packet
+                if not taken:
+                    del packets[0]
+                    raise packet
+                break
             taken.append(packet)
-            del self.camera.packets[0]
+        del packets[: len(taken)]
         return taken

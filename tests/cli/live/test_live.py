@@ -224,8 +224,13 @@ def error_of(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, st
 
 
 def test_every_wrong_input_is_one_line_and_exit_code_2(
-    model: Path, events: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path,
+    events: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("velora_runtime.cameras.drivers.registry.list_attached", list)
     (tmp_path / "text.raw").write_text("this is a letter\n" * 50)
     (tmp_path / "empty.raw").write_bytes(b"")
     (tmp_path / "nosize.raw").write_bytes(b"% evt 3.0\n% end\n" + b"\0" * 64)
@@ -241,14 +246,15 @@ def test_every_wrong_input_is_one_line_and_exit_code_2(
         ((model, "--events", tmp_path / "nosize.raw"), f"error: {tmp_path / 'nosize.raw'}"),
         ((model, "--rgb", tmp_path / "empty.mp4"), f"error: {tmp_path / 'empty.mp4'}"),
         ((model, "--rgb", "missing.mp4"), "error: missing.mp4: no such file or folder; an RGB source is"),
-        ((model,), "error: no camera was given; give --events, --rgb, or both"),
+        ((model,), "error: no camera is attached; attach one, and look with velora cameras; or give"),
+        ((model, "--rgb", "none"), "error: no camera was given; give --events, --rgb, or both"),
         ((model, "--events", events, "--sync", "trigger"), "error: --sync trigger needs an RGB camera"),
     ]
     found = [error_of(capsys, *args) for args, _ in cases]
     assert [code for code, _ in found] == [2] * len(cases)
     assert [line.startswith(start) for (_, line), (_, start) in zip(found, cases, strict=True)] == [
         True
-    ] * 10, found
+    ] * 11, found
 
 
 def test_rate_belongs_to_events_alone(

@@ -16,18 +16,19 @@ from velora_runtime.cameras.camera_settings import CameraSettings
 from velora_runtime.cameras.drivers.neuromorphic import NeuromorphicEvents
 from velora_runtime.cameras.feeds import LiveSetup
 from velora_runtime.cameras.live_events import LiveEvents
+from velora_runtime.ingest.packets import CameraState
 
 from tests.fakes_neuromorphic import FakeCamera, LinkPacket, plug_in
 from velora_cli.live.live import command
 from velora_edge.clock import SystemClock
 from velora_edge.console import run
+from velora_edge.datatypes import EventBatch
 from velora_edge.events.registry import open_events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from velora_edge.datatypes import EventBatch
 
 pytest.importorskip("neuromorphic_drivers", reason="needs neuromorphic-drivers: extra cameras")
 STEP_US = 10_000
@@ -100,7 +101,9 @@ def test_without_any_camera_the_run_says_what_is_missing_and_the_next_command(
 
 
 RATE_HZ = 10_000_000
-PACKET_BYTES = 1 << 16
+PACKET_BYTES = 1 << 17
+RING_PACKETS = 4096
+"""The package's own memory; beyond it packets are lost."""
 
 
 class FastRecording:
@@ -144,7 +147,7 @@ class FastRecording:
         self.given += 1
         self._words[self._low - 1] = 0x8000 | times_us >> 12 & 0xFFF
         self._words[self._low] = 0x6000 | times_us & 0xFFF
-        data = self._words.tobytes()
+        data = memoryview(self._words.tobytes())
         return [
             LinkPacket(
                 data[at : at + PACKET_BYTES],
@@ -175,6 +178,11 @@ def live(camera: FakeCamera, recording: FastRecording, **settings: Any) -> Itera
             events.close()
 
 
+def is_over(events: LiveEvents, recording: FastRecording) -> bool:
+    """All of it was given, and nothing has come for a second."""
+    return recording.given == recording.loops and events.camera.state is CameraState.STALLED
+
+
 def read_windows(events: LiveEvents, is_done: Callable[[], bool]) -> Iterator[EventBatch]:
     """Events in windows of 20 ms, as they come."""
     stream = events.stream
@@ -183,7 +191,7 @@ def read_windows(events: LiveEvents, is_done: Callable[[], bool]) -> Iterator[Ev
     while not is_done():
         t_us += 20_000
         stream.await_window(t_us - 20_000, t_us)
-        while len(batch := stream.read_batch(1 << 20, t_us)):
+        while len(batch := stream.read_batch(1 << 19, t_us)):
             yield batch
 
 
@@ -192,22 +200,26 @@ def read_windows(events: LiveEvents, is_done: Callable[[], bool]) -> Iterator[Ev
 def test_ten_million_events_a_second_come_through_as_they_are_in_the_file(shared_events: Path) -> None:
     seconds = float(os.environ.get("VELORA_FAST_CAMERA_S", "10"))
     recording = FastRecording(shared_events / "ecpy_test1_evt3_triggers.raw", seconds)
-    camera, wanted = FakeCamera(), recording.batch
-    read = 0
-    with live(camera, recording, biases={"diff_on": 20}, longest_delay_ms=2_000) as events:
+    n = len(recording.batch)
+    wanted = EventBatch(*(np.tile(getattr(recording.batch, name), 5) for name in ("t_us", "x", "y", "p")))
+    camera, read = FakeCamera(), 0
+    with live(camera, recording, biases={"diff_on": 20}, longest_delay_ms=60_000) as events:
         counts = events.ingest.counts
-        begun_s, first = time.monotonic(), events.stream.early
-        for batch in read_windows(events, lambda: first + read >= recording.n_events):
-            places = np.arange(first + read, first + read + len(batch)) % len(wanted)
-            for name in ("x", "y", "p"):
-                np.testing.assert_array_equal(getattr(batch, name), getattr(wanted, name)[places])
+        begun_s, wall_s, first = time.monotonic(), 1.0, events.stream.early
+        for batch in read_windows(events, lambda: is_over(events, recording)):
+            begin = (first + read) % n
+            same = wanted[begin : begin + len(batch)]
+            assert all(
+                np.array_equal(getattr(batch, name), getattr(same, name)) for name in ("x", "y", "p")
+            ), events.as_dict()
             read += len(batch)
-        wall_s = time.monotonic() - begun_s
+            wall_s = time.monotonic() - begun_s
         said = events.as_dict()
     print(f"{read / wall_s / 1e6:.2f} Mev/s for {wall_s:.1f} s: {said}")
     assert (counts.received, first + read) == (recording.n_events, recording.n_events)
     assert (sum(counts.dropped.values()), counts.garbage_bytes, counts.lost_packets) == (0, 0, 0)
     assert (said["link"]["cleared"], said["link"]["overrun"], said["outages"]) == (0, 0, 0)
+    assert said["link"]["backlog_peak"] < RING_PACKETS
     assert camera.opened[0]["type"] == "prophesee_evk4"
 
 
@@ -215,20 +227,18 @@ def test_ten_million_events_a_second_come_through_as_they_are_in_the_file(shared
 @pytest.mark.timeout(120)
 def test_a_host_that_stops_for_a_second_clears_what_waited_and_goes_on(shared_events: Path) -> None:
     recording = FastRecording(shared_events / "ecpy_test1_evt3_triggers.raw", 6.0)
-    camera, read = FakeCamera(stops=[2.0]), 0
+    camera = FakeCamera(stops=[2.0])
     with live(camera, recording) as events:
-        for batch in read_windows(events, lambda: events.stream.now_us() > 5_900_000):  # type: ignore[operator]
+        for batch in read_windows(events, lambda: is_over(events, recording)):
             assert (np.diff(batch.t_us) >= 0).all()
             assert (batch.x < 640).all()
             assert (batch.y < 480).all()
-            read += len(batch)
         said, counts = events.as_dict(), events.ingest.counts
     print(said)
     link = said["link"]
     assert counts.gaps >= 1
     assert counts.lost_packets == link["cleared"]
-    assert 0.8 * recording.n_packets / 6 <= link["backlog_peak"] <= 1.5 * recording.n_packets / 6
-    assert link["backlog"] < 100
+    assert link["backlog_peak"] >= 0.9 * recording.n_packets / 6  # what comes within a second
     lost_events = recording.n_events * link["cleared"] / recording.n_packets
     assert counts.received + lost_events == pytest.approx(recording.n_events, rel=0.05)
     assert (counts.garbage_bytes, counts.resyncs, said["outages"]) == (0, 0, 0)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SCHEME = "neuromorphic://"
 FRAMES_KEPT = 8
+CLEAR_READS = 512
+"""Each is of 64 packets at most: the package's memory has 4096, and more come meanwhile."""
 _WORDS = ("PROPHESEE_EVK4", "PROPHESEE_EVK3_HD", "CENTURYARKS_VGA", "LUCID_TRITON")
 _FRAMES = "INIVATION_DAVIS346"
 _RISING = (1, 2)
@@ -107,15 +109,13 @@ class _Connection:
         Raises:
             CameraError: if the camera is gone.
         """
+        waiting = self._waiting[kind]
         if kind == "frames" and "events" in self.users:
             with self._changed:
-                if not self._waiting[kind]:
-                    self._changed.wait(READ_WAIT_S)
-        else:
+                self._changed.wait_for(lambda: waiting or self.is_lost, READ_WAIT_S)
+        elif not waiting:
             with self._reading:
-                if not self._waiting[kind]:
-                    self._read_device()
-        waiting = self._waiting[kind]
+                self._read_device()
         if not waiting and self.is_lost:
             raise CameraError("it was unplugged")
         return waiting.popleft() if waiting else None
@@ -153,13 +153,19 @@ class _Connection:
         self._dropped = ring.dropped_packets
 
     def _clear(self) -> None:
-        """Let go of what has waited for too long: what is seen now matters, and the rest only grows older."""
-        waited = self._device.backlog()
-        self._device.clear_backlog(1)
-        cleared = max(0, waited - self._device.backlog())
+        """Let go of what has waited for too long: what is seen now matters, and the rest only grows older.
+
+        Read and not looked at, for the package's `clear_backlog` does not tell how many packets it let go of.
+        """
+        cleared, before = 0, self.counts.overrun
+        for _ in range(CLEAR_READS):
+            if not self.counts.backlog or (ring := next(self._device)[0].ring) is None:
+                break
+            cleared += ring.raw_packets
+            self._count(ring)
+        self.counts.cleared += cleared
         if cleared:
-            self.counts.cleared += cleared
-            self._put(Gap(cleared))
+            self._put(Gap(cleared + self.counts.overrun - before))
             self._note(f"{self._source}: the host was too slow: {cleared} packets of the camera were cleared")
 
     def _keep(self, packet: Any, status: Any) -> None:
@@ -195,6 +201,10 @@ _OPENING = threading.Lock()
 
 class _Feed:
     """What the feeds have in common: their part of a connection. Single-threaded: the camera's thread.
+
+    Args:
+        text: what the user called it; the same for a camera's events and its frames.
+        setup: see `LiveSetup`.
 
     Raises:
         MissingExtraError: if neuromorphic-drivers is not installed.
@@ -254,10 +264,6 @@ class _Feed:
 class NeuromorphicEvents(_Feed):
     """The events of one camera. Single-threaded: the camera's thread.
 
-    Args:
-        text: what the user called it.
-        setup: see `LiveSetup`.
-
     Attributes:
         link: what became of the camera's packets, over all connections.
     """
@@ -284,12 +290,7 @@ class NeuromorphicEvents(_Feed):
 
 
 class NeuromorphicFrames(_Feed):
-    """The frames of a DAVIS346, grey as RGB, on its events' clock. Single-threaded: the camera's thread.
-
-    Args:
-        text: what the user called it; that of its events is the same.
-        setup: see `LiveSetup`.
-    """
+    """The frames of a DAVIS346, grey as RGB, on its events' clock. Single-threaded: the camera's thread."""
 
     may_be_silent = False
     kind: Kind = "frames"
