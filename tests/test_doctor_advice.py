@@ -8,6 +8,7 @@ import pytest
 
 from velora_edge.doctor.advice import Advice, advise, as_text
 from velora_edge.doctor.probes import Finding
+from velora_edge.errors import install_line
 
 
 def found(**probes: dict[str, Any]) -> dict[str, Finding]:

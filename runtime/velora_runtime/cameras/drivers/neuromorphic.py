@@ -318,8 +318,7 @@ def list_neuromorphic() -> list[str]:
     """Cameras that the package sees, one source string each.
 
     Raises:
-        ImportError: if it is not installed; says how to.
-        RuntimeError: if there are some, and none can be used.
+        ImportError: if it is not installed; says how to. RuntimeError: if there are some, and none is usable.
     """
     try:
         listed = _list(import_drivers(SCHEME))
@@ -377,10 +376,7 @@ def _as_batch(events: NDArray[Any] | None, sensor: tuple[int, int]) -> EventBatc
     if events is None or not len(events):
         return EventBatch.empty()
     batch = EventBatch(
-        events["t"].astype(np.int64),
-        events["x"].astype(np.uint16),
-        events["y"].astype(np.uint16),
-        events["on"].astype(np.uint8),
+        *(events[name].astype(kind) for name, kind in (("t", "i8"), ("x", "u2"), ("y", "u2"), ("on", "u1")))
     )
     is_inside = (batch.x < sensor[0]) & (batch.y < sensor[1])
     return batch if is_inside.all() else batch[is_inside]
