@@ -23,7 +23,7 @@ MADE |= {"runs/demo_model", "runs/demo_model/best", "my.velora", "my-int8.velora
 DOWNLOADED = {"published.pth", "poker.txt"}
 """A checkpoint that the authors published, and its labels."""
 NOT_RUN = {
-    "a camera": r"prophesee://|tcp://|/dev/video0",
+    "a camera": r"neuromorphic://|tcp://|/dev/video0|^velora-live demo $",
     "an hour of training": r"velora (train|pretrain) |runs/demo_model",
     "minutes for thousands of rendered clips": r"velora (eval|dataset (build|check)) ",
     "an NVIDIA GPU, or a model of one's own": r"velora build ",
