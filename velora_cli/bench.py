@@ -18,11 +18,11 @@ EXAMPLES = """\b
 Examples:
   velora bench
   velora bench demo --quick --json bench.json --plot bench/
-  velora bench model.velora --event-rate 10M --fps 30 --max-p99-ms 50 --max-miss-ratio 0.01
-  velora bench model.velora model-int8.velora --only parts,roofline
-  velora bench model.velora --only saturation
-  velora bench model.velora --compare old.json --max-regression 5%
-  velora bench model.velora --submit
+  velora bench my.velora --event-rate 10M --fps 30 --max-p99-ms 50 --max-miss-ratio 0.01
+  velora bench my.velora my-int8.velora --only parts,roofline
+  velora bench my.velora --only saturation
+  velora bench my.velora --compare bench.json --max-regression 5%
+  velora bench my.velora --submit
 
 Exit codes: 0 PASS, 1 FAIL, 2 wrong command line, 3 INCONCLUSIVE.
 """

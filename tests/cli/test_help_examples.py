@@ -18,7 +18,7 @@ from velora_cli.main import velora
 ROOT = Path(__file__).parents[2]
 MADE = {"run.json", "predictions.jsonl", "overlay.mp4", "part.h5", "part.csv", "hot.json", "clean.raw"}
 MADE |= {"events.raw", "offset.png", "clips.h5", "report.json", "scores.json", "models/", "runs/published"}
-MADE |= {"runs/demo_model", "runs/demo_model/best", "my.velora", "my-int8.velora"}
+MADE |= {"bench.json", "bench/", "runs/demo_model", "runs/demo_model/best", "my.velora", "my-int8.velora"}
 """What examples write, and what others then read."""
 DOWNLOADED = {"published.pth", "poker.txt"}
 """A checkpoint that the authors published, and its labels."""
@@ -28,6 +28,7 @@ NOT_RUN = {
     "minutes for thousands of rendered clips": r"velora (eval|dataset (build|check)) ",
     "an NVIDIA GPU, or a model of one's own": r"velora build ",
     "the authors' checkpoint": r"published\.pth",
+    "a machine that does nothing else": r"velora bench",
 }
 """Examples that a test cannot run, by what they need."""
 
