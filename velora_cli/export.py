@@ -106,8 +106,8 @@ def _write_triton(bundle: Bundle, folder: Path) -> None:
 def _export(checkpoint: Path, out: Path, *, name: str | None, labels: Path | None, **given: Any) -> Bundle:
     from velora_export.bundle_export import export_bundle
 
+    from velora_edge.class_names import read_labels
     from velora_edge.model.checkpoint import load_model, read_checkpoint
-    from velora_edge.model.config import read_labels
 
     description = read_checkpoint(checkpoint)
     names = read_labels(labels) if labels is not None else None

@@ -4,11 +4,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from written_sets import write_image, write_poker, write_sequence
+from written_sets import (
+    write_image,
+    write_poker,
+    write_published_hardvs,
+    write_published_poker,
+    write_sequence,
+)
 
 from velora_edge.bundle import EventInput
+from velora_edge.class_names import published_class_names
 from velora_edge.data.clips.clips import ClipSpec, Item
-from velora_edge.data.layouts.published import has_frames, open_hardvs, open_pokerevent
+from velora_edge.data.layouts.published import (
+    detect_published,
+    find_frames,
+    open_frames,
+    open_hardvs,
+    open_pokerevent,
+)
+from velora_edge.data.registry import open_clips
 from velora_edge.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -38,8 +52,8 @@ def test_pokerevent_lists_give_names_labels_and_parts(tmp_path: Path) -> None:
     assert all_problems(source) == []
 
 
-def test_pokerevent_without_lists_takes_classes_from_folders(tmp_path: Path) -> None:
-    source = open_pokerevent(write_poker(tmp_path, lists=False), SPEC)
+def test_frames_without_lists_take_classes_from_folders(tmp_path: Path) -> None:
+    source = open_frames(write_poker(tmp_path, lists=False), SPEC)
     assert source.labels == ("clubs", "hearts")
     assert list(source.items) == [
         Item("clubs/clubs_a", 0),
@@ -62,7 +76,7 @@ def test_images_come_in_rgb_order_and_in_step(tmp_path: Path) -> None:
 def test_frames_are_ordered_by_number_whatever_the_template(tmp_path: Path) -> None:
     for i in (2, 10, 9):
         write_image(tmp_path / "c" / "s" / "s_dvs" / f"img-{i}.png", i)
-    source = open_pokerevent(tmp_path, SPEC)
+    source = open_frames(tmp_path, SPEC)
     event = source.read(0, np.arange(3)).event
     assert event is not None
     assert event[:, 0, 0, 0].tolist() == [2, 9, 10]
@@ -92,7 +106,7 @@ def test_cameras_are_paired_by_frame_number_where_one_lacks_a_frame(tmp_path: Pa
     folder = tmp_path / "action_001" / "s"
     write_sequence(folder, 6, step=5)
     (folder / "s_aps" / "frame00000010.png").unlink()
-    source = open_hardvs(tmp_path, SPEC)
+    source = open_frames(tmp_path, SPEC)
     pairs = source.read(0, np.arange(source.pairs(0)))
     assert pairs.rgb is not None
     assert pairs.event is not None
@@ -105,7 +119,7 @@ def test_cameras_that_count_differently_are_paired_by_order(tmp_path: Path) -> N
     folder = tmp_path / "c" / "s"
     write_sequence(folder, 3, event=False)
     write_sequence(folder, 4, rgb=False, first=1000)
-    source = open_pokerevent(tmp_path, SPEC)
+    source = open_frames(tmp_path, SPEC)
     assert source.pairs(0) == 3
     assert all_problems(source) == ["c/s: 3 pictures but 4 event frames"]
 
@@ -172,7 +186,7 @@ def test_reading_damaged_images_names_each_and_the_remedy(tmp_path: Path) -> Non
 def test_a_letterboxed_event_frame_has_blank_margins(tmp_path: Path) -> None:
     write_image(tmp_path / "c" / "s" / "s_dvs" / "0.png", 50, hw=(4, 8))
     spec = ClipSpec(length=1, image_size=(8, 8), event=EventInput(fit="letterbox"))
-    event = open_pokerevent(tmp_path, spec).read(0, np.array([0])).event
+    event = open_frames(tmp_path, spec).read(0, np.array([0])).event
     assert event is not None
     assert event[0, :, 3, 0].tolist() == [255, 255, 50, 50, 50, 50, 255, 255]
 
@@ -187,4 +201,77 @@ def test_layouts_of_frames_are_told_from_other_folders(tmp_path: Path) -> None:
     write_poker(tmp_path / "poker")
     write_sequence(tmp_path / "hardvs" / "rawframes" / "action_001" / "s", 1)
     (tmp_path / "other" / "a" / "b").mkdir(parents=True)
-    assert [has_frames(tmp_path / name) for name in ("poker", "hardvs", "other")] == [True, True, False]
+    names = ("poker", "hardvs", "hardvs/rawframes", "other", "poker/clubs")
+    assert [detect_published(tmp_path / name) for name in names] == [
+        "pokerevent", "hardvs", "hardvs", None, None
+    ]  # fmt: skip
+    assert find_frames(tmp_path / "hardvs") == tmp_path / "hardvs" / "rawframes"
+
+
+@pytest.mark.parametrize(
+    "root", ["Poker_Event", "Poker_Event/Poker_rgb_event", "Poker_Event/Poker_Event_list"]
+)
+def test_pokerevent_is_the_same_set_from_each_usual_root(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_published_poker(tmp_path, classes=3)
+    wanted = [
+        Item("A/train_000", 0, "train"), Item("2/train_001", 1, "train"), Item("3/train_002", 2, "train"),
+        Item("A/test_000", 0, "test"), Item("2/test_001", 1, "test"), Item("3/test_002", 2, "test"),
+    ]  # fmt: skip
+    source = open_clips(tmp_path / root, SPEC)
+    assert (source.kind, list(source.items), source.labels) == ("pokerevent", wanted, ("A", "2", "3"))
+    assert all_problems(source) == []
+    monkeypatch.chdir(tmp_path / root)
+    assert list(open_clips(".", SPEC).items) == wanted
+    assert source.read(0, np.array([0, 1])).rgb is not None
+
+
+@pytest.mark.parametrize("root", ["HARDVS", "HARDVS/rawframes", "HARDVS/HarDvs300_list"])
+def test_hardvs_is_the_same_set_from_each_usual_root(root: str, tmp_path: Path) -> None:
+    write_published_hardvs(tmp_path, classes=2)
+    source = open_clips(tmp_path / root, SPEC)
+    assert source.kind == "hardvs"
+    assert [(item.name, item.label, item.split) for item in source.items] == [
+        ("action_001/dvSave-2021_10_01_10_15_00", 0, "train"),
+        ("action_002/dvSave-2021_10_02_10_15_00", 1, "train"),
+        ("action_001/dvSave-2021_10_01_10_15_30", 0, "test"),
+        ("action_002/dvSave-2021_10_02_10_15_30", 1, "test"),
+    ]
+    assert all_problems(source) == []
+
+
+def test_a_whole_pokerevent_has_its_114_published_names(tmp_path: Path) -> None:
+    source = open_clips(write_published_poker(tmp_path), SPEC)
+    assert len(set(source.labels)) == 114
+    assert source.labels == published_class_names("pokerevent")
+    twice = [label for label in source.labels if label.startswith("Jellyfish")]
+    assert twice == ["Jellyfish", "Jellyfish (2)"]
+    members = [item.name for item in source.items if source.labels[item.label] == "Jellyfish (2)"]
+    assert members == ["Jellyfish/train_081", "Jellyfish/test_081"]
+
+
+def test_names_of_hardvs_stand_in_the_order_of_its_folders() -> None:
+    names = published_class_names("hardvs")
+    assert len(set(names)) == 300
+    assert [int(name[6:9]) for name in names] == list(range(1, 301))
+
+
+@pytest.mark.parametrize("missing", ["train_label.txt", "test_label.txt"])
+def test_a_set_whose_lists_are_missing_says_where_they_were_looked_for(missing: str, tmp_path: Path) -> None:
+    home = write_published_poker(tmp_path, classes=1)
+    (home / "Poker_Event_list" / missing).unlink()
+    with pytest.raises(DatasetError) as caught:
+        open_clips(home / "Poker_rgb_event", SPEC)
+    assert caught.value.problems == (
+        "no lists of its parts: expected train_label.txt and test_label.txt in one of "
+        f"{home}/Poker_rgb_event, {home}, {home}/Poker_Event_list",
+    )
+
+
+def test_lists_of_another_set_beside_it_are_passed_over(tmp_path: Path) -> None:
+    home = write_published_poker(tmp_path, classes=1)
+    (home / "A_list").mkdir()
+    for split in ("train", "test"):
+        (home / "A_list" / f"{split}_label.txt").write_text("action_001/elsewhere 3 0\n")
+    assert [item.name for item in open_clips(home, SPEC).items] == ["A/train_000", "A/test_000"]

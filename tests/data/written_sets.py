@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import cv2
 import numpy as np
 
-if TYPE_CHECKING:
-    from pathlib import Path
+import velora_edge
 
 
 def write_image(path: Path, value: int, hw: tuple[int, int] = (6, 8)) -> None:
@@ -38,3 +37,48 @@ def write_poker(root: Path, *, lists: bool = True) -> Path:
         (root / "train_label.txt").write_text("clubs/clubs_a 4 0\nhearts/hearts_a 5 1\n")
         (root / "test_label.txt").write_text("clubs/clubs_b 4 0\nhearts/hearts_b 5 1\n")
     return root
+
+
+def write_published_poker(home: Path, classes: int = 114, hw: tuple[int, int] = (6, 8)) -> Path:
+    """PokerEvent as its publishers lay it out, each class with one recording to train on and one to test.
+
+    Frames are noise by a seed that follows from the label. Returns `Poker_Event`, which holds
+    `Poker_rgb_event` and `Poker_Event_list`; classes of one name share a folder.
+    """
+    file = Path(velora_edge.__file__).parent / "assets" / "pokerevent_classes.txt"
+    rows: dict[str, list[str]] = {"train": [], "test": []}
+    for label, name in enumerate(file.read_text().splitlines()[:classes]):
+        for split, lines in rows.items():
+            folder = home / "Poker_Event" / "Poker_rgb_event" / name / f"{split}_{label:03}"
+            _write_noise(folder, 2, label, hw)
+            lines.append(f"{name}/{folder.name} 2 {label}")
+    lists = home / "Poker_Event" / "Poker_Event_list"
+    lists.mkdir()
+    for split, lines in rows.items():
+        (lists / f"{split}_label.txt").write_text("".join(f"{line}\n" for line in lines))
+    return home / "Poker_Event"
+
+
+def write_published_hardvs(home: Path, classes: int = 4) -> Path:
+    """HARDVS as its publishers lay it out; returns the folder of `rawframes` and `HarDvs300_list`."""
+    rows: dict[str, list[str]] = {"train": [], "test": []}
+    for label in range(classes):
+        for split, lines in rows.items():
+            name = f"dvSave-2021_10_{label + 1:02}_10_15_{'00' if split == 'train' else '30'}"
+            folder = home / "HARDVS" / "rawframes" / f"action_{label + 1:03}" / name
+            write_sequence(folder, 3, rgb=False, step=5)
+            lines.append(f"action_{label + 1:03}/{name} 3 {label}")
+    lists = home / "HARDVS" / "HarDvs300_list"
+    lists.mkdir()
+    for split, lines in rows.items():
+        (lists / f"{split}_label.txt").write_text("".join(f"{line}\n" for line in lines))
+    return home / "HARDVS"
+
+
+def _write_noise(folder: Path, frames: int, seed: int, hw: tuple[int, int]) -> None:
+    rng = np.random.default_rng(seed)
+    for suffix, template in (("_aps", "frame{:08}.png"), ("_dvs", "{:08}.png")):
+        images = folder / f"{folder.name}{suffix}"
+        images.mkdir(parents=True)
+        for i in range(frames):
+            assert cv2.imwrite(str(images / template.format(i)), rng.integers(0, 256, (*hw, 3), np.uint8))

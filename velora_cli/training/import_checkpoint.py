@@ -34,8 +34,8 @@ def command(
     The model computes what the published code does for one clip at a time (compat="reference"). Every
     tensor is taken over by name and shape; a missing or an unknown one is an error that names it.
     """
+    from velora_edge.class_names import read_labels
     from velora_edge.model.checkpoint import save_checkpoint
-    from velora_edge.model.config import read_labels
     from velora_edge.model.published import import_published
 
     imported = import_published(

@@ -47,14 +47,17 @@ def _is_hdf5_that(path: Path, is_layout: Callable[[h5py.File], bool]) -> bool:
 
 
 def _is_hardvs(path: Path) -> bool:
-    is_named_so = path.name == "rawframes" or (path / "rawframes").is_dir() or any(path.glob("action_[0-9]*"))
-    return is_named_so and _has_frames(path)
+    return _published(path) == "hardvs"
 
 
-def _has_frames(path: Path) -> bool:
-    from velora_edge.data.layouts.published import has_frames
+def _is_pokerevent(path: Path) -> bool:
+    return _published(path) == "pokerevent"
 
-    return path.is_dir() and has_frames(path)
+
+def _published(path: Path) -> str | None:
+    from velora_edge.data.layouts.published import detect_published
+
+    return detect_published(path) if path.is_dir() else None
 
 
 def _has_recordings(path: Path) -> bool:
@@ -75,19 +78,27 @@ LAYOUTS = Registry(
         ),
         Extension("nmnist", f"{_L}nmnist:NmnistFile", "an HDF5 file of N-MNIST recordings", _is_nmnist),
         Extension(
-            "hardvs", f"{_L}published:open_hardvs", "HARDVS, frames (rawframes/action_001/...)", _is_hardvs
+            "hardvs",
+            f"{_L}published:open_hardvs",
+            "HARDVS, frames (rawframes/action_001/...) and lists",
+            _is_hardvs,
         ),
         Extension(
             "pokerevent",
             f"{_L}published:open_pokerevent",
-            "PokerEvent, frames (<class>/<seq>/<seq>_aps, _dvs)",
-            _has_frames,
+            "PokerEvent, frames (<class>/<seq>/<seq>_aps, _dvs) and lists",
+            _is_pokerevent,
         ),
         Extension(
             "recordings",
             f"{_L}recordings:open_recordings",
             "event files by class, videos beside, segments.csv",
             _has_recordings,
+        ),
+        Extension(
+            "frames",
+            f"{_L}published:open_frames",
+            "frames of your own as PokerEvent's, without lists; only where it is asked for",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Configuration of the network: validated, frozen, stored as JSON; class names from a text file."""
+"""Configuration of the network: validated, frozen, stored as JSON."""
 
 from __future__ import annotations
 
@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from velora_edge.errors import InputError
-
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from typing_extensions import Self
 
 
@@ -130,24 +126,3 @@ class ModelConfig(_Strict):
 def default_heads(width: int) -> int:
     """Attention heads of a published tower or fusion block: 64 channels a head (CLIP's rule), at least 4."""
     return max(4, width // 64)
-
-
-def read_labels(path: Path) -> tuple[str, ...]:
-    """The names in the file; empty lines are passed over.
-
-    Raises:
-        InputError: if the file cannot be read, holds no name, or one name twice.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"cannot be read as text: {error}", path=path, remedy="give one class name a line"
-        ) from error
-    labels = [line.strip() for line in lines if line.strip()]
-    if not labels:
-        raise InputError("holds no class name", path=path, remedy="give one class name a line")
-    twice = next((label for label in labels if labels.count(label) > 1), None)
-    if twice is not None:
-        raise InputError(f"names {twice!r} twice", path=path, remedy="give each class a name of its own")
-    return tuple(labels)
