@@ -7,7 +7,7 @@ import pytest
 
 from velora_edge.events.accumulate.registration import RegistrationMap
 from velora_edge.geometry import fit
-from velora_edge.vision import Resizer
+from velora_edge.vision import Resizer, _resample_columns, _resample_rows, _weigh
 
 SIZES = [
     ((480, 640), (224, 224)),
@@ -105,3 +105,53 @@ def test_another_shape_is_refused_by_name() -> None:
         resizer.resize_into(np.zeros((4, 5, 3), np.uint8), np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(ValueError, match=r"expected image uint8 \(2, 2, 3\), got float32"):
         resizer.resize_into(np.zeros((4, 4, 3), np.uint8), np.zeros((2, 2, 3), np.float32))
+
+
+@pytest.mark.parametrize("target_hw", [(224, 224), (64, 96), (500, 33), (301, 401), (260, 346)])
+def test_bilinear_is_what_torchvision_makes_of_a_picture_that_pillow_read(target_hw: tuple[int, int]) -> None:
+    image = pytest.importorskip("PIL.Image", reason="the peer is Pillow")
+    transforms = pytest.importorskip("torchvision.transforms", reason="the peer is torchvision")
+    picture = np.random.default_rng(1).integers(0, 256, (260, 346, 3), np.uint8)
+    expected = np.asarray(transforms.Resize(target_hw)(image.fromarray(picture)))
+    ours = np.empty((*target_hw, 3), np.uint8)
+    Resizer((260, 346), target_hw, "stretch", "bilinear").resize_into(picture, ours)
+    np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize("target_hw", [(224, 224), (64, 96)])
+def test_bilinear_crop_is_pillow_s_resize_of_that_box(target_hw: tuple[int, int]) -> None:
+    image = pytest.importorskip("PIL.Image", reason="the peer is Pillow")
+    picture = np.random.default_rng(2).integers(0, 256, (261, 347, 3), np.uint8)
+    to = fit((261, 347), target_hw, "crop")
+    box = (
+        -to.offset_x / to.scale_x,
+        -to.offset_y / to.scale_y,
+        (target_hw[1] - to.offset_x) / to.scale_x,
+        (target_hw[0] - to.offset_y) / to.scale_y,
+    )
+    expected = image.fromarray(picture).resize(target_hw[::-1], image.Resampling.BILINEAR, box=box)
+    ours = np.empty((*target_hw, 3), np.uint8)
+    Resizer((261, 347), target_hw, "crop", "bilinear").resize_into(picture, ours)
+    np.testing.assert_array_equal(ours, np.asarray(expected))
+
+
+def test_bilinear_letterbox_leaves_black_margins() -> None:
+    picture = grey([[1, 2, 3, 4], [5, 6, 7, 8]])
+    ours = np.full((4, 4, 3), 77, np.uint8)
+    Resizer((2, 4), (4, 4), "letterbox", "bilinear").resize_into(picture, ours)
+    assert ours.tolist() == grey([[0, 0, 0, 0], [1, 2, 3, 4], [5, 6, 7, 8], [0, 0, 0, 0]]).tolist()
+
+
+def test_resampling_kernels_give_the_same_uncompiled() -> None:
+    picture = np.random.default_rng(3).integers(0, 256, (5, 7, 3), np.uint8)
+    _, columns = _weigh(7, 4, 4 / 7, 0.0)
+    _, rows = _weigh(5, 8, 8 / 5, 0.0)
+    for kernel, weights, shape in (
+        (_resample_rows, columns, (5, 4, 3)),
+        (_resample_columns, rows, (8, 7, 3)),
+    ):
+        compiled, plain = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+        kernel(picture, *weights, compiled)
+        kernel.py_func(picture, *weights, plain)
+        np.testing.assert_array_equal(compiled, plain)
+        assert compiled.any()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from velora_cli.training.import_checkpoint import input_options, read_corrections
 from velora_edge.bundle import MANIFEST, Bundle, find_model, open_bundle
 from velora_edge.errors import InputError
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from velora_export.bundle_export import Target
     from velora_export.evaluation.clips import RealClips
 
+    from velora_edge.geometry import FitMode
     from velora_edge.manifest import Report
     from velora_edge.model.checkpoint import Checkpoint
 
@@ -39,11 +41,7 @@ class _Steps:
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path), required=False)
 @click.option("--name", help="The model's name; by default that of OUT.")
-@click.option(
-    "--labels",
-    type=click.Path(path_type=Path),
-    help="Other class names than the checkpoint's: a text file, one a line.",
-)
+@input_options
 @click.option(
     "--precision",
     type=click.Choice(_PRECISIONS),
@@ -103,24 +101,38 @@ def _write_triton(bundle: Bundle, folder: Path) -> None:
     click.echo(f"next: tritonserver --model-repository {folder}")
 
 
-def _export(checkpoint: Path, out: Path, *, name: str | None, labels: Path | None, **given: Any) -> Bundle:
+def _export(
+    checkpoint: Path,
+    out: Path,
+    *,
+    name: str | None,
+    labels: Path | None,
+    fit: FitMode | None,
+    stride: int | None,
+    palette: str | None,
+    **given: Any,
+) -> Bundle:
     from velora_export.bundle_export import export_bundle
 
-    from velora_edge.class_names import read_labels
-    from velora_edge.model.checkpoint import load_model, read_checkpoint
+    from velora_edge.model.checkpoint import Inputs, load_model, read_checkpoint
 
+    corrections = read_corrections(labels, fit, stride, palette)
     description = read_checkpoint(checkpoint)
-    names = read_labels(labels) if labels is not None else None
+    before = description.inputs
+    inputs = Inputs(
+        event=corrections.event(before.event), rgb=corrections.rgb(before.rgb), stride=stride or before.stride
+    )
+    description = description.model_copy(update={"inputs": inputs})
     target = _target(description, **given)
     bundle = export_bundle(
         load_model(checkpoint),
         out,
         name=name or out.name.removesuffix(".velora"),
         trained=description.trained,
-        labels=names,
-        event=description.inputs.event,
-        rgb=description.inputs.rgb,
-        stride=description.inputs.stride,
+        labels=corrections.labels,
+        event=inputs.event,
+        rgb=inputs.rgb,
+        stride=inputs.stride,
         run=description.run,
         accuracy=description.accuracy,
         target=target,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 FitMode = Literal["crop", "letterbox", "stretch"]
+Resample = Literal["area", "bilinear"]
 
 
 @dataclass(frozen=True, slots=True)

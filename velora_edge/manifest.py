@@ -47,11 +47,20 @@ def _engines_have_kinds(raw: Raw) -> Raw:
     return raw
 
 
-STEPS: dict[int, Callable[[Raw], Raw]] = {1: _reports_are_typed, 2: _engines_have_kinds}
+def _pictures_are_resampled(raw: Raw) -> Raw:
+    """3 to 4: pictures may be resampled otherwise than by area; none were before."""
+    return raw
+
+
+STEPS: dict[int, Callable[[Raw], Raw]] = {
+    1: _reports_are_typed,
+    2: _engines_have_kinds,
+    3: _pictures_are_resampled,
+}
 """By the version that a step starts from."""
 
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 GRAPHS = ("rgb", "event", "diff", "head", "clip")
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 RGB = tuple[int, int, int]
@@ -86,9 +95,16 @@ class EventInput(_Strict):
 
 
 class RGBInput(_Strict):
-    """Making of the RGB tower's image from the camera's picture."""
+    """Making of the RGB tower's image from the camera's picture.
+
+    Attributes:
+        fit: of the picture to the model's size.
+        resample: filter for its pixels, and for those of event frames that are image files: `area`
+            averages; `bilinear` is Pillow's filter, which torchvision's Resize takes for such pictures.
+    """
 
     fit: Literal["crop", "letterbox", "stretch"] = "crop"
+    resample: Literal["area", "bilinear"] = "area"
 
 
 class Weights(_Strict):

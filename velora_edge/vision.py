@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from numba import njit
 
 from velora_edge.geometry import fit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from velora_edge.geometry import FitMode
+    from velora_edge.geometry import Fit, FitMode, Resample
 
 
 def decode_picture(data: bytes) -> NDArray[np.uint8] | None:
@@ -67,11 +68,21 @@ class Resizer:
         source_hw: height and width of the pictures, pixels.
         target_hw: height and width of the images, pixels.
         mode: crop, letterbox or stretch; see `velora_edge.geometry.fit`.
+        resample: `area` as above; `bilinear` gives Pillow's `Image.resize` with its bilinear filter, to the
+            last bit: what torchvision's Resize makes of a picture that Pillow read. (Where an image is wider
+            than its picture, some versions of Pillow begin with the columns, and differ by one level.)
     """
 
-    def __init__(self, source_hw: tuple[int, int], target_hw: tuple[int, int], mode: FitMode) -> None:
+    def __init__(
+        self,
+        source_hw: tuple[int, int],
+        target_hw: tuple[int, int],
+        mode: FitMode,
+        resample: Resample = "area",
+    ) -> None:
         self.source_hw, self.target_hw = source_hw, target_hw
         to = fit(source_hw, target_hw, mode)
+        self._bilinear = _Bilinear(source_hw, target_hw, to) if resample == "bilinear" else None
         self._rows = _Cut(source_hw[0], target_hw[0], to.scale_y, to.offset_y)
         self._columns = _Cut(source_hw[1], target_hw[1], to.scale_x, to.offset_x)
         self._interpolation = cv2.INTER_AREA if max(to.scale_x, to.scale_y) <= 1 else cv2.INTER_LINEAR
@@ -91,6 +102,9 @@ class Resizer:
         """
         _check("picture", picture, self.source_hw)
         _check("image", image, self.target_hw)
+        if self._bilinear is not None:
+            self._bilinear.resize_into(picture, image)
+            return
         size = (self.target_hw[1], self.target_hw[0])
         cv2.resize(self._part(picture), size, image, interpolation=self._interpolation)
 
@@ -136,6 +150,81 @@ class _Cut:
         self.is_inside = self.is_whole and self.inside == self.pixels
         self.step = (end - start) / self.pixels
         self.shift = start + 0.5 * self.step - 0.5
+
+
+_BITS = 22
+"""Of the fraction in Pillow's weights; a sum of them over bytes still fits 32 bits."""
+
+
+class _Bilinear:
+    """Pillow's `Image.resize` with its bilinear filter (`Resample.c`, eight bits a channel).
+
+    A target pixel is a weighted mean of the source pixels under a triangle twice as wide as itself, first
+    along rows, rounded to bytes, then along columns.
+    """
+
+    def __init__(self, source_hw: tuple[int, int], target_hw: tuple[int, int], to: Fit) -> None:
+        self._place_y, self._rows = _weigh(source_hw[0], target_hw[0], to.scale_y, to.offset_y)
+        self._place_x, self._columns = _weigh(source_hw[1], target_hw[1], to.scale_x, to.offset_x)
+        self._between = np.empty((source_hw[0], len(self._columns[0]), 3), np.uint8)
+
+    def resize_into(self, picture: NDArray[np.uint8], image: NDArray[np.uint8]) -> None:
+        rows, columns = len(self._rows[0]), len(self._columns[0])
+        if image.shape[:2] != (rows, columns):
+            image[:] = 0
+        inside = image[self._place_y : self._place_y + rows, self._place_x : self._place_x + columns]
+        _resample_rows(picture, *self._columns, self._between)
+        _resample_columns(self._between, *self._rows, inside)
+
+
+def _weigh(
+    source: int, target: int, scale: float, offset: float
+) -> tuple[int, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Where an axis's picture begins in the image; each pixel's first source pixel and weights."""
+    place = max(0, round(offset))
+    pixels = target - 2 * place
+    start, end = max(0.0, -offset / scale), min(float(source), (target - offset) / scale)
+    step = (end - start) / pixels
+    reach = max(step, 1.0)
+    first = np.zeros(pixels, np.int64)
+    weights = np.zeros((pixels, int(np.ceil(reach)) * 2 + 1), np.int64)
+    for i in range(pixels):
+        centre = start + (i + 0.5) * step
+        low, high = max(0, int(centre - reach + 0.5)), min(source, int(centre + reach + 0.5))
+        share = 1 - np.minimum(np.abs((np.arange(low, high) - centre + 0.5) * (1 / reach)), 1)
+        first[i] = low
+        weights[i, : high - low] = (0.5 + share / share.sum() * (1 << _BITS)).astype(np.int64)
+    return place, (first, weights)
+
+
+@njit(nogil=True, cache=True)
+def _resample_rows(
+    picture: NDArray[np.uint8], first: NDArray[np.int64], weights: NDArray[np.int64], out: NDArray[np.uint8]
+) -> None:
+    """Along x: uint8[H, W, 3] to uint8[H, len(first), 3]; weights int64[len(first), K], 0 beyond the edge."""
+    last = picture.shape[1] - 1
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            for c in range(3):
+                total = 1 << (_BITS - 1)
+                for k in range(weights.shape[1]):
+                    total += weights[x, k] * picture[y, min(first[x] + k, last), c]
+                out[y, x, c] = min(total >> _BITS, 255)
+
+
+@njit(nogil=True, cache=True)
+def _resample_columns(
+    picture: NDArray[np.uint8], first: NDArray[np.int64], weights: NDArray[np.int64], out: NDArray[np.uint8]
+) -> None:
+    """Along y: uint8[H, W, 3] to uint8[len(first), W, 3]; weights as along x."""
+    last = picture.shape[0] - 1
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            for c in range(3):
+                total = 1 << (_BITS - 1)
+                for k in range(weights.shape[1]):
+                    total += weights[y, k] * picture[min(first[y] + k, last), x, c]
+                out[y, x, c] = min(total >> _BITS, 255)
 
 
 def _check(name: str, array: NDArray[np.uint8], hw: tuple[int, int]) -> None:

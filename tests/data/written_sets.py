@@ -39,8 +39,10 @@ def write_poker(root: Path, *, lists: bool = True) -> Path:
     return root
 
 
-def write_published_poker(home: Path, classes: int = 114, hw: tuple[int, int] = (6, 8)) -> Path:
-    """PokerEvent as its publishers lay it out, each class with one recording to train on and one to test.
+def write_published_poker(
+    home: Path, classes: int = 114, hw: tuple[int, int] = (6, 8), copies: int = 1
+) -> Path:
+    """PokerEvent as its publishers lay it out, each class with `copies` to train on and one to test.
 
     Frames are noise by a seed that follows from the label. Returns `Poker_Event`, which holds
     `Poker_rgb_event` and `Poker_Event_list`; classes of one name share a folder.
@@ -48,10 +50,10 @@ def write_published_poker(home: Path, classes: int = 114, hw: tuple[int, int] = 
     file = Path(velora_edge.__file__).parent / "assets" / "pokerevent_classes.txt"
     rows: dict[str, list[str]] = {"train": [], "test": []}
     for label, name in enumerate(file.read_text().splitlines()[:classes]):
-        for split, lines in rows.items():
-            folder = home / "Poker_Event" / "Poker_rgb_event" / name / f"{split}_{label:03}"
+        for split, suffix in [("test", ""), *(("train", "b" * k) for k in range(copies))]:
+            folder = home / "Poker_Event" / "Poker_rgb_event" / name / f"{split}_{label:03}{suffix}"
             _write_noise(folder, 2, label, hw)
-            lines.append(f"{name}/{folder.name} 2 {label}")
+            rows[split].append(f"{name}/{folder.name} 2 {label}")
     lists = home / "Poker_Event" / "Poker_Event_list"
     lists.mkdir()
     for split, lines in rows.items():
@@ -59,15 +61,15 @@ def write_published_poker(home: Path, classes: int = 114, hw: tuple[int, int] = 
     return home / "Poker_Event"
 
 
-def write_published_hardvs(home: Path, classes: int = 4) -> Path:
+def write_published_hardvs(home: Path, classes: int = 4, copies: int = 1) -> Path:
     """HARDVS as its publishers lay it out; returns the folder of `rawframes` and `HarDvs300_list`."""
     rows: dict[str, list[str]] = {"train": [], "test": []}
     for label in range(classes):
-        for split, lines in rows.items():
-            name = f"dvSave-2021_10_{label + 1:02}_10_15_{'00' if split == 'train' else '30'}"
+        for split, second in [("test", 30), *(("train", k) for k in range(copies))]:
+            name = f"dvSave-2021_10_{label + 1:02}_10_15_{second:02}"
             folder = home / "HARDVS" / "rawframes" / f"action_{label + 1:03}" / name
             write_sequence(folder, 3, rgb=False, step=5)
-            lines.append(f"action_{label + 1:03}/{name} 3 {label}")
+            rows[split].append(f"action_{label + 1:03}/{name} 3 {label}")
     lists = home / "HARDVS" / "HarDvs300_list"
     lists.mkdir()
     for split, lines in rows.items():

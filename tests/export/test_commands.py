@@ -97,7 +97,10 @@ def test_a_published_checkpoint_runs_as_a_bundle_and_gives_the_published_log_pro
     assert capfd.readouterr().out.splitlines() == [
         f"{imported}: 159 tensors taken over, 122 without effect on a prediction; 32x32 images, 5 classes, "
         "LoRA rank 4",
-        f"next: velora export {imported} published.velora",
+        "images by stretch, mean and std 0.5, clips spread over a recording, labels from class-0 to class-4; "
+        "--fit, --stride, --palette, --labels correct it",
+        f"next: velora eval {imported} --data Poker_Event",
+        f"      velora export {imported} published.velora",
     ]
     assert run(velora, ["export", str(imported), str(bundle)]) == 0
     sessions = Sessions(bundle, threads=2)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from velora_edge.class_names import published_class_names
 from velora_edge.errors import BundleError
-from velora_edge.model.published import Imported, import_published
+from velora_edge.model.published import INPUTS, Imported, import_published
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,6 +132,49 @@ def test_a_missing_name_that_tells_a_size_is_told(
     path = _changed(shared_golden, tmp_path, lambda raw: raw[part].pop(prefix[part] + name))
     with pytest.raises(BundleError, match="missing "):
         import_published(path)
+
+
+def test_unknown_names_are_passed_over_and_listed_where_that_is_asked_for(
+    shared_golden: Path, tmp_path: Path
+) -> None:
+    extra = {
+        "module.fuse_blocks.1.norm1.weight": torch.zeros(64),
+        "module.fuse_blocks.0.extra": torch.zeros(64),
+    }
+    path = _changed(shared_golden, tmp_path, lambda raw: raw["model_state_dict"].update(extra))
+    imported = import_published(path, allow_unknown=True)
+    assert imported.passed_over == (
+        "model_state_dict: module.fuse_blocks.1.norm1.weight",
+        "head.shared.extra",
+    )
+    assert imported.used == 159
+
+
+def test_what_the_network_needs_must_be_there_even_where_unknown_names_may_be(
+    shared_golden: Path, tmp_path: Path
+) -> None:
+    path = _changed(shared_golden, tmp_path, lambda raw: raw["model_state_dict"].pop("module.norm.weight"))
+    with pytest.raises(BundleError, match=r"missing head\.reconstruct_norm\.weight"):
+        import_published(path, allow_unknown=True)
+
+
+@pytest.mark.parametrize(("classes", "kind"), [(114, "pokerevent"), (300, "hardvs")])
+def test_a_classifier_as_large_as_a_published_set_gets_its_names(
+    shared_golden: Path, tmp_path: Path, classes: int, kind: Any
+) -> None:
+    def grow(raw: dict[str, Any]) -> None:
+        head = raw["model_state_dict"]
+        head["module.fc1.weight"] = torch.zeros(classes, head["module.fc1.weight"].shape[1])
+        head["module.fc1.bias"] = torch.zeros(classes)
+
+    imported = import_published(_changed(shared_golden, tmp_path, grow))
+    assert imported.model.config.labels == published_class_names(kind)
+
+
+def test_images_are_normalised_as_the_authors_do(imported: Imported) -> None:
+    config = imported.model.config
+    assert (config.mean, config.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert (INPUTS.rgb.fit, INPUTS.rgb.resample, INPUTS.event.fit) == ("stretch", "bilinear", "stretch")
 
 
 def test_labels_must_fit(shared_golden: Path) -> None:

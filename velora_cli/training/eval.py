@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from velora_cli.training.import_checkpoint import input_options, read_corrections
 from velora_edge.console import progress
+from velora_edge.errors import InputError
 
 if TYPE_CHECKING:
+    from velora_cli.training.import_checkpoint import InputCorrections
     from velora_edge.data.clips.clips import ClipSource
+    from velora_edge.geometry import FitMode
     from velora_edge.train.evaluate import Part
     from velora_edge.train.objective import Scores
     from velora_edge.train.predictors import Predictor
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "all", "train", "val", "test"]),
     help="auto: what was held out, the published test part, or everything where the set is new to the model.",
 )
+@input_options
 @click.option("--ablate", is_flag=True, help="Also tell by each camera alone.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures to this file.")
 @click.option(
@@ -47,6 +53,10 @@ def command(
     kind: str,
     seed: int,
     split: str,
+    labels: Path | None,
+    fit: FitMode | None,
+    stride: int | None,
+    palette: str | None,
     ablate: bool,
     json_path: Path | None,
     confusion: Path | None,
@@ -66,7 +76,9 @@ def command(
     )
     from velora_edge.train.predictors import open_predictor
 
+    corrections = read_corrections(labels, fit, stride, palette)
     predictor = open_predictor(model, device)
+    _correct(predictor, corrections)
     source = open_source(data, predictor.spec, kind, seed)
     match_labels(source, predictor)
     part = choose_part(source, predictor.facts.run, split)
@@ -81,6 +93,24 @@ def command(
         confusion = confusion or json_path.with_suffix(".png")
     if confusion is not None:
         write_confusion(scores["both"].confusion, predictor.labels, confusion)
+
+
+def _correct(predictor: Predictor, corrections: InputCorrections) -> None:
+    """Take what the user knows better; with a stride, clips lie in a recording as a live stream has them."""
+    spec = predictor.spec
+    spec = replace(spec, event=corrections.event(spec.event), rgb=corrections.rgb(spec.rgb))
+    if corrections.stride is not None:
+        spec = replace(spec, sampling="stride", stride=corrections.stride)
+    predictor.spec = spec
+    if corrections.labels is not None:
+        classes = len(predictor.labels)
+        if len(corrections.labels) != classes:
+            raise InputError(
+                f"the model has {classes} classes, got {len(corrections.labels)} labels",
+                place="--labels",
+                remedy="give one label for each class, in the order of the logits",
+            )
+        predictor.labels = corrections.labels
 
 
 def _show(predictor: Predictor, source: ClipSource, part: Part, scores: dict[str, Scores]) -> None:

@@ -1,53 +1,164 @@
-"""`velora import-checkpoint`: the authors' published file to a checkpoint of this project."""
+"""`velora import-checkpoint`: the authors' published file to a checkpoint of ours; and corrections of inputs.
+
+What a model says of its images can be corrected at import, export and evaluation, by the same options.
+"""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from velora_edge.console import Command, add_options
+from velora_edge.errors import InputError
+
+if TYPE_CHECKING:
+    from velora_edge.bundle import EventInput, Palette, RGBInput
+    from velora_edge.geometry import FitMode
+
+
+_INPUTS = (
+    click.option(
+        "--labels",
+        type=click.Path(path_type=Path),
+        help="Other class names, in the order of the logits: a text file, one a line.",
+    ),
+    click.option(
+        "--fit",
+        type=click.Choice(["crop", "letterbox", "stretch"]),
+        help="How pictures and events are brought to the model's size, where the model says otherwise.",
+    ),
+    click.option(
+        "--stride",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Pairs from one of a clip's pairs to the next, where the model says otherwise.",
+    ),
+    click.option(
+        "--palette",
+        metavar="BACKGROUND,OFF,ON",
+        help="Colours of the event image in training, such as ffffff,0000ff,ff0000.",
+    ),
+)
+
+
+def input_options(command: Command) -> Command:
+    """A command with the options that correct what a model says of its inputs."""
+    return add_options(command, _INPUTS)
+
+
+@dataclass(frozen=True)
+class InputCorrections:
+    """What a user knows better than a model's files; None where nothing is corrected.
+
+    Attributes:
+        labels: class names in the order of the logits.
+        fit: of pictures and of events.
+        stride: pairs from one of a clip's pairs to the next.
+        palette: of the polarity image.
+    """
+
+    labels: tuple[str, ...] | None
+    fit: FitMode | None
+    stride: int | None
+    palette: Palette | None
+
+    def event(self, given: EventInput) -> EventInput:
+        """The event input, corrected."""
+        changes = {"fit": self.fit, "palette": self.palette}
+        return given.model_copy(update={key: value for key, value in changes.items() if value is not None})
+
+    def rgb(self, given: RGBInput) -> RGBInput:
+        """The picture's input, corrected."""
+        return given if self.fit is None else given.model_copy(update={"fit": self.fit})
+
+
+def read_corrections(
+    labels: Path | None, fit: FitMode | None, stride: int | None, palette: str | None
+) -> InputCorrections:
+    """What a user gave to `input_options`, as a value.
+
+    Raises:
+        InputError: if the file of labels cannot be used, or the palette is not three colours.
+    """
+    from velora_edge.class_names import read_labels
+
+    names = None if labels is None else read_labels(labels)
+    return InputCorrections(names, fit, stride, None if palette is None else _read_palette(palette))
+
+
+def _read_palette(text: str) -> Palette:
+    from velora_edge.bundle import Palette
+
+    colours = [part.strip().removeprefix("#") for part in text.split(",")]
+    if len(colours) != 3 or not all(re.fullmatch("[0-9a-fA-F]{6}", colour) for colour in colours):
+        raise InputError(
+            f"expected three colours of six hexadecimal digits each, got {text!r}",
+            place="--palette",
+            remedy="give background, OFF and ON, such as ffffff,0000ff,ff0000",
+        )
+    background, off, on = (tuple(bytes.fromhex(colour)) for colour in colours)
+    return Palette(background=background, off=off, on=on)
 
 
 @click.command(
     epilog="Examples:  velora import-checkpoint published.pth runs/published  |  "
-    "velora import-checkpoint published.pth runs/published --labels poker.txt"
+    "velora import-checkpoint published.pth runs/published --allow-unknown"
 )
 @click.argument("published", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--labels", type=click.Path(path_type=Path), help="Class names: a text file, one a line.")
+@input_options
 @click.option("--heads", type=click.IntRange(1), help="Attention heads of the towers; by default width / 64.")
 @click.option("--fusion-heads", type=click.IntRange(1), help="Those of the fusion block.")
 @click.option("--alpha", default=8.0, show_default=True, help="LoRA's alpha, which the file does not hold.")
 @click.option("--clip-length", default=8, show_default=True, help="Pairs in a clip.")
+@click.option("--allow-unknown", is_flag=True, help="Pass over names that nobody here knows, and list them.")
 @click.option("--verbose", is_flag=True, help="List the names that have no effect on a prediction.")
 def command(
     published: Path,
     out: Path,
     labels: Path | None,
+    fit: FitMode | None,
+    stride: int | None,
+    palette: str | None,
     heads: int | None,
     fusion_heads: int | None,
     alpha: float,
     clip_length: int,
+    allow_unknown: bool,
     verbose: bool,
 ) -> None:
     """Turn PUBLISHED, a .pth file of VELoRA's authors, into the checkpoint folder OUT.
 
-    The model computes what the published code does for one clip at a time (compat="reference"). Every
-    tensor is taken over by name and shape; a missing or an unknown one is an error that names it.
+    The model computes what the published code does for one clip at a time (compat="reference"), and takes
+    its images as that code does: stretched, mean and standard deviation 0.5, clips of the whole recording.
+    Every tensor is taken over by name and shape; a missing or an unknown one is an error that names it.
     """
-    from velora_edge.class_names import read_labels
-    from velora_edge.model.checkpoint import save_checkpoint
-    from velora_edge.model.published import import_published
+    from velora_edge.model.checkpoint import Inputs, save_checkpoint
+    from velora_edge.model.published import INPUTS, import_published
 
+    corrections = read_corrections(labels, fit, stride, palette)
     imported = import_published(
         published,
-        labels=read_labels(labels) if labels is not None else None,
+        labels=corrections.labels,
         heads=heads,
         fusion_heads=fusion_heads,
         alpha=alpha,
         clip_length=clip_length,
+        allow_unknown=allow_unknown,
     )
-    run = {"imported_from": published.name, "epoch": imported.epoch}
-    save_checkpoint(imported.model, out, include_base=True, run=run)
+    inputs = Inputs(
+        event=corrections.event(INPUTS.event), rgb=corrections.rgb(INPUTS.rgb), stride=stride or INPUTS.stride
+    )
+    run = {
+        "imported_from": published.name,
+        "epoch": imported.epoch,
+        "data": {"sampling": "spread", "event_frames": "files"},
+    }
+    save_checkpoint(imported.model, out, include_base=True, inputs=inputs, run=run)
     config = imported.model.config
     unused = sum(len(names) for names in imported.unused.values())
     click.echo(
@@ -55,7 +166,15 @@ def command(
         f"{config.image_size[1]}x{config.image_size[0]} images, {len(config.labels)} classes, "
         f"LoRA rank {config.lora.rank}"
     )
+    click.echo(
+        f"images by {inputs.rgb.fit}, mean and std 0.5, clips spread over a recording, "
+        f"labels from {config.labels[0]} to {config.labels[-1]}; "
+        "--fit, --stride, --palette, --labels correct it"
+    )
+    for name in imported.passed_over:
+        click.echo(f"passed over: {name}")
     if verbose:
         for part, names in imported.unused.items():
             click.echo(f"without effect in {part}: {', '.join(names)}")
-    click.echo(f"next: velora export {out} {out.name}.velora")
+    click.echo(f"next: velora eval {out} --data Poker_Event")
+    click.echo(f"      velora export {out} {out.name}.velora")

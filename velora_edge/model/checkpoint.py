@@ -30,7 +30,7 @@ from velora_edge.model.velora import VELoRA, create_model
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CHECKPOINT = "checkpoint.json"
 TUNED = "tuned.safetensors"
 BASE = "base.safetensors"

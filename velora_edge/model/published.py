@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from velora_edge.bundle import EventInput, RGBInput
+from velora_edge.class_names import class_names_for
 from velora_edge.errors import BundleError
+from velora_edge.model.checkpoint import Inputs
 from velora_edge.model.config import Backbone, LoRA, ModelConfig, default_heads
 from velora_edge.model.velora import VELoRA, create_model
 
@@ -30,6 +33,12 @@ TOWERS = {
     "diff": "frame_ViT_model_state_dict",
 }
 HEAD = "model_state_dict"
+
+INPUTS = Inputs(event=EventInput(fit="stretch"), rgb=RGBInput(fit="stretch", resample="bilinear"))
+"""What the published code does to an image: torchvision's Resize((224, 224)) of what Pillow read."""
+
+NORMALISATION = (0.5, 0.5, 0.5)
+"""Mean and standard deviation in the published code, although its towers are CLIP's."""
 
 _HEAD = {
     r"visual_embed\.(weight|bias)": r"head.embedding.project.\1",
@@ -70,12 +79,14 @@ class Imported:
         model: in `compat="reference"` form, with the published weights, in eval mode.
         used: tensors taken over.
         unused: names in the file that have no effect on a prediction, by part.
+        passed_over: names that this version does not know and that `allow_unknown` let pass.
         epoch: of the training that wrote it, None where the file does not say.
     """
 
     model: VELoRA
     used: int
     unused: dict[str, tuple[str, ...]]
+    passed_over: tuple[str, ...]
     epoch: int | None
 
 
@@ -87,17 +98,21 @@ def import_published(
     fusion_heads: int | None = None,
     alpha: float = 8.0,
     clip_length: int = 8,
+    allow_unknown: bool = False,
 ) -> Imported:
     """Turn a published checkpoint into a model that computes what the published code does at batch 1.
 
     Args:
         path: the `.pth` file; only tensors and plain values are read from it, no code is run.
-        labels: class names, in order; None: class-0, class-1, ...
+        labels: class names, in order; None: those of the published set that has as many classes (114 of
+            PokerEvent, 300 of HARDVS), else class-0, class-1, ...
         heads: the towers' attention heads, which no tensor's shape tells; None: 64 channels a head, but at
             least 4 heads (12 for ViT-B).
         fusion_heads: those of the fusion block; None: by the same rule.
         alpha: of LoRA, which no tensor tells either; published: 8, at rank 4.
         clip_length: pairs in a clip; published: 8.
+        allow_unknown: pass over names that nobody here knows, and list them; what the network needs must be
+            there all the same. The authors load their own file like that.
 
     Raises:
         BundleError: if the file is not such a checkpoint: every missing, unknown or misshapen name is listed.
@@ -106,13 +121,20 @@ def import_published(
     raw = _load(file)
     parts = {part: _state(file, raw, part) for part in (HEAD, *TOWERS.values())}
     state, unused, unknown = _translate(parts)
-    if unknown:
-        raise _mismatch(file, [f"unknown {name}" for name in unknown])
+    if unknown and not allow_unknown:
+        remedy = "--allow-unknown passes over them, if it is of the published network"
+        raise _mismatch(file, [f"unknown {name}" for name in unknown], remedy)
     config = _config(file, state, labels, heads, fusion_heads, alpha, clip_length)
     model = create_model(config)
-    _load_into(model, state, file)
+    strange = _load_into(model, state, file, allow_unknown=allow_unknown)
     epoch = raw.get("epoch")
-    return Imported(model.eval(), len(state), unused, epoch if isinstance(epoch, int) else None)
+    return Imported(
+        model.eval(),
+        len(state) - len(strange),
+        unused,
+        (*unknown, *strange),
+        epoch if isinstance(epoch, int) else None,
+    )
 
 
 def _load(file: Path) -> dict[str, object]:
@@ -194,8 +216,11 @@ def _config(
         raise BundleError(
             f"expected {classes} labels, got {len(labels)}", path=file, remedy="give one label for each class"
         )
+    names = labels or class_names_for(classes) or [f"class-{k}" for k in range(classes)]
     return ModelConfig(
-        labels=tuple(labels) if labels is not None else tuple(f"class-{k}" for k in range(classes)),
+        labels=tuple(names),
+        mean=NORMALISATION,
+        std=NORMALISATION,
         clip_length=clip_length,
         image_size=(grid * patch, grid * patch),
         backbone=Backbone(
@@ -214,8 +239,12 @@ def _config(
     )
 
 
-def _load_into(model: VELoRA, state: State, file: Path) -> None:
-    """Bring each tensor to our layout and load all of them, after names and shapes were compared."""
+def _load_into(model: VELoRA, state: State, file: Path, *, allow_unknown: bool) -> list[str]:
+    """Bring each tensor to our layout and load all of them, after names and shapes were compared.
+
+    Returns:
+        Names that the network does not have, where they are allowed.
+    """
     ours: State = {}
     modality = []
     for key in ("rgb", "event", "frame"):
@@ -236,7 +265,8 @@ def _load_into(model: VELoRA, state: State, file: Path) -> None:
     ours["head.embedding.absent"] = torch.zeros_like(ours["head.embedding.modality"])
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     problems = [f"missing {name}" for name in wanted if name not in ours]
-    problems += [f"unknown {name}" for name in ours if name not in wanted]
+    strange = [name for name in ours if name not in wanted]
+    problems += [f"unknown {name}" for name in strange if not allow_unknown]
     problems += [
         f"{name} is {tuple(ours[name].shape)}, not {shape}"
         for name, shape in wanted.items()
@@ -244,7 +274,8 @@ def _load_into(model: VELoRA, state: State, file: Path) -> None:
     ]
     if problems:
         raise _mismatch(file, problems)
-    model.load_state_dict(ours)
+    model.load_state_dict({name: ours[name] for name in wanted})
+    return strange
 
 
 def _require(file: Path, state: State, names: Iterable[str]) -> None:
@@ -253,11 +284,13 @@ def _require(file: Path, state: State, names: Iterable[str]) -> None:
         raise _mismatch(file, missing)
 
 
-def _mismatch(file: Path, problems: Sequence[str]) -> BundleError:
+def _mismatch(
+    file: Path, problems: Sequence[str], remedy: str = "check that it is whole and of the published network"
+) -> BundleError:
     more = f", and {len(problems) - 8} more" if len(problems) > 8 else ""
     return BundleError(
         f"not a published VELoRA checkpoint: {len(problems)} names or shapes differ: "
         f"{', '.join(problems[:8])}{more}",
         path=file,
-        remedy="check that it is whole and of the published network",
+        remedy=remedy,
     )

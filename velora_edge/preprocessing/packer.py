@@ -327,5 +327,6 @@ class Packer:
     def _resize(self, frame: RGBFrame, image: NDArray[np.uint8]) -> None:
         height, width = frame.image.shape[:2]
         if self._resizer is None or self._resizer.source_hw != (height, width):
-            self._resizer = Resizer((height, width), self._manifest.image_size, self._manifest.rgb.fit)
+            rgb = self._manifest.rgb
+            self._resizer = Resizer((height, width), self._manifest.image_size, rgb.fit, rgb.resample)
         self._resizer.resize_into(frame.image, image)

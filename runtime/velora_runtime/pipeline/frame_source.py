@@ -32,7 +32,7 @@ class FrameResizer:
     """
 
     def __init__(self, manifest: Manifest) -> None:
-        self._hw, self._mode = manifest.image_size, manifest.rgb.fit
+        self._hw, self._rgb = manifest.image_size, manifest.rgb
         self._free = FreeList(lambda: PendingImage(np.zeros((*self._hw, 3), np.uint8)))
         self._resizer: Resizer | None = None
 
@@ -47,7 +47,7 @@ class FrameResizer:
         try:
             source_hw = (picture.shape[0], picture.shape[1])
             if self._resizer is None or self._resizer.source_hw != source_hw:
-                self._resizer = Resizer(source_hw, self._hw, self._mode)
+                self._resizer = Resizer(source_hw, self._hw, self._rgb.fit, self._rgb.resample)
             self._resizer.resize_into(picture, shrunk.image)
         finally:
             shrunk.finish()

@@ -120,7 +120,8 @@ class ClipStore(ClipSource):
         if size != self.spec.image_size:
             found.append(f"images are {_hw(size)}, the model takes {_hw(self.spec.image_size)}")
         for name, wanted in (("event", self.spec.event), ("rgb", self.spec.rgb)):
-            packed, asked = json.loads(file.attrs[name]), wanted.model_dump(mode="json")
+            packed = type(wanted).model_validate_json(file.attrs[name]).model_dump(mode="json")
+            asked = wanted.model_dump(mode="json")
             if name in self.cameras:
                 found += [
                     f"{name}.{key} is {packed.get(key)}, the model takes {asked[key]}"

@@ -211,7 +211,7 @@ class FrameSet(ClipSource):
             return "not an image that can be decoded"
         hw = (picture.shape[0], picture.shape[1])
         mode = self.spec.rgb.fit if camera == "rgb" else self.spec.event.fit
-        Resizer(hw, self.spec.image_size, mode).resize_into(picture, image)
+        Resizer(hw, self.spec.image_size, mode, self.spec.rgb.resample).resize_into(picture, image)
         if camera == "event" and mode == "letterbox":
             _blank_margins(image, hw, self.spec.event.palette.background)
         return None

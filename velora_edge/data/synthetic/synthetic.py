@@ -280,7 +280,7 @@ def pack_clip(clip: Clip, spec: ClipSpec) -> Pairs:
             remedy=f"set clip.event.window_us={clip.period_us}",
         )
     source_hw = (clip.rgb.shape[1], clip.rgb.shape[2])
-    resizer = Resizer(source_hw, spec.image_size, spec.rgb.fit)
+    resizer = Resizer(source_hw, spec.image_size, spec.rgb.fit, spec.rgb.resample)
     rgb = np.empty((len(clip.rgb), *spec.image_size, 3), np.uint8)
     for picture, image in zip(clip.rgb, rgb, strict=True):
         resizer.resize_into(picture, image)
