@@ -196,3 +196,34 @@ def test_without_the_lists_each_command_ends_with_one_line(
     )
     assert not (tmp_path / "toy").exists()
     assert not (tmp_path / "s.h5").exists()
+
+
+@pytest.mark.slow
+def test_a_damaged_copy_is_built_trained_on_and_evaluated_where_that_is_asked_for(
+    imported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = write_published_poker(tmp_path, classes=2, hw=(16, 16), copies=3)
+    for name in ("A/test_000", "2/train_001b"):
+        folder = home / "Poker_rgb_event" / name
+        (folder / f"{folder.name}_dvs" / "00000000.png").write_bytes(b"junk")
+    store, config = tmp_path / "s.h5", tmp_path / "c.yaml"
+    code, out, err = call(capsys, ["dataset", "build", home, store, "--skip-damaged", "--image-size", 16])
+    assert code == 0, err
+    assert f"{store}: 6 recordings, 12 pairs" in out
+    assert (tmp_path / "s.h5.skipped.txt").read_text().splitlines() == [
+        "Poker_rgb_event/2/train_001b/train_001b_dvs/00000000.png: not a PNG file",
+        "Poker_rgb_event/A/test_000/test_000_dvs/00000000.png: not a PNG file",
+    ]
+    config.write_text(yaml.safe_dump(toy_tree(tmp_path, home, epochs=1, batch_size=2)))
+    training = ["train", config, "data.split.val=0.34"]
+    assert call(capsys, training)[0] == 2
+    code, _, err = call(capsys, [*training, "data.skip_damaged=true"])
+    assert code == 0, err
+    assert "left out: Poker_rgb_event/2/train_001b/train_001b_dvs/00000000.png: not a PNG file" in err
+    report = tmp_path / "r.json"
+    code, out, err = call(
+        capsys, ["eval", tmp_path / "toy", "--data", home, "--skip-damaged", "--json", report]
+    )
+    assert code == 0, err
+    assert "left out: Poker_rgb_event/A/test_000/test_000_dvs/00000000.png: not a PNG file" in out
+    assert json.loads(report.read_text())["data"]["clips"] == 1

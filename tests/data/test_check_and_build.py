@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from written_sets import write_poker
 
-from velora_edge.data.build import build_store, check, require_sound
+from velora_edge.data.build import build_store, check, leave_out_damaged, require_sound
 from velora_edge.data.clips.clips import ClipSpec
 from velora_edge.data.clips.store import ClipStore
 from velora_edge.data.layouts.published import open_pokerevent
@@ -119,3 +119,55 @@ def test_layouts_are_told_by_what_is_there(tmp_path: Path) -> None:
     write_poker(tmp_path / "hardvs" / "rawframes", lists=False)
     assert detect(tmp_path / "hardvs") == "hardvs"
     assert detect(tmp_path / "hardvs" / "rawframes") == "hardvs"
+
+
+def _damage(root: Path) -> None:
+    """One recording with a broken picture inside, one without pictures, a line of a list without either."""
+    picture = root / "clubs/clubs_a/clubs_a_dvs/00000002.png"
+    data = bytearray(picture.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    picture.write_bytes(data)
+    for file in (root / "hearts/hearts_b/hearts_b_aps").iterdir():
+        file.unlink()
+    with (root / "test_label.txt").open("a") as file:
+        file.write("clubs/nowhere 4 0\n")
+
+
+PROBLEMS = [
+    "test_label.txt, line 3: no recording at clubs/nowhere",
+    "clubs/clubs_a/clubs_a_dvs/00000002.png: not an image that can be decoded",
+    "hearts/hearts_b: hearts_b_aps has no images",
+]
+
+
+def test_what_is_damaged_is_left_out_of_a_store_and_told(tmp_path: Path) -> None:
+    root = write_poker(tmp_path / "set")
+    _damage(root)
+    skipped: list[str] = []
+    packed = build_store(open_pokerevent(root, SPEC), tmp_path / "s.h5", skip=skipped.append)
+    store = ClipStore(tmp_path / "s.h5", SPEC)
+    assert [item.name for item in store.items] == ["hearts/hearts_a", "clubs/clubs_b"]
+    assert packed == 9
+    assert skipped == PROBLEMS
+    assert store.event_frames == "files"
+
+
+def test_recordings_that_can_be_read_are_kept_and_the_others_told(tmp_path: Path) -> None:
+    root = write_poker(tmp_path / "set")
+    _damage(root)
+    skipped: list[str] = []
+    source = open_pokerevent(root, SPEC)
+    assert leave_out_damaged(source, np.arange(4), skipped.append).tolist() == [1, 2]
+    assert skipped == PROBLEMS
+
+
+def test_a_set_of_which_nothing_can_be_read_is_an_error(tmp_path: Path) -> None:
+    root = write_poker(tmp_path / "set")
+    for file in root.rglob("*.png"):
+        file.write_bytes(b"junk")
+    source = open_pokerevent(root, SPEC)
+    with pytest.raises(DatasetError, match="no recording can be read"):
+        leave_out_damaged(source, np.arange(4), lambda problem: None)
+    with pytest.raises(DatasetError, match="no recording can be read"):
+        build_store(source, tmp_path / "s.h5", skip=lambda problem: None)
+    assert not (tmp_path / "s.h5").exists()

@@ -72,17 +72,34 @@ def check(path: str, kind: str, quick: bool, as_json: bool) -> None:
 @click.option("--image-size", type=int, default=224, show_default=True, help="Side in pixels, without --for.")
 @click.option("--pairs", type=int, help="Keep so many pairs of longer recordings, evenly spread.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the set called synthetic.")
+@click.option(
+    "--skip-damaged",
+    is_flag=True,
+    help="Leave out recordings that cannot be read; what was left out is listed in OUT.skipped.txt.",
+)
 def build(
-    path: str, out: Path, kind: str, config: str | None, image_size: int, pairs: int | None, seed: int
+    path: str,
+    out: Path,
+    kind: str,
+    config: str | None,
+    image_size: int,
+    pairs: int | None,
+    seed: int,
+    skip_damaged: bool,
 ) -> None:
     """Pack the data set at PATH into the file OUT, by the same packer as the runtime."""
     from velora_edge.data.build import build_store
 
     source = open_source(path, _spec(config, image_size), kind, seed)
+    skipped: list[str] = []
+    skip = skipped.append if skip_damaged else None
     with progress(len(source), "packing") as tick:
-        packed = build_store(source, out, most_pairs=pairs, tick=tick)
+        packed = build_store(source, out, most_pairs=pairs, skip=skip, tick=tick)
     size_mb = out.stat().st_size / 1e6
-    click.echo(f"{out}: {len(source)} recordings, {packed} pairs, {size_mb:.1f} MB")
+    stored = open_source(str(out), source.spec, "store")
+    click.echo(f"{out}: {len(stored)} recordings, {packed} pairs, {size_mb:.1f} MB")
+    stored.close()
+    report_skipped(skipped, out.with_name(f"{out.name}.skipped.txt"))
     click.echo(f"next: velora train {config or 'CONFIG'} data.path={out}")
 
 
@@ -91,6 +108,19 @@ def open_source(path: str, spec: ClipSpec, kind: str = "auto", seed: int = 0) ->
     from velora_edge.data.registry import open_clips
 
     return open_clips(path, spec, kind=kind, seed=seed, packs_recordings=True)
+
+
+def report_skipped(problems: list[str], file: Path | None = None) -> None:
+    """Tell what was left out of a set: the first problems here, all of them in `file`."""
+    if not problems:
+        return
+    for problem in problems[:20]:
+        click.echo(f"left out: {problem}")
+    if file is not None:
+        file.write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8")
+        click.echo(f"{len(problems)} problems passed over, all in {file}")
+    elif len(problems) > 20:
+        click.echo(f"and {len(problems) - 20} more")
 
 
 def _spec(config: str | None, image_size: int) -> ClipSpec:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Write the confusion matrix as a PNG; by default beside the JSON.",
 )
+@click.option("--skip-damaged", is_flag=True, help="Leave out recordings that cannot be read, and list them.")
 @click.option("--batch-size", default=16, show_default=True, help="Clips at a time.")
 @click.option("--workers", default=0, show_default=True, help="Processes that read clips.")
 @click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
@@ -60,6 +61,7 @@ def command(
     ablate: bool,
     json_path: Path | None,
     confusion: Path | None,
+    skip_damaged: bool,
     batch_size: int,
     workers: int,
     device: str,
@@ -82,6 +84,8 @@ def command(
     source = open_source(data, predictor.spec, kind, seed)
     match_labels(source, predictor)
     part = choose_part(source, predictor.facts.run, split)
+    if skip_damaged:
+        part = _sound(source, part)
     batches = -(-len(part.members) // batch_size)
     with progress(batches, "evaluating") as tick:
         scores = evaluate(
@@ -93,6 +97,18 @@ def command(
         confusion = confusion or json_path.with_suffix(".png")
     if confusion is not None:
         write_confusion(scores["both"].confusion, predictor.labels, confusion)
+
+
+def _sound(source: ClipSource, part: Part) -> Part:
+    """The recordings of a part that can be read; tells which cannot."""
+    from velora_cli.training.dataset import report_skipped
+    from velora_edge.data.build import leave_out_damaged
+
+    problems: list[str] = []
+    with progress(len(part.members), "reading") as tick:
+        members = leave_out_damaged(source, part.members, problems.append, tick)
+    report_skipped(problems)
+    return replace(part, members=members)
 
 
 def _correct(predictor: Predictor, corrections: InputCorrections) -> None:

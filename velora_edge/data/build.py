@@ -13,8 +13,10 @@ from velora_edge.data.clips.store import ClipStoreWriter
 from velora_edge.errors import DatasetError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from velora_edge.data.clips.clips import ClipSource, Pairs
 
@@ -93,7 +95,7 @@ def require_sound(source: ClipSource) -> None:
     problems = list(check(source, deep=False).problems)
     problems = [problem for problem in problems if not problem.endswith("the class has no recordings")]
     if problems:
-        raise DatasetError(problems, path=source.path, remedy="mend the set, or take these out of it")
+        raise DatasetError(problems, path=source.path, remedy="mend the set, or set data.skip_damaged")
 
 
 def _lengths(source: ClipSource) -> tuple[int, int, int] | None:
@@ -117,6 +119,7 @@ def build_store(
     path: Path,
     *,
     most_pairs: int | None = None,
+    skip: Callable[[str], None] | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> int:
     """Pack every recording of a set; the file is there once it is whole.
@@ -125,31 +128,83 @@ def build_store(
         source: the set.
         path: where the store goes.
         most_pairs: of longer recordings, keep so many, evenly spread; None: all.
+        skip: leave out recordings that cannot be read; called with each problem. None: any is an error.
         tick: called after each recording.
 
     Returns:
         How many pairs were packed.
 
     Raises:
-        DatasetError: with everything that could not be read; nothing is written then.
+        DatasetError: with everything that could not be read; nothing is written then. With `skip`, if nothing
+            can be read.
     """
-    problems, packed = [*source.set_problems(), *_quick_problems(source)], 0
+    problems, packed = [*source.set_problems()], 0
+    if skip is None:
+        problems += _quick_problems(source)
+    else:
+        _tell_all(problems, skip)
+        problems = []
     places = {_place(problem) for problem in problems}
-    with ClipStoreWriter(path, source.labels, source.cameras, source.spec, str(source.path)) as writer:
-        for index, read in enumerate(_in_order(source, most_pairs)):
+    labels, frames = source.labels, source.event_frames
+    with ClipStoreWriter(path, labels, source.cameras, source.spec, str(source.path), frames) as writer:
+        for index, read in enumerate(_in_order(source, most_pairs, np.arange(len(source)))):
+            found: Sequence[str] = ()
             if isinstance(read, DatasetError):
-                problems += [problem for problem in read.problems if _place(problem) not in places]
+                found = [problem for problem in read.problems if _place(problem) not in places]
             elif not problems:
                 try:
                     packed += writer.add(source.items[index], read)
                 except DatasetError as error:
-                    problems += error.problems
+                    found = error.problems
+            if skip is None:
+                problems += found
+            else:
+                _tell_all(found, skip)
             tick()
+        if skip is not None and not packed:
+            problems = ["no recording can be read"]
         if problems:
-            remedy = "nothing was written; mend the set, or take these out of it"
+            remedy = "nothing was written; mend the set, or pass over what is damaged by --skip-damaged"
             raise DatasetError(problems, path=source.path, remedy=remedy)
         writer.finish()
     return packed
+
+
+def leave_out_damaged(
+    source: ClipSource,
+    members: NDArray[np.int64],
+    tell: Callable[[str], None],
+    tick: Callable[[], None] = lambda: None,
+) -> NDArray[np.int64]:
+    """Those of a set's recordings that can be read whole; each one is read once to find out.
+
+    A set is divided before this, so that a recording's part does not change with what is damaged elsewhere.
+
+    Args:
+        source: the set.
+        members: int64[N], numbers of recordings.
+        tell: called with each problem of the set's lists, and of each recording that is left out.
+        tick: called after each recording.
+
+    Raises:
+        DatasetError: if none is left.
+    """
+    _tell_all(source.set_problems(), tell)
+    kept = []
+    for index, read in zip(members, _in_order(source, None, members), strict=True):
+        if isinstance(read, DatasetError):
+            _tell_all(read.problems, tell)
+        else:
+            kept.append(index)
+        tick()
+    if not kept:
+        raise DatasetError(["no recording can be read"], path=source.path, remedy="copy the set again")
+    return np.array(kept, np.int64)
+
+
+def _tell_all(problems: Sequence[str], tell: Callable[[str], None]) -> None:
+    for problem in problems:
+        tell(problem)
 
 
 def _quick_problems(source: ClipSource) -> Iterator[str]:
@@ -162,15 +217,17 @@ def _place(problem: str) -> str:
     return problem.partition(": ")[0]
 
 
-def _in_order(source: ClipSource, most_pairs: int | None) -> Iterator[Pairs | DatasetError]:
+def _in_order(
+    source: ClipSource, most_pairs: int | None, members: NDArray[np.int64]
+) -> Iterator[Pairs | DatasetError]:
     """The recordings' pairs, read ahead by a few threads, or what was wrong with them."""
     if source.is_sequential:
-        yield from (_read(source, index, most_pairs) for index in range(len(source)))
+        yield from (_read(source, int(index), most_pairs) for index in members)
         return
     with ThreadPoolExecutor(BUILD_THREADS) as pool:
-        for start in range(0, len(source), BUILD_THREADS):
-            indices = range(start, min(start + BUILD_THREADS, len(source)))
-            yield from pool.map(lambda index: _read(source, index, most_pairs), indices)
+        for start in range(0, len(members), BUILD_THREADS):
+            some = members[start : start + BUILD_THREADS]
+            yield from pool.map(lambda index: _read(source, int(index), most_pairs), some)
 
 
 def _read(source: ClipSource, index: int, most_pairs: int | None) -> Pairs | DatasetError:

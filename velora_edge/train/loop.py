@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from velora_edge.data.build import leave_out_damaged
 from velora_edge.data.clips.clips import fingerprint, split_items
 from velora_edge.errors import ConfigError, DatasetError, VeloraError
 from velora_edge.train.batches import (
@@ -26,7 +27,7 @@ from velora_edge.train.run import RunState, generators, set_generators
 from velora_edge.train.schedule import Ema, make_optimizer, rate_factor, set_rate, swapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from accelerate import Accelerator
 
@@ -64,6 +65,7 @@ class Trainer:
         model: the network, its tuning set.
         accelerator: device, precision and processes.
         folder: where results go.
+        say: called with what `data.skip_damaged` leaves out.
     """
 
     def __init__(
@@ -73,12 +75,18 @@ class Trainer:
         model: VELoRA,
         accelerator: Accelerator,
         folder: RunFolder,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.config, self.source, self.accelerator, self.folder = config, source, accelerator, folder
         settings = config.train
         self.share = Share(accelerator.process_index, accelerator.num_processes)
         parts = split_items(source.items, config.data.split)
         self.members, self.val = parts["train"], parts["val"]
+        if config.data.skip_damaged:
+            sound = leave_out_damaged(
+                source, np.concatenate([self.members, self.val]), lambda problem: say(f"left out: {problem}")
+            )
+            self.members, self.val = (part[np.isin(part, sound)] for part in (self.members, self.val))
         self.sampler = TrainSampler(self.members, settings.batch_size, settings.seed, self.share)
         self._check_size()
         blank = blank_colour(source)

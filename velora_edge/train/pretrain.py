@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from velora_edge.bundle import file_sha256
 from velora_edge.config import write_yaml
-from velora_edge.data.build import require_sound
+from velora_edge.data.build import leave_out_damaged, require_sound
 from velora_edge.data.clips.clips import CAMERAS, split_items
 from velora_edge.data.registry import open_clips
 from velora_edge.errors import ConfigError, InputError
@@ -106,12 +106,12 @@ def pretrain(
         )
     spec = config.clip.spec(config.tower.images, config.tower.image_size)
     source = open_clips(config.data.path, spec, kind=config.data.kind, seed=config.data.seed)
-    if config.data.check:
+    if config.data.check and not config.data.skip_damaged:
         require_sound(source)
     clear_run(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_yaml(config, folder / "config.yaml")
-    trainer = _Pretrainer(config, source)
+    trainer = _Pretrainer(config, source, say)
     count = sum(p.numel() for p in trainer.model.parameters())
     say(f"{len(trainer.members)} recordings to learn from, {len(trainer.val)} held out; {count:,} parameters")
     figures = trainer.run(folder)
@@ -132,10 +132,15 @@ def pretrain(
 
 
 class _Pretrainer:
-    def __init__(self, config: PretrainConfig, source: ClipSource) -> None:
+    def __init__(self, config: PretrainConfig, source: ClipSource, say: Callable[[str], None]) -> None:
         self.config, self.source, settings = config, source, config.train
         parts = split_items(source.items, config.data.split)
         self.members, self.val = parts["train"], parts["val"]
+        if config.data.skip_damaged:
+            sound = leave_out_damaged(
+                source, np.concatenate([self.members, self.val]), lambda problem: say(f"left out: {problem}")
+            )
+            self.members, self.val = (part[np.isin(part, sound)] for part in (self.members, self.val))
         self.sampler = TrainSampler(self.members, settings.batch_size, settings.seed, Share())
         if not self.sampler.steps:
             raise ConfigError(

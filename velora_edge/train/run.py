@@ -296,5 +296,6 @@ def run_identity(config: TrainConfig, source: ClipSource) -> dict[str, Any]:
             "seed": config.data.seed,
             "sampling": config.clip.sampling,
             "cameras": list(source.cameras),
+            "event_frames": source.event_frames,
         },
     }

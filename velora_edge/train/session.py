@@ -133,7 +133,7 @@ def train(
     accelerator = make_accelerator(config.train)
     tell = say if accelerator.is_main_process else lambda line: None
     source = open_data(config)
-    if config.data.check and accelerator.is_main_process:
+    if config.data.check and not config.data.skip_damaged and accelerator.is_main_process:
         require_sound(source)
     folder = RunFolder(config, source)
     is_resumed = resume and (folder.path / STATE).exists()
@@ -142,7 +142,7 @@ def train(
     torch.manual_seed(config.train.seed)
     model = create_model(model_config(config, source))
     torch.manual_seed(config.train.seed * 1000 + accelerator.process_index + 1)
-    trainer = Trainer(config, source, model, accelerator, folder)
+    trainer = Trainer(config, source, model, accelerator, folder, tell)
     if accelerator.is_main_process and not is_resumed:
         folder.begin()
     accelerator.wait_for_everyone()

@@ -141,6 +141,7 @@ class DataConfig(Section):
         seed: of the sets that are made here.
         check: look at every file's name, head and tail before training; millions of files on a slow disk take
             minutes.
+        skip_damaged: leave out recordings that cannot be read, and tell which; the set is read once for that.
         workers: processes that read clips, for each training process; 0 reads in the training process.
     """
 
@@ -150,6 +151,7 @@ class DataConfig(Section):
     augment: AugmentConfig = AugmentConfig()
     seed: int = 0
     check: bool = True
+    skip_damaged: bool = False
     workers: int = Field(0, ge=0)
 
     def problems(self) -> list[str]:

@@ -26,6 +26,7 @@ CAMERAS: tuple[Modality, Modality] = ("rgb", "event")
 """The two cameras, in the order of every presence mask."""
 
 Sampling = Literal["spread", "stride"]
+EventFrames = Literal["packed", "files"]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, Split, Split] = ("train", "val", "test")
 
@@ -93,9 +94,12 @@ class ClipSource(ABC):
         items: its recordings, in an order that depends on nothing but the data.
         cameras: those that recorded it.
         is_sequential: read it in the order of its items and from one thread.
+        event_frames: `packed` by our packer from events, or `files`: images that others made, by windows and
+            in colours that nobody can tell.
     """
 
     is_sequential: bool = False
+    event_frames: EventFrames = "packed"
     kind: str
     path: Path
     spec: ClipSpec

@@ -3,7 +3,8 @@
 Layout: `rgb`, `event` uint8[M, H, W, 3], the pairs of all recordings one after the other, a chunk each,
 compressed without loss; one of the two may be missing. `offsets` int64[N + 1], where each recording begins;
 `label` int64[N]; `name`, `split` strings [N], split empty where it is not set. Attributes: `format`,
-`version`, `labels`, `event`, `rgb` (JSON; how images were made), `source` (what it was packed from).
+`version`, `labels`, `event`, `rgb` (JSON; how images were made), `source` (what it was packed from),
+`event_frames` (files, where event images came from image files).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from velora_edge.data.clips.clips import Modality
+    from velora_edge.data.clips.clips import EventFrames, Modality
 
 
 class Hdf5File:
@@ -104,6 +105,7 @@ class ClipStore(ClipSource):
             )
         self.labels = tuple(json.loads(file.attrs["labels"]))
         self.source = str(file.attrs.get("source", ""))
+        self.event_frames: EventFrames = "files" if file.attrs.get("event_frames") == "files" else "packed"
         self.cameras = tuple(camera for camera in CAMERAS if camera in file)
         self._offsets = file["offsets"][:].astype(np.int64)
         names, splits = (file[key].asstr()[:] for key in ("name", "split"))
@@ -184,11 +186,19 @@ class ClipStoreWriter:
         cameras: which of the two cameras there are.
         spec: the form of the images.
         source: what is packed, for the reader.
+        event_frames: who made the event images.
     """
 
     def __init__(
-        self, path: Path, labels: tuple[str, ...], cameras: tuple[Modality, ...], spec: ClipSpec, source: str
+        self,
+        path: Path,
+        labels: tuple[str, ...],
+        cameras: tuple[Modality, ...],
+        spec: ClipSpec,
+        source: str,
+        event_frames: EventFrames = "packed",
     ) -> None:
+        self._event_frames = event_frames
         self.path, self.labels, self.cameras, self.spec, self.source = path, labels, cameras, spec, source
         self._partial = path.with_name(f".{path.name}.partial")
         self._offsets, self._items = [0], list[Item]()
@@ -236,6 +246,7 @@ class ClipStoreWriter:
             "event": self.spec.event.model_dump_json(),
             "rgb": self.spec.rgb.model_dump_json(),
             "source": self.source,
+            "event_frames": self._event_frames,
         }
         file.attrs.update(facts)
         file.close()

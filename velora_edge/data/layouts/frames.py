@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from velora_edge.data.clips.clips import ClipSpec, Modality
+    from velora_edge.data.clips.clips import ClipSpec, EventFrames, Modality
 
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
@@ -142,6 +142,7 @@ class FrameSet(ClipSource):
         self.kind, self.path, self.spec, self.labels, self.items = kind, path, spec, tuple(labels), items
         self._folders, self._listed, self._problems = folders, listed, list(problems)
         self._opened: dict[int, ImageFolders] = {}
+        self.event_frames: EventFrames = "files"
         found = {camera for of_one in folders for camera in of_one}
         self.cameras = tuple(camera for camera in CAMERAS if camera in found)
 
