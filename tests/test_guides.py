@@ -55,7 +55,7 @@ def options() -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("name", ["cameras", "decisions", "deployment", "jetson"])
+@pytest.mark.parametrize("name", ["cameras", "decisions", "deployment", "jetson", "published"])
 def test_a_guide_names_no_option_that_does_not_exist(name: str) -> None:
     text = (ROOT / "docs" / "guides" / f"{name}.md").read_text(encoding="utf-8")
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))

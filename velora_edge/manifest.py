@@ -339,6 +339,12 @@ class Manifest(_Strict):
         return self
 
 
+def was_trained_on_files(manifest: Manifest) -> bool:
+    """Whether the event images of training came from image files: then no packer here makes the same."""
+    data = manifest.weights.run.get("data")
+    return isinstance(data, dict) and data.get("event_frames") == "files"
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of `manifest.json`, as docs/manifest.schema.json publishes it."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Manifest.model_json_schema()}

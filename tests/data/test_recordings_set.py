@@ -284,3 +284,29 @@ def test_a_recording_that_is_damaged_further_on_is_told_when_it_is_packed(tmp_pa
     assert caught.value.problems == tuple(
         f"{name}: cannot be read: gone (byte 7)" for name in ("rest/c", "wave/a", "wave/b")
     )
+
+
+def test_event_files_take_parts_and_labels_from_published_lists(tmp_path: Path) -> None:
+    root, lists = tmp_path / "Poker_Event" / "Poker_aedat4", tmp_path / "Poker_Event" / "Poker_Event_list"
+    for name in ("2/b", "A/a", "A/c", "A/new"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        write_events(root / f"{name}.raw", start_us=0)
+    lists.mkdir()
+    (lists / "train_label.txt").write_text("A/a 9 0\n2/b 9 1\nA/gone 9 0\n")
+    (lists / "test_label.txt").write_text("A/c 9 0\n")
+    source = open_recordings(root, SPEC, RuntimePacker())
+    assert source.labels == ("A", "2")
+    assert source.items == [Item("A/a", 0, "train"), Item("2/b", 1, "train"), Item("A/c", 0, "test")]
+    assert source.set_problems() == [
+        "A/gone: no event file, but listed in train",
+        "A/new: not in the published lists",
+    ]
+    assert source.event_frames == "packed"
+
+
+def test_lists_of_another_set_leave_recordings_alone(tmp_path: Path) -> None:
+    root = by_class(tmp_path / "mine")
+    (tmp_path / "Poker_Event_list").mkdir()
+    for part in ("train", "test"):
+        (tmp_path / "Poker_Event_list" / f"{part}_label.txt").write_text("A/a 9 0\n")
+    assert [item.split for item in open_recordings(root, SPEC).items] == [None, None, None]

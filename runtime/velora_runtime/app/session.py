@@ -15,6 +15,7 @@ from velora_edge.bundle import open_bundle
 from velora_edge.clock import SystemClock
 from velora_edge.errors import InputError, RecordingError
 from velora_edge.events.filters.event_preprocessing import EventPreprocessing
+from velora_edge.manifest import was_trained_on_files
 from velora_edge.preprocessing.sources import NONE
 from velora_edge.preprocessing.sync import SyncOptions
 from velora_edge.preprocessing.windows import WindowRule
@@ -164,6 +165,12 @@ class _Model:
         options, note, manifest = setup.options, setup.note, self.manifest
         if not manifest.weights.trained:
             note(f"the weights of {manifest.name} are random: its labels mean nothing")
+        if options.events is not None and was_trained_on_files(manifest):
+            note(
+                f"{manifest.name} was trained on event frames of image files, whose windows and colours are "
+                "not known: packed here, events look different, and labels may be wrong; train on a set "
+                "built from event files, or correct --palette at export"
+            )
         choice = open_engine(self.bundle, options.backend, options.engine)
         setup.closing.callback(choice.engine.close)
         note(f"{manifest.name} on {choice.engine.name}")

@@ -185,6 +185,19 @@ def test_random_weights_are_told_in_one_line(
     assert told == ["velora: the weights of tiny are random: its labels mean nothing"]
 
 
+@pytest.mark.parametrize(("event_frames", "told"), [("files", 1), ("packed", 0)])
+def test_a_model_of_event_frames_that_nobody_here_can_make_says_so(
+    event_frames: str, told: int, events: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = write_tiny_bundle(tmp_path / "a.velora")
+    run = {"data": {"event_frames": event_frames}}
+    weights = bundle.manifest.weights.model_copy(update={"run": run})
+    write_tiny_bundle(tmp_path / "a.velora", weights=weights)
+    assert live(tmp_path / "a.velora", "--events", events, "--pace", "max", "--quiet") == 0
+    start = "velora: tiny was trained on event frames of image files, whose windows and colours are not known"
+    assert [line.startswith(start) for line in capsys.readouterr().err.splitlines()].count(True) == told
+
+
 def test_too_short_a_recording_says_why_there_is_no_prediction(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from glob import escape
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -140,6 +142,46 @@ def name_classes(kind: PublishedSet, folders: dict[int, str]) -> tuple[str, ...]
     return published if len(names) == len(published) else make_distinct(names)
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the published lists say of recordings that are event files.
+
+    Attributes:
+        labels: class names.
+        items: by name, `<class>/<recording>`.
+        problems: what is wrong with the lists.
+    """
+
+    labels: tuple[str, ...]
+    items: dict[str, Item]
+    problems: list[str]
+
+
+def read_listed(path: Path) -> Listed | None:
+    """The lists of a folder of event files by class, such as PokerEvent's `.aedat4`; None where it has none.
+
+    They are looked for as those of frames are, and must name files of this folder: lists of another set do
+    not count.
+    """
+    try:
+        lists = find_lists(path, path)
+    except DatasetError:
+        return None
+    if not _lists_fit(lists[NEEDED[0]].parent, path):
+        return None
+    problems: list[str] = []
+    names: dict[int, str] = {}
+    items: dict[str, Item] = {}
+    for split, file in lists.items():
+        for where, name, _, label, _ in read_list(file, split, path, problems):
+            names.setdefault(label, PurePosixPath(name).parent.name or name)
+            if name in items:
+                problems.append(f"{where}: {name} is listed twice, in {items[name].split} and {split}")
+            items.setdefault(name, Item(name, label, split))
+    kind: PublishedSet = "hardvs" if any(path.glob("action_[0-9]*")) else "pokerevent"
+    return Listed(name_classes(kind, names), items, problems)
+
+
 def find_lists(path: Path, frames: Path) -> dict[Split, Path]:
     """The published lists by split, all out of one folder.
 
@@ -193,9 +235,10 @@ def _holds_lists(place: Path) -> bool:
 
 
 def _lists_fit(place: Path, frames: Path) -> bool:
-    """Whether one of a list's first recordings is there."""
+    """Whether one of a list's first recordings is there, as a folder of frames or as an event file."""
     rows = read_list(place / f"{NEEDED[0]}_label.txt", NEEDED[0], place, [])
-    return any((frames / name).is_dir() for (_, name, *_), _ in zip(rows, range(20), strict=False))
+    names = [name for (_, name, *_), _ in zip(rows, range(20), strict=False)]
+    return any((frames / name).is_dir() or any(frames.glob(f"{escape(name)}.*")) for name in names)
 
 
 def _no_frames(path: Path) -> DatasetError:

@@ -4,6 +4,7 @@
     SET/wave/second.aedat4                  a DAVIS camera's file holds both
     SET/wave/third/recording.json ...       a folder that velora record wrote
     SET/train/wave/first.raw ...            the same, divided into train, val, test
+    SET/wave/first.aedat4, and lists        as PokerEvent is published, train_label.txt and test_label.txt
     SET/day1.raw, day1.mp4, segments.csv    one long recording; a line is start,end,label[,split]
     SET/day1/...                            several of these, each in a folder with its segments.csv
 
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from velora_edge.data.clips.clips import SPLITS, Item
+from velora_edge.data.layouts.published import read_listed
 from velora_edge.errors import DatasetError, InputError
 from velora_edge.events.registry import open_events
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from velora_edge.data.clips.clips import Split
+    from velora_edge.data.layouts.published import Listed
 
 EVENTS = (".raw", ".h5", ".hdf5", ".aedat4", ".dat", ".bin", ".npz", ".npy", ".mat")
 VIDEOS = (".mp4", ".mkv", ".mov", ".avi", ".webm")
@@ -106,12 +109,29 @@ def index_recordings(path: Path) -> RecordingIndex:
             path=path,
             remedy="see docs/guides/training.md for the layouts",
         )
+    listed = None if lists else read_listed(root)
+    if listed is not None:
+        return _as_listed(found, listed, problems)
     labels = tuple(sorted({item.label for item in found}))
     recordings = tuple(
         Recording(Item(f.name, labels.index(f.label), f.split), f.events, f.video, f.start_us, f.end_us)
         for f in found
     )
     return RecordingIndex(labels, recordings, tuple(problems))
+
+
+def _as_listed(found: list[_Found], listed: Listed, problems: list[str]) -> RecordingIndex:
+    """Recordings with the labels and parts of published lists; what only one of the two has is told."""
+    by_name = {recording.name: recording for recording in found}
+    told = [f"{name}: no event file, but listed in {listed.items[name].split}" for name in listed.items
+            if name not in by_name]  # fmt: skip
+    told += [f"{name}: not in the published lists" for name in by_name if name not in listed.items]
+    recordings = tuple(
+        Recording(item, by_name[name].events, by_name[name].video)
+        for name, item in listed.items.items()
+        if name in by_name
+    )
+    return RecordingIndex(listed.labels, recordings, (*problems, *listed.problems, *told))
 
 
 def _by_class(path: Path, problems: list[str]) -> Iterator[_Found]:
