@@ -13,7 +13,7 @@ from written_sets import (
 )
 
 from velora_edge.bundle import EventInput
-from velora_edge.class_names import published_class_names
+from velora_edge.config import published_class_names
 from velora_edge.data.clips.clips import ClipSpec, Item
 from velora_edge.data.layouts.published import (
     detect_published,

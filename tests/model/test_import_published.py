@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from velora_edge.class_names import published_class_names
+from velora_edge.config import published_class_names
 from velora_edge.errors import BundleError
 from velora_edge.model.published import INPUTS, Imported, import_published
 

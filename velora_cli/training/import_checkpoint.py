@@ -84,7 +84,7 @@ def read_corrections(
     Raises:
         InputError: if the file of labels cannot be used, or the palette is not three colours.
     """
-    from velora_edge.class_names import read_labels
+    from velora_edge.config import read_labels
 
     names = None if labels is None else read_labels(labels)
     return InputCorrections(names, fit, stride, None if palette is None else _read_palette(palette))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from velora_edge.bundle import EventInput, RGBInput
-from velora_edge.class_names import class_names_for
+from velora_edge.config import class_names_for
 from velora_edge.errors import BundleError
 from velora_edge.model.checkpoint import Inputs
 from velora_edge.model.config import Backbone, LoRA, ModelConfig, default_heads

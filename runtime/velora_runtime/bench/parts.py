@@ -184,7 +184,7 @@ def host_parts(
     packs = _Packing(folder / "EVT3.raw", manifest)
     found.append(Host("pack a window's events", packs.run, Entry("windows"), 1 / packs.windows))
     picture = np.random.default_rng(0).integers(0, 256, (picture_px[1], picture_px[0], 3), np.uint8)
-    resizer = Resizer(picture.shape[:2], manifest.image_size, manifest.rgb.fit)
+    resizer = Resizer(picture.shape[:2], manifest.image_size, manifest.rgb.fit, manifest.rgb.resample)
     small = np.empty((*manifest.image_size, 3), np.uint8)
     found.append(Host("resize a picture", lambda: resizer.resize_into(picture, small), Entry("pictures")))
     return found

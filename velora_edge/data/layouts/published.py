@@ -8,7 +8,7 @@ from glob import escape
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from velora_edge.class_names import make_distinct, published_class_names
+from velora_edge.config import make_distinct, published_class_names
 from velora_edge.data.clips.clips import SPLITS, Item
 from velora_edge.data.layouts.frames import FrameSet
 from velora_edge.errors import DatasetError
@@ -16,7 +16,7 @@ from velora_edge.errors import DatasetError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from velora_edge.class_names import PublishedSet
+    from velora_edge.config import PublishedSet
     from velora_edge.data.clips.clips import ClipSpec, Modality, Split
 
 SUFFIXES: dict[str, Modality] = {"_aps": "rgb", "_dvs": "event"}
