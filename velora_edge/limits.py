@@ -1,0 +1,273 @@
+"""What a file from elsewhere may ask for: memory before it has shown data, nesting, numbers, other files.
+
+One budget for all readers. A header may announce anything; a reader asks the budget before it allocates what
+a header announces, and passes the file over or refuses it where that is out of proportion to the file. JSON,
+YAML and whole numbers from files are read here too, so that whatever stands in them gives one `ValueError`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from velora_edge.errors import RecordingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from os import PathLike
+
+ASSUMED_BYTES = 64 << 20
+"""Any file may ask for so much, however small it is."""
+RATIO = 16
+"""And for so many times its own size, which no compression of events reaches."""
+STREAMED_RATIO = 64
+"""The same for what is decompressed in all while a file is read through, a piece at a time."""
+LARGEST_PICTURE = 1 << 26
+"""Pixels of a picture or a video's frame."""
+LARGEST_TEXT = 64 << 20
+"""Bytes of a file that is read as one text: JSON, a list of times."""
+LARGEST_YAML = 1 << 20
+"""Bytes of a YAML file, which take a second or so each megabyte."""
+DEEPEST = 100
+"""Levels of lists and mappings in each other."""
+MOST_NODES = 1_000_000
+"""Values of a YAML text once its aliases are written out."""
+LARGEST_TIME = 1 << 62
+"""Times in files lie between this and its negative, microseconds."""
+FOLLOW_VARIABLE = "VELORA_FOLLOW_LINKS"
+"""Set to 1 by users who let recordings and bundles name files outside of themselves."""
+_LONGEST_INT = 20
+
+
+class Budget:
+    """What one file may ask for.
+
+    Args:
+        path: the file.
+        ratio: how many times its size.
+    """
+
+    def __init__(self, path: Path, ratio: int = RATIO) -> None:
+        self._path = path
+        self._left = allowance(path.stat().st_size, ratio)
+
+    def check(self, n_bytes: int, what: str, place: str = "") -> None:
+        """Nothing, if the file may ask for so much at once.
+
+        Raises:
+            RecordingError: otherwise; names what asks.
+        """
+        if n_bytes > self._left:
+            raise RecordingError(
+                f"{what} would take {n_bytes:,} bytes, out of proportion to a file of this size",
+                path=self._path,
+                place=place,
+                remedy="the file is damaged, or made to exhaust memory; copy or record it again",
+            )
+
+    def spend(self, n_bytes: int, what: str, place: str = "") -> None:
+        """As `check`, for what is kept: all that is spent together may be no more.
+
+        Raises:
+            RecordingError: as `check`.
+        """
+        self.check(n_bytes, what, place)
+        self._left -= n_bytes
+
+
+def allowance(size: int, ratio: int = RATIO) -> int:
+    """Bytes that a file of `size` bytes may ask for."""
+    return ASSUMED_BYTES + ratio * size
+
+
+def check_picture(width: int, height: int) -> None:
+    """Nothing, if a picture of that size is read.
+
+    Raises:
+        ValueError: if it is larger than `LARGEST_PICTURE`.
+    """
+    if width * height > LARGEST_PICTURE:
+        raise ValueError(f"a picture of {width}x{height} pixels; {LARGEST_PICTURE:,} are the most")
+
+
+def read_text(path: str | PathLike[str], *, most: int = LARGEST_TEXT) -> str:
+    """A file's text, UTF-8; a byte order mark is left out.
+
+    Raises:
+        OSError: if it cannot be read, or is a pipe or a device.
+        ValueError: if it is too long, or not UTF-8.
+    """
+    with Path(path).open("rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(22, "not a plain file")
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"longer than {most:,} bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start:,}") from None
+
+
+def load_json(text: str | bytes) -> Any:
+    """The value that a JSON text holds.
+
+    Raises:
+        ValueError: if it is none, nests deeper than `DEEPEST`, or holds what other programs could not read:
+            NaN, numbers beyond 64 bits, halves of surrogate pairs. The message is one line.
+    """
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant, parse_int=_parse_json_int)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {DEEPEST} levels") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start:,}") from None
+    except ValueError as error:
+        raise ValueError(_first_line(error)) from None
+    _check_tree(value)
+    return value
+
+
+def load_yaml(text: str, loader: type[Any] | None = None) -> Any:
+    """The value that a YAML text holds, None for an empty one.
+
+    Args:
+        text: one document.
+        loader: a subclass of `yaml.SafeLoader`; None for that itself.
+
+    Raises:
+        ValueError: if it is none, or nests or repeats itself beyond `DEEPEST` and `MOST_NODES`. The message
+            is one line, and tells the line of the text where that is known.
+    """
+    import yaml
+
+    try:
+        reader = (loader or yaml.SafeLoader)(text)
+        try:
+            node = reader.get_single_node()
+            if node is None:
+                return None
+            _check_nodes(node)
+            value = _construct(reader, node)
+        finally:
+            reader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise ValueError(f"{where}{_first_line(error.problem or error.context or error)}") from None
+    except RecursionError:
+        raise ValueError(f"nested deeper than {DEEPEST} levels") from None
+    except yaml.YAMLError as error:
+        raise ValueError(_first_line(error)) from None
+    _check_tree(value)
+    return value
+
+
+def _construct(reader: Any, node: Any) -> Any:
+    try:
+        return reader.construct_document(node)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        raise ValueError(f"a value that cannot be read ({_first_line(error)})") from None
+
+
+def parse_int(text: str, most: int = LARGEST_TIME) -> int | None:
+    """The whole number that a text is, None if it is none or farther from 0 than `most`."""
+    if not re.fullmatch(r"\s*[+-]?[0-9]{1,20}\s*", text):
+        return None
+    number = int(text)
+    return number if -most <= number <= most else None
+
+
+def may_follow_links() -> bool:
+    """Whether files may name other files anywhere on the machine: the user said so by `VELORA_FOLLOW_LINKS`."""
+    return os.environ.get(FOLLOW_VARIABLE, "") not in ("", "0")
+
+
+def check_inside(path: Path, folder: Path) -> None:
+    """Nothing, if `path` lies in `folder` once all links are followed, or the user lets links be followed.
+
+    Raises:
+        RecordingError: if it leads out of the folder.
+    """
+    if may_follow_links() or path.resolve().is_relative_to(folder.resolve()):
+        return
+    raise RecordingError(
+        f"leads out of its folder, to {path.resolve()}", path=path, remedy=follow_remedy()
+    )
+
+
+def follow_remedy() -> str:
+    """How to ask for files that name others."""
+    return f"set {FOLLOW_VARIABLE}=1 if you trust whoever made it"
+
+
+def _check_tree(value: Any) -> None:
+    """Refuse values that nest too deeply, or whose strings cannot be written down."""
+    level: list[Any] = [value]
+    for _ in range(DEEPEST):
+        below: list[Any] = []
+        for node in level:
+            below.extend(_children(node))
+        if not below:
+            return
+        level = below
+    raise ValueError(f"nested deeper than {DEEPEST} levels")
+
+
+def _children(node: Any) -> Iterable[Any]:
+    if isinstance(node, dict):
+        return [*node.keys(), *node.values()]
+    if isinstance(node, (list, tuple, set)):
+        return node
+    if isinstance(node, str) and not node.isascii():
+        try:
+            node.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError("a text with half of a surrogate pair") from None
+    return ()
+
+
+def _parse_json_int(text: str) -> int:
+    if len(text) > _LONGEST_INT:
+        raise ValueError(f"a number of {len(text):,} digits")
+    return int(text)
+
+
+def _check_nodes(root: Any) -> None:
+    """Refuse a graph of YAML nodes that is too large once aliases are written out, or that holds itself."""
+    sizes: dict[int, float] = {}
+    stack: list[tuple[Any, bool]] = [(root, False)]
+    while stack:
+        node, is_seen = stack.pop()
+        children = _node_children(node)
+        if is_seen:
+            sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
+            if math.isinf(sizes[id(node)]):
+                raise ValueError("a value that holds itself")
+            if sizes[id(node)] > MOST_NODES:
+                raise ValueError(f"aliases that stand for more than {MOST_NODES:,} values")
+        elif id(node) not in sizes:
+            sizes[id(node)] = math.inf  # found again before it is done: it holds itself
+            stack.append((node, True))
+            stack.extend((child, False) for child in children)
+
+
+def _node_children(node: Any) -> list[Any]:
+    value = node.value
+    if not isinstance(value, list):
+        return []
+    return [part for item in value for part in (item if isinstance(item, tuple) else (item,))]
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _first_line(error: object) -> str:
+    return (str(error) or type(error).__name__).strip().partition("\n")[0][:200]
+
