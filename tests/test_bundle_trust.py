@@ -16,7 +16,7 @@ pytest.importorskip("onnx", reason="writes graphs")
 pytest.importorskip("onnxruntime", reason="needs ONNX Runtime (the extra cpu)")
 
 import onnx  # noqa: E402
-from velora_runtime.engines.ort_graphs import Graph  # noqa: E402
+from velora_runtime.engines.ort import Graph  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,15 +13,15 @@ from velora_edge.bundle import EngineFile, open_bundle
 from velora_edge.config import Section, load_config, read_yaml
 from velora_edge.errors import BundleError, ConfigError, InputError, RecordingError
 from velora_edge.events.geometry.calibration_yaml import read_yaml as read_calibration_yaml
-from velora_edge.gpu.origin import why_not_trusted
-from velora_edge.preprocessing.sources.folder import read_recording
-from velora_edge.preprocessing.sources.image_folder import ImageFolder
-from velora_edge.preprocessing.sources.recording_folder import find_sources
+from velora_edge.gpu.matching import why_not_trusted
+from velora_edge.preprocessing.folder import read_recording
+from velora_edge.preprocessing.image_folder import ImageFolder
+from velora_edge.preprocessing.registry import find_sources
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from velora_edge.preprocessing.sources.folder import Recording
+    from velora_edge.preprocessing.folder import Recording
 
 NO_TIMES = ["9" * 30, "9" * 5000, "+-5", "--5", "1e3", "\u0665", "5_0", "0x5", "1" * 19]
 
@@ -164,7 +164,7 @@ ENTRY = EngineFile(
 def test_a_signature_that_is_none_is_not_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signature: str
 ) -> None:
-    from velora_edge.gpu.origin import sign
+    from velora_edge.gpu.matching import sign
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     sign(ENTRY)  # there is a key to compare with

@@ -199,7 +199,7 @@ def test_lines_without_end_are_not_gathered(tmp_path: Path) -> None:
 
 def test_a_picture_that_announces_gigabytes_is_not_decoded(tmp_path: Path) -> None:
     from velora_edge.errors import RecordingError
-    from velora_edge.preprocessing.sources.image_folder import ImageFolder
+    from velora_edge.preprocessing.image_folder import ImageFolder
 
     def part(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -224,7 +224,7 @@ def test_a_picture_that_announces_gigabytes_is_not_decoded(tmp_path: Path) -> No
     ],
 )
 def test_the_size_of_a_picture_is_read_before_it_is_decoded(head: bytes) -> None:
-    from velora_edge.vision.colour import decode_picture
+    from velora_edge.vision import decode_picture
 
     with pytest.raises(ValueError, match="60000x60000 pixels"):
         decode_picture(head)

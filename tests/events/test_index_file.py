@@ -13,7 +13,7 @@ import pytest
 from velora_edge import open_events
 from velora_edge.datatypes import EventBatch
 from velora_edge.events.formats.raw.raw_index import RawIndex
-from velora_edge.events.index_file import IndexFile
+from velora_edge.events.seek_index import IndexFile
 from velora_edge.events.writers import open_writer
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ KINDS = ["EVT2", "EVT2.1", "EVT3", "CSV", "DAT"]
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Indices of short files, with places close to each other, and a cache of the test's own."""
-    monkeypatch.setattr("velora_edge.events.index_file.INDEX_FROM_BYTES", 1)
+    monkeypatch.setattr("velora_edge.events.seek_index.INDEX_FROM_BYTES", 1)
     monkeypatch.setattr("velora_edge.events.formats.raw.raw_index.SPACING_BYTES", 1 << 9)
     for name in ("dat._WORDS", "csv_text.LINES"):
         monkeypatch.setattr(f"velora_edge.events.formats.{name}", 16)

@@ -15,8 +15,8 @@ import pytest
 from tests.events.test_hostile_files import P, T, X, Y
 from velora_edge import open_events
 from velora_edge.errors import InputError, RecordingError
-from velora_edge.preprocessing.sources.image_folder import ImageFolder
-from velora_edge.preprocessing.sources.registry import open_event_source
+from velora_edge.preprocessing.image_folder import ImageFolder
+from velora_edge.preprocessing.registry import open_event_source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -183,7 +183,7 @@ def test_images_elsewhere_are_read_where_the_user_asks_for_it(
 
 @pytest.mark.parametrize("name", ["events.raw", "timestamps.txt", "triggers.csv", "recording.json"])
 def test_a_recording_s_files_are_not_links_out_of_it(tmp_path: Path, name: str) -> None:
-    from velora_edge.preprocessing.sources.folder import read_recording
+    from velora_edge.preprocessing.folder import read_recording
 
     folder, outside = tmp_path / "recording", tmp_path / "outside"
     folder.mkdir()
@@ -205,7 +205,7 @@ def test_a_recording_s_files_are_not_links_out_of_it(tmp_path: Path, name: str) 
 
 @pytest.mark.parametrize("name", ["timestamps.txt", "recording.json", "triggers.csv"])
 def test_a_pipe_in_a_recording_s_place_is_not_waited_for(tmp_path: Path, name: str) -> None:
-    from velora_edge.preprocessing.sources.folder import read_recording
+    from velora_edge.preprocessing.folder import read_recording
 
     folder = tmp_path / "recording"
     folder.mkdir()

@@ -9,7 +9,7 @@ import pytest
 
 from velora_edge.bundle import EngineFile
 from velora_edge.errors import EngineError
-from velora_edge.gpu.origin import key_path, public_key, sign, why_not_trusted
+from velora_edge.gpu.matching import key_path, public_key, sign, why_not_trusted
 
 pytest.importorskip("cryptography", reason="needs cryptography (the extras tensorrt and rtx)")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from velora_edge.errors import InputError
-from velora_edge.preprocessing.sources.recording_folder import find_sources
+from velora_edge.preprocessing.registry import find_sources
 
 if TYPE_CHECKING:
     from pathlib import Path

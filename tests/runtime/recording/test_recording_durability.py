@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from velora_runtime.recording.files.items import Edges, Picture, Words
-from velora_runtime.recording.files.words import WordFormat
-from velora_runtime.recording.files.writer import RecordingWriter
+from velora_runtime.recording.items import Edges, Picture, Words
+from velora_runtime.recording.words import WordFormat
+from velora_runtime.recording.writer import RecordingWriter
 
 from velora_edge.datatypes import TriggerBatch
 from velora_edge.errors import InputError
-from velora_edge.preprocessing.sources.folder import Facts
+from velora_edge.preprocessing.folder import Facts
 
 FORM = WordFormat("EVT3", (64, 48))
 
