@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from velora_edge.cache import replace_file
+from velora_edge.files import replace_file
 from velora_edge.errors import BundleError
 from velora_edge.manifest import (
     GRAPHS,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from velora_edge.bundle import file_sha256
-from velora_edge.cache import cache_home
+from velora_edge.files import cache_home
 from velora_edge.errors import BundleError, EngineError, MissingExtraError
 from velora_edge.ort import first_line
 from velora_runtime.engines.ort import check_inputs

@@ -1,4 +1,6 @@
-"""Files and folders that appear whole: written beside their place, brought to the disk, then moved there.
+"""Files of our own: where they lie, and how they appear whole.
+
+They are written beside their place, brought to the disk, and then moved there.
 
 A file under construction is `.NAME.xxxxxxxx.part` in the folder of NAME, made anew (never through a link) and
 locked while its writer lives. What a killed process left is recognised by its free lock, and removed by the
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
 
 _PART = ".part"
 _TRIES = 100
+
+
+def cache_home() -> Path:
+    """The user's folder for files that can be made again: `$XDG_CACHE_HOME`, else `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import h5py
 import pytest
 
-from velora_edge import durable
-from velora_edge.durable import PartFile, PartFolder, remove_leftovers, replace_file
+from velora_edge import files
+from velora_edge.files import PartFile, PartFolder, cache_home, remove_leftovers, replace_file
 
 
 def names(folder: Path) -> list[str]:
@@ -92,7 +92,7 @@ def test_a_part_is_never_opened_through_a_link(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "victim").write_text("precious")
     (tmp_path / ".a.00000000.part").symlink_to("victim")
     tokens = iter(["00000000", "11111111"])
-    monkeypatch.setattr(durable.secrets, "token_hex", lambda n: next(tokens))
+    monkeypatch.setattr(files.secrets, "token_hex", lambda n: next(tokens))
     replace_file(tmp_path / "a", b"after")
     assert (tmp_path / "victim").read_text() == "precious"
     assert (tmp_path / "a").read_bytes() == b"after"
@@ -101,7 +101,7 @@ def test_a_part_is_never_opened_through_a_link(tmp_path: Path, monkeypatch: pyte
 KILLED = """
 import sys, time
 from pathlib import Path
-from velora_edge.durable import PartFile, PartFolder
+from velora_edge.files import PartFile, PartFolder
 file, folder = PartFile(Path(sys.argv[1]) / "a.h5"), PartFolder(Path(sys.argv[1]) / "b.velora")
 (folder.path / "inner").mkdir()
 (folder.path / "inner" / "x").write_text("x")
@@ -161,3 +161,25 @@ def test_a_folder_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: py
     assert names(target) == ["new"]
     assert disk.asked[0] == "fsync new"
     assert disk.asked[-1] == f"fsync {tmp_path.name[:3]}"
+
+
+def test_a_file_is_replaced_with_the_permissions_that_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"before")
+    replace_file(tmp_path / "a", b"after", mode=0o644)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert ((tmp_path / "a").read_bytes(), (tmp_path / "a").stat().st_mode & 0o777) == (b"after", 0o644)
+
+
+def test_where_it_cannot_be_moved_to_its_place_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(IsADirectoryError):
+        replace_file(tmp_path / "a", b"after")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_the_users_cache_is_where_the_desktops_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_home() == tmp_path
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert cache_home() == Path("/home/somebody/.cache")
