@@ -44,6 +44,15 @@ FOLLOW_VARIABLE = "VELORA_FOLLOW_LINKS"
 _LONGEST_INT = 20
 
 
+def check_request(path: Path, n_bytes: int, what: str, place: str = "") -> None:
+    """Nothing, if the file may ask for so much at once.
+
+    Raises:
+        RecordingError: otherwise; names what asks.
+    """
+    Budget(path).check(n_bytes, what, place)
+
+
 class Budget:
     """What one file may ask for.
 
@@ -53,7 +62,7 @@ class Budget:
     """
 
     def __init__(self, path: Path, ratio: int = RATIO) -> None:
-        self._path = path
+        self.path = path
         self._left = allowance(path.stat().st_size, ratio)
 
     def check(self, n_bytes: int, what: str, place: str = "") -> None:
@@ -65,7 +74,7 @@ class Budget:
         if n_bytes > self._left:
             raise RecordingError(
                 f"{what} would take {n_bytes:,} bytes, out of proportion to a file of this size",
-                path=self._path,
+                path=self.path,
                 place=place,
                 remedy="the file is damaged, or made to exhaust memory; copy or record it again",
             )

@@ -57,7 +57,9 @@ def test_offsets_of_recordings_that_are_announced_and_not_there_are_not_read(tmp
         columns(file)
         file.create_dataset("offsets", (1 << 26,), "<i8", chunks=(1 << 16,), compression="gzip")
     assert (tmp_path / "a.h5").stat().st_size < 100_000
-    assert read_all(tmp_path / "a.h5") == (100, "")
+    n, said = read_all(tmp_path / "a.h5")
+    assert n == 100
+    assert "recordings" not in said
 
 
 @pytest.mark.parametrize("role", ["t", "x"])

@@ -7,6 +7,7 @@ import os
 import random
 from typing import TYPE_CHECKING
 
+import h5py
 import numpy as np
 import pytest
 
@@ -199,6 +200,10 @@ def test_the_events_between_two_times_are_all_found_where_times_are_in_disorder(
     if kind == "NPY":
         with path.open("wb") as file:
             np.save(file, np.stack([t, x, y, p], 1))
+    elif kind == "HDF5":
+        with h5py.File(path, "w") as file:
+            for name, column in zip("txyp", (t, x, y, p), strict=True):
+                file[f"events/{name}"] = column
     else:
         with open_writer(path, kind, width=64, height=48) as writer:
             writer.write(EventBatch(t, x.astype(np.uint16), y.astype(np.uint16), p.astype(np.uint8)))

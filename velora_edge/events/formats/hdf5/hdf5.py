@@ -62,7 +62,7 @@ def open_hdf5(path: Path, *, sensor: tuple[int, int] | None = None, part: str | 
 
 
 def _reader_of(path: Path, file: Any, sensor: tuple[int, int] | None, part: str | None) -> ArrayReader:
-    if "CD/events" not in file:
+    if layouts.inside(file, "CD/events") is None:
         return Hdf5Reader(path, file, sensor=sensor, part=part)
     if part is not None:
         raise RecordingError(f"a Prophesee HDF5 file has no parts, so there is no {part!r} in it", path=path)
@@ -239,6 +239,7 @@ def _choose_events(path: Path, file: Any, part: str | None) -> tuple[Hdf5Events,
 
 def _check_readable(path: Path, events: Hdf5Events) -> None:
     for role, source in events.sources.items():
+        layouts.check_stored(path, source)
         check_filters(path, source)
         piece = np.empty(0, source.dtype)
         key = events.keys[role]

@@ -9,6 +9,7 @@ import numpy as np
 
 from velora_edge.errors import RecordingError
 from velora_edge.events.formats.columns import UNIT_NAMES, match_names
+from velora_edge.limits import allowance, check_request, follow_remedy, may_follow_links
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,57 @@ DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError
 
 ROWS = 1 << 17
 """Events that are read at once, where the file's chunks do not ask for more."""
+
+
+def inside(group: Any, name: str, depth: int = 0) -> Any:
+    """The object of that name in the group, None if there is none in this file.
+
+    Links to other files are not followed, unless the user lets them be.
+    """
+    import h5py
+
+    if may_follow_links():
+        return group.get(name)
+    node = group.file if name.startswith("/") else group
+    for part in filter(None, name.split("/")):
+        links = node.id.links if isinstance(node, h5py.Group) else None
+        key = part.encode("utf-8", "surrogateescape")
+        if links is None or not links.exists(key):
+            return None
+        kind = links.get_info(key).type
+        if kind == h5py.h5l.TYPE_HARD:
+            node = node.get(part)
+        elif kind == h5py.h5l.TYPE_SOFT and depth < _MAX_LINKS:
+            node = inside(node, links.get_val(key).decode("utf-8", "replace"), depth + 1)
+        else:
+            return None
+    return node
+
+
+def is_inside(dataset: Any) -> bool:
+    """Whether a dataset keeps its content itself, or the user lets it name other files."""
+    return may_follow_links() or not (dataset.external or dataset.is_virtual)
+
+
+def check_stored(path: Path, dataset: Any) -> None:
+    """Nothing, if a dataset's content is in this file, and its chunks are in proportion to it.
+
+    Raises:
+        RecordingError: otherwise.
+    """
+    if not is_inside(dataset):
+        where = f"in another file, {dataset.external[0][0]}" if dataset.external else ""
+        problem = f"keeps its content {where}" if where else "is put together of other datasets"
+        raise RecordingError(problem, path=path, place=dataset.name, remedy=follow_remedy())
+    if dataset.chunks:
+        chunk_bytes = int(np.prod(dataset.chunks, dtype=object)) * dataset.dtype.itemsize
+        check_request(path, chunk_bytes, "one chunk", dataset.name)
+
+
+def is_in_proportion(dataset: Any) -> bool:
+    """Whether all of a dataset may be read at once."""
+    n_bytes = int(dataset.size or 0) * dataset.dtype.itemsize
+    return n_bytes <= allowance(dataset.file.id.get_filesize())
 
 
 def stored_chunks(dataset: Any) -> list[int]:
@@ -86,6 +138,7 @@ def first_line(error: BaseException) -> str:
 
 
 _MAX_OBJECTS = 100_000
+_MAX_LINKS = 16
 
 
 @dataclass(frozen=True)
@@ -155,7 +208,7 @@ def _in_group(name: str, group: Any) -> Hdf5Events | None:
     names = match_names(list(group))
     if names is None:
         return None
-    columns = {role: group.get(child) for role, child in names.items()}
+    columns = {role: inside(group, child) for role, child in names.items()}
     if all(isinstance(column, h5py.Dataset) and column.ndim == 1 for column in columns.values()):
         return Hdf5Events(name or "/", columns)
     return None
@@ -186,8 +239,8 @@ def find_origin(file: Any, name: str) -> tuple[str, tuple[int, int] | None]:
         return "M3ED", (1280, 720)
     if name.startswith("davis/"):
         return "MVSEC", (346, 260)
-    if name == "events" and "ms_to_idx" in file:
-        return ("DSEC", (640, 480)) if "t_offset" in file else ("TUM-VIE", (1280, 720))
+    if name == "events" and inside(file, "ms_to_idx") is not None:
+        return ("DSEC", (640, 480)) if inside(file, "t_offset") is not None else ("TUM-VIE", (1280, 720))
     return "", None
 
 
@@ -239,8 +292,10 @@ def find_recordings(file: Any, name: str, n: int) -> NDArray[np.int64] | None:
     import h5py
 
     for group in _upwards(file, name):
-        node = group.get("offsets")
-        if isinstance(node, h5py.Dataset) and node.ndim == 1 and node.dtype.kind in "iu" and len(node) > 2:
+        node = inside(group, "offsets")
+        if not isinstance(node, h5py.Dataset) or node.ndim != 1 or node.dtype.kind not in "iu":
+            continue
+        if len(node) > 2 and is_inside(node) and is_in_proportion(node):
             offsets = node[:].astype(np.int64)
             if offsets[0] == 0 and offsets[-1] == n and (np.diff(offsets) >= 0).all():
                 return cast("NDArray[np.int64]", offsets)
@@ -253,7 +308,7 @@ def _upwards(file: Any, name: str) -> Iterator[Any]:
 
     parts = [part for part in name.split("/") if part]
     for depth in range(len(parts), 0, -1):
-        node = file.get("/".join(parts[:depth]))
+        node = inside(file, "/".join(parts[:depth]))
         if isinstance(node, h5py.Group):
             yield node
     yield file
@@ -263,8 +318,8 @@ def _values(group: Any, key: str) -> NDArray[Any] | None:
     """A small attribute or dataset as an array."""
     import h5py
 
-    node = group.get(key)
-    if isinstance(node, h5py.Dataset) and node.size is not None and 0 < node.size <= 4:
+    node = inside(group, key)
+    if isinstance(node, h5py.Dataset) and node.size is not None and 0 < node.size <= 4 and is_inside(node):
         return np.asarray(node[()])
     value = group.attrs.get(key)
     return None if value is None else np.asarray(value)
