@@ -58,12 +58,22 @@ class Budget:
 
     Args:
         path: the file.
-        ratio: how many times its size.
+        ratio: how many times its size all that is spent may come to; at once it is `RATIO` times at most.
+        size: bytes, where `path` is a folder.
+
+    Attributes:
+        path: the file, for errors.
     """
 
-    def __init__(self, path: Path, ratio: int = RATIO) -> None:
+    def __init__(self, path: Path, ratio: int = RATIO, *, size: int | None = None) -> None:
         self.path = path
-        self._left = allowance(path.stat().st_size, ratio)
+        known = path.stat().st_size if size is None else size
+        self._left, self._at_once = allowance(known, ratio), allowance(known)
+
+    @property
+    def left(self) -> int:
+        """Bytes that may be asked for now."""
+        return min(self._left, self._at_once)
 
     def check(self, n_bytes: int, what: str, place: str = "") -> None:
         """Nothing, if the file may ask for so much at once.
@@ -71,7 +81,7 @@ class Budget:
         Raises:
             RecordingError: otherwise; names what asks.
         """
-        if n_bytes > self._left:
+        if n_bytes > self.left:
             raise RecordingError(
                 f"{what} would take {n_bytes:,} bytes, out of proportion to a file of this size",
                 path=self.path,

@@ -27,13 +27,13 @@ MOST_BYTES = 200 << 20
 MOST_S = 10.0
 
 
-def read_all(path: Path) -> tuple[int, str]:
+def read_all(path: Path, sensor: tuple[int, int] | None = None) -> tuple[int, str]:
     """The events of a file, and the error or the warnings, after reading it within memory and time."""
     tracemalloc.start()
     begun = time.monotonic()
     n, said = 0, ""
     try:
-        with open_events(path) as reader:
+        with open_events(path, sensor=sensor) as reader:
             n = sum(len(batch) for batch in reader) + len(reader.triggers())
             said = "; ".join(reader.warnings)
     except VeloraError as error:
@@ -161,8 +161,8 @@ def test_chunks_of_a_bag_that_unpack_to_hundreds_of_megabytes_are_refused(
     else:
         zstd = pytest.importorskip("backports.zstd", reason="Python 3.14 has its own")
         compress = zstd.compress
-    (tmp_path / "a.mcap").write_bytes(mcap(chunks, 300 << 20, compression.encode(), compress))
-    n, said = read_all(tmp_path / "a.mcap")
+    (tmp_path / "a.mcap").write_bytes(mcap(chunks, (300 << 20) // chunks, compression.encode(), compress))
+    n, said = read_all(tmp_path / "a.mcap", (640, 480))
     assert n == 0
     assert "out of proportion" in said
 
@@ -276,7 +276,7 @@ def test_a_bag_of_ros_1_that_unpacks_to_hundreds_of_megabytes_is_refused(tmp_pat
     place = data.index(b"index_pos=") + 10
     data[place : place + 8] = index.to_bytes(8, "little")
     (tmp_path / "a.bag").write_bytes(data)
-    n, said = read_all(tmp_path / "a.bag")
+    n, said = read_all(tmp_path / "a.bag", (640, 480))
     assert n == 0
     assert "out of proportion" in said
 
