@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from velora_edge.preprocessing.folder import Recording
 
-NO_TIMES = ["9" * 30, "9" * 5000, "+-5", "--5", "1e3", "\u0665", "5_0", "0x5", "1" * 19]
+NO_TIMES = ["9" * 30, "9" * 5000, "+-5", "--5", "1e3", "\u0665", "5_0", "0x5", "5" * 19]
 
 
 def recording(folder: Path, info: str = '{"v": 1, "ended": "x"}', **files: str) -> Recording:

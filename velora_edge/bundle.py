@@ -44,6 +44,8 @@ __all__ = [
 ]  # fmt: skip
 
 MANIFEST = "manifest.json"
+PACKAGED = "demo"
+"""What the model is called that comes with velora-edge."""
 
 
 class Bundle:
@@ -76,7 +78,7 @@ class Bundle:
 
 def find_model(model: str | os.PathLike[str]) -> Path:
     """The folder that a MODEL on the command line stands for: `demo`, or a path."""
-    if os.fspath(model) == "demo":
+    if os.fspath(model) == PACKAGED:
         return Path(__file__).parent / "assets" / "demo.velora"
     return Path(model)
 

@@ -7,6 +7,7 @@ YAML and whole numbers from files are read here too, so that whatever stands in 
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -114,6 +115,24 @@ def check_picture(width: int, height: int) -> None:
         raise ValueError(f"a picture of {width}x{height} pixels; {LARGEST_PICTURE:,} are the most")
 
 
+def read_bytes(path: str | PathLike[str], *, most: int = LARGEST_TEXT) -> bytes:
+    """All of a file.
+
+    Raises:
+        OSError: if it cannot be read, or is a pipe or a device.
+        ValueError: if it is longer than `most`.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would be waited for
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a plain file")
+        data = file.read(most + 1) if status.st_size <= most else b""
+    if len(data) > most or status.st_size > most:
+        raise ValueError(f"longer than {most:,} bytes")
+    return data
+
+
 def read_text(path: str | PathLike[str], *, most: int = LARGEST_TEXT) -> str:
     """A file's text, UTF-8; a byte order mark is left out.
 
@@ -121,12 +140,7 @@ def read_text(path: str | PathLike[str], *, most: int = LARGEST_TEXT) -> str:
         OSError: if it cannot be read, or is a pipe or a device.
         ValueError: if it is too long, or not UTF-8.
     """
-    with Path(path).open("rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(22, "not a plain file")
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise ValueError(f"longer than {most:,} bytes")
+    data = read_bytes(path, most=most)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -200,6 +214,12 @@ def parse_int(text: str, most: int = LARGEST_TIME) -> int | None:
         return None
     number = int(text)
     return number if -most <= number <= most else None
+
+
+def printable(text: str, most: int = 200) -> str:
+    """A text from a file as people may be shown it: on one line, without what a terminal would obey."""
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:most])
+    return shown + ("..." if len(text) > most else "")
 
 
 def may_follow_links() -> bool:

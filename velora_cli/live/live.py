@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -161,6 +162,11 @@ def command(**given: Any) -> None:
         click.echo(line)
 
 
+def agree(question: str) -> bool:
+    """What the user answers at the terminal; no, where there is none."""
+    return sys.stdin.isatty() and click.confirm(question, err=True)
+
+
 def note(line: str) -> None:
     """A line for people that is no result: to standard error."""
     click.echo(f"velora: {line}", err=True)
@@ -173,7 +179,7 @@ def _options(given: dict[str, Any]) -> RunOptions:
     from velora_edge.preprocessing.registry import find_sources
     from velora_edge.preprocessing.sync import SyncOptions
 
-    found = find_sources(given["model"], given["recording"], given["events"], given["rgb"], note)
+    found = find_sources(given["model"], given["recording"], given["events"], given["rgb"], note, agree)
     files = (("jsonl", given["out"]), ("video", given["video"]))
     outputs = (*((name, target) for name, target in files if target is not None), *read_outputs(given))
     return RunOptions(
