@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from velora_edge.files import replace_file
 from velora_edge.errors import BundleError
+from velora_edge.limits import load_json, printable, read_bytes
 from velora_edge.manifest import (
     GRAPHS,
     RGB,
@@ -44,6 +45,7 @@ __all__ = [
 ]  # fmt: skip
 
 MANIFEST = "manifest.json"
+_SHOWN = 5
 PACKAGED = "demo"
 """What the model is called that comes with velora-edge."""
 
@@ -98,7 +100,7 @@ def read_manifest(path: Path) -> Manifest:
             remedy="give the folder that velora export wrote, or demo",
         )
     try:
-        raw = json.loads((path / MANIFEST).read_bytes())
+        raw = load_json(read_bytes(path / MANIFEST))
     except (OSError, ValueError) as error:
         raise BundleError(
             f"cannot be read: {error}", path=path, place=MANIFEST, remedy="export the model again"
@@ -106,10 +108,14 @@ def read_manifest(path: Path) -> Manifest:
     _check_version(raw, path)
     try:
         return Manifest.model_validate_json(json.dumps(migrate(raw)))
+    except (TypeError, AttributeError, KeyError) as error:  # a value of another type in a step of the migration
+        raise BundleError(
+            f"a value of another type ({error})", path=path, place=MANIFEST, remedy="export the model again"
+        ) from error
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}"
-            for e in error.errors(include_url=False)
+            f"{printable('.'.join(map(str, e['loc'])), 60) or 'manifest'}: {printable(e['msg'])}"
+            for e in error.errors(include_url=False)[:_SHOWN]
         )
         raise BundleError(problems, path=path, place=MANIFEST, remedy="export the model again") from error
 

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from velora_edge.errors import ConfigError
+from velora_edge.limits import LARGEST_YAML, load_yaml, printable, read_text
 
 if TYPE_CHECKING:
     import os
@@ -84,21 +85,23 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         ConfigError: if there is no such file, or if it is not a YAML mapping.
     """
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        tree = load_yaml(read_text(path, most=LARGEST_YAML))
     except FileNotFoundError as error:
         raise ConfigError(["no such file; configs/ holds the ones that come with us"], path=path) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError([f"cannot be read: {error}"], path=path) from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise ConfigError([f"line {line}: not YAML: {error.problem}"], path=path) from error
-    except yaml.YAMLError as error:
-        raise ConfigError([f"not YAML: {error}"], path=path) from error
+    except ValueError as error:
+        raise ConfigError([_not_yaml(str(error))], path=path) from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError([f"expected keys with values, got {type(tree).__name__}"], path=path)
     return tree
+
+
+def _not_yaml(reason: str) -> str:
+    line, colon, rest = reason.partition(": ")
+    return f"{line}: not YAML: {rest}" if colon and line.startswith("line ") else f"not YAML: {reason}"
 
 
 def write_yaml(config: Section, path: Path) -> None:
@@ -113,9 +116,9 @@ def _override(tree: dict[str, Any], item: str) -> str | None:
     if not equals or not all(parts):
         return f"{item}: expected key=value, such as train.lr=1e-3"
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return f"{key}: the value {text!r} is not YAML; put quotes around it"
+        value = load_yaml(text)
+    except ValueError:
+        return f"{key}: the value {printable(text, 100)!r} is not YAML; put quotes around it"
     node = tree
     for depth, part in enumerate(parts[:-1]):
         child = node.setdefault(part, {})

@@ -10,6 +10,7 @@ import numpy as np
 
 from velora_edge.errors import InputError
 from velora_edge.events.geometry.calibration import Lens
+from velora_edge.limits import LARGEST_YAML, load_yaml, read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,14 +67,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     for tag in ("opencv-matrix", "opencv-nd-matrix"):
         Loader.add_constructor(f"tag:yaml.org,2002:{tag}", matrix)
     try:
-        text = path.read_text("utf-8")
+        text = read_text(path, most=LARGEST_YAML)
         # OpenCV begins with %YAML:1.0, which YAML itself does not allow.
-        content = yaml.load(re.sub(r"\A%YAML.*\n", "", text), Loader)
+        content = load_yaml(re.sub(r"\A%YAML.*\n", "", text), Loader)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", path=path, remedy="check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        reason = str(error).replace("\n", " ")[:200]
-        raise InputError(f"no YAML file ({reason})", path=path, remedy="check the file") from error
+    except ValueError as error:
+        raise InputError(f"no YAML file ({error})", path=path, remedy="check the file") from error
     if not isinstance(content, dict):
         raise InputError("expected names with values", path=path, remedy="check that this is a calibration")
     return content

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from velora_edge.errors import InputError
+from velora_edge.limits import check_picture, load_json, read_text
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -74,11 +75,11 @@ def read_mask(path: str | PathLike[str]) -> NDArray[np.bool_]:
     source = Path(path)
     try:
         if source.suffix == ".npy":
-            mask = np.load(source, allow_pickle=False)
+            mask = np.load(source, mmap_mode="r", allow_pickle=False)
             if mask.ndim != 2 or mask.dtype.kind not in "bui":
                 raise ValueError(f"a two-dimensional array of booleans, got {mask.dtype} {mask.shape}")
             return np.asarray(mask != 0, np.bool_)
-        content = json.loads(source.read_text("utf-8"))
+        content = load_json(read_text(source))
         return _mask_of(content["sensor"], content["hot_pixels"])
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", path=path, remedy="check the path") from error
@@ -95,6 +96,7 @@ def _mask_of(sensor: list[int], pixels: list[list[int]]) -> NDArray[np.bool_]:
     width, height = (int(side) for side in sensor)
     if not (0 < width <= 65536 and 0 < height <= 65536):
         raise ValueError(f"a sensor of {width}x{height}")
+    check_picture(width, height)
     mask = np.zeros((height, width), np.bool_)
     for x, y in pixels:
         if not (0 <= x < width and 0 <= y < height):
