@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from velora_edge.files import replace_file
-from velora_edge.errors import BundleError
-from velora_edge.limits import load_json, printable, read_bytes
+from velora_edge.errors import BundleError, printable
+from velora_edge.limits import load_json, read_bytes
 from velora_edge.manifest import (
     GRAPHS,
     RGB,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from velora_edge.errors import ConfigError
-from velora_edge.limits import LARGEST_YAML, load_yaml, printable, read_text
+from velora_edge.errors import ConfigError, printable
+from velora_edge.limits import LARGEST_YAML, load_yaml, read_text
 
 if TYPE_CHECKING:
     import os
@@ -148,7 +148,7 @@ def _problems(tree: Any, schema: type[Section], prefix: str = "") -> list[str]:
 def _sentence(error: ErrorDetails, schema: type[BaseModel]) -> str:
     """One problem that pydantic found, as a sentence that begins with its key."""
     loc = error["loc"]
-    key = ".".join(str(part) for part in loc) or "the file"
+    key = printable(".".join(str(part) for part in loc), 200) or "the file"
     if error["type"] == "extra_forbidden":
         known = _keys_beside(schema, loc)
         near = difflib.get_close_matches(str(loc[-1]), known, n=1)
@@ -159,7 +159,7 @@ def _sentence(error: ErrorDetails, schema: type[BaseModel]) -> str:
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if error["type"] == "value_error":
         return f"{key}: {message}"
-    return f"{key}: expected {message}, got {error['input']!r}"
+    return f"{key}: expected {message}, got {printable(repr(error['input']), 200)}"
 
 
 def _keys_beside(schema: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:

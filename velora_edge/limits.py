@@ -216,12 +216,6 @@ def parse_int(text: str, most: int = LARGEST_TIME) -> int | None:
     return number if -most <= number <= most else None
 
 
-def printable(text: str, most: int = 200) -> str:
-    """A text from a file as people may be shown it: on one line, without what a terminal would obey."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:most])
-    return shown + ("..." if len(text) > most else "")
-
-
 def may_follow_links() -> bool:
     """Whether files may name other files anywhere on the machine: the user said so by `VELORA_FOLLOW_LINKS`."""
     return os.environ.get(FOLLOW_VARIABLE, "") not in ("", "0")
@@ -233,11 +227,14 @@ def check_inside(path: Path, folder: Path) -> None:
     Raises:
         RecordingError: if it leads out of the folder.
     """
-    if may_follow_links() or path.resolve().is_relative_to(folder.resolve()):
+    if may_follow_links():
         return
-    raise RecordingError(
-        f"leads out of its folder, to {path.resolve()}", path=path, remedy=follow_remedy()
-    )
+    try:
+        found = path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # a name that no file can have, a circle of links
+        raise RecordingError(f"leads nowhere ({error})", path=path, remedy="correct the name") from error
+    if not found.is_relative_to(folder.resolve()):
+        raise RecordingError(f"leads out of its folder, to {found}", path=path, remedy=follow_remedy())
 
 
 def follow_remedy() -> str:

@@ -133,6 +133,13 @@ def _entries(file: Path) -> list[tuple[int, str | None, int]]:
     return entries
 
 
+def _is_file(image: Path) -> bool:
+    try:
+        return image.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
 def _read_lines(file: Path) -> list[str]:
     check_inside(file, file.parent)
     try:
@@ -144,7 +151,7 @@ def _read_lines(file: Path) -> list[str]:
 def _named(file: Path, folder: Path, number: int, name: str | None, t_us: int) -> tuple[Path, int, int]:
     image = folder / (name or "")
     check_inside(image, folder)
-    if not image.is_file():
+    if not _is_file(image):
         raise RecordingError(
             f"there is no image {name}", path=file, place=f"line {number}", remedy="correct the name"
         )

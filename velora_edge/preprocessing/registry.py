@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from velora_edge.bundle import PACKAGED
-from velora_edge.errors import InputError, RecordingError, SourceError
-from velora_edge.limits import printable
+from velora_edge.errors import InputError, RecordingError, SourceError, printable
 from velora_edge.preprocessing.aedat4_frames import holds_aedat4
 from velora_edge.preprocessing.folder import is_recording, read_recording
 from velora_edge.preprocessing.sources import NONE

@@ -101,8 +101,8 @@ def matrix_of(value: Any, shape: tuple[int, ...], path: Path, place: str) -> NDA
     data = value.get("data") if isinstance(value, dict) else value
     try:
         array = np.array(data, np.float64).reshape(shape)
-    except (ValueError, TypeError):
-        array = np.full(shape, np.nan)
+    except (ValueError, TypeError, OverflowError):
+        array = np.full([max(side, 1) for side in shape], np.nan)
     if not np.isfinite(array).all():
         wanted = "x".join(map(str, shape))
         raise InputError(f"expected {wanted} numbers", path=path, place=place, remedy="check the calibration")
