@@ -15,8 +15,8 @@ from velora_edge.errors import BundleError
 pytest.importorskip("onnx", reason="writes graphs")
 pytest.importorskip("onnxruntime", reason="needs ONNX Runtime (the extra cpu)")
 
-import onnx  # noqa: E402
-from velora_runtime.engines.ort import Graph  # noqa: E402
+import onnx
+from velora_runtime.engines.ort import Graph
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,9 @@ def test_weights_that_the_manifest_does_not_list_are_refused(path: Path) -> None
         Graph(open_bundle(path), "rgb")
 
 
-@pytest.mark.parametrize("location", ["../outside.bin", "{}/outside.bin", "./../outside.bin", "sub/../../outside.bin"])
+@pytest.mark.parametrize(
+    "location", ["../outside.bin", "{}/outside.bin", "./../outside.bin", "sub/../../outside.bin"]
+)
 def test_weights_outside_of_the_bundle_are_refused(path: Path, location: str) -> None:
     shutil.copy(weights_of(path), path.parent / "outside.bin")
     (path / "sub").mkdir()
@@ -122,4 +124,7 @@ def test_a_whole_bundle_gives_the_numbers_of_its_files(path: Path) -> None:
 
     image = np.random.default_rng(0).integers(0, 255, (1, 4, 4, 3), np.uint8)
     expected = onnxruntime.InferenceSession(path / "rgb.onnx").run(None, {"image": image})[0]
-    assert np.array_equal(Graph(Bundle(path, open_bundle(path).manifest), "rgb").session.run(None, {"image": image})[0], expected)
+    assert np.array_equal(
+        Graph(Bundle(path, open_bundle(path).manifest), "rgb").session.run(None, {"image": image})[0],
+        expected,
+    )

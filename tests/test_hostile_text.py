@@ -52,7 +52,9 @@ def test_a_time_of_an_image_that_is_none_is_told_by_its_line(tmp_path: Path, tim
     assert len(str(caught.value)) < 400
 
 
-@pytest.mark.parametrize("row", [*(f"{time},0,0" for time in NO_TIMES), "5,300,1", "5,-1,1", "5,0,7", "5,0,-1"])
+@pytest.mark.parametrize(
+    "row", [*(f"{time},0,0" for time in NO_TIMES), "5,300,1", "5,-1,1", "5,0,7", "5,0,-1"]
+)
 def test_a_line_that_is_no_edge_is_left_out(tmp_path: Path, row: str) -> None:
     edges = recording(tmp_path / "r", triggers_csv=f"t_us,id,p\n{row}\n7,1,0\n").triggers()
     assert (edges.t_us.tolist(), edges.id.tolist(), edges.p.tolist()) == ([7], [1], [0])
@@ -61,7 +63,9 @@ def test_a_line_that_is_no_edge_is_left_out(tmp_path: Path, row: str) -> None:
 NESTED = ["[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"v": 1, "events": ' + "[" * 5000 + "]" * 5000 + "}"]
 
 
-@pytest.mark.parametrize("info", [*NESTED, "9" * 5000, '{"v": ' + "9" * 5000 + "}", "\ufeff{", '"\\ud800"', "[]", "5"])
+@pytest.mark.parametrize(
+    "info", [*NESTED, "9" * 5000, '{"v": ' + "9" * 5000 + "}", "\ufeff{", '"\\ud800"', "[]", "5"]
+)
 def test_a_recording_whose_facts_cannot_be_read_is_read_without_them(tmp_path: Path, info: str) -> None:
     found = recording(tmp_path / "r", info, timestamps_txt="5\n")
     assert found.times_us().tolist() == [5]
@@ -184,7 +188,9 @@ def test_an_origin_that_is_none_is_another_page(origin: str) -> None:
     from velora_runtime.web.access import Gate
 
     headers = [(b"host", b"localhost:8080"), (b"origin", origin.encode("utf-8"))]
-    request = Request({"type": "http", "method": "POST", "headers": headers, "query_string": b"", "path": "/"})
+    request = Request(
+        {"type": "http", "method": "POST", "headers": headers, "query_string": b"", "path": "/"}
+    )
     assert Gate(None, 8080, is_local=True).refusal(request) == (403, "the request comes from another page")
 
 

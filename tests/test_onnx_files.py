@@ -37,7 +37,11 @@ def test_a_graph_that_holds_its_weights_refers_to_no_file() -> None:
 
 def test_initializers_attributes_subgraphs_and_functions_are_looked_through() -> None:
     branch = helper.make_node(
-        "If", ["c"], ["y"], then_branch=graph(constant("then")), else_branch=graph(tensors=(elsewhere("else"),))
+        "If",
+        ["c"],
+        ["y"],
+        then_branch=graph(constant("then")),
+        else_branch=graph(tensors=(elsewhere("else"),)),
     )
     tensors = helper.make_node("Custom", [], ["z"], domain="x")
     attribute = tensors.attribute.add()
@@ -56,12 +60,16 @@ def test_initializers_attributes_subgraphs_and_functions_are_looked_through() ->
 
 
 def test_a_graph_with_a_compiled_program_is_refused() -> None:
-    node = helper.make_node("EPContext", [], ["y"], domain="com.microsoft", ep_cache_context="../../evil.engine")
+    node = helper.make_node(
+        "EPContext", [], ["y"], domain="com.microsoft", ep_cache_context="../../evil.engine"
+    )
     with pytest.raises(ValueError, match="compiled program"):
         external_files(helper.make_model(graph(node)).SerializeToString())
 
 
-@pytest.mark.parametrize("data", [b"\xff" * 20, b"\x3a\x80", b"\x3a\xff\xff\xff\xff\x0f", b"\x3b", b"\x3a\x05\x01"])
+@pytest.mark.parametrize(
+    "data", [b"\xff" * 20, b"\x3a\x80", b"\x3a\xff\xff\xff\xff\x0f", b"\x3b", b"\x3a\x05\x01"]
+)
 def test_bytes_that_are_no_graph_are_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"wire type|cut off|reaches past"):
         external_files(data)

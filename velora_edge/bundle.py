@@ -9,15 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from velora_edge.files import replace_file
 from velora_edge.errors import BundleError, printable
+from velora_edge.files import PartFolder, replace_file, replace_folder
 from velora_edge.limits import load_json, read_bytes
 from velora_edge.manifest import (
     GRAPHS,
@@ -108,7 +106,11 @@ def read_manifest(path: Path) -> Manifest:
     _check_version(raw, path)
     try:
         return Manifest.model_validate_json(json.dumps(migrate(raw)))
-    except (TypeError, AttributeError, KeyError) as error:  # a value of another type in a step of the migration
+    except (
+        TypeError,
+        AttributeError,
+        KeyError,
+    ) as error:  # a value of another type in a step of the migration
         raise BundleError(
             f"a value of another type ({error})", path=path, place=MANIFEST, remedy="export the model again"
         ) from error
@@ -187,21 +189,6 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def replace_folder(new: Path, target: Path) -> None:
-    """Move the finished folder `new` to `target`; what was there goes once the new one has its place.
-
-    Both must lie on one file system. Killed at any moment, one of the two is there whole: at `target`, or the
-    old one beside it, as `.TARGET.old`.
-    """
-    new.chmod(0o755)
-    old = target.with_name(f".{target.name}.old")
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 class BundleWriter:
     """Writes a bundle beside its place and moves it there whole; a failure leaves what was there before.
 
@@ -221,7 +208,8 @@ class BundleWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> Self:
-        self.folder = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
+        self._part = PartFolder(self.path)
+        self.folder = self._part.path
         return self
 
     def finish(self, manifest: Manifest) -> Bundle:
@@ -233,10 +221,10 @@ class BundleWriter:
         }
         complete = Manifest.model_validate({**manifest.model_dump(), "files": files})
         (self.folder / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n")
-        replace_folder(self.folder, self.path)
+        self._part.commit()
         return Bundle(self.path, complete)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._part.discard()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
@@ -16,6 +15,7 @@ from velora_edge.limits import LARGEST_YAML, load_yaml, read_text
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
+    from pathlib import Path
 
     from pydantic_core import ErrorDetails
 

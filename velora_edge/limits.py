@@ -13,7 +13,6 @@ import math
 import os
 import re
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from velora_edge.errors import RecordingError
@@ -21,6 +20,7 @@ from velora_edge.errors import RecordingError
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from os import PathLike
+    from pathlib import Path
 
 ASSUMED_BYTES = 64 << 20
 """Any file may ask for so much, however small it is."""
@@ -306,4 +306,3 @@ def _refuse_constant(name: str) -> Any:
 
 def _first_line(error: object) -> str:
     return (str(error) or type(error).__name__).strip().partition("\n")[0][:200]
-

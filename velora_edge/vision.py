@@ -84,7 +84,9 @@ def _tiff_size(data: bytes, order: str) -> tuple[int, int] | None:
     for entry in range(struct.unpack_from(order + "H", data, at)[0]):
         tag, kind = struct.unpack_from(order + "HH", data, at + 2 + 12 * entry)
         if tag in found:
-            found[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at + 10 + 12 * entry)[0]
+            found[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at + 10 + 12 * entry)[
+                0
+            ]
     size = max(found[256], found[322]), max(found[257], found[323])
     return size if all(size) else None
 

@@ -28,7 +28,9 @@ def write_events(path: Path, n: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ["raw", "h5", "csv"])
-def test_a_killed_conversion_leaves_the_old_file_and_the_next_one_no_part(tmp_path: Path, ending: str) -> None:
+def test_a_killed_conversion_leaves_the_old_file_and_the_next_one_no_part(
+    tmp_path: Path, ending: str
+) -> None:
     source, target = tmp_path / "in.raw", tmp_path / "out" / f"out.{ending}"
     write_events(source, 3_000_000)
     target.parent.mkdir()

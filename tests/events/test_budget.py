@@ -144,7 +144,9 @@ def mcap(chunks: int, inflated: int, compression: bytes, compress: Callable[[byt
     head = record(1, text(b"ros2") + text(b"x"))
     schema = struct.pack("<H", 1) + text(b"event_camera_msgs/msg/EventPacket") + text(b"ros2msg") + text(b"")
     channel = struct.pack("<HH", 1, 1) + text(b"/ev") + text(b"cdr") + struct.pack("<I", 0)
-    chunk = struct.pack("<QQQI", 0, 1, inflated, 0) + text(compression) + struct.pack("<Q", len(packed)) + packed
+    chunk = (
+        struct.pack("<QQQI", 0, 1, inflated, 0) + text(compression) + struct.pack("<Q", len(packed)) + packed
+    )
     footer = record(2, struct.pack("<QQI", 0, 0, 0))
     body = head + record(3, schema) + record(4, channel) + record(6, chunk) * chunks
     return b"\x89MCAP0\r\n" + body + record(15, struct.pack("<I", 0)) + footer + b"\x89MCAP0\r\n"
@@ -218,7 +220,10 @@ def test_a_picture_that_announces_gigabytes_is_not_decoded(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "head",
     [
-        b"\xff\xd8\xff\xe0\x00\x10JFIF\0" + bytes(9) + b"\xff\xc0\x00\x11\x08\xea\x60\xea\x60\x03" + bytes(40),
+        b"\xff\xd8\xff\xe0\x00\x10JFIF\0"
+        + bytes(9)
+        + b"\xff\xc0\x00\x11\x08\xea\x60\xea\x60\x03"
+        + bytes(40),
         b"BM" + bytes(16) + struct.pack("<ii", 60_000, -60_000) + bytes(40),
         b"RIFF" + bytes(4) + b"WEBPVP8X" + bytes(8) + (59_999).to_bytes(3, "little") * 2 + bytes(40),
         b"II*\0\x08\0\0\0\x02\0" + struct.pack("<HHIIHHII", 256, 4, 1, 60_000, 257, 4, 1, 60_000) + bytes(40),
@@ -279,5 +284,3 @@ def test_a_bag_of_ros_1_that_unpacks_to_hundreds_of_megabytes_is_refused(tmp_pat
     n, said = read_all(tmp_path / "a.bag", (640, 480))
     assert n == 0
     assert "out of proportion" in said
-
-

@@ -252,13 +252,20 @@ _OPENCV = b"%YAML:1.0\n---\nimage_width: 20\nimage_height: 10\ncamera_matrix: !!
 _KALIBR = b"cam0:\n  intrinsics: [9, 9, 9, 5]\n  resolution: [20, 10]\n  distortion_model: radtan\n  distortion_coeffs: [0, 0, 0, 0]\n  rostopic: /dvs/image\ncam1:\n  intrinsics: [9, 9, 9, 5]\n  resolution: [30, 20]\n  T_cn_cnm1: [[1,0,0,0.1],[0,1,0,0],[0,0,1,0],[0,0,0,1]]\n"
 _DSEC = b"intrinsics:\n  cam0: {camera_matrix: [9, 9, 9, 5], resolution: [20, 10]}\n  cam1: {camera_matrix: [9, 9, 9, 5], resolution: [20, 10]}\n  camRect1: {camera_matrix: [9, 9, 9, 5], resolution: [20, 10]}\nextrinsics:\n  T_10: [[1,0,0,0],[0,1,0,0],[0,0,1,0],[0,0,0,1]]\n  R_rect1: [[1,0,0],[0,1,0],[0,0,1]]\n"
 _HOMOGRAPHY = b"homography: [[1, 0, 0], [0, 1, 0], [0, 0, 1]]\nresolution: [20, 10]\n"
-_CSV = b"# geometry 64x48\nt,x,y,p\n" + b"".join(b"%d,%d,%d,%d\n" % (9 * k, k % 64, k % 48, k % 2) for k in range(50))
-_DAT = b"% Data file containing CD events.\n% Version 2\n% Width 64\n% Height 48\n\x0c\x08" + bytes(range(64)) * 4
+_CSV = b"# geometry 64x48\nt,x,y,p\n" + b"".join(
+    b"%d,%d,%d,%d\n" % (9 * k, k % 64, k % 48, k % 2) for k in range(50)
+)
+_DAT = (
+    b"% Data file containing CD events.\n% Version 2\n% Width 64\n% Height 48\n\x0c\x08"
+    + bytes(range(64)) * 4
+)
 _RAW = b"% camera_integrator_name Prophesee\n% format EVT3;height=720;width=1280\n% generation 4.2\n% end\n"
 
 TARGETS: dict[str, Target] = {
     "json": Target(read_json_text, (_FACTS, b'{"a": [1, 2.5, null, "\\u00e9"]}')),
-    "yaml": Target(read_yaml_text, (_OPENCV.partition(b"\n")[2], _KALIBR, b"a: &x {b: 1}\nc: *x\nd: 2001-01-01\n")),
+    "yaml": Target(
+        read_yaml_text, (_OPENCV.partition(b"\n")[2], _KALIBR, b"a: &x {b: 1}\nc: *x\nd: 2001-01-01\n")
+    ),
     "integer": Target(read_integer, (b"5", b"-17", b"+9000000000000000000")),
     "recording.json": Target(read_facts, (_FACTS, b'{"v": 1, "ended": null}')),
     "timestamps.txt": Target(read_times, (b"5\n10\n20\n", b"-3\n0\n")),

@@ -59,7 +59,11 @@ def test_an_engine_of_another_machine_is_run_by_its_public_key(
 def test_a_name_is_no_proof(elsewhere: tuple[EngineFile, str], monkeypatch: pytest.MonkeyPatch) -> None:
     signed, _ = elsewhere
     monkeypatch.setenv("VELORA_TRUST_ENGINES", signed.origin)
-    for entry in (signed, signed.model_copy(update={"signature": ""}), ENTRY.model_copy(update={"origin": signed.origin})):
+    for entry in (
+        signed,
+        signed.model_copy(update={"signature": ""}),
+        ENTRY.model_copy(update={"origin": signed.origin}),
+    ):
         assert why_not_trusted(entry) is not None
 
 
@@ -72,7 +76,9 @@ def test_what_was_changed_is_not_trusted_by_any_key(
     assert why_not_trusted(signed.model_copy(update=change)) is not None
 
 
-def test_a_public_key_signs_nothing(elsewhere: tuple[EngineFile, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_public_key_signs_nothing(
+    elsewhere: tuple[EngineFile, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who has the public key alone cannot make an entry that is trusted by it, as with a shared secret."""
     import base64
 
@@ -85,8 +91,12 @@ def test_a_public_key_signs_nothing(elsewhere: tuple[EngineFile, str], monkeypat
     assert why_not_trusted(forged) is not None
 
 
-@pytest.mark.parametrize("word", ["workshop-3f9ac210", "ed25519:", "ed25519:abc", "ed25519:\u00e9", "rsa:AAAA"])
-def test_what_is_no_key_is_an_error_that_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+@pytest.mark.parametrize(
+    "word", ["workshop-3f9ac210", "ed25519:", "ed25519:abc", "ed25519:\u00e9", "rsa:AAAA"]
+)
+def test_what_is_no_key_is_an_error_that_says_how_to_get_one(
+    monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
     monkeypatch.setenv("VELORA_TRUST_ENGINES", word)
     with pytest.raises(EngineError, match="expected public keys in VELORA_TRUST_ENGINES") as caught:
         why_not_trusted(sign(ENTRY).model_copy(update={"signature": "0" * 128}))

@@ -12,8 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +19,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import load_file, save_file
 
-from velora_edge.bundle import MANIFEST, EventInput, RGBInput, replace_folder
+from velora_edge.bundle import MANIFEST, EventInput, RGBInput
 from velora_edge.errors import BundleError, InputError
+from velora_edge.files import PartFolder
 from velora_edge.model.config import ModelConfig  # noqa: TC001  (pydantic reads it)
 from velora_edge.model.lora import base_names
 from velora_edge.model.velora import VELoRA, create_model
@@ -135,17 +134,14 @@ def save_checkpoint(
         accuracy=dict(accuracy or {}),
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        save_file({name: value for name, value in state.items() if name not in base}, new / TUNED)
+    with PartFolder(target) as part:
+        save_file({name: value for name, value in state.items() if name not in base}, part.path / TUNED)
         if include_base:
-            save_file(_without_copies(base, _depth(model)), new / BASE)
-        (new / CHECKPOINT).write_text(description.model_dump_json(indent=2) + "\n")
-        for file in new.iterdir():
+            save_file(_without_copies(base, _depth(model)), part.path / BASE)
+        (part.path / CHECKPOINT).write_text(description.model_dump_json(indent=2) + "\n")
+        for file in part.path.iterdir():
             file.chmod(0o644)  # safetensors keeps its files from everybody else
-        replace_folder(new, target)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+        part.commit()
     return description
 
 

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from velora_edge.datatypes import TriggerBatch
 from velora_edge.errors import RecordingError
+from velora_edge.files import replace_file, sync_folder
 from velora_edge.limits import check_inside, load_json, parse_int, read_bytes
 
 if TYPE_CHECKING:
@@ -78,18 +79,28 @@ class Facts:
             OSError: if it cannot be written even in place of the old one, as a full disk may still allow.
         """
         text = json.dumps(asdict(self), indent=2) + "\n"
-        part = folder / f".{INFO}.part"
         try:
-            with part.open("w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(folder / INFO)
+            replace_file(folder / INFO, text.encode(), mode=0o644)
         except OSError:
-            part.unlink(missing_ok=True)
-            with (folder / INFO).open("r+") as file:
+            descriptor = os.open(folder / INFO, os.O_WRONLY | os.O_NOFOLLOW)
+            with os.fdopen(descriptor, "w") as file:
                 file.write(text)
                 file.truncate()
+
+    def claim(self, folder: Path) -> bool:
+        """Make the folder's `recording.json`; False if somebody has made one meanwhile.
+
+        Raises:
+            OSError: if it cannot be made.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        try:
+            os.close(os.open(folder / INFO, flags, 0o644))
+        except FileExistsError:
+            return False
+        sync_folder(folder.parent)
+        self.write(folder)
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +190,9 @@ def _read_facts(path: Path) -> tuple[Facts, list[str]]:
         said = load_json(read_bytes(path))
         known = {key: value for key, value in said.items() if key in Facts.__dataclass_fields__}
         if type(known.get("v", SCHEMA_VERSION)) is not int:
-            raise RecordingError(f"expected a number as v, got {known['v']!r}", path=path, remedy="record it again")
+            raise RecordingError(
+                f"expected a number as v, got {known['v']!r}", path=path, remedy="record it again"
+            )
         _Said.model_validate(known)
     except RecordingError:
         raise

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from velora_edge.bundle import EngineFile, read_manifest, write_manifest
-from velora_edge.files import replace_file
 from velora_edge.errors import BundleError, EngineError
+from velora_edge.files import replace_file
 from velora_edge.gpu.cuda import Cuda, why_no_cuda
 from velora_edge.gpu.engine import EngineLoader, EngineRunner
 from velora_edge.gpu.kinds import RTX, TENSORRT, Messages, target_label

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from velora_edge.files import cache_home, replace_file
 from velora_edge.clock import time_in_turn
 from velora_edge.doctor.host import system
 from velora_edge.errors import EngineError
+from velora_edge.files import cache_home, replace_file
 from velora_runtime.engines import openvino, ort
 from velora_runtime.engines.openvino_graphs import bundle_digest
 from velora_runtime.engines.ring import Presence, Slot

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from velora_edge.bundle import file_sha256
-from velora_edge.files import cache_home
 from velora_edge.errors import BundleError, EngineError, MissingExtraError
+from velora_edge.files import cache_home, replace_file
 from velora_edge.ort import first_line
 from velora_runtime.engines.ort import check_inputs
 
@@ -215,7 +215,7 @@ class BlobCache:
             for blob in self.folder.glob("*.blob"):
                 digest = blob.with_suffix(self.DIGESTS)
                 if not digest.exists():
-                    digest.write_text(file_sha256(blob))
+                    replace_file(digest, file_sha256(blob).encode())
         except OSError as error:
             LOG.warning("compiled graphs are not kept in %s: %s", self.folder, error.strerror)
 

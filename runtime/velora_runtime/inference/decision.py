@@ -16,8 +16,8 @@ import numpy as np
 from pydantic import Field
 
 from velora_edge.config import Section, build_config, read_yaml
-from velora_edge.limits import load_yaml
 from velora_edge.errors import ConfigError
+from velora_edge.limits import load_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -20,6 +20,7 @@ import numpy as np
 from velora_edge.bundle import EventInput, RGBInput
 from velora_edge.data.clips.clips import CAMERAS, ClipSource, ClipSpec, Item, Pairs
 from velora_edge.errors import DatasetError
+from velora_edge.files import PartFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -182,12 +183,12 @@ class ClipStoreWriter:
         self, path: Path, labels: tuple[str, ...], cameras: tuple[Modality, ...], spec: ClipSpec, source: str
     ) -> None:
         self.path, self.labels, self.cameras, self.spec, self.source = path, labels, cameras, spec, source
-        self._partial = path.with_name(f".{path.name}.partial")
         self._offsets, self._items = [0], list[Item]()
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = h5py.File(self._partial, "w")
+        self._part = PartFile(self.path)
+        self._file = h5py.File(self._part.path, "w")
         height, width = self.spec.image_size
         for camera in self.cameras:
             self._file.create_dataset(
@@ -231,13 +232,13 @@ class ClipStoreWriter:
         }
         file.attrs.update(facts)
         file.close()
-        self._partial.replace(self.path)
+        self._part.commit()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        self._partial.unlink(missing_ok=True)
+        self._part.discard()
 
 
 def stored_spec(path: Path, length: int = 2) -> ClipSpec:

@@ -100,7 +100,12 @@ class Table:
             yield [self._number_of_each(tables, vtables, sizes, *one) for one in wanted.items()]
 
     def _number_of_each(
-        self, tables: NDArray[np.int64], vtables: NDArray[np.int64], sizes: NDArray[np.int64], field: int, code: str
+        self,
+        tables: NDArray[np.int64],
+        vtables: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+        field: int,
+        code: str,
     ) -> NDArray[np.int64]:
         values, entry = np.zeros(len(tables), np.int64), 4 + 2 * field
         known = np.flatnonzero(entry + 2 <= sizes)

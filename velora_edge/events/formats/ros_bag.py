@@ -231,7 +231,9 @@ def _check_tables(path: Path) -> None:
     for kind, text in rows:
         if kind in ("view", "trigger") or "VIRTUAL" in str(text).upper().split()[:2]:
             raise RecordingError(
-                f"a database with a {kind} in it, which bags have none of", path=path, remedy="record it again"
+                f"a database with a {kind} in it, which bags have none of",
+                path=path,
+                remedy="record it again",
             )
 
 

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from velora_edge.errors import InputError
-from velora_edge.events.geometry.calibration import View
 from velora_edge.events.formats.hdf5.hdf5_layouts import check_stored, inside
+from velora_edge.events.geometry.calibration import View
 from velora_edge.events.geometry.calibration_yaml import matrix_of, read_rig, read_yaml
 from velora_edge.limits import check_request
 
 if TYPE_CHECKING:
     from velora_edge.events.geometry.calibration import Lens
-    from velora_edge.events.formats.hdf5.hdf5_layouts import check_stored, inside
-from velora_edge.events.geometry.calibration_yaml import Camera, Rig
+    from velora_edge.events.geometry.calibration_yaml import Camera, Rig
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _EVENT_WORDS = ("event", "dvs", "prophesee", "metavision", "davis")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from velora_edge.errors import InputError
+from velora_edge.files import replace_file
 from velora_edge.limits import check_picture, load_json, read_text
 
 if TYPE_CHECKING:
@@ -55,9 +57,12 @@ def write_mask(path: str | PathLike[str], mask: NDArray[np.bool_]) -> None:
     pixels = [list(pixel) for pixel in zip(columns.tolist(), rows.tolist(), strict=True)]
     try:
         if target.suffix == ".npy":
-            np.save(target, mask, allow_pickle=False)
+            content = io.BytesIO()
+            np.save(content, mask, allow_pickle=False)
+            replace_file(target, content.getvalue(), mode=0o644)
         elif target.suffix == ".json":
-            target.write_text(json.dumps({"sensor": [width, height], "hot_pixels": pixels}) + "\n")
+            text = json.dumps({"sensor": [width, height], "hot_pixels": pixels}) + "\n"
+            replace_file(target, text.encode(), mode=0o644)
         else:
             raise InputError("expected a name that ends in .npy or .json", path=path, remedy="change it")
     except OSError as error:
