@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from velora_edge.errors import BundleError, printable
+from velora_edge.errors import BundleError, RecordingError, printable
 from velora_edge.files import PartFolder, replace_file, replace_folder
-from velora_edge.limits import load_json, read_bytes
+from velora_edge.limits import check_inside, load_json, read_bytes
 from velora_edge.manifest import (
     GRAPHS,
     RGB,
@@ -70,6 +70,22 @@ class Bundle:
                 f"the manifest does not list {name}", path=self.path, remedy="export the model again"
             )
         return self.path / name
+
+    def read(self, name: str) -> bytes:
+        """All of one of the bundle's files, checked again: the bytes that are returned are the ones listed.
+
+        Raises:
+            BundleError: if the manifest does not list it, or it differs from its SHA-256.
+        """
+        path = self.file(name)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise BundleError(
+                f"cannot be read: {error.strerror}", path=self.path, place=name, remedy="copy the model again"
+            ) from error
+        _check_digest(self.path, name, self.manifest.files[name], hashlib.sha256(data).hexdigest())
+        return data
 
     def graph(self, name: str) -> Path:
         """Path of one of the ONNX graphs: rgb, event, diff, head or clip."""
@@ -169,15 +185,28 @@ def open_bundle(model: str | os.PathLike[str]) -> Bundle:
         file = path / name
         if not file.is_file():
             raise BundleError("the file is missing", path=path, place=name, remedy="export the model again")
-        found = file_sha256(file)
-        if found != expected:
-            raise BundleError(
-                f"expected SHA-256 {expected[:16]}..., got {found[:16]}...: the file was changed or damaged",
-                path=path,
-                place=name,
-                remedy="copy or export the model again",
-            )
+        _check_place(path, name)
+        _check_digest(path, name, expected, file_sha256(file))
     return Bundle(path, manifest)
+
+
+def _check_place(path: Path, name: str) -> None:
+    try:
+        check_inside(path / name, path)
+    except RecordingError as error:
+        raise BundleError(
+            error.problem.replace("its folder", "the bundle"), path=path, place=name, remedy=error.remedy
+        ) from error
+
+
+def _check_digest(path: Path, name: str, expected: str, found: str) -> None:
+    if found != expected:
+        raise BundleError(
+            f"expected SHA-256 {expected[:16]}..., got {found[:16]}...: the file was changed or damaged",
+            path=path,
+            place=name,
+            remedy="copy or export the model again",
+        )
 
 
 def file_sha256(path: Path) -> str:

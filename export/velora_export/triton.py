@@ -7,6 +7,7 @@ would be taken for an attack by ONNX's checker, symbolic ones by ONNX Runtime.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import onnx_ir as ir
 from velora_edge.bundle import GRAPHS
 from velora_edge.errors import BundleError
 from velora_edge.files import PartFolder
+from velora_edge.ort import checked_copy
 from velora_export.bundle_export import manifest_metadata
 from velora_export.onnx.onnx_graph import SharedWeights, save_graph
 
@@ -69,11 +71,11 @@ def write_repository(bundle: Bundle, folder: Path) -> list[str]:
 
 
 def _write_model(bundle: Bundle, graph: str, place: Path) -> None:
-    with PartFolder(place) as part:
+    with PartFolder(place) as part, contextlib.ExitStack() as stack:
         folder = part.path
         version = folder / "1"
         version.mkdir()
-        model = ir.load(bundle.graph(graph))
+        model = ir.load(stack.enter_context(checked_copy(bundle, graph)))
         (folder / CONFIG).write_text(write_config(bundle, model, place.name))
         if model.graph.outputs[0].name == LOGITS:
             (folder / LABELS).write_text("\n".join(bundle.manifest.labels) + "\n")

@@ -26,7 +26,7 @@ from velora_edge.events.geometry.calibration_files import read_calibration
 from velora_edge.events.geometry.hot_pixels import read_mask
 from velora_edge.events.registry import open_events
 from velora_edge.limits import load_json, load_yaml, parse_int
-from velora_edge.onnx_files import external_files
+from velora_edge.ort import external_files
 from velora_edge.preprocessing.folder import read_recording
 from velora_edge.preprocessing.image_folder import ImageFolder
 from velora_edge.vision import decode_picture

@@ -28,6 +28,7 @@ from velora_edge.gpu.matching import (
     why_not_trusted,
 )
 from velora_edge.gpu.plan import is_same_version, plan_header, rtx_target_name, target_name
+from velora_edge.ort import checked_copy
 from velora_export.tensorrt.tensorrt_builder import PlanBuilder, cache_path
 from velora_export.tensorrt.tensorrt_layers import (
     check_layers,
@@ -266,7 +267,8 @@ class BundleBuilder:
         digest = model_digest(manifest, graph)
         name = network_name(graph, manifest.precision, digest)
         start = time.perf_counter()
-        plan = self._builder.build(self.bundle.graph(graph), name, manifest.precision, progress)
+        with checked_copy(self.bundle, graph) as path:
+            plan = self._builder.build(path, name, manifest.precision, progress)
         seconds = time.perf_counter() - start
         parity, listed = self._try(graph, plan, name, force=force)
         compiled = self._read_layers(graph, listed, force=force)

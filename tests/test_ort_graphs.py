@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from velora_edge.onnx_files import external_files
+from velora_edge.ort import external_files
 
 onnx = pytest.importorskip("onnx", reason="writes graphs")
 
