@@ -241,8 +241,8 @@ def _graphs(T: int) -> dict[str, str]:
     }
 
 
-def with_graph(bundle: Bundle, name: str, data: bytes) -> Bundle:
-    """The bundle with another file in a graph's place, as its manifest says too."""
-    (bundle.path / f"{name}.onnx").write_bytes(data)
-    files = {**bundle.manifest.files, f"{name}.onnx": hashlib.sha256(data).hexdigest()}
+def relisted(bundle: Bundle, name: str, data: bytes) -> Bundle:
+    """The bundle with another file in one's place, as its manifest says too."""
+    (bundle.path / name).write_bytes(data)
+    files = {**bundle.manifest.files, name: hashlib.sha256(data).hexdigest()}
     return Bundle(bundle.path, bundle.manifest.model_copy(update={"files": files}))

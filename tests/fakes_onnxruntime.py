@@ -141,7 +141,7 @@ class FakeSession:
         plain = onnxruntime.SessionOptions()
         plain.intra_op_num_threads = 1
         plain.add_free_dimension_override_by_name("batch", 1)
-        if options.weights is not None:
+        if options is not None and options.weights is not None:
             plain.add_external_initializers_from_files_in_memory(*options.weights)
         self._session = _RealSession(model, plain, providers=[CPU])
         self._recorded: dict[str, FakeBinding] = {}

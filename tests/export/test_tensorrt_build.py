@@ -18,6 +18,7 @@ from velora_export.tensorrt.tensorrt_builder import BuildOptions, BuildProgress,
 from velora_export.tensorrt.tensorrt_engines import BuiltEngine, BundleBuilder, this_gpu
 from velora_export.tensorrt.tensorrt_parity import noise_clips, read_clips
 
+from tests.fakes import relisted
 from velora_cli.main import velora
 from velora_edge.bundle import GRAPHS, open_bundle, read_manifest
 from velora_edge.console import run
@@ -239,7 +240,7 @@ def test_what_tensorrt_says_is_in_the_error_and_in_the_log(fake: FakeTensorRT, b
 
 
 def test_a_graph_that_the_parser_does_not_read_is_one_error(fake: FakeTensorRT, bundle: Bundle) -> None:
-    bundle.graph("rgb").write_bytes(b"no graph")
+    bundle = relisted(bundle, "rgb.onnx", b"")
     with pytest.raises(EngineError, match=r"TensorRT 10\.3\.0 cannot read rgb\.onnx: Fake: "):
         build(bundle)
 
