@@ -13,7 +13,7 @@ from velora_edge.bundle import EngineFile, open_bundle
 from velora_edge.config import Section, load_config, read_yaml
 from velora_edge.errors import BundleError, ConfigError, InputError, RecordingError
 from velora_edge.events.geometry.calibration_yaml import read_yaml as read_calibration_yaml
-from velora_edge.gpu.matching import why_not_trusted
+from velora_edge.gpu.signing import why_not_trusted
 from velora_edge.preprocessing.folder import read_recording
 from velora_edge.preprocessing.image_folder import ImageFolder
 from velora_edge.preprocessing.registry import find_sources
@@ -168,7 +168,7 @@ ENTRY = EngineFile(
 def test_a_signature_that_is_none_is_not_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signature: str
 ) -> None:
-    from velora_edge.gpu.matching import sign
+    from velora_edge.gpu.signing import sign
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     sign(ENTRY)  # there is a key to compare with

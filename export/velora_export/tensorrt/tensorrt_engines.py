@@ -21,13 +21,12 @@ from velora_edge.gpu.matching import (
     model_digest,
     network_name,
     read_engine,
-    sign,
     this_machine,
     why_no_fp8,
     why_not_here,
-    why_not_trusted,
 )
 from velora_edge.gpu.plan import is_same_version, plan_header, rtx_target_name, target_name
+from velora_edge.gpu.signing import sign, why_not_trusted
 from velora_edge.ort import checked_copy
 from velora_export.tensorrt.tensorrt_builder import PlanBuilder, cache_path
 from velora_export.tensorrt.tensorrt_layers import (
