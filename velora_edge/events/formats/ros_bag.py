@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import importlib
 import sqlite3
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -243,10 +244,10 @@ def _bound_rosbags() -> None:
     It unpacks a chunk whole, whatever its header says that it comes to.
     """
     import lz4.frame
-    from rosbags.rosbag1 import reader as rosbag1
-    from rosbags.rosbag2 import reader as rosbag2
-    from rosbags.rosbag2 import storage_mcap
 
+    rosbag1: Any = importlib.import_module("rosbags.rosbag1.reader")
+    rosbag2: Any = importlib.import_module("rosbags.rosbag2.reader")
+    storage_mcap: Any = importlib.import_module("rosbags.rosbag2.storage_mcap")
     if isinstance(rosbag2.zstd, _BoundedZstd):
         return
     zstd: Any = rosbag2.zstd
@@ -272,7 +273,7 @@ class _BoundedZstd:
         """A packed file, to be read."""
         budget = _BUDGET.get()
 
-        class Bounded(self._zstd.ZstdFile):  # type: ignore[name-defined,misc]
+        class Bounded(self._zstd.ZstdFile):  # type: ignore[name-defined]
             def read(self, size: int = -1) -> bytes:
                 data: bytes = super().read(min(size, _PIECE_BYTES) if size >= 0 else _PIECE_BYTES)
                 budget.spend(len(data), "what it unpacks to")
