@@ -11,7 +11,7 @@ import pytest
 
 from velora_edge.bundle import EngineFile, open_bundle
 from velora_edge.config import Section, load_config, read_yaml
-from velora_edge.errors import BundleError, ConfigError, InputError, RecordingError
+from velora_edge.errors import BundleError, ConfigError, DatasetError, InputError, RecordingError
 from velora_edge.events.geometry.calibration_yaml import read_yaml as read_calibration_yaml
 from velora_edge.gpu.signing import why_not_trusted
 from velora_edge.preprocessing.folder import read_recording
@@ -208,3 +208,50 @@ def test_a_picture_with_spoilt_bytes_is_refused_in_one_line(tmp_path: Path, pict
             ImageFolder(str(tmp_path))
         except RecordingError as error:
             assert "\n" not in str(error)
+
+
+SEGMENTS = ["0,inf,wave", "0,1e300,wave", "nan,nan,wave", "0," + "9" * 5000 + ",wave", "0,1," + "w" * 200_000, "\0"]
+
+
+@pytest.mark.parametrize("row", SEGMENTS)
+def test_a_segment_that_cannot_be_is_told_by_its_line(tmp_path: Path, row: str) -> None:
+    from velora_edge.data.layouts.recording_index import index_recordings
+
+    folder = tmp_path / "day"
+    folder.mkdir()
+    (folder / "day.raw").write_bytes(b"% evt 3.0\n% geometry 64x48\n% end\n\x00\x80")
+    (folder / "segments.csv").write_text(f"start,end,label\n0,1,wave\n{row}\n")
+    with pytest.raises(DatasetError) as caught:
+        index_recordings(tmp_path)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("count", ["\u00b2", "9" * 5000, "-1", "+-5", "1e3"])
+def test_a_list_of_recordings_with_numbers_that_are_none_is_told_by_its_line(tmp_path: Path, count: str) -> None:
+    from velora_edge.data.layouts.published import _read_list
+
+    (tmp_path / "train_label.txt").write_text(f"wave/a {count} 0\nwave/b 5 {count}\n", encoding="utf-8")
+    problems: list[str] = []
+    assert list(_read_list(tmp_path / "train_label.txt", "train", tmp_path, problems)) == []
+    assert [problem.partition(":")[0] for problem in problems] == [
+        "train_label.txt, line 1", "train_label.txt, line 2",
+    ]  # fmt: skip
+
+
+def test_a_long_list_of_labels_is_read_in_a_moment(tmp_path: Path) -> None:
+    import time
+
+    from velora_edge.model.config import read_labels
+
+    (tmp_path / "labels.txt").write_text("".join(f"class {k}\n" for k in range(100_000)))
+    begun = time.monotonic()
+    assert len(read_labels(tmp_path / "labels.txt")) == 100_000
+    assert time.monotonic() - begun < 2.0
+
+
+def test_a_sensor_that_takes_gigabytes_is_refused(tmp_path: Path) -> None:
+    from velora_edge import open_events
+
+    (tmp_path / "a.raw").write_bytes(b"% evt 3.0\n% geometry 65536x65536\n% end\n\x00\x80\x01\x00\x01\x60\x05\x20")
+    with pytest.raises(RecordingError, match="announces a picture of 65536x65536 pixels"):
+        open_events(tmp_path / "a.raw")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from velora_edge.errors import InputError, RecordingError
+from velora_edge.limits import check_picture
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -192,10 +193,10 @@ def open_events(
     if format is not None:
         if format.upper() not in FORMATS:
             raise InputError(f"no event format is called {format!r}; there are {_names()}")
-        return FORMATS[format.upper()].open(path, sensor, part)
+        return _checked(FORMATS[format.upper()].open(path, sensor, part))
     for known in FORMATS.values():
         if known.sniff(head, path):
-            return known.open(path, sensor, part)
+            return _checked(known.open(path, sensor, part))
     if path.is_dir():
         raise RecordingError("is a folder, expected an event file", path=path, remedy="give a file in it")
     raise RecordingError(
@@ -203,6 +204,18 @@ def open_events(
         path=path,
         remedy="check the file, or name the format if it lacks its header",
     )
+
+
+def _checked(reader: EventReader) -> EventReader:
+    """The reader, if its sensor is one that frames can be made of."""
+    try:
+        check_picture(reader.width, reader.height)
+    except ValueError as error:
+        reader.close()
+        raise RecordingError(
+            f"announces {error}", path=reader.path, remedy="pass the sensor's size, as in --sensor 640x480"
+        ) from error
+    return reader
 
 
 def _split_part(path: Path, part: str | int | None) -> tuple[Path, str | None]:

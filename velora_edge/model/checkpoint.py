@@ -10,7 +10,6 @@ A tensor of the base that equals the rgb tower's, or that is a copy of its last 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import load_file, save_file
 
 from velora_edge.bundle import MANIFEST, EventInput, RGBInput
-from velora_edge.errors import BundleError, InputError
+from velora_edge.errors import BundleError, InputError, printable
 from velora_edge.files import PartFolder
+from velora_edge.limits import load_json, read_text
 from velora_edge.model.config import ModelConfig  # noqa: TC001  (pydantic reads it)
 from velora_edge.model.lora import base_names
 from velora_edge.model.velora import VELoRA, create_model
@@ -157,7 +157,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     if not (path / CHECKPOINT).is_file():
         raise BundleError(f"not a checkpoint: {_what_else(path)}", path=path, remedy=_remedy(path))
     try:
-        text = (path / CHECKPOINT).read_text()
+        text = read_text(path / CHECKPOINT)
         _refuse_newer(text, path)
         return Checkpoint.model_validate_json(text)
     except BundleError:
@@ -166,13 +166,14 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
         problems = str(error).splitlines()[0]
         if isinstance(error, ValidationError):
             problems = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()
+                f"{printable('.'.join(map(str, e['loc'])), 60) or 'file'}: {printable(e['msg'], 200)}"
+                for e in error.errors()[:5]
             )
         raise BundleError(problems, path=path, place=CHECKPOINT, remedy="train or import it again") from error
 
 
 def _refuse_newer(text: str, path: Path) -> None:
-    raw = json.loads(text)
+    raw = load_json(text)
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise BundleError(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from velora_edge.errors import ConfigError, InputError
+from velora_edge.limits import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -153,15 +155,15 @@ def read_labels(path: Path) -> tuple[str, ...]:
         InputError: if the file cannot be read, holds no name, or one name twice.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except (OSError, ValueError) as error:
         raise InputError(
             f"cannot be read as text: {error}", path=path, remedy="give one class name a line"
         ) from error
     labels = [line.strip() for line in lines if line.strip()]
     if not labels:
         raise InputError("holds no class name", path=path, remedy="give one class name a line")
-    twice = next((label for label in labels if labels.count(label) > 1), None)
+    twice = next((label for label, count in Counter(labels).items() if count > 1), None)
     if twice is not None:
         raise InputError(f"names {twice!r} twice", path=path, remedy="give each class a name of its own")
     return tuple(labels)

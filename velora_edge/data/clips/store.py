@@ -20,7 +20,9 @@ import numpy as np
 from velora_edge.bundle import EventInput, RGBInput
 from velora_edge.data.clips.clips import CAMERAS, ClipSource, ClipSpec, Item, Pairs
 from velora_edge.errors import DatasetError
+from velora_edge.events.formats.hdf5.hdf5_layouts import check_stored, inside
 from velora_edge.files import PartFile
+from velora_edge.limits import follow_remedy, load_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,13 +98,14 @@ class ClipStore(ClipSource):
     def __init__(self, path: Path, spec: ClipSpec) -> None:
         self.path, self.spec, self._file = path, spec, Hdf5File(path)
         file = self._file()
+        _check_stored(path, file)
         if file.attrs.get("version") != VERSION:
             raise DatasetError(
                 [f"version {file.attrs.get('version')} of the format; this velora-edge reads {VERSION}"],
                 path=path,
                 remedy="pack it again with velora dataset build",
             )
-        self.labels = tuple(json.loads(file.attrs["labels"]))
+        self.labels = tuple(load_json(file.attrs["labels"]))
         self.source = str(file.attrs.get("source", ""))
         self.cameras = tuple(camera for camera in CAMERAS if camera in file)
         self._offsets = file["offsets"][:].astype(np.int64)
@@ -120,7 +123,7 @@ class ClipStore(ClipSource):
         if size != self.spec.image_size:
             found.append(f"images are {_hw(size)}, the model takes {_hw(self.spec.image_size)}")
         for name, wanted in (("event", self.spec.event), ("rgb", self.spec.rgb)):
-            packed, asked = json.loads(file.attrs[name]), wanted.model_dump(mode="json")
+            packed, asked = load_json(file.attrs[name]), wanted.model_dump(mode="json")
             if name in self.cameras:
                 found += [
                     f"{name}.{key} is {packed.get(key)}, the model takes {asked[key]}"
@@ -241,6 +244,16 @@ class ClipStoreWriter:
         self._part.discard()
 
 
+def _check_stored(path: Path, file: h5py.File) -> None:
+    """Refuse datasets that lie in other files, or whose chunks are out of proportion to this one."""
+    for name in file:
+        node = inside(file, name)
+        if node is None:
+            raise DatasetError([f"{name} is a link to another file"], path=path, remedy=follow_remedy())
+        if isinstance(node, h5py.Dataset):
+            check_stored(path, node)
+
+
 def stored_spec(path: Path, length: int = 2) -> ClipSpec:
     """The form that a store's images were packed in.
 
@@ -250,7 +263,7 @@ def stored_spec(path: Path, length: int = 2) -> ClipSpec:
     opener = Hdf5File(path)
     file = opener()
     height, width = next(file[camera].shape[1:3] for camera in CAMERAS if camera in file)
-    event, rgb = (json.loads(file.attrs[camera]) for camera in ("event", "rgb"))
+    event, rgb = (load_json(file.attrs[camera]) for camera in ("event", "rgb"))
     opener.close()
     return ClipSpec(length, (height, width), event=EventInput(**event), rgb=RGBInput(**rgb))
 
