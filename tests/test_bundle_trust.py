@@ -1,4 +1,4 @@
-"""A bundle is what its manifest lists: whatever a graph refers to is listed, checked, and loaded as checked."""
+"""A bundle is what its manifest lists: all that a graph refers to is listed, checked, loaded as checked."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ def parse_int(text: str, most: int = LARGEST_TIME) -> int | None:
 
 
 def may_follow_links() -> bool:
-    """Whether files may name other files anywhere on the machine: the user said so by `VELORA_FOLLOW_LINKS`."""
+    """Whether files may name other files anywhere: the user said so by `VELORA_FOLLOW_LINKS`."""
     return os.environ.get(FOLLOW_VARIABLE, "") not in ("", "0")
 
 

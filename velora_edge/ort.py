@@ -1,9 +1,9 @@
 """ONNX graphs of a bundle and their weights, checked; ONNX Runtime sessions with our settings.
 
-What a graph refers to is read from its own bytes, without the package onnx. Layout: onnx.proto of onnx/onnx, in
-Protocol Buffers' wire format (protobuf.dev/programming-guides/encoding). Tensors are looked for wherever a
-model may hold one; what such a tensor tells as `location` is what ONNX Runtime and OpenVINO would open. A node
-of the type EPContext holds a program of a provider, or names a file with one: such graphs are refused.
+What a graph refers to is read from its own bytes, without the package onnx. Layout: onnx.proto of onnx/onnx,
+in Protocol Buffers' wire format (protobuf.dev/programming-guides/encoding). Tensors are looked for wherever a
+model may hold one; what such a tensor tells as `location` is what ONNX Runtime and OpenVINO would open. A
+node of the type EPContext holds a program of a provider, or names a file with one: such graphs are refused.
 """
 
 from __future__ import annotations

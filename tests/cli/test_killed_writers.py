@@ -77,7 +77,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     fsync = os.fsync
 
     def record(descriptor: int) -> None:
-        asked.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        asked.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", record)

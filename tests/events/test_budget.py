@@ -82,11 +82,13 @@ def test_records_with_padding_are_refused(tmp_path: Path) -> None:
     kind = np.dtype([("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "u1"), ("pad", "V100000000")])
     about = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (1000,)}
     np.lib.format.write_array_header_1_0(head, about)
-    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        with archive.open("events.npy", "w", force_zip64=True) as member:
-            member.write(head.getvalue())
-            for _ in range(400):
-                member.write(bytes(1 << 20))
+    with (
+        zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("events.npy", "w", force_zip64=True) as member,
+    ):
+        member.write(head.getvalue())
+        for _ in range(400):
+            member.write(bytes(1 << 20))
     n, said = read_all(tmp_path / "a.npz")
     assert n == 0
     assert "records of 100,000,013 bytes" in said

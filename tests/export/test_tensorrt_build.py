@@ -23,8 +23,8 @@ from velora_cli.main import velora
 from velora_edge.bundle import GRAPHS, open_bundle, read_manifest
 from velora_edge.console import run
 from velora_edge.errors import EngineError, InputError
-from velora_edge.gpu.signing import public_key
 from velora_edge.gpu.matching import model_digest, why_no_fp8
+from velora_edge.gpu.signing import public_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

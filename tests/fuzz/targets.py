@@ -243,14 +243,45 @@ def _picture(ending: str) -> bytes:
 _FACTS = json.dumps(
     {
         "v": 1, "started": "2026-01-01T00:00:00.000+00:00", "ended": "x", "why_ended": "asked for",
-        "model": {"name": "demo", "path": "demo"}, "events": {"source": "x", "encoding": "EVT3", "sensor": [64, 48]},
+        "model": {"name": "demo", "path": "demo"},
+        "events": {"source": "x", "encoding": "EVT3", "sensor": [64, 48]},
         "video": {"source": "y", "height": 48, "width": 64}, "counts": {"frames": 5}, "dropped": {"gaps": 0},
         "first_us": 5, "last_us": 9,
     }
 ).encode()  # fmt: skip
-_OPENCV = b"%YAML:1.0\n---\nimage_width: 20\nimage_height: 10\ncamera_matrix: !!opencv-matrix\n   rows: 3\n   cols: 3\n   dt: d\n   data: [9., 0., 9., 0., 9., 5., 0., 0., 1.]\ndistortion_coefficients: [0.1, 0.01, 0, 0, 0]\n"
-_KALIBR = b"cam0:\n  intrinsics: [9, 9, 9, 5]\n  resolution: [20, 10]\n  distortion_model: radtan\n  distortion_coeffs: [0, 0, 0, 0]\n  rostopic: /dvs/image\ncam1:\n  intrinsics: [9, 9, 9, 5]\n  resolution: [30, 20]\n  T_cn_cnm1: [[1,0,0,0.1],[0,1,0,0],[0,0,1,0],[0,0,0,1]]\n"
-_DSEC = b"intrinsics:\n  cam0: {camera_matrix: [9, 9, 9, 5], resolution: [20, 10]}\n  cam1: {camera_matrix: [9, 9, 9, 5], resolution: [20, 10]}\n  camRect1: {camera_matrix: [9, 9, 9, 5], resolution: [20, 10]}\nextrinsics:\n  T_10: [[1,0,0,0],[0,1,0,0],[0,0,1,0],[0,0,0,1]]\n  R_rect1: [[1,0,0],[0,1,0],[0,0,1]]\n"
+_OPENCV = (
+    b"%YAML:1.0\n"
+    b"---\n"
+    b"image_width: 20\n"
+    b"image_height: 10\n"
+    b"camera_matrix: !!opencv-matrix\n"
+    b"   rows: 3\n"
+    b"   cols: 3\n"
+    b"   dt: d\n"
+    b"   data: [9., 0., 9., 0., 9., 5., 0., 0., 1.]\n"
+    b"distortion_coefficients: [0.1, 0.01, 0, 0, 0]\n"
+)
+_KALIBR = (
+    b"cam0:\n"
+    b"  intrinsics: [9, 9, 9, 5]\n"
+    b"  resolution: [20, 10]\n"
+    b"  distortion_model: radtan\n"
+    b"  distortion_coeffs: [0, 0, 0, 0]\n"
+    b"  rostopic: /dvs/image\n"
+    b"cam1:\n"
+    b"  intrinsics: [9, 9, 9, 5]\n"
+    b"  resolution: [30, 20]\n"
+    b"  T_cn_cnm1: [[1,0,0,0.1],[0,1,0,0],[0,0,1,0],[0,0,0,1]]\n"
+)
+_DSEC = (
+    b"intrinsics:\n"
+    b"  cam0: {camera_matrix: [9, 9, 9, 5], resolution: [20, 10]}\n"
+    b"  cam1: {camera_matrix: [9, 9, 9, 5], resolution: [20, 10]}\n"
+    b"  camRect1: {camera_matrix: [9, 9, 9, 5], resolution: [20, 10]}\n"
+    b"extrinsics:\n"
+    b"  T_10: [[1,0,0,0],[0,1,0,0],[0,0,1,0],[0,0,0,1]]\n"
+    b"  R_rect1: [[1,0,0],[0,1,0],[0,0,1]]\n"
+)
 _HOMOGRAPHY = b"homography: [[1, 0, 0], [0, 1, 0], [0, 0, 1]]\nresolution: [20, 10]\n"
 _CSV = b"# geometry 64x48\nt,x,y,p\n" + b"".join(
     b"%d,%d,%d,%d\n" % (9 * k, k % 64, k % 48, k % 2) for k in range(50)

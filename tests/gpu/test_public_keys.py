@@ -1,4 +1,4 @@
-"""Engines of other machines are trusted by those machines' public keys, and by nothing that anybody can claim."""
+"""Engines of other machines are trusted by their public keys, and by nothing that anybody can claim."""
 
 from __future__ import annotations
 

@@ -114,15 +114,21 @@ def _signed_part(entry: EngineFile) -> bytes:
 
 def _trusted_keys() -> set[str]:
     keys = {word.strip() for word in os.environ.get(TRUST_VARIABLE, "").split(",") if word.strip()}
-    for key in keys:
-        try:
-            _public_key(key)
-        except ValueError as error:
-            raise EngineError(
-                f"expected public keys in {TRUST_VARIABLE} ({_PREFIX}...), got {printable(key, 100)!r}; "
-                "the machine that built the engines tells its own: velora build --public-key"
-            ) from error
+    wrong = next((key for key in keys if not _is_public_key(key)), None)
+    if wrong is not None:
+        raise EngineError(
+            f"expected public keys in {TRUST_VARIABLE} ({_PREFIX}...), got {printable(wrong, 100)!r}; "
+            "the machine that built the engines tells its own: velora build --public-key"
+        )
     return keys
+
+
+def _is_public_key(text: str) -> bool:
+    try:
+        _public_key(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _public_key(text: str) -> Any:

@@ -56,7 +56,7 @@ def test_everything_is_on_the_disk_at_the_end(tmp_path: Path, monkeypatch: pytes
     fsync, fdatasync = os.fsync, os.fdatasync
 
     def name_of(descriptor: int) -> str:
-        return Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        return Path(f"/proc/self/fd/{descriptor}").readlink().name
 
     monkeypatch.setattr(os, "fsync", lambda d: (asked.append(name_of(d)), fsync(d))[1])
     monkeypatch.setattr(os, "fdatasync", lambda d: (asked.append(name_of(d)), fdatasync(d))[1])
@@ -78,7 +78,7 @@ def test_a_new_recording_s_name_is_on_the_disk(tmp_path: Path, monkeypatch: pyte
     asked: list[str] = []
     fsync = os.fsync
     monkeypatch.setattr(
-        os, "fsync", lambda d: (asked.append(Path(os.readlink(f"/proc/self/fd/{d}")).name), fsync(d))[1]
+        os, "fsync", lambda d: (asked.append(Path(f"/proc/self/fd/{d}").readlink().name), fsync(d))[1]
     )
     RecordingWriter(tmp_path / "recording", Facts())
     assert tmp_path.name in asked
