@@ -55,7 +55,8 @@ class InputError(VeloraError, ValueError):
         self, problem: str, *, path: str | PathLike[str] | None = None, place: str = "", remedy: str = ""
     ) -> None:
         self.problem, self.path, self.place, self.remedy = problem, path, place, remedy
-        where = ", ".join(part for part in ("" if path is None else str(path), place) if part)
+        shown = "" if path is None else printable(str(path), LONGEST_PROBLEM // 2)
+        where = ", ".join(part for part in (shown, place) if part)
         text = f"{where}: {printable(problem)}" if where else printable(problem)
         super().__init__(printable(f"{text}; {remedy}" if remedy else text, 2 * LONGEST_PROBLEM))
 

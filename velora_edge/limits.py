@@ -43,6 +43,8 @@ LARGEST_TIME = 1 << 62
 FOLLOW_VARIABLE = "VELORA_FOLLOW_LINKS"
 """Set to 1 by users who let recordings and bundles name files outside of themselves."""
 _LONGEST_INT = 20
+_MOST_LINKS = 16
+_ASSUMED_PIXELS, _PIXELS_A_BYTE = 1 << 24, 256
 
 
 def check_request(path: Path, n_bytes: int, what: str, place: str = "") -> None:
@@ -105,14 +107,20 @@ def allowance(size: int, ratio: int = RATIO) -> int:
     return ASSUMED_BYTES + ratio * size
 
 
-def check_picture(width: int, height: int) -> None:
+def check_picture(width: int, height: int, n_bytes: int = LARGEST_PICTURE) -> None:
     """Nothing, if a picture of that size is read.
 
+    Args:
+        width: pixels.
+        height: pixels.
+        n_bytes: that it is packed in, where that is known.
+
     Raises:
-        ValueError: if it is larger than `LARGEST_PICTURE`.
+        ValueError: if it is larger than `LARGEST_PICTURE`, or out of proportion to its bytes.
     """
-    if width * height > LARGEST_PICTURE:
-        raise ValueError(f"a picture of {width}x{height} pixels; {LARGEST_PICTURE:,} are the most")
+    most = min(LARGEST_PICTURE, _ASSUMED_PIXELS + _PIXELS_A_BYTE * n_bytes)
+    if width * height > most:
+        raise ValueError(f"a picture of {width}x{height} pixels; {most:,} are the most")
 
 
 def read_bytes(path: str | PathLike[str], *, most: int = LARGEST_TEXT) -> bytes:
@@ -180,7 +188,7 @@ def load_yaml(text: str, loader: type[Any] | None = None) -> Any:
     import yaml
 
     try:
-        reader = (loader or yaml.SafeLoader)(text)
+        reader = _bounded(loader or yaml.SafeLoader)(text)
         try:
             node = reader.get_single_node()
             if node is None:
@@ -201,6 +209,23 @@ def load_yaml(text: str, loader: type[Any] | None = None) -> Any:
     return value
 
 
+def _bounded(loader: type[Any]) -> type[Any]:
+    """The loader, which gives up where it nests too deeply: the time that it takes is quadratic in that."""
+
+    class Bounded(loader):
+        def fetch_flow_collection_start(self, token: Any) -> None:
+            if self.flow_level >= DEEPEST:
+                raise RecursionError
+            super().fetch_flow_collection_start(token)
+
+        def add_indent(self, column: int) -> bool:
+            if len(self.indents) >= DEEPEST:
+                raise RecursionError
+            return bool(super().add_indent(column))
+
+    return Bounded
+
+
 def _construct(reader: Any, node: Any) -> Any:
     try:
         return reader.construct_document(node)
@@ -210,9 +235,10 @@ def _construct(reader: Any, node: Any) -> Any:
 
 def parse_int(text: str, most: int = LARGEST_TIME) -> int | None:
     """The whole number that a text is, None if it is none or farther from 0 than `most`."""
-    if not re.fullmatch(r"\s*[+-]?[0-9]{1,20}\s*", text):
+    digits = text.strip()
+    if not re.fullmatch(r"[+-]?[0-9]{1,20}", digits):
         return None
-    number = int(text)
+    number = int(digits)
     return number if -most <= number <= most else None
 
 
@@ -240,6 +266,57 @@ def check_inside(path: Path, folder: Path) -> None:
 def follow_remedy() -> str:
     """How to ask for files that name others."""
     return f"set {FOLLOW_VARIABLE}=1 if you trust whoever made it"
+
+
+def inside(group: Any, name: str, depth: int = 0) -> Any:
+    """The object of that name in the group, None if there is none in this file.
+
+    Links to other files are not followed, unless the user lets them be.
+    """
+    import h5py
+
+    if may_follow_links():
+        return group.get(name)
+    node = group.file if name.startswith("/") else group
+    for part in filter(None, name.split("/")):
+        links = node.id.links if isinstance(node, h5py.Group) else None
+        key = part.encode("utf-8", "surrogateescape")
+        if links is None or not links.exists(key):
+            return None
+        kind = links.get_info(key).type
+        if kind == h5py.h5l.TYPE_HARD:
+            node = node.get(part)
+        elif kind == h5py.h5l.TYPE_SOFT and depth < _MOST_LINKS:
+            node = inside(node, links.get_val(key).decode("utf-8", "replace"), depth + 1)
+        else:
+            return None
+    return node
+
+
+def is_inside(dataset: Any) -> bool:
+    """Whether a dataset keeps its content itself, or the user lets it name other files."""
+    return may_follow_links() or not (dataset.external or dataset.is_virtual)
+
+
+def check_stored(path: Path, dataset: Any) -> None:
+    """Nothing, if a dataset's content is in this file, and its chunks are in proportion to it.
+
+    Raises:
+        RecordingError: otherwise.
+    """
+    if not is_inside(dataset):
+        where = f"in another file, {dataset.external[0][0]}" if dataset.external else ""
+        problem = f"keeps its content {where}" if where else "is put together of other datasets"
+        raise RecordingError(problem, path=path, place=dataset.name, remedy=follow_remedy())
+    if dataset.chunks:
+        chunk_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
+        check_request(path, chunk_bytes, "one chunk", dataset.name)
+
+
+def is_in_proportion(dataset: Any) -> bool:
+    """Whether all of a dataset may be read at once."""
+    n_bytes = int(dataset.size or 0) * dataset.dtype.itemsize
+    return n_bytes <= allowance(dataset.file.id.get_filesize())
 
 
 def _check_tree(value: Any) -> None:

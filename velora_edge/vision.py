@@ -29,7 +29,7 @@ def decode_picture(data: bytes) -> NDArray[np.uint8] | None:
     size = picture_size(data)
     if size is None:
         return None
-    check_picture(*size)
+    check_picture(*size, len(data))
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the caller tells, in one line
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -47,7 +47,7 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
     """
     try:
         if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR":
-            return struct.unpack_from(">II", data, 16)
+            return _png_size(data)
         if data.startswith(b"\xff\xd8"):
             return _jpeg_size(data)
         if data.startswith(b"BM"):
@@ -58,9 +58,17 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
             return _tiff_size(data, "<" if data[:1] == b"I" else ">")
         if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
             return _webp_size(data)
-    except struct.error:
+    except (struct.error, IndexError):
         pass
     return None
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    """None where a chunk announces more than is there: OpenCV would make room for it."""
+    at = 8
+    while at < len(data) and data[at + 4 : at + 8] != b"IEND":
+        at += 12 + struct.unpack_from(">I", data, at)[0]
+    return struct.unpack_from(">II", data, 16) if at < len(data) else None
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MOST_BYTES = 200 << 20
-MOST_S = 10.0
+MOST_S = 30.0
+"""Of the processor, with every allocation traced."""
 
 
 def read_all(path: Path, sensor: tuple[int, int] | None = None) -> tuple[int, str]:
     """The events of a file, and the error or the warnings, after reading it within memory and time."""
     tracemalloc.start()
-    begun = time.monotonic()
+    begun = time.process_time()
     n, said = 0, ""
     try:
         with open_events(path, sensor=sensor) as reader:
@@ -41,7 +42,7 @@ def read_all(path: Path, sensor: tuple[int, int] | None = None) -> tuple[int, st
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert time.monotonic() - begun < MOST_S
+    assert time.process_time() - begun < MOST_S
     assert peak < MOST_BYTES
     assert "\n" not in said
     return n, said
@@ -100,11 +101,11 @@ def test_an_archive_of_thousands_of_arrays_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         for k in range(4000):
             archive.writestr(f"a{k}.npy", array.getvalue())
-    begun = time.monotonic()
+    begun = time.process_time()
     n, said = read_all(tmp_path / "a.npz")
     assert n == 0
     assert "an archive of 4,000 files" in said
-    assert time.monotonic() - begun < 1.0
+    assert time.process_time() - begun < 3.0
 
 
 def trigger_packet(count: int) -> bytes:

@@ -20,9 +20,8 @@ import numpy as np
 from velora_edge.bundle import EventInput, RGBInput
 from velora_edge.data.clips.clips import CAMERAS, ClipSource, ClipSpec, Item, Pairs
 from velora_edge.errors import DatasetError
-from velora_edge.events.formats.hdf5.hdf5_layouts import check_stored, inside
 from velora_edge.files import PartFile
-from velora_edge.limits import follow_remedy, load_json
+from velora_edge.limits import check_stored, follow_remedy, inside, load_json
 
 if TYPE_CHECKING:
     from pathlib import Path

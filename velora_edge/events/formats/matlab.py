@@ -12,8 +12,7 @@ import numpy as np
 from velora_edge.errors import MissingExtraError, RecordingError
 from velora_edge.events.formats.arrays import ColumnReader
 from velora_edge.events.formats.columns import match_names, unit_in_name
-from velora_edge.events.formats.hdf5.hdf5_layouts import check_stored, inside
-from velora_edge.limits import Budget
+from velora_edge.limits import Budget, check_stored, inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from velora_edge.errors import InputError
-from velora_edge.events.formats.hdf5.hdf5_layouts import check_stored, inside
 from velora_edge.events.geometry.calibration import View
 from velora_edge.events.geometry.calibration_yaml import matrix_of, read_rig, read_yaml
-from velora_edge.limits import check_request
+from velora_edge.limits import check_request, check_stored, inside
 
 if TYPE_CHECKING:
     from velora_edge.events.geometry.calibration import Lens

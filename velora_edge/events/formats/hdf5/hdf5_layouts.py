@@ -9,7 +9,7 @@ import numpy as np
 
 from velora_edge.errors import RecordingError
 from velora_edge.events.formats.columns import UNIT_NAMES, match_names
-from velora_edge.limits import allowance, check_request, follow_remedy, may_follow_links
+from velora_edge.limits import inside, is_in_proportion, is_inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,57 +25,6 @@ DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError
 
 ROWS = 1 << 17
 """Events that are read at once, where the file's chunks do not ask for more."""
-
-
-def inside(group: Any, name: str, depth: int = 0) -> Any:
-    """The object of that name in the group, None if there is none in this file.
-
-    Links to other files are not followed, unless the user lets them be.
-    """
-    import h5py
-
-    if may_follow_links():
-        return group.get(name)
-    node = group.file if name.startswith("/") else group
-    for part in filter(None, name.split("/")):
-        links = node.id.links if isinstance(node, h5py.Group) else None
-        key = part.encode("utf-8", "surrogateescape")
-        if links is None or not links.exists(key):
-            return None
-        kind = links.get_info(key).type
-        if kind == h5py.h5l.TYPE_HARD:
-            node = node.get(part)
-        elif kind == h5py.h5l.TYPE_SOFT and depth < _MAX_LINKS:
-            node = inside(node, links.get_val(key).decode("utf-8", "replace"), depth + 1)
-        else:
-            return None
-    return node
-
-
-def is_inside(dataset: Any) -> bool:
-    """Whether a dataset keeps its content itself, or the user lets it name other files."""
-    return may_follow_links() or not (dataset.external or dataset.is_virtual)
-
-
-def check_stored(path: Path, dataset: Any) -> None:
-    """Nothing, if a dataset's content is in this file, and its chunks are in proportion to it.
-
-    Raises:
-        RecordingError: otherwise.
-    """
-    if not is_inside(dataset):
-        where = f"in another file, {dataset.external[0][0]}" if dataset.external else ""
-        problem = f"keeps its content {where}" if where else "is put together of other datasets"
-        raise RecordingError(problem, path=path, place=dataset.name, remedy=follow_remedy())
-    if dataset.chunks:
-        chunk_bytes = int(np.prod(dataset.chunks, dtype=object)) * dataset.dtype.itemsize
-        check_request(path, chunk_bytes, "one chunk", dataset.name)
-
-
-def is_in_proportion(dataset: Any) -> bool:
-    """Whether all of a dataset may be read at once."""
-    n_bytes = int(dataset.size or 0) * dataset.dtype.itemsize
-    return n_bytes <= allowance(dataset.file.id.get_filesize())
 
 
 def stored_chunks(dataset: Any) -> list[int]:
@@ -138,7 +87,6 @@ def first_line(error: BaseException) -> str:
 
 
 _MAX_OBJECTS = 100_000
-_MAX_LINKS = 16
 
 
 @dataclass(frozen=True)
