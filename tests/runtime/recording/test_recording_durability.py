@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from velora_runtime.recording.items import Edges, Picture, Words
-from velora_runtime.recording.words import WordFormat
+from velora_runtime.recording.words import WordEncoder, WordFormat
 from velora_runtime.recording.writer import RecordingWriter
 
 from velora_edge.datatypes import TriggerBatch
@@ -82,3 +82,12 @@ def test_a_new_recording_s_name_is_on_the_disk(tmp_path: Path, monkeypatch: pyte
     )
     RecordingWriter(tmp_path / "recording", Facts())
     assert tmp_path.name in asked
+
+
+def test_words_that_are_written_to_memory_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    encoders = [WordEncoder(FORM) for _ in range(20)]
+    assert list(tmp_path.iterdir()) == []
+    assert len(os.listdir("/proc/self/fd")) == before
+    del encoders

@@ -80,15 +80,15 @@ class EventWriter(ABC):
         self.events_written = 0
         self.triggers_written = self.triggers_dropped = 0
         self._last_us = -(1 << 62)
+        self._part: PartFile | None = None
         self._is_open = True
         try:
-            self._part = PartFile(self.path, self.part_ending)
-            try:
-                self._open(self._part.path)
-            except BaseException:
+            self._open(self._begin())
+        except BaseException as error:
+            if self._part is not None:
                 self._part.discard()
+            if not isinstance(error, OSError):
                 raise
-        except OSError as error:
             raise RecordingError(
                 f"cannot be written: {error.strerror or error}", path=path, remedy="check the folder"
             ) from error
@@ -128,7 +128,8 @@ class EventWriter(ABC):
             return
         try:
             self._finish()
-            self._part.commit()
+            if self._part is not None:
+                self._part.commit()
         except BaseException as error:
             self.abort()
             if isinstance(error, OSError):
@@ -141,7 +142,8 @@ class EventWriter(ABC):
         if self._is_open:
             self._is_open = False
             self._discard()
-            self._part.discard()
+            if self._part is not None:
+                self._part.discard()
 
     def __enter__(self) -> Self:
         return self
@@ -153,6 +155,11 @@ class EventWriter(ABC):
             self.close()
         else:
             self.abort()
+
+    def _begin(self) -> Path:
+        """Make the file that is written until it is finished; its place."""
+        self._part = PartFile(self.path, self.part_ending)
+        return self._part.path
 
     @abstractmethod
     def _open(self, path: Path) -> None:
