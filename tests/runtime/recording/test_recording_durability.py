@@ -84,10 +84,12 @@ def test_a_new_recording_s_name_is_on_the_disk(tmp_path: Path, monkeypatch: pyte
     assert tmp_path.name in asked
 
 
-def test_words_that_are_written_to_memory_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_that_are_written_to_memory_leave_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     encoders = [WordEncoder(FORM) for _ in range(20)]
     assert list(tmp_path.iterdir()) == []
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
     del encoders
