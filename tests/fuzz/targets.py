@@ -306,7 +306,13 @@ TARGETS: dict[str, Target] = {
     "config": Target(read_config, (b"name: x\nsize: 5\ninner: {rate: 0.5}\n", b"")),
     "override": Target(read_override, (b"size=5", b"inner.rate=0.5", b"name=[x]")),
     "calibration": Target(read_calibration_yaml, (_OPENCV, _KALIBR, _DSEC, _HOMOGRAPHY)),
-    "hot pixels": Target(read_hot_pixels, (b'{"sensor": [8, 6], "hot_pixels": [[1, 2], [7, 5]]}',)),
+    "hot pixels": Target(
+        read_hot_pixels,
+        (
+            b'{"sensor": [8, 6], "hot_pixels": [[1, 2], [7, 5]]}',
+            b'{"sensor": [8, 6], "hot_pixels": [[1.5, 2]]}',
+        ),
+    ),
     "csv": Target(read_csv, (_CSV, b"0.5 1 2 1\n0.6 3 4 0\n", b"\xef\xbb\xbft;x;y;p\n1;2;3;1\n")),
     "dat": Target(read_dat_header, (_DAT,)),
     "raw header": Target(read_raw_header, (_RAW, b"% evt 2.0\n% geometry 640x480\n% end\n")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import operator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,7 +104,8 @@ def _mask_of(sensor: list[int], pixels: list[list[int]]) -> NDArray[np.bool_]:
         raise ValueError(f"a sensor of {width}x{height}")
     check_picture(width, height)
     mask = np.zeros((height, width), np.bool_)
-    for x, y in pixels:
+    for pixel in pixels:
+        x, y = map(operator.index, pixel)
         if not (0 <= x < width and 0 <= y < height):
             raise ValueError(f"pixel ({x}, {y}) lies outside the sensor of {width}x{height}")
         mask[y, x] = True
