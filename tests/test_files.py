@@ -67,6 +67,20 @@ def test_a_new_file_has_the_permissions_that_the_user_gives_new_files(tmp_path: 
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
 
 
+def test_a_file_for_its_owner_alone_is_so_from_its_first_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes, write_bytes = [], Path.write_bytes
+
+    def record(path: Path, data: bytes) -> int:
+        modes.append(path.stat().st_mode & 0o777)
+        return write_bytes(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", record)
+    replace_file(tmp_path / "key", b"secret")
+    assert modes == [0o600]
+
+
 def test_a_part_that_is_not_finished_leaves_what_was_there(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"before")
     with contextlib.suppress(ValueError), PartFile(tmp_path / "a") as part:

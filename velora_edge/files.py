@@ -46,8 +46,8 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         OSError: if it cannot be written; what was there before is still there, and nothing beside it.
     """
     with PartFile(path) as part:
+        part.path.chmod(mode)  # before there is anything in it that others may not read
         part.path.write_bytes(data)
-        part.path.chmod(mode)
         part.commit()
 
 
