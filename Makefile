@@ -3,6 +3,7 @@
 # make test-fast    the tests that a developer runs all day
 # make test-device  the runtime's tests as on a device: no torch, oldest and newest Python that is installed
 # make check        formatting, lint, types, layers
+# make help-texts  what every --help prints, into tests/cli/help, which a test compares: after a change on purpose
 # make gpu-check    on a machine with Python, torch and an NVIDIA GPU: every backend side by side in six minutes, then the
 #                   tests of a GPU, into benchmarks/results/gpu.md. WHEELS=DIR: install from there;
 #                   GPU_CHECK="--graphs DIR": what `gpu_check.py --prepare DIR` made before, on a CPU
@@ -18,7 +19,7 @@ PYTEST := -m pytest -n auto --dist worksteal
 DEVICE_PYTHONS := 3.10 3.13
 DEVICE_TESTS   := tests/events tests/preprocessing tests/runtime tests/cli/live tests/test_*.py
 
-.PHONY: help setup setup-device demo demo-model test test-fast test-device check gpu-check clean
+.PHONY: help setup setup-device demo demo-model test test-fast test-device check help-texts gpu-check clean
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -64,6 +65,9 @@ check: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+help-texts: setup
+	$(VENV)/bin/python -m tests.cli.help_texts
 
 gpu-check:
 	$(PYTHON) benchmarks/gpu_setup.py $(GPU) $(if $(WHEELS),--wheels $(WHEELS))

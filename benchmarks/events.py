@@ -33,7 +33,6 @@ from rich.table import Table
 
 import velora_edge
 from velora_edge.bundle import EventInput
-from velora_edge.events.accumulate.frames import count_frames
 from velora_edge.events.accumulate.registration import RegistrationMap
 from velora_edge.events.accumulate.representations import make_accumulator
 from velora_edge.events.seek_index import ENDING
@@ -79,7 +78,7 @@ def velora_read(path: Path, case: str = "") -> Iterator[tuple[Any, Any, Any, Any
 
 def velora_frames(path: Path, threads: int) -> int:
     with velora_edge.open_events(path) as reader:
-        return sum(1 for _ in count_frames(reader, WINDOW_US, threads=threads))
+        return sum(1 for _ in velora_edge.frames(reader, WINDOW_US, "histogram", threads=threads, copy=False))
 
 
 def velora_first_frames(path: Path, threads: int) -> int:

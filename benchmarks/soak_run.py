@@ -86,7 +86,8 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> TimedEngine:
 
 if __name__ == "__main__":
     from velora_cli.main import live
+    from velora_edge.extensions import Extension
 
-    BACKENDS["timed"] = {"timed": "soak_run"}
+    BACKENDS.add(Extension("timed", "soak_run", "timed"))
     sys.argv[0] = "velora-live"
     live()

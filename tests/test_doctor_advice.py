@@ -22,7 +22,7 @@ CAMERA = {"name": "EVK4", "maker": "Prophesee", "allowed": True}
     ("probes", "advice"),
     [
         (found(onnxruntime=CPU), []),
-        (found(), [("error", "nothing here can run a model", "pip install 'velora-edge[cpu]'")]),
+        (found(), [("error", "nothing here can run a model", "pip install -e '.[cpu]' in a checkout")]),
         (
             found(onnxruntime=CPU, python={"packages": {"onnxruntime": "1", "onnxruntime-gpu": "1"}}),
             [
@@ -42,7 +42,7 @@ CAMERA = {"name": "EVK4", "maker": "Prophesee", "allowed": True}
                 jetson={"is_jetson": True, "jetpack": "6"},
             ),
             [
-                ("hint", "the GPU needs cuda-python", "pip install 'velora-edge[jetpack6]'"),
+                ("hint", "the GPU needs cuda-python", "pip install -e '.[jetpack6]' in a checkout"),
                 (
                     "hint",
                     "TensorRT comes with JetPack, and an ordinary virtual environment does not see it",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from pathlib import Path
 
@@ -45,8 +44,8 @@ def test_the_readme_leads_to_every_guide() -> None:
 def options() -> set[str]:
     """All options of all commands, and of benchmarks and tests that the guides name."""
     found: set[str] = set(FOREIGN)
-    for module, attribute, _ in COMMANDS.values():
-        pending = [getattr(importlib.import_module(module), attribute)]
+    for extension in COMMANDS:
+        pending = [extension.load()]
         while pending:
             command = pending.pop()
             pending += getattr(command, "commands", {}).values()

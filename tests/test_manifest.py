@@ -85,7 +85,7 @@ def test_a_version_that_is_none_is_refused(tmp_path: Path, version: object) -> N
 def test_a_newer_version_is_refused_with_the_remedy(tmp_path: Path) -> None:
     newer = {**FIRST, "schema_version": SCHEMA_VERSION + 1}
     with pytest.raises(
-        BundleError, match=r"is newer than this velora-edge reads .* pip install -U velora-edge"
+        BundleError, match=r"is newer than this velora-edge reads .* git pull in the checkout"
     ):
         read_manifest(_write(tmp_path, newer))
 

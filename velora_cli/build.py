@@ -22,7 +22,7 @@ def _show_public_key(context: click.Context, parameter: click.Parameter, value: 
 
 @click.command(
     "build",
-    epilog="Examples:  velora build model.velora  |  velora build model.velora --for rtx:sm89,sm120",
+    epilog="Examples:  velora build my.velora  |  velora build my.velora --for rtx:sm89,sm120",
 )
 @click.argument("model", metavar="BUNDLE")
 @click.option(

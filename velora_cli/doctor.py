@@ -7,9 +7,7 @@ import json
 import click
 
 
-@click.command(
-    "doctor", epilog="Examples:  velora doctor  |  velora doctor model.velora --json > report.json"
-)
+@click.command("doctor", epilog="Examples:  velora doctor  |  velora doctor demo --json > report.json")
 @click.argument("model", metavar="[BUNDLE]", default="demo")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(

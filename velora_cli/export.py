@@ -32,9 +32,9 @@ class _Steps:
 
 
 @click.command(
-    epilog="Examples:  velora export runs/poker/best poker.velora  |  "
-    "velora export runs/poker/best poker-int8.velora --precision int8 --clips poker.h5  |  "
-    "velora export poker.velora --triton models/"
+    epilog="Examples:  velora export runs/demo_model/best my.velora  |  "
+    "velora export runs/demo_model/best my-int8.velora --precision int8 --clips synthetic  |  "
+    "velora export demo --triton models/"
 )
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path), required=False)

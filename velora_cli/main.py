@@ -2,69 +2,76 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 
 import click
 
 from velora_edge import __version__
 from velora_edge.console import run
+from velora_edge.extensions import Extension, Registry
 
-# name: (module, attribute, one line for --help)
-COMMANDS = {
-    "live": ("velora_cli.live.live", "command", "recognise what two cameras, or two recordings, show"),
-    "demo": ("velora_cli.live.demo", "command", "replay the packaged recording through the packaged model"),
-    "record": ("velora_cli.live.record", "command", "record cameras to a folder that can be replayed"),
-    "info": ("velora_cli.recordings.info", "command", "tell what a recording, a bundle or an engine is"),
-    "convert": (
-        "velora_cli.recordings.convert",
-        "command",
-        "write events in another format, or from a video",
-    ),
-    "dataset": ("velora_cli.training.dataset", "command", "look at a data set, or pack it for training"),
-    "pretrain": ("velora_cli.training.pretrain", "command", "train a tower of our own on single images"),
-    "train": ("velora_cli.training.train", "command", "tune a model on recordings"),
-    "eval": ("velora_cli.training.eval", "command", "tell how well a model knows a data set's labels"),
-    "export": ("velora_cli.export", "command", "turn a checkpoint into a bundle"),
-    "import-checkpoint": (
-        "velora_cli.training.import_checkpoint",
-        "command",
-        "turn a checkpoint that VELoRA's authors published into one of ours",
-    ),
-    "build": ("velora_cli.build", "command", "build a bundle's TensorRT engines for this machine"),
-    "cameras": ("velora_cli.live.cameras", "command", "list the cameras that are attached"),
-    "sync": ("velora_cli.recordings.sync", "command", "find the offset between events and a video"),
-    "doctor": ("velora_cli.doctor", "command", "tell what this machine has, and what is missing"),
-}
+_LIVE, _FILES, _TRAINING = "velora_cli.live.", "velora_cli.recordings.", "velora_cli.training."
+COMMANDS = Registry(
+    "velora.commands",
+    [
+        Extension("live", f"{_LIVE}live:command", "recognise what two cameras, or two recordings, show"),
+        Extension("demo", f"{_LIVE}demo:command", "replay the packaged recording through the packaged model"),
+        Extension("record", f"{_LIVE}record:command", "record cameras to a folder that can be replayed"),
+        Extension("info", f"{_FILES}info:command", "tell what a recording, a bundle or an engine is"),
+        Extension("convert", f"{_FILES}convert:command", "write events in another format, or from a video"),
+        Extension("dataset", f"{_TRAINING}dataset:command", "look at a data set, or pack it for training"),
+        Extension("pretrain", f"{_TRAINING}pretrain:command", "train a tower of our own on single images"),
+        Extension("train", f"{_TRAINING}train:command", "tune a model on recordings"),
+        Extension("eval", f"{_TRAINING}eval:command", "tell how well a model knows a data set's labels"),
+        Extension("export", "velora_cli.export:command", "turn a checkpoint into a bundle"),
+        Extension(
+            "import-checkpoint",
+            f"{_TRAINING}import_checkpoint:command",
+            "turn a checkpoint that VELoRA's authors published into one of ours",
+        ),
+        Extension("build", "velora_cli.build:command", "build a bundle's TensorRT engines for this machine"),
+        Extension("cameras", f"{_LIVE}cameras:command", "list the cameras that are attached"),
+        Extension("sync", f"{_FILES}sync:command", "find the offset between events and a video"),
+        Extension("doctor", "velora_cli.doctor:command", "tell what this machine has, and what is missing"),
+    ],
+)
+"""The help is the line in `velora --help`; the target is a click command."""
 
 
-def load_command(name: str) -> click.Command:
-    """A command of `COMMANDS`, its module imported."""
-    module, attribute, _ = COMMANDS[name]
-    command = getattr(importlib.import_module(module), attribute)
+def load_command(name: str) -> click.Command | None:
+    """A command of `COMMANDS` or of a plugin, its module imported; None if there is none of this name.
+
+    Raises:
+        PluginError: if a plugin brings it, and cannot be used.
+    """
+    found = COMMANDS.find(name)
+    if found is None:
+        return None
+    command = found.load()
     assert isinstance(command, click.Command)
     return command
 
 
 class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [command.name for command in COMMANDS.all()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
         return load_command(cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+            formatter.write_dl([(command.name, command.help) for command in COMMANDS.all()])
+        for trouble in COMMANDS.troubles:
+            formatter.write_paragraph()
+            formatter.write_text(trouble)
 
 
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Examples:  velora demo  |  velora info recording.raw  |  "
-    "velora live demo --events recording.raw --rgb video.mp4",
+    epilog="Examples:  velora demo  |  velora info demo  |  "
+    "velora live demo --events velora_edge/assets/demo.raw",
 )
 @click.version_option(__version__, prog_name="velora")
 def velora() -> None:
@@ -78,7 +85,9 @@ def main() -> None:
 
 def live() -> None:
     """Entry point of `velora-live`."""
-    sys.exit(run(load_command("live"), name="velora-live"))
+    command = load_command("live")
+    assert command is not None
+    sys.exit(run(command, name="velora-live"))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
-"""Options that several commands take, by subject: cameras, events, recording and watching."""
+"""Options that several commands take, by subject: the headings of `velora-live --help`."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
+from velora_runtime.sinks.registry import SINKS
 
 from velora_edge.console import Command, add_options
+from velora_edge.errors import InputError
 
 if TYPE_CHECKING:
     from velora_runtime.app.run_services import AttachOptions
@@ -15,23 +18,54 @@ if TYPE_CHECKING:
     from velora_edge.events.filters.event_preprocessing import EventPreprocessing
 
 
+class HeadedOption(click.Option):
+    """An option under a heading of `--help`."""
+
+    def __init__(self, *given: Any, heading: str, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.heading = heading
+
+
+class HeadedCommand(click.Command):
+    """A command whose `--help` has its options under headings, in the order in which these first come."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a paragraph for each heading; what has none comes last."""
+        rows: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            row = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if row is not None:
+                rows.setdefault(getattr(param, "heading", "Other"), []).append(row)
+        for heading, group in rows.items():
+            with formatter.section(heading):
+                formatter.write_dl(group)
+
+
+def under(heading: str) -> Any:
+    """As `click.option`, for options under a heading."""
+    return partial(click.option, cls=HeadedOption, heading=heading)
+
+
+_camera, _event = under("Cameras"), under("Events")
+_output, _recording, _watching = under("Output"), under("Recording"), under("Watching")
+
 _CAMERAS = (
-    click.option(
+    _camera(
         "--event-format",
         type=click.Choice(["EVT2", "EVT2.1", "EVT3"], case_sensitive=False),
         help="Of raw events on tcp:// or - that come without a header; with --sensor.",
     ),
-    click.option(
+    _camera(
         "--event-rate-cap",
         metavar="N",
         help="Let through so many events a second at most, such as 5M; the rest is dropped and counted.",
     ),
-    click.option(
+    _camera(
         "--cameras",
         metavar="FILE.yaml",
         help="Settings of live cameras: biases, regions, rate control, picture size; docs/guides/cameras.md.",
     ),
-    click.option(
+    _camera(
         "--retry",
         type=click.FloatRange(0),
         metavar="S",
@@ -62,36 +96,36 @@ def read_live_options(given: dict[str, Any]) -> LiveOptions:
 
 
 _EVENTS = (
-    click.option(
+    _event(
         "--calibration",
         metavar="FILE",
         help="The event camera's: OpenCV, ROS or Kalibr YAML, DSEC's cam_to_cam.yaml or rectify_map.h5, or a "
         "homography. FILE#cam1:cam0 names the event camera and the one onto whose picture it is laid.",
     ),
-    click.option(
+    _event(
         "--depth",
         "depth_m",
         type=click.FloatRange(0, min_open=True),
         metavar="M",
         help="How far the scene is, where a calibration has two cameras.  [default: far]",
     ),
-    click.option(
+    _event(
         "--hot-pixels",
         metavar="FILE",
         help="Pixels to ignore (velora info RECORDING --hot-pixels FILE finds them).",
     ),
-    click.option(
+    _event(
         "--flip",
         type=click.Choice(["horizontal", "vertical", "both"]),
         help="Mirror the events, after the calibration.",
     ),
-    click.option(
+    _event(
         "--rotate",
         type=click.Choice(["0", "90", "180", "270"]),
         default="0",
         help="Turn the events clockwise, after --flip.",
     ),
-    click.option(
+    _event(
         "--filter",
         "filters",
         multiple=True,
@@ -130,26 +164,26 @@ def read_preprocessing(given: dict[str, Any]) -> EventPreprocessing:
 
 
 _WATCHING = (
-    click.option(
+    _recording(
         "--recordings",
         default="recordings",
         show_default=True,
         metavar="DIR",
         help="Where recordings and clips go that are begun by a key (r, s) or on the page.",
     ),
-    click.option(
+    _recording(
         "--keep",
         type=click.FloatRange(0, 3600),
         metavar="S",
         help="Seconds that a clip reaches back; 0: no clips.  [default: 10 with --record or --serve]",
     ),
-    click.option(
+    _watching(
         "--serve",
         metavar="HOST:PORT",
         help="A page to watch and record, /metrics and /healthz. 127.0.0.1:8080 for this machine, "
         "0.0.0.0:8080 for others, which then need a token.",
     ),
-    click.option(
+    _watching(
         "--token",
         envvar="VELORA_TOKEN",
         metavar="TEXT",
@@ -158,20 +192,38 @@ _WATCHING = (
     ),
 )
 _OUTPUTS = (
-    click.option(
-        "--publish", metavar="URL", help="Publish each prediction: mqtt://[USER@]HOST[:PORT]/TOPIC."
+    *(
+        _output(option.name, sink.name, metavar=option.metavar, help=option.help)
+        for sink in SINKS
+        for option in sink.options
     ),
-    click.option(
-        "--rerun",
-        metavar="TARGET",
-        help="Show the run in Rerun: spawn, rerun+http://HOST:9876/proxy, or FILE.rrd; 10 pairs a second.",
+    _output(
+        "--sink",
+        "sinks",
+        multiple=True,
+        metavar="NAME=TARGET",
+        help="Another place for predictions: a sink that an installed plugin brings. May be given again.",
+    ),
+    _output("--summary", metavar="FILE.json", help="Write the run's figures as JSON."),
+    _output("--quiet", is_flag=True, help="Do not print predictions."),
+    _output(
+        "--decide",
+        multiple=True,
+        metavar="WHAT",
+        help="Tell when actions start and end: default, FILE.yaml, or KEY=VALUE, and again for more. Keys: "
+        "smooth_ms, enter, leave, margin, hold_ms, gap_ms, idle; docs/guides/decisions.md.",
     ),
 )
-_RECORD = click.option(
+_RECORD = _recording(
     "--record",
     metavar="DIR",
     help="Record both cameras and the predictions to a new folder; velora-live MODEL DIR replays it.",
 )
+
+
+def output_options(command: Command) -> Command:
+    """A command with the options of sinks, --summary, --quiet and --decide."""
+    return add_options(command, _OUTPUTS)
 
 
 def recording_options(command: Command) -> Command:
@@ -180,8 +232,8 @@ def recording_options(command: Command) -> Command:
 
 
 def watching_options(command: Command) -> Command:
-    """A command with --record, those of `recording_options`, --publish and --rerun."""
-    return add_options(command, (_RECORD, *_WATCHING, *_OUTPUTS))
+    """A command with --record and those of `recording_options`."""
+    return add_options(command, (_RECORD, *_WATCHING))
 
 
 def read_attach_options(given: dict[str, Any]) -> AttachOptions:
@@ -199,5 +251,16 @@ def read_attach_options(given: dict[str, Any]) -> AttachOptions:
 
 
 def read_outputs(given: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Sinks and their targets."""
-    return tuple((sink, given[sink]) for sink in ("publish", "rerun") if given[sink] is not None)
+    """Sinks and their targets.
+
+    Raises:
+        InputError: if --sink names none that there is.
+        PluginError: if it names one that cannot be used.
+    """
+    outputs = [(sink.name, given[sink.name]) for sink in SINKS if given.get(sink.name) is not None]
+    for text in given["sinks"]:
+        name, _, target = text.partition("=")
+        if SINKS.find(name) is None:
+            raise InputError(f"no sink is called {name!r}; there are {SINKS.names()}", place="--sink")
+        outputs.append((name, target))
+    return tuple(outputs) if given["quiet"] else (("terminal", ""), *outputs)

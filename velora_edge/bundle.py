@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from velora_edge.errors import BundleError, RecordingError, printable
+from velora_edge.errors import UPDATE_LINE, BundleError, RecordingError, printable
 from velora_edge.files import PartFolder, replace_file, replace_folder
 from velora_edge.limits import check_inside, load_json, read_bytes
 from velora_edge.manifest import (
@@ -152,7 +152,7 @@ def _check_version(raw: Any, path: Path) -> None:
             f"schema version {version} is newer than this velora-edge reads (up to {SCHEMA_VERSION})",
             path=path,
             place=MANIFEST,
-            remedy="pip install -U velora-edge",
+            remedy=UPDATE_LINE,
         )
 
 

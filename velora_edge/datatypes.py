@@ -101,7 +101,8 @@ class EventFrame:
     """What the model sees of one window of events.
 
     Attributes:
-        image: uint8[H, W, 3] at model resolution, in the bundle's representation.
+        image: uint8[H, W, 3] at model resolution, in the bundle's representation; of `velora_edge.frames`,
+            what was asked for.
         t0_us: the window's start, included.
         t1_us: the window's end, excluded.
         events: events of the window that fell on the frame.

@@ -9,7 +9,8 @@
     │   └── ConfigError             a configuration; lists every problem, each with its key
     ├── EngineError (RuntimeError)  an inference backend that cannot be had, or that failed
     ├── CameraError (OSError)       a device that was there and is gone
-    └── MissingExtraError (ImportError)  an optional library; names the extra to install
+    ├── MissingExtraError (ImportError)  an optional library; names the extra to install
+    └── PluginError             a package that extends VELoRA-edge, and cannot be used
 
 A message is one line: what was found, where, and what to do about it.
 """
@@ -124,4 +125,17 @@ class MissingExtraError(VeloraError, ImportError):
     """
 
     def __init__(self, module: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {module}: pip install 'velora-edge[{extra}]'", name=module)
+        super().__init__(f"{purpose} needs {module}: {install_line(extra)}", name=module)
+
+
+class PluginError(VeloraError):
+    """A package that extends VELoRA-edge, and cannot be used; names the package."""
+
+
+UPDATE_LINE = "git pull in the checkout of velora-edge"
+"""How to get a newer one: the package is on no index."""
+
+
+def install_line(extra: str) -> str:
+    """How to install an extra of velora-edge, likewise."""
+    return f"pip install -e '.[{extra}]' in a checkout"

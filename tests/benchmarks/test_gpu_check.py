@@ -213,7 +213,7 @@ def test_a_fake_run_must_not_write_where_a_card_s_figures_lie(
 @pytest.mark.slow
 def test_a_prepared_run_goes_up_to_the_first_cuda_call_and_tells_each_refusal(tmp_path: Path) -> None:
     """The real command, the real cuda-python, which says that there is no GPU; nothing is measured."""
-    pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-python: pip install 'velora-edge[rtx]'")
+    pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-python: pip install -e '.[rtx]'")
     reason = importlib.import_module("velora_edge.gpu.cuda").why_no_cuda()
     if reason is None:
         pytest.skip("needs a machine without a GPU")

@@ -9,6 +9,7 @@ from tests.events import words as w
 from velora_edge import open_events
 from velora_edge.errors import InputError, RecordingError
 from velora_edge.events import registry
+from velora_edge.extensions import Extension, Registry
 
 RAW = b"% evt 3.0\n% geometry 4x2\n% end\n" + w.evt3(w.time_high(0), w.addr_y(1), w.addr_x(3))
 
@@ -60,13 +61,14 @@ def test_a_sensor_without_pixels_is_refused(tmp_path):
 
 
 def test_a_format_is_one_line_in_the_registry(tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "FORMATS", dict(registry.FORMATS))
+    monkeypatch.setattr(registry, "FORMATS", Registry("velora.event_formats", registry.FORMATS))
     module = types.ModuleType("my_format")
     module.open_mine = lambda path, sensor: types.SimpleNamespace(
         path=path, width=sensor[0], height=sensor[1]
     )
     monkeypatch.setitem(sys.modules, "my_format", module)
-    registry.register("MINE", "my_format", "open_mine", lambda head, path: head.startswith(b"mine"))
+    mine = Extension("MINE", "my_format:open_mine", "mine", lambda head, path: head.startswith(b"mine"))
+    registry.FORMATS.add(mine)
     (tmp_path / "a.raw").write_bytes(b"mine")
     reader = open_events(tmp_path / "a.raw", sensor=(3, 4))
     assert (reader.path.name, reader.width, reader.height) == ("a.raw", 3, 4)

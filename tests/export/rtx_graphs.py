@@ -44,9 +44,7 @@ FORMS = {
 
 def need_rtx() -> None:
     """Skip where the wheels of TensorRT for RTX are not installed: they are x86-64 Linux's alone."""
-    pytest.importorskip(
-        "tensorrt_rtx_bindings", reason="needs TensorRT for RTX: pip install 'velora-edge[rtx]'"
-    )
+    pytest.importorskip("tensorrt_rtx_bindings", reason="needs TensorRT for RTX: pip install -e '.[rtx]'")
 
 
 def write_graphs(model: VELoRA, folder: Path, forms: Sequence[str] = tuple(FORMS)) -> Path:

@@ -14,7 +14,7 @@ from velora_edge import open_events
 from velora_edge.bundle import EventInput
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import VeloraError
-from velora_edge.events.accumulate.frames import count_frames
+from velora_edge.events.accumulate.frames import frames
 from velora_edge.events.accumulate.registration import RegistrationMap
 from velora_edge.events.accumulate.representations import REPRESENTATIONS, make_accumulator
 from velora_edge.events.formats.raw.raw import RawReader
@@ -87,7 +87,7 @@ def check_file(path: Path, rng: random.Random) -> str:
         read_everything(path)
         try:
             with open_events(path) as reader:
-                name, is_full = rng.choice(list(REPRESENTATIONS)), rng.random() < 0.5
+                name, is_full = rng.choice([known.name for known in REPRESENTATIONS]), rng.random() < 0.5
                 _make_frames(reader, rng, guard, name, is_full=is_full)
                 _resume(reader, rng)
                 if isinstance(reader, RawReader):
@@ -102,7 +102,7 @@ def warm_up(path: Path, rng: random.Random) -> None:
     """Compile what a file of this format can ask for, so that it does not count as time spent on one."""
     check_file(path, rng)
     with open_events(path) as reader:
-        for name in REPRESENTATIONS:
+        for name in (known.name for known in REPRESENTATIONS):
             for is_full in (False, True):
                 _make_frames(reader, rng, Guard(), name, is_full=is_full)
 
@@ -162,8 +162,8 @@ def _by_threads(path: Path, rng: random.Random) -> None:
         ):
             if reader.width * reader.height > _LARGEST_COUNTED:
                 return
-            frames = count_frames(reader, window_us, threads)
-            sums = [frame.sum(axis=(1, 2)).tolist() for frame in islice(frames, _MOST_COUNTED)]
+            counted = frames(reader, window_us, "histogram", threads=threads)
+            sums = [frame.image.sum(axis=(1, 2)).tolist() for frame in islice(counted, _MOST_COUNTED)]
             is_whole = len(sums) < _MOST_COUNTED
             found.append((sums, reader.warnings if is_whole else []))
     assert found[0] == found[1]

@@ -35,9 +35,8 @@ def test_a_machine_without_a_driver_loads_no_library(monkeypatch: pytest.MonkeyP
 def test_a_gpu_without_cuda_python_names_the_extra(gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     monkeypatch.setitem(sys.modules, "cuda.cudart", None)
-    assert (
-        why_no_cuda() == "inference on an NVIDIA GPU needs cuda-python: pip install 'velora-edge[tensorrt]'"
-    )
+    install = "pip install -e '.[tensorrt]' in a checkout"
+    assert why_no_cuda() == f"inference on an NVIDIA GPU needs cuda-python: {install}"
 
 
 def test_older_cuda_python_is_found_by_its_name(gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> None:

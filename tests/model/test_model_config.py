@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from networks import tiny_config
 
+from velora_edge.config import build_config
 from velora_edge.errors import ConfigError
-from velora_edge.model.config import LoRA, ModelConfig, default_heads, parse_model_config
+from velora_edge.model.config import LoRA, ModelConfig, default_heads
 
 
 def test_a_configuration_survives_json() -> None:
     config = tiny_config(lora=LoRA(rank=8, alpha=16, targets=r"blocks\.[01]\.mlp\.fc1"), tuning="full")
     assert ModelConfig.model_validate_json(config.model_dump_json()) == config
-    assert parse_model_config(json.loads(config.model_dump_json())) == config
+    assert build_config(json.loads(config.model_dump_json()), ModelConfig) == config
 
 
 def test_all_problems_come_at_once_each_with_its_key() -> None:
@@ -26,7 +27,7 @@ def test_all_problems_come_at_once_each_with_its_key() -> None:
         "tunning": "lora",
     }
     with pytest.raises(ConfigError) as caught:
-        parse_model_config(data, path="run.yaml")
+        build_config(data, ModelConfig, path="run.yaml")
     keys = [problem.split(":")[0] for problem in caught.value.problems]
     assert keys == ["labels", "clip_length", "lora.rank", "lora.targets", "lora.ranks", "tunning"]
     assert str(caught.value).startswith("run.yaml: ")
@@ -43,7 +44,7 @@ def test_all_problems_come_at_once_each_with_its_key() -> None:
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        parse_model_config({"labels": ["wave"], **changes})
+        build_config({"labels": ["wave"], **changes}, ModelConfig)
 
 
 @pytest.mark.parametrize(("width", "heads"), [(64, 4), (192, 4), (384, 6), (768, 12), (1024, 16)])

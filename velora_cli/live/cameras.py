@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from velora_cli.live.live import note
+
 if TYPE_CHECKING:
     from velora_runtime.cameras.drivers.registry import Attached
 
@@ -16,9 +18,11 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> None:
     """List the cameras that are attached, each with what to give to --events or --rgb."""
-    from velora_runtime.cameras.drivers.registry import list_attached
+    from velora_runtime.cameras.drivers.registry import CAMERAS, list_attached
 
     found = list_attached()
+    for trouble in CAMERAS.troubles:
+        note(trouble)
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found], indent=2))
         return

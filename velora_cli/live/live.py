@@ -8,15 +8,19 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import click
-from velora_runtime.inference.decision import decision_options, read_decision_settings
+from velora_runtime.cameras.drivers.registry import describe_cameras
+from velora_runtime.engines.registry import BACKENDS
 
 from velora_cli.options import (
+    HeadedCommand,
     camera_options,
+    output_options,
     preprocessing_options,
     read_attach_options,
     read_live_options,
     read_outputs,
     read_preprocessing,
+    under,
     watching_options,
 )
 
@@ -24,16 +28,20 @@ if TYPE_CHECKING:
     from velora_runtime.app.session import RunOptions
 
 EXAMPLES = """\b
-Examples:
-  velora-live demo --events recording.raw --rgb none --rate 30
-  velora-live model.velora --events recording.raw --rgb video.mp4 --sync trigger
-  velora-live model.velora --rgb frames/ --pace max --out predictions.jsonl
-  velora-live demo --events recording.raw --rgb video.mp4 --video overlay.mp4 --summary run.json
-  velora-live demo --events recording.raw --rgb video.mp4 --record today --serve 127.0.0.1:8080
+Examples, in a checkout:
+  D=velora_edge/assets
+  velora-live demo --events $D/demo.raw --rgb none --rate 30
+  velora-live demo --events $D/demo.raw --rgb $D/demo.mp4 --sync trigger
+  velora-live demo --rgb $D/demo.mp4 --pace max --out predictions.jsonl
+  velora-live demo --events $D/demo.raw --rgb $D/demo.mp4 --video overlay.mp4 --summary run.json
+  velora-live demo --events $D/demo.raw --rgb $D/demo.mp4 --record today --serve 127.0.0.1:8080
   velora-live demo today
+  velora-live demo --events prophesee:// --rgb /dev/video0
 
 A frame folder holds images and timestamps.txt: 'TIME' or 'NAME TIME' a line, in microseconds.
 """
+
+_camera, _sync, _model = under("Cameras"), under("Synchronisation"), under("Model")
 
 
 class SensorSize(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
@@ -67,70 +75,67 @@ class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
         return rate
 
 
-@click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=HeadedCommand, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model")
 @click.argument("recording", required=False)
-@click.option(
+@_camera(
     "--events",
     metavar="SRC",
-    help="Event recording, prophesee://[SERIAL], inivation://HOST:PORT, "
-    "tcp://HOST:PORT, - (standard input), emulate (made of the RGB pictures), or none.  [default: none]",
+    help=f"Event recording, {describe_cameras('events')}, emulate (made of the RGB pictures), or none.  "
+    "[default: none]",
 )
-@click.option(
+@_camera(
     "--rgb",
     metavar="SRC",
-    help="Video file, frame folder, 0 or /dev/video0, csi://0, rtsp:// or http:// address, gst://PIPELINE, "
-    "or none.  [default: none]",
+    help=f"Video file, frame folder, {describe_cameras('rgb')}, or none.  [default: none]",
 )
-@click.option(
-    "--sync",
-    default="auto",
-    metavar="HOW",
-    help="How RGB frames find their time: auto, timestamps, offset=US (timestamps and US microseconds more), "
-    "trigger (edges on the event camera's input), host (live cameras: by arrival).  [default: auto]",
+@_camera(
+    "--sensor",
+    type=SensorSize(),
+    metavar="WxH",
+    help="Size of the event sensor, where the file does not tell.",
 )
-@click.option(
-    "--trigger-id", type=int, metavar="N", help="Trigger input.  [default: the one with most edges]"
-)
-@click.option(
-    "--trigger-edge",
-    type=click.Choice(["rising", "falling"]),
-    default="rising",
-    show_default=True,
-    help="The edge that stands for a frame.",
-)
-@click.option(
+@camera_options
+@_camera(
     "--pace",
     type=click.Choice(["realtime", "max"]),
     default="realtime",
     show_default=True,
     help="realtime: as it was recorded, dropping what comes too fast; max: everything, as fast as it goes.",
 )
-@click.option("--rate", type=Rate(), help="Windows a second, for events alone.  [default: the model's]")
-@click.option(
+@_camera(
     "--start",
     type=click.FloatRange(0),
     default=0.0,
     metavar="S",
     help="Recordings: begin S seconds after the first event.",
 )
-@click.option(
-    "--duration", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after S seconds."
+@_camera("--duration", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after S seconds.")
+@_sync(
+    "--sync",
+    default="auto",
+    metavar="HOW",
+    help="How RGB frames find their time: auto, timestamps, offset=US (timestamps and US microseconds more), "
+    "trigger (edges on the event camera's input), host (live cameras: by arrival).  [default: auto]",
 )
-@click.option(
-    "--sensor",
-    type=SensorSize(),
-    metavar="WxH",
-    help="Size of the event sensor, where the file does not tell.",
+@_sync("--trigger-id", type=int, metavar="N", help="Trigger input.  [default: the one with most edges]")
+@_sync(
+    "--trigger-edge",
+    type=click.Choice(["rising", "falling"]),
+    default="rising",
+    show_default=True,
+    help="The edge that stands for a frame.",
 )
-@click.option(
+@_sync("--rate", type=Rate(), help="Windows a second, for events alone.  [default: the model's]")
+@preprocessing_options
+@_model(
     "--backend",
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="auto, tensorrt, tensorrt-rtx, onnxruntime or openvino.",
+    help=f"auto, {', '.join(backend.name for backend in BACKENDS)}.",
 )
-@click.option(
+@_model(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "gpu", "npu"]),
     default="auto",
@@ -138,17 +143,11 @@ class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
     help="Where the model runs: cuda is an NVIDIA GPU; gpu and npu are Intel's, by openvino. "
     "One that is asked for is never replaced by another.",
 )
-@click.option(
+@_model(
     "--threads", type=click.IntRange(0), default=0, metavar="N", help="For a model on the CPU; 0: all cores."
 )
-@click.option("--out", metavar="FILE.jsonl", help="Write each prediction as a line of JSON.")
-@click.option("--video", metavar="FILE.mp4", help="Write a video of both cameras with the label.")
-@click.option("--summary", metavar="FILE.json", help="Write the run's figures as JSON.")
-@click.option("--quiet", is_flag=True, help="Do not print predictions.")
-@preprocessing_options
-@camera_options
+@output_options
 @watching_options
-@decision_options
 def command(**given: Any) -> None:
     """Recognise what the cameras, or recordings of them, show.
 
@@ -175,13 +174,12 @@ def note(line: str) -> None:
 def _options(given: dict[str, Any]) -> RunOptions:
     from velora_runtime.app.session import RunOptions
     from velora_runtime.engines.base import EngineOptions
+    from velora_runtime.inference.decision import read_decision_settings
 
     from velora_edge.preprocessing.registry import find_sources
     from velora_edge.preprocessing.sync import SyncOptions
 
     found = find_sources(given["model"], given["recording"], given["events"], given["rgb"], note, agree)
-    files = (("jsonl", given["out"]), ("video", given["video"]))
-    outputs = (*((name, target) for name, target in files if target is not None), *read_outputs(given))
     return RunOptions(
         model=found.model,
         events=found.events,
@@ -190,7 +188,7 @@ def _options(given: dict[str, Any]) -> RunOptions:
         pace=given["pace"],
         backend=given["backend"],
         engine=EngineOptions(given["device"], given["threads"]),
-        outputs=outputs if given["quiet"] else (("terminal", ""), *outputs),
+        outputs=read_outputs(given),
         duration_s=given["duration"],
         rate_hz=given["rate"],
         sensor=given["sensor"],

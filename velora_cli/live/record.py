@@ -6,42 +6,50 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from velora_cli.options import camera_options, read_attach_options, read_live_options, recording_options
+from velora_cli.options import (
+    HeadedCommand,
+    camera_options,
+    read_attach_options,
+    read_live_options,
+    recording_options,
+    under,
+)
 
 if TYPE_CHECKING:
     from velora_runtime.app.session import RunOptions
 
 EXAMPLES = """\b
-Examples:
-  velora record today --events tcp://camera:7777 --rgb /dev/video0
-  velora record today --events recording.raw --rgb video.mp4 --sync trigger --pace max
-  velora record today --rgb /dev/video0 --duration 60 --serve 127.0.0.1:8080
-  velora-live MODEL today
+Examples, in a checkout:
+  D=velora_edge/assets
+  velora record today --events $D/demo.raw --rgb $D/demo.mp4 --sync trigger --pace max
+  velora-live demo today
+  velora record door --events tcp://camera:7777 --rgb /dev/video0
+  velora record desk --rgb /dev/video0 --duration 60 --serve 127.0.0.1:8080
 """
 
+_camera, _sync = under("Cameras"), under("Synchronisation")
 
-@click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.command(cls=HeadedCommand, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("folder", metavar="DIR")
-@click.option("--events", metavar="SRC", help="Event source, as for velora live, or none.")
-@click.option("--rgb", metavar="SRC", help="RGB source, likewise.")
-@click.option(
-    "--sync",
-    default="auto",
-    metavar="HOW",
-    help="How RGB frames find their time, as for velora live.  [default: auto]",
-)
-@click.option(
+@_camera("--events", metavar="SRC", help="Event source, as for velora live, or none.")
+@_camera("--rgb", metavar="SRC", help="RGB source, likewise.")
+@_camera("--sensor", metavar="WxH", help="Size of the event sensor, where the source does not tell.")
+@camera_options
+@_camera(
     "--pace",
     type=click.Choice(["realtime", "max"]),
     default="realtime",
     show_default=True,
     help="For files. realtime: as they were recorded; max: as fast as it goes, and all of it.",
 )
-@click.option(
-    "--duration", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after S seconds."
+@_camera("--duration", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after S seconds.")
+@_sync(
+    "--sync",
+    default="auto",
+    metavar="HOW",
+    help="How RGB frames find their time, as for velora live.  [default: auto]",
 )
-@click.option("--sensor", metavar="WxH", help="Size of the event sensor, where the source does not tell.")
-@camera_options
 @recording_options
 def command(**given: Any) -> None:
     """Record cameras to DIR, a new folder: raw events, video, times, triggers.

@@ -252,11 +252,13 @@ def is_pictures(path: str) -> bool:
 
 
 EXAMPLES = """\b
-Examples:
-  velora convert recording.dat recording.raw
-  velora convert recording.raw part.h5 --start 2.5 --duration 1
-  velora convert recording.raw clean.raw --filter background=3000 --hot-pixels hot.json
-  velora convert video.mp4 events.raw --sensor 640x480 --threshold 0.25
+Examples, in a checkout:
+  D=velora_edge/assets
+  velora convert $D/demo.raw part.h5 --start 0.5 --duration 1
+  velora convert part.h5 part.csv
+  velora info $D/demo.raw --hot-pixels hot.json
+  velora convert $D/demo.raw clean.raw --filter background=3000 --hot-pixels hot.json
+  velora convert $D/demo.mp4 events.raw --sensor 320x240 --threshold 0.25
 """
 
 

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from velora_runtime.offset.measure import Measured
 
 EXAMPLES = """\b
-Examples:
-  velora sync recording.raw video.mp4
-  velora sync recording.raw video.mp4 --search 60 --plot offset.png
-  velora sync today               (a folder that velora record wrote)
+Examples, in a checkout:
+  D=velora_edge/assets
+  velora sync $D/demo.raw $D/demo.mp4
+  velora sync $D/demo.raw $D/demo.mp4 --search 5 --plot offset.png
+  velora record today --events $D/demo.raw --rgb $D/demo.mp4 --pace max
+  velora sync today
 """
 
 

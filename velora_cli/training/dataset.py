@@ -11,16 +11,18 @@ from rich.console import Console
 from rich.table import Table
 
 from velora_edge.console import progress
+from velora_edge.data.registry import LAYOUTS
 from velora_edge.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from velora_edge.data.build import Report
     from velora_edge.data.clips.clips import ClipSource, ClipSpec
 
-_KINDS = "auto, store, nmnist, hardvs, pokerevent or recordings"
+*_OTHERS, _LAST = ("auto", *(layout.name for layout in LAYOUTS))
+_KINDS = f"{', '.join(_OTHERS)} or {_LAST}"
 
 
-@click.group(epilog="Examples:  velora dataset check recordings/  |  velora dataset build synthetic out.h5")
+@click.group(epilog="Examples:  velora dataset build synthetic clips.h5  |  velora dataset check clips.h5")
 def command() -> None:
     """Look at a data set before training, and pack it into one file for fast reading."""
 

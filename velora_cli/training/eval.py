@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog="Examples:  velora eval demo --data synthetic --seed 7 --ablate  |  "
-    "velora eval runs/nmnist --data train_1000.h5 --json nmnist.json"
+    "velora eval runs/demo_model --data synthetic --json scores.json"
 )
 @click.argument("model")
 @click.option("--data", required=True, metavar="PATH", help="A data set, or synthetic.")

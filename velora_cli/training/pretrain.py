@@ -7,7 +7,7 @@ import time
 import click
 
 
-@click.command(epilog="Example:  velora pretrain configs/nmnist_pretrain.yaml train.epochs=10")
+@click.command(epilog="Example:  velora pretrain configs/demo_pretrain.yaml train.epochs=10")
 @click.argument("config")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--overwrite", is_flag=True, help="Replace a tower that is in the run's folder.")

@@ -14,9 +14,9 @@ WORKER = "velora_cli.training.train"
 
 
 @click.command(
-    epilog="Examples:  velora train configs/nmnist.yaml data.path=train_1000.h5  |  "
-    "velora train configs/synthetic.yaml model.tuning=full run.name=synthetic_full  |  "
-    "velora train CONFIG --processes 4 --hosts 2 --host 0 --main 10.0.0.1:29500"
+    epilog="Examples:  velora train configs/demo.yaml  |  "
+    "velora train configs/demo.yaml model.tuning=full run.name=demo_full  |  "
+    "velora train configs/demo.yaml --processes 4 --hosts 2 --host 0 --main 10.0.0.1:29500"
 )
 @click.argument("config")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")

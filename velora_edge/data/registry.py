@@ -1,62 +1,97 @@
 """Every layout of data by name, and `open_clips`, which tells them apart by what is there.
 
-A layout is one file with a `ClipSource`, and one line here.
+A layout is one file with a `ClipSource` and one line in `LAYOUTS`, or a plugin (`velora.datasets`).
 """
 
 from __future__ import annotations
 
-import importlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from velora_edge.data.clips.augment import DIGITS, SYNTHETIC
 from velora_edge.errors import DatasetError
+from velora_edge.extensions import Extension, Registry
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
+
+    import h5py
 
     from velora_edge.data.clips.clips import ClipSource, ClipSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """One line of the registry.
+def _is_store(path: Path) -> bool:
+    from velora_edge.data.clips.store import is_store
 
-    Attributes:
-        module: that reads it.
-        opener: name of the callable in it, called as `opener(path, spec)`.
-        what: what it looks like, for the user.
-    """
-
-    module: str
-    opener: str
-    what: str
-
-    def open(self, path: Path, spec: ClipSpec) -> ClipSource:
-        """The set at `path`, which has this layout."""
-        return cast("ClipSource", getattr(importlib.import_module(self.module), self.opener)(path, spec))
+    return _is_hdf5_that(path, is_store)
 
 
-LAYOUTS = {
-    "store": Layout(
-        "velora_edge.data.clips.store", "ClipStore", "an HDF5 file that velora dataset build wrote"
-    ),
-    "nmnist": Layout("velora_edge.data.layouts.nmnist", "NmnistFile", "an HDF5 file of N-MNIST recordings"),
-    "hardvs": Layout(
-        "velora_edge.data.layouts.published", "open_hardvs", "HARDVS, frames (rawframes/action_001/...)"
-    ),
-    "pokerevent": Layout(
-        "velora_edge.data.layouts.published",
-        "open_pokerevent",
-        "PokerEvent, frames (<class>/<seq>/<seq>_aps, _dvs)",
-    ),
-    "recordings": Layout(
-        "velora_edge.data.layouts.recordings",
-        "open_recordings",
-        "event files by class, videos beside, segments.csv",
-    ),
-}
+def _is_nmnist(path: Path) -> bool:
+    from velora_edge.data.layouts.nmnist import is_nmnist
+
+    return _is_hdf5_that(path, is_nmnist)
+
+
+def _is_hdf5_that(path: Path, is_layout: Callable[[h5py.File], bool]) -> bool:
+    import h5py
+
+    from velora_edge.data.clips.store import Hdf5File
+
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return False
+    file = Hdf5File(path)
+    found = is_layout(file())
+    file.close()
+    return found
+
+
+def _is_hardvs(path: Path) -> bool:
+    is_named_so = path.name == "rawframes" or (path / "rawframes").is_dir() or any(path.glob("action_[0-9]*"))
+    return is_named_so and _has_frames(path)
+
+
+def _has_frames(path: Path) -> bool:
+    from velora_edge.data.layouts.published import has_frames
+
+    return path.is_dir() and has_frames(path)
+
+
+def _has_recordings(path: Path) -> bool:
+    from velora_edge.data.layouts.recording_index import has_recordings
+
+    return has_recordings(path) if path.is_dir() else path.suffix.lower() == ".csv"
+
+
+_L = "velora_edge.data.layouts."
+LAYOUTS = Registry(
+    "velora.datasets",
+    [
+        Extension(
+            "store",
+            "velora_edge.data.clips.store:ClipStore",
+            "an HDF5 file that velora dataset build wrote",
+            _is_store,
+        ),
+        Extension("nmnist", f"{_L}nmnist:NmnistFile", "an HDF5 file of N-MNIST recordings", _is_nmnist),
+        Extension(
+            "hardvs", f"{_L}published:open_hardvs", "HARDVS, frames (rawframes/action_001/...)", _is_hardvs
+        ),
+        Extension(
+            "pokerevent",
+            f"{_L}published:open_pokerevent",
+            "PokerEvent, frames (<class>/<seq>/<seq>_aps, _dvs)",
+            _has_frames,
+        ),
+        Extension(
+            "recordings",
+            f"{_L}recordings:open_recordings",
+            "event files by class, videos beside, segments.csv",
+            _has_recordings,
+        ),
+    ],
+)
+"""Those first in it are asked first; called as `layout(path, spec)`. A `claims` gets the path."""
 
 
 def open_clips(
@@ -93,13 +128,14 @@ def open_clips(
             ["no such file or folder"], path=place, remedy="check the path, or use the set called synthetic"
         )
     name = detect(place) if kind == "auto" else kind
-    if name not in LAYOUTS:
-        raise DatasetError([f"expected data.kind auto, {', '.join(LAYOUTS)}, got {kind!r}"], path=place)
+    layout = LAYOUTS.find(name)
+    if layout is None:
+        raise DatasetError([f"expected data.kind auto, {LAYOUTS.names()}, got {kind!r}"], path=place)
     if name == "recordings":
         from velora_edge.data.layouts.recordings import RuntimePacker, open_recordings
 
         return open_recordings(place, spec, RuntimePacker() if packs_recordings else None)
-    return LAYOUTS[name].open(place, spec)
+    return cast("ClipSource", layout.load()(place, spec))
 
 
 def detect(path: Path) -> str:
@@ -108,33 +144,14 @@ def detect(path: Path) -> str:
     Raises:
         DatasetError: if it has none that is known.
     """
-    name = _detect_file(path) if path.is_file() else _detect_folder(path)
-    if name is None:
-        known = "; ".join(f"{kind}: {layout.what}" for kind, layout in LAYOUTS.items())
-        raise DatasetError(
-            [f"no layout that is known ({known})"], path=path, remedy="see docs/guides/training.md"
-        )
-    return name
+    layout = LAYOUTS.claiming(path)
+    if layout is not None:
+        return layout.name
+    if path.is_file():
+        from velora_edge.data.clips.store import Hdf5File
 
-
-def _detect_file(path: Path) -> str | None:
-    from velora_edge.data.clips.store import Hdf5File, is_store
-    from velora_edge.data.layouts.nmnist import is_nmnist
-
-    if path.suffix.lower() == ".csv":
-        return "recordings"
-    opener = Hdf5File(path)
-    file: Any = opener()
-    found = "store" if is_store(file) else "nmnist" if is_nmnist(file) else None
-    opener.close()
-    return found
-
-
-def _detect_folder(path: Path) -> str | None:
-    from velora_edge.data.layouts.published import has_frames
-    from velora_edge.data.layouts.recording_index import has_recordings
-
-    if has_frames(path):
-        is_hardvs = (path / "rawframes").is_dir() or path.name == "rawframes"
-        return "hardvs" if is_hardvs or any(path.glob("action_[0-9]*")) else "pokerevent"
-    return "recordings" if has_recordings(path) else None
+        Hdf5File(path)()  # says why, where it is no HDF5
+    known = "; ".join([*(f"{one.name}: {one.help}" for one in LAYOUTS.all()), *LAYOUTS.troubles])
+    raise DatasetError(
+        [f"no layout that is known ({known})"], path=path, remedy="see docs/guides/training.md"
+    )

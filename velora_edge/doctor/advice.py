@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import velora_edge
+from velora_edge.errors import install_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,7 +65,7 @@ def advise(findings: Mapping[str, Finding]) -> list[Advice]:
 def _no_backend(facts: Facts) -> Iterator[Advice]:
     runtimes = ("onnxruntime", "openvino")
     if not any(facts.get(name, "version") for name in runtimes) and not facts.get("tensorrt", "usable"):
-        yield Advice("error", "nothing here can run a model", "pip install 'velora-edge[cpu]'")
+        yield Advice("error", "nothing here can run a model", install_line("cpu"))
 
 
 def _two_runtimes(facts: Facts) -> Iterator[Advice]:
@@ -83,7 +84,7 @@ def _cuda_python(facts: Facts) -> Iterator[Advice]:
     if not facts.get("gpu", "has_gpu") or facts.get("cuda", "usable"):
         return
     if facts.package("cuda-bindings") is None and facts.package("cuda-python") is None:
-        yield Advice("hint", "the GPU needs cuda-python", f"pip install 'velora-edge[{_cuda_extra(facts)}]'")
+        yield Advice("hint", "the GPU needs cuda-python", install_line(_cuda_extra(facts)))
         return
     driver, runtime = facts.get("cuda", "driver_cuda"), facts.get("cuda", "runtime_cuda")
     if driver and runtime and _major(driver) < _major(runtime):
@@ -114,7 +115,7 @@ def _tensorrt(facts: Facts) -> Iterator[Advice]:
         again = "sudo apt install python3-libnvinfer; python3 -m venv --system-site-packages .venv"
         yield Advice("hint", text, again)
     else:
-        yield Advice("hint", "the GPU is fastest with TensorRT", "pip install 'velora-edge[tensorrt]'")
+        yield Advice("hint", "the GPU is fastest with TensorRT", install_line("tensorrt"))
 
 
 def _engines(facts: Facts) -> Iterator[Advice]:
@@ -155,7 +156,7 @@ def _cameras(facts: Facts) -> Iterator[Advice]:
             yield Advice("warning", text, "sudo usermod -aG video $USER, then log in again")
     libraries = {
         "Prophesee": ("prophesee", "install Metavision SDK or OpenEB, which bring metavision_hal"),
-        "iniVation": ("inivation", "pip install 'velora-edge[inivation]'"),
+        "iniVation": ("inivation", install_line("inivation")),
     }
     for camera in facts.get("cameras", "event") or []:
         probe, command = libraries[camera["maker"]]

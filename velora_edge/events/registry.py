@@ -1,18 +1,22 @@
 """Every event format by name, and `open_events`, which tells them apart by a file's first bytes and its name.
 
-A format is one file with a reader and one `register` line at the end of this one. A reader's module is
-imported when a file of its format is opened, so a format may need an optional library.
+A format is one file with a reader and one line in `FORMATS`, or a plugin (`velora.event_formats`). A reader's
+module is imported when a file of its format is opened, so a format may need an optional library.
 """
 
 from __future__ import annotations
 
-import importlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from velora_edge.errors import InputError, RecordingError
+from velora_edge.extensions import Extension, Option, Registry
 from velora_edge.limits import check_picture
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from velora_edge.events.base import EventReader
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -116,55 +120,9 @@ def is_ros_bag(head: bytes, path: Path) -> bool:
     return head.startswith((b"#ROSBAG V2.0", b"\x89MCAP0\r\n", b"SQLite format 3\0"))
 
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from os import PathLike
-
-    from velora_edge.events.base import EventReader
-
-    Sniff = Callable[[bytes, Path], bool]
-
 HEAD_BYTES = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """One line of the registry.
-
-    Attributes:
-        name: what users call it, such as "EVT3".
-        module: the module that reads it.
-        factory: name of the class or function in it, called as `factory(path, sensor=...)`,
-            where sensor is (width, height) or None.
-        sniff: tells from a file's first bytes (at most `HEAD_BYTES`) and its path whether it is of this
-            format; a folder has no bytes.
-        has_parts: whether a file may hold several sensors or recordings; then the factory also takes
-            `part=...`, a string or None.
-    """
-
-    name: str
-    module: str
-    factory: str
-    sniff: Sniff
-    has_parts: bool = False
-
-    def open(self, path: Path, sensor: tuple[int, int] | None, part: str | None = None) -> EventReader:
-        """A reader of the file, which is of this format."""
-        if part is not None and not self.has_parts:
-            raise RecordingError(
-                f"a file of format {self.name} has no parts, so there is no {part!r} in it", path=path
-            )
-        factory = getattr(importlib.import_module(self.module), self.factory)
-        options = {"part": part} if self.has_parts else {}
-        return cast("EventReader", factory(path, sensor=sensor, **options))
-
-
-FORMATS: dict[str, Format] = {}
-
-
-def register(name: str, module: str, factory: str, sniff: Sniff, *, has_parts: bool = False) -> None:
-    """Add a format; those registered first are asked first."""
-    FORMATS[name.upper()] = Format(name, module, factory, sniff, has_parts)
+"""How much of a file's beginning tells its format."""
+PART = Option("part", "PART", "which sensor or recording, where a file holds several")
 
 
 def open_events(
@@ -190,20 +148,28 @@ def open_events(
     head = _read_head(path)
     if sensor is not None and not all(0 < side <= 65536 for side in sensor):
         raise InputError(f"expected a sensor of 1 to 65536 pixels a side, got {sensor[0]}x{sensor[1]}")
+    known = FORMATS.claiming(head, path) if format is None else FORMATS.find(format)
+    if known is not None:
+        return _open(known, path, sensor, part)
     if format is not None:
-        if format.upper() not in FORMATS:
-            raise InputError(f"no event format is called {format!r}; there are {_names()}")
-        return _checked(FORMATS[format.upper()].open(path, sensor, part))
-    for known in FORMATS.values():
-        if known.sniff(head, path):
-            return _checked(known.open(path, sensor, part))
+        raise InputError(f"no event format is called {format!r}; there are {FORMATS.names()}")
     if path.is_dir():
         raise RecordingError("is a folder, expected an event file", path=path, remedy="give a file in it")
     raise RecordingError(
-        f"not a recording of any known format ({_names()}): it begins with {_describe(head)}",
+        f"not a recording of any known format ({FORMATS.names()}): it begins with {_describe(head)}",
         path=path,
         remedy="check the file, or name the format if it lacks its header",
     )
+
+
+def _open(format_: Extension, path: Path, sensor: tuple[int, int] | None, part: str | None) -> EventReader:
+    has_parts = PART.name in (option.name for option in format_.options)
+    if part is not None and not has_parts:
+        raise RecordingError(
+            f"a file of format {format_.name} has no parts, so there is no {part!r} in it", path=path
+        )
+    options = {PART.name: part} if has_parts else {}
+    return _checked(cast("EventReader", format_.load()(path, sensor=sensor, **options)))
 
 
 def _checked(reader: EventReader) -> EventReader:
@@ -242,10 +208,6 @@ def _read_head(path: Path) -> bytes:
     return head
 
 
-def _names() -> str:
-    return ", ".join(known.name for known in FORMATS.values())
-
-
 def _describe(head: bytes) -> str:
     start = head[:16]
     is_text = all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in start)
@@ -256,20 +218,25 @@ def _is_raw(head: bytes, path: Path) -> bool:
     return head.startswith(b"%") and b"Data file containing" not in head.partition(b"\n")[0]
 
 
-def _never(head: bytes, path: Path) -> bool:
-    return False
-
-
-register("DAT", "velora_edge.events.formats.dat", "DatReader", is_dat)
-register("CSV", "velora_edge.events.formats.csv_text", "CsvReader", is_table_of_text)
-register("RAW", "velora_edge.events.formats.raw.raw", "open_raw", _is_raw)
-register("EVT2", "velora_edge.events.formats.raw.raw", "open_evt2", _never)
-register("EVT2.1", "velora_edge.events.formats.raw.raw", "open_evt21", _never)
-register("EVT3", "velora_edge.events.formats.raw.raw", "open_evt3", _never)
-register("HDF5", "velora_edge.events.formats.hdf5.hdf5", "open_hdf5", is_hdf5, has_parts=True)
-register("N-MNIST", "velora_edge.events.formats.nmnist", "NMnistReader", is_nmnist)
-register("AEDAT4", "velora_edge.events.formats.aedat4", "Aedat4Reader", is_aedat4, has_parts=True)
-register("AEDAT 1-3", "velora_edge.events.formats.aedat4", "refuse_older_aedat", is_older_aedat)
-register("MAT", "velora_edge.events.formats.matlab", "MatReader", is_mat)
-register("NumPy", "velora_edge.events.formats.numpy_files", "NumpyReader", is_numpy)
-register("ROS", "velora_edge.events.formats.ros_bag", "RosBagReader", is_ros_bag, has_parts=True)
+_F = "velora_edge.events.formats."
+FORMATS = Registry(
+    "velora.event_formats",
+    [
+        Extension("DAT", f"{_F}dat:DatReader", "Prophesee's DAT", is_dat),
+        Extension("CSV", f"{_F}csv_text:CsvReader", "text, an event a line", is_table_of_text),
+        Extension("RAW", f"{_F}raw.raw:open_raw", "Prophesee's raw words, as the header says", _is_raw),
+        Extension("EVT2", f"{_F}raw.raw:open_evt2", "raw words without a header"),
+        Extension("EVT2.1", f"{_F}raw.raw:open_evt21", "likewise"),
+        Extension("EVT3", f"{_F}raw.raw:open_evt3", "likewise"),
+        Extension("HDF5", f"{_F}hdf5.hdf5:open_hdf5", "HDF5 of several layouts", is_hdf5, (PART,)),
+        Extension("N-MNIST", f"{_F}nmnist:NMnistReader", "N-MNIST and N-Caltech101", is_nmnist),
+        Extension("AEDAT4", f"{_F}aedat4:Aedat4Reader", "iniVation's AEDAT 4", is_aedat4, (PART,)),
+        Extension("AEDAT 1-3", f"{_F}aedat4:refuse_older_aedat", "refused with advice", is_older_aedat),
+        Extension("MAT", f"{_F}matlab:MatReader", "MATLAB's files", is_mat),
+        Extension("NumPy", f"{_F}numpy_files:NumpyReader", ".npy and .npz", is_numpy),
+        Extension("ROS", f"{_F}ros_bag:RosBagReader", "bags of ROS 1 and 2, MCAP", is_ros_bag, (PART,)),
+    ],
+)
+"""Those first in it are asked first; called as `reader(path, sensor=...)`, sensor (width, height) or None,
+and `part=...` where that is among the options. A `claims` gets a file's first `HEAD_BYTES`, none for a
+folder, and its path."""

@@ -211,7 +211,6 @@ def _index_key() -> bytes:
     return path.read_bytes()  # where two make one at once, the later one's
 
 
-SPACING_EVENTS = 1 << 17
 _PLACES = 32
 """In which rows are looked at before they are taken to be in order."""
 _LONG_AGO = -(1 << 62)

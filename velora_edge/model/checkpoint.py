@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import load_file, save_file
 
 from velora_edge.bundle import MANIFEST, EventInput, RGBInput
-from velora_edge.errors import BundleError, InputError, printable
+from velora_edge.errors import UPDATE_LINE, BundleError, InputError, printable
 from velora_edge.files import PartFolder
 from velora_edge.limits import load_json, read_text
 from velora_edge.model.config import ModelConfig  # noqa: TC001  (pydantic reads it)
@@ -180,7 +180,7 @@ def _refuse_newer(text: str, path: Path) -> None:
             f"schema version {version} is newer than this velora-edge reads (up to {SCHEMA_VERSION})",
             path=path,
             place=CHECKPOINT,
-            remedy="pip install -U velora-edge",
+            remedy=UPDATE_LINE,
         )
 
 

@@ -7,13 +7,12 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from velora_edge.errors import ConfigError, InputError
+from velora_edge.errors import InputError
 from velora_edge.limits import read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from typing_extensions import Self
@@ -133,19 +132,6 @@ class ModelConfig(_Strict):
 def default_heads(width: int) -> int:
     """Attention heads of a published tower or fusion block: 64 channels a head (CLIP's rule), at least 4."""
     return max(4, width // 64)
-
-
-def parse_model_config(data: Mapping[str, Any], *, path: str | None = None) -> ModelConfig:
-    """The configuration in `data`.
-
-    Raises:
-        ConfigError: listing every problem with its key.
-    """
-    try:
-        return ModelConfig.model_validate(data)
-    except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc'])) or 'model'}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(problems, path=path) from error
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

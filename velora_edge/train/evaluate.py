@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from velora_edge.data.clips.clips import SPLITS, SplitConfig, fingerprint, split_items
+from velora_edge.data.clips.clips import SplitConfig, fingerprint, split_items
 from velora_edge.errors import DatasetError, InputError
 from velora_edge.files import replace_file
 from velora_edge.train.batches import ClipDataset, evaluation_batches, load
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 
 BOTH = "both"
-PARTS = ("auto", "all", *SPLITS)
 
 
 @dataclass(frozen=True)

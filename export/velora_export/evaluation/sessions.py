@@ -101,10 +101,6 @@ class Sessions:
         """What computes, for the report."""
         return f"ONNX Runtime {self._runtime.__version__} on the CPU"
 
-    def is_rounded(self, graph: str) -> bool:
-        """Whether a graph is bf16, which here is computed in fp32 and rounded: its speed says nothing."""
-        return is_bf16(ir.load(self._folder / f"{graph}.onnx"))
-
     def run(self, graph: str, inputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
         """The one output of a graph, as float32; inputs that are fp16 in the graph are rounded here.
 

@@ -146,10 +146,6 @@ class Camera(Generic[T]):
         self._consumer.take(item, now_us)
         return True
 
-    def wake(self) -> None:
-        """Ask the thread to end; callable from anywhere, a signal handler included."""
-        self._stop.set()
-
     def close(self) -> None:
         """End the thread and let go of the device."""
         self._stop.set()

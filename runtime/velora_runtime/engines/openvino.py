@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from velora_edge.datatypes import MODALITIES
-from velora_edge.errors import BundleError
+from velora_edge.errors import BundleError, install_line
 from velora_runtime.engines.openvino_graphs import (
     LOG,
     BlobCache,
@@ -35,7 +35,7 @@ TITLES = {"CPU": "the CPU", "GPU": "Intel graphics", "NPU": "the NPU"}
 def why_not(bundle: Bundle, options: EngineOptions) -> str | None:
     """Why it cannot run here as asked, or None."""
     if importlib.util.find_spec("openvino") is None:
-        return "openvino is not installed (pip install 'velora-edge[openvino]')"
+        return f"openvino is not installed ({install_line('openvino')})"
     if options.device not in DEVICES:
         return "this backend computes on CPUs, Intel graphics and NPUs (--device cpu, gpu or npu)"
     device, core = DEVICES[options.device], load_core()

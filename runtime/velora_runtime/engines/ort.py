@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from velora_edge.datatypes import MODALITIES
-from velora_edge.errors import BundleError, EngineError
+from velora_edge.errors import BundleError, EngineError, install_line
 from velora_edge.ort import (
     CPU,
     TENSORRT,
@@ -185,7 +185,7 @@ class GraphEngine:
 def why_not(bundle: Bundle, options: EngineOptions) -> str | None:
     """Why it cannot run here as asked, or None."""
     if importlib.util.find_spec("onnxruntime") is None:
-        return "onnxruntime is not installed (pip install 'velora-edge[cpu]')"
+        return f"onnxruntime is not installed ({install_line('cpu')})"
     if options.device not in ("auto", "cpu"):
         return "this backend computes on the CPU only (--device cpu)"
     if (precision := bundle.manifest.precision) in ("bf16", "fp8"):

@@ -17,7 +17,7 @@ import numpy as np
 
 from velora_edge.datatypes import MODALITIES
 from velora_edge.doctor.inference import provider as try_provider
-from velora_edge.errors import EngineError
+from velora_edge.errors import EngineError, install_line
 from velora_edge.gpu.cuda import has_gpu
 from velora_edge.ort import CUDA, Provider, first_line, load_runtime
 from velora_runtime.engines.ort import HOST_INPUTS, INPUTS, TYPES, Graph, GraphEngine, token_type
@@ -219,9 +219,9 @@ def why_no_provider(name: str, options: EngineOptions) -> str | None:
     if options.device not in ("auto", "cuda"):
         return "this backend computes on an NVIDIA GPU only (--device cuda)"
     if importlib.util.find_spec("onnxruntime") is None:
-        return "onnxruntime is not installed (pip install 'velora-edge[gpu]')"
+        return f"onnxruntime is not installed ({install_line('gpu')})"
     if name not in load_runtime("inference", "gpu").get_available_providers():
-        return f"this onnxruntime was built without {name} (pip install 'velora-edge[gpu]')"
+        return f"this onnxruntime was built without {name} ({install_line('gpu')})"
     if not has_gpu():
         return "there is no NVIDIA GPU"
     try:

@@ -1,34 +1,38 @@
 """Every backend by name, best first, and the choice among them.
 
-A backend is one module with `why_not` and `open_engine` (see `Backend`) and one line in `BACKENDS`. It is
-imported when it is considered, so it may need an optional library. A name may stand for several, best first.
+A backend is one module with `why_not` and `open_engine` (see `Backend`) and one line in `BACKENDS`, or a
+plugin (`velora.engines`). It is imported when it is considered, so it may need an optional library.
 """
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from velora_edge.errors import EngineError
+from velora_edge.extensions import Extension, Registry
 
 if TYPE_CHECKING:
     from velora_edge.bundle import Bundle
     from velora_runtime.engines.base import Backend, Engine, EngineOptions
 
-BACKENDS = {
-    "tensorrt": {"tensorrt": "velora_runtime.engines.tensorrt"},
-    "tensorrt-rtx": {"tensorrt-rtx": "velora_runtime.engines.tensorrt_rtx"},
-    "onnxruntime": {
-        "onnxruntime with CUDA": "velora_runtime.engines.ort_cuda",
-        "onnxruntime": "velora_runtime.engines.ort",
-    },
-    "openvino": {"openvino": "velora_runtime.engines.openvino"},
-    "onnxruntime-tensorrt": {"onnxruntime with TensorRT": "velora_runtime.engines.ort_tensorrt"},
-}
-"""Modules by what they are for people, by the name that the user gives."""
-AUTO = ("tensorrt", "tensorrt-rtx", "onnxruntime", "openvino")
+_E = "velora_runtime.engines."
+BACKENDS = Registry(
+    "velora.engines",
+    [
+        Extension("tensorrt", f"{_E}tensorrt", "tensorrt"),
+        Extension("tensorrt-rtx", f"{_E}tensorrt_rtx", "tensorrt-rtx"),
+        Extension("onnxruntime-cuda", f"{_E}ort_cuda", "onnxruntime with CUDA"),
+        Extension("onnxruntime", f"{_E}ort", "onnxruntime"),
+        Extension("openvino", f"{_E}openvino", "openvino"),
+        Extension("onnxruntime-tensorrt", f"{_E}ort_tensorrt", "onnxruntime with TensorRT"),
+    ],
+)
+"""Modules; the help is what messages call them."""
+AUTO = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime", "openvino")
 """The names that auto stands for; on a CPU openvino comes first where it was measured to be faster."""
+ONNXRUNTIME = ("onnxruntime-cuda", "onnxruntime")
+"""Those that onnxruntime stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +53,32 @@ def open_engine(bundle: Bundle, backend: str, options: EngineOptions) -> Choice:
 
     Args:
         bundle: the model.
-        backend: a name in `BACKENDS`, or auto.
+        backend: a name in `BACKENDS` or of a plugin, or auto.
         options: what it is to run on. A device that was asked for is never replaced by another.
 
     Raises:
         EngineError: if none can be had; tells why of each.
     """
-    if backend != "auto" and backend not in BACKENDS:
-        raise EngineError(f"no backend is called {backend!r}; there are {', '.join(BACKENDS)}")
     passed_over: list[str] = []
-    names = AUTO if backend == "auto" else (backend,)
-    for name, path in (entry for chosen in names for entry in BACKENDS[chosen].items()):
-        module = cast("Backend", importlib.import_module(path))
+    for one in _named(backend):
+        module = cast("Backend", one.load())
         reason = module.why_not(bundle, options)
-        if reason is None and name == "onnxruntime" and backend == "auto":
+        if reason is None and one.name == "onnxruntime" and backend == "auto":
             module, said = _best_on_a_cpu(module, bundle, options)
             passed_over += said
         if reason is None:
             return Choice(module.open_engine(bundle, options), tuple(passed_over))
-        passed_over.append(f"{name}: {reason}")
+        passed_over.append(f"{one.help}: {reason}")
     raise EngineError(f"no engine for device {options.device}: {'; '.join(passed_over)}")
+
+
+def _named(backend: str) -> list[Extension]:
+    """The backends that a name stands for, best first."""
+    several = {"auto": AUTO, "onnxruntime": ONNXRUNTIME}
+    found = [BACKENDS.find(name) for name in several.get(backend, (backend,))]
+    if None in found:
+        raise EngineError(f"no backend is called {backend!r}; there are {BACKENDS.names()}")
+    return [one for one in found if one is not None]
 
 
 def _best_on_a_cpu(

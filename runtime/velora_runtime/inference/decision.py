@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
-import click
 import numpy as np
 from pydantic import Field
 
@@ -20,12 +19,9 @@ from velora_edge.errors import ConfigError
 from velora_edge.limits import load_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-
-F = TypeVar("F", bound="Callable[..., Any]")
 
 DEFAULT = "default"
 _WHERE = "--decide"
@@ -57,17 +53,6 @@ class DecisionSettings(Section):
         if self.leave > self.enter:
             return [f"leave: expected at most enter ({self.enter:g}), got {self.leave:g}"]
         return []
-
-
-def decision_options(command: F) -> F:
-    """A command with --decide."""
-    return click.option(
-        "--decide",
-        multiple=True,
-        metavar="WHAT",
-        help="Tell when actions start and end: default, FILE.yaml, or KEY=VALUE, and again for more. Keys: "
-        "smooth_ms, enter, leave, margin, hold_ms, gap_ms, idle; docs/guides/decisions.md.",
-    )(command)
 
 
 def read_decision_settings(given: Sequence[str]) -> DecisionSettings | None:

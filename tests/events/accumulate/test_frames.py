@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import inspect
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import velora_edge
 from tests.events import words as w
 from tests.recordings import write_events
 from velora_edge import open_events
 from velora_edge.bundle import EventInput
 from velora_edge.datatypes import EventBatch
-from velora_edge.events.accumulate.frames import count_frames, pack_frames
+from velora_edge.errors import ConfigError, InputError, RecordingError
+from velora_edge.events.accumulate.frames import frames
 from velora_edge.events.accumulate.registration import RegistrationMap
 from velora_edge.events.accumulate.representations import make_accumulator
 from velora_edge.events.formats.arrays import ArrayStream
@@ -45,6 +49,11 @@ def write_times(path, times_us):
     return path
 
 
+def histograms(reader, window_us, threads=1, **more):
+    """uint16[2, H, W] of each window."""
+    return [frame.image for frame in frames(reader, window_us, "histogram", threads=threads, **more)]
+
+
 @pytest.fixture
 def recording(tmp_path):
     """Four events: at 10 and 20 us, 4110 us and 8200 us."""
@@ -59,20 +68,20 @@ def recording(tmp_path):
 
 def test_a_frame_for_each_window_empty_ones_too(recording):
     edges = [20, 4100, 4200, 5000, 9000]
-    frames = list(pack_frames(open_events(recording), edges, EventInput(fit="stretch"), (8, 40)))
-    assert [(f.t0_us, f.t1_us, f.events) for f in frames] == [
+    found = list(frames(open_events(recording), edges, size=(8, 40), fit="stretch"))
+    assert [(f.t0_us, f.t1_us, f.events) for f in found] == [
         (20, 4100, 1), (4100, 4200, 1), (4200, 5000, 0), (5000, 9000, 1),
     ]  # fmt: skip
-    assert [np.argwhere((f.image != 255).any(axis=2)).tolist() for f in frames] == [
+    assert [np.argwhere((f.image != 255).any(axis=2)).tolist() for f in found] == [
         [[1, 2]], [[1, 39]], [], [[1, 0]],
     ]  # fmt: skip
 
 
-def test_count_frames_go_from_the_first_event_to_the_window_of_the_last(recording):
-    frames = [frame.copy() for frame in count_frames(open_events(recording), 4000)]
-    assert [frame.shape for frame in frames] == [(2, 8, 40)] * 3
-    assert [np.argwhere(frame).tolist() for frame in frames] == [[[1, 1, 2]], [[0, 1, 39]], [[0, 1, 0]]]
-    assert int(frames[0][1, 1, 2]) == 2
+def test_histograms_go_from_the_first_event_to_the_window_of_the_last(recording):
+    found = histograms(open_events(recording), 4000)
+    assert [frame.shape for frame in found] == [(2, 8, 40)] * 3
+    assert [np.argwhere(frame).tolist() for frame in found] == [[[1, 1, 2]], [[0, 1, 39]], [[0, 1, 0]]]
+    assert int(found[0][1, 1, 2]) == 2
 
 
 @pytest.mark.parametrize("image_size", [(20, 20), (600, 700)])
@@ -94,7 +103,7 @@ def test_words_fall_on_small_and_large_frames_as_arrays_do(tmp_path, representat
 
 
 @pytest.mark.parametrize("sensor", [(40, 8), (700, 600)])
-def test_count_frames_of_small_and_large_sensors_stay_at_65535(tmp_path, sensor):
+def test_histograms_of_small_and_large_sensors_stay_at_65535(tmp_path, sensor):
     x, y = sensor[0] - 1, sensor[1] - 1
     many = np.full(70_000, 1)
     batch = EventBatch(
@@ -105,15 +114,15 @@ def test_count_frames_of_small_and_large_sensors_stay_at_65535(tmp_path, sensor)
     )
     with open_writer(tmp_path / "e.raw", "EVT3", width=sensor[0], height=sensor[1]) as writer:
         writer.write(batch)
-    (counts,) = count_frames(open_events(tmp_path / "e.raw"), 100_000)
+    (counts,) = histograms(open_events(tmp_path / "e.raw"), 100_000)
     wanted = np.zeros((2, sensor[1], sensor[0]), np.uint16)
     wanted[1, y, x], wanted[:, 0, 0] = 65_535, 1
     assert np.array_equal(counts, wanted)
 
 
-def test_a_recording_without_events_has_no_count_frames(tmp_path):
+def test_a_recording_without_events_has_no_frames(tmp_path):
     (tmp_path / "empty.raw").write_bytes(HEADER)
-    assert list(count_frames(open_events(tmp_path / "empty.raw"), 1000, threads=3)) == []
+    assert histograms(open_events(tmp_path / "empty.raw"), 1000, threads=3) == []
 
 
 @pytest.mark.parametrize("threads", [2, 3])
@@ -133,18 +142,17 @@ def test_several_threads_give_the_frames_of_one(shared_events, monkeypatch, name
     with reader.stream() as stream:
         start_us = stream.t_next_us
     window_us = 40_000 if "triggers" in name else 900
-    one = [frame.copy() for frame in count_frames(reader, window_us)]
-    several = [frame.copy() for frame in count_frames(reader, window_us, threads)]
+    one = histograms(reader, window_us)
+    several = histograms(reader, window_us, threads)
     assert len(one) > 8
     assert all(map(np.array_equal, one, several))
     assert len(one) == len(several)
     edges = range(start_us - 5 * window_us, start_us + (len(one) + 5) * window_us, window_us)
-    event_input = EventInput(representation="voxel_grid")
     packed = [
-        [(f.t0_us, f.t1_us, f.events, f.image.tobytes()) for f in frames]
-        for frames in (
-            pack_frames(reader, edges, event_input, (20, 20)),
-            pack_frames(reader, edges, event_input, (20, 20), threads),
+        [(f.t0_us, f.t1_us, f.events, f.image.tobytes()) for f in made]
+        for made in (
+            frames(reader, edges, "voxel_grid", (20, 20)),
+            frames(reader, edges, "voxel_grid", (20, 20), threads=threads),
         )
     ]
     assert packed[0] == packed[1]
@@ -184,8 +192,8 @@ def test_time_that_goes_back_does_not_change_the_windows(tmp_path, monkeypatch):
     path = tmp_path / "recording.raw"
     path.write_bytes(HEADER + w.evt3(*words))
     reader = open_events(path)
-    one = [frame.copy() for frame in count_frames(reader, 3000)]
-    several = [frame.copy() for frame in count_frames(reader, 3000, 3)]
+    one = histograms(reader, 3000)
+    several = histograms(reader, 3000, 3)
     assert len(one) == len(several) == 48
     assert all(map(np.array_equal, one, several))
 
@@ -206,15 +214,14 @@ def test_what_is_wrong_is_told_alike_by_any_number_of_threads(tmp_path, small_gr
     path = tmp_path / "recording.raw"
     path.write_bytes(HEADER + w.evt3(*words) + b"\x01")
     reader = open_events(path)
-    frames = list(count_frames(reader, 3000, threads))
-    assert len(frames) > 100
+    assert len(histograms(reader, 3000, threads)) > 100
     assert reader.warnings == WRONG
     again = open_events(path)
     edges = range(0, 500_000, 2500)
-    assert len(list(pack_frames(again, edges, EventInput(), (8, 8), threads))) == 199
+    assert len(list(frames(again, edges, size=(8, 8), threads=threads))) == 199
     assert again.warnings == WRONG
     early = open_events(path)
-    list(pack_frames(early, range(0, 100_000, 2500), EventInput(), (8, 8), threads))
+    list(frames(early, range(0, 100_000, 2500), size=(8, 8), threads=threads))
     assert early.warnings == []  # the end was not reached
 
 
@@ -231,7 +238,7 @@ def test_time_that_goes_on_without_events_has_no_windows_but_its_words_are_looke
     later = [word for k in range(1, 300) for word in (w.time_2(quiet_until + k * 100_000), 0x7000_0000)]
     path.write_bytes(b"% evt 2.0\n% geometry 40x8\n% end\n" + w.evt2(*quiet, *events, *later))
     reader = open_events(path)
-    counts = [int(frame.sum()) for frame in count_frames(reader, 10, threads)]
+    counts = [int(frame.sum()) for frame in histograms(reader, 10, threads)]
     assert counts == [10, 10, 10, 10, 10, 10, 4]
     assert reader.warnings == ["302 words are of no type that EVT2 has and were passed over"]
 
@@ -241,7 +248,7 @@ def test_windows_of_a_long_gap_are_left_out_and_told(tmp_path, small_groups, thr
     days_us = 2 * 24 * 3600 * 1_000_000
     path = write_times(tmp_path / "e.raw", [*range(0, 60_000, 500), *range(days_us, days_us + 60_000, 500)])
     reader = open_events(path)
-    counts = [int(frame.sum()) for frame in count_frames(reader, 1000, threads)]
+    counts = [int(frame.sum()) for frame in histograms(reader, 1000, threads)]
     assert counts == [2] * 120
     assert reader.warnings == [
         "there is no event from 60,000 to 172,800,000,000 us (172,800 s): "
@@ -255,10 +262,10 @@ def test_only_windows_of_gaps_of_more_than_a_minute_are_left_out(tmp_path, small
     begins = (0, 1_000_000 + gap_us, 2_000_000 + 3 * gap_us)
     times = [begin + t for begin in begins for t in range(0, 1_000_000, 5000)]
     reader = open_events(write_times(tmp_path / "e.raw", times))
-    every = [int(frame.sum()) for frame in count_frames(reader, 100_000, threads, longest_gap_us=None)]
+    every = [int(frame.sum()) for frame in histograms(reader, 100_000, threads, longest_gap_us=None)]
     assert len(every) == 30 + 3 * gap_us // 100_000
     assert reader.warnings == []
-    given = [int(frame.sum()) for frame in count_frames(reader, 100_000, threads)]
+    given = [int(frame.sum()) for frame in histograms(reader, 100_000, threads)]
     long = 2 * gap_us // 100_000 + (gap_us // 100_000 if gap_us > 60_000_000 else 0)
     assert len(given) == len(every) - long
     assert [n for n in given if n] == [n for n in every if n] == [20] * 30
@@ -270,10 +277,10 @@ def test_files_are_closed_when_nobody_wants_the_rest(tmp_path, small_groups):
     times = [begin + t for begin in range(0, 10**9, 10**8) for t in range(0, 1_000_000, 5000)]
     path = write_times(tmp_path / "e.raw", times)
     before = len(list(Path("/proc/self/fd").iterdir()))
-    frames = count_frames(open_events(path), 100_000, 3)
-    assert int(next(frames).sum()) == 20
-    assert int(next(itertools.islice(frames, 20, None)).sum()) == 20
-    frames.close()
+    made = frames(open_events(path), 100_000, "histogram", threads=3)
+    assert int(next(made).image.sum()) == 20
+    assert int(next(itertools.islice(made, 20, None)).image.sum()) == 20
+    made.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
@@ -293,3 +300,52 @@ def test_a_checkpoint_far_from_rows_and_bases_still_finds_them(tmp_path, monkeyp
     with RawStream(reader, checkpoint) as stream:
         batch = stream.read_batch(10)
     assert w.rows(batch) == w.rows(reader.read()) == [(599 * 4096, 1, 5, 1), (599 * 4096, 10, 5, 0)]
+
+
+def test_windows_of_one_length_have_their_times_and_empty_ones_are_rendered(recording):
+    found = list(velora_edge.frames(recording, 2000, "counts"))
+    assert [(f.t0_us, f.t1_us, f.events) for f in found] == [
+        (10, 2010, 2), (2010, 4010, 0), (4010, 6010, 1), (6010, 8010, 0), (8010, 10_010, 1),
+    ]  # fmt: skip
+    assert [np.argwhere(f.image).tolist() for f in found] == [[[1, 2, 1]], [], [[1, 39, 0]], [], [[1, 0, 0]]]
+    assert found[0].image.shape == (8, 40, 3)
+    assert int(found[0].image[1, 2, 1]) == 2
+
+
+@pytest.mark.parametrize("representation", ["polarity", "counts", "time_surface", "voxel_grid", "histogram"])
+def test_a_list_of_frames_keeps_each_image(recording, representation):
+    windows = [10, 4010, 8010, 12_010]
+    kept = [frame.image.tobytes() for frame in frames(recording, windows, representation)]
+    assert [frame.image.tobytes() for frame in list(frames(recording, windows, representation))] == kept
+    assert len(set(kept)) == 3
+
+
+def test_an_image_that_is_not_copied_is_filled_anew(recording):
+    made = frames(recording, 4000, "histogram", copy=False)
+    first = next(made).image
+    before = first.copy()
+    next(made)
+    assert np.shares_memory(first, next(made).image)
+    assert not np.array_equal(first, before)
+
+
+def test_frames_that_nobody_can_make_are_refused_before_the_first(recording):
+    with pytest.raises(InputError, match=r"^windows: expected a length in microseconds above 0, got 0$"):
+        frames(recording, 0)
+    with pytest.raises(InputError, match=r"^a histogram has the sensor's size, \(8, 40\), got \(8, 8\)"):
+        frames(recording, 1000, "histogram", (8, 8))
+    with pytest.raises(ConfigError, match=r"representation: expected one of polarity, .*, got 'poles'$"):
+        frames(recording, 1000, "poles")
+    with pytest.raises(RecordingError, match="no such file"):
+        frames(recording.with_name("other.raw"))
+
+
+def test_the_example_of_the_docstring_runs(tmp_path, monkeypatch, capsys):
+    write_events(tmp_path / "recording.raw", count=5000, duration_us=50_000, sensor=(40, 40))
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(re.search(r"```python\n(.*?)```", inspect.cleandoc(frames.__doc__), re.DOTALL)[1], found)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(found["counts"]) == 5
+    assert lines[0] == "7000000 7010000 1000 (224, 224, 3)"
+    assert sum(int(image.sum()) for image in found["counts"]) == 5000

@@ -100,5 +100,5 @@ def test_a_damaged_file_is_refused_in_one_line(path):
 def test_without_scipy_the_extra_is_named(path, monkeypatch):
     scipy_io.savemat(path, {"t": T})
     monkeypatch.setitem(__import__("sys").modules, "scipy.io", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'velora-edge\[mat\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[mat\]'"):
         open_events(path)

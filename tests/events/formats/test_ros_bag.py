@@ -254,7 +254,7 @@ def test_content_decides_not_the_name(write, ros, tmp_path):
 def test_without_rosbags_the_extra_is_named(write, ros, monkeypatch):
     path = write([("/e", ARRAY, array(ros, []))])
     monkeypatch.setitem(sys.modules, "rosbags", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'velora-edge\[ros\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[ros\]'"):
         open_events(path)
 
 

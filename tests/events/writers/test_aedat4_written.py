@@ -29,7 +29,7 @@ def edges(*rows: tuple[int, int, int]) -> TriggerBatch:
 def test_without_dv_processing_the_extra_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "dv_processing", None)
     with pytest.raises(
-        MissingExtraError, match=r"writing AEDAT4 needs dv-processing: pip install 'velora-edge\[inivation\]'"
+        MissingExtraError, match=r"writing AEDAT4 needs dv-processing: pip install -e '\.\[inivation\]'"
     ):
         open_writer(tmp_path / "a.aedat4", width=4, height=4)
     write_events(tmp_path / "in.raw", count=10)

@@ -68,7 +68,7 @@ def check_real_run(run: Run, recording: Path) -> None:
 def test_what_inivations_own_network_writer_streams_is_recognised(
     name: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    pytest.importorskip("dv_processing", reason="needs dv-processing: pip install 'velora-edge[inivation]'")
+    pytest.importorskip("dv_processing", reason="needs dv-processing: pip install -e '.[inivation]'")
     is_ours = name == "demo.raw"
     folder = find_model("demo").parent if is_ours else request.getfixturevalue("shared_events")
     port = free_port()

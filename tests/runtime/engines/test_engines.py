@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from velora_runtime.engines.ring import Presence, Slot
 from tests.fakes import RecordingEngine, relisted, write_tiny_bundle
 from tests.toy_bundle import H, T, W, write_toy_bundle
 from velora_edge.errors import BundleError, EngineError
+from velora_edge.extensions import Extension, Registry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,7 +122,7 @@ def test_an_unknown_backend_is_refused_with_those_that_there_are(bundle: Bundle)
 def test_without_onnxruntime_the_error_names_the_extra(bundle: Bundle, monkeypatch: Any) -> None:
     monkeypatch.setattr(ort.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        EngineError, match=r"onnxruntime is not installed \(pip install 'velora-edge\[cpu\]'\)"
+        EngineError, match=r"onnxruntime is not installed \(pip install -e '\.\[cpu\]' in a checkout\)"
     ):
         registry.open_engine(bundle, "auto", EngineOptions())
 
@@ -139,10 +141,11 @@ def test_auto_takes_the_first_that_runs_and_tells_why_it_passed_over_the_others(
         def open_engine(self, bundle: Bundle, options: EngineOptions) -> RecordingEngine:
             return RecordingEngine(3)
 
-    modules = {"better": Better(), "worse": Worse()}
-    monkeypatch.setattr(registry, "BACKENDS", {name: {f"the {name}": name} for name in modules})
+    for name, backend in {"better": Better(), "worse": Worse()}.items():
+        monkeypatch.setitem(sys.modules, name, backend)
+    known = [Extension(name, name, f"the {name}") for name in ("better", "worse")]
+    monkeypatch.setattr(registry, "BACKENDS", Registry("velora.engines", known))
     monkeypatch.setattr(registry, "AUTO", ("better", "worse"))
-    monkeypatch.setattr(registry.importlib, "import_module", modules.__getitem__)
     choice = registry.open_engine(bundle, "auto", EngineOptions())
     assert isinstance(choice.engine, RecordingEngine)
     assert choice.passed_over == ("the better: there is no such device here",)

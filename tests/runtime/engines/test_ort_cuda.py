@@ -187,7 +187,7 @@ def test_a_machine_that_can_is_not_passed_over(runtime: FakeRuntime, bundle: Bun
         (
             {"providers": [CPU]},
             True,
-            f"this onnxruntime was built without {CUDA} (pip install 'velora-edge[gpu]')",
+            f"this onnxruntime was built without {CUDA} (pip install -e '.[gpu]' in a checkout)",
         ),
         ({}, False, "there is no NVIDIA GPU"),
         (

@@ -479,7 +479,7 @@ def test_without_the_libraries_the_extra_is_named(monkeypatch: pytest.MonkeyPatc
     from velora_edge.errors import MissingExtraError
 
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(MissingExtraError, match=r"--serve needs uvicorn: pip install 'velora-edge\[web\]'"):
+    with pytest.raises(MissingExtraError, match=r"--serve needs uvicorn: pip install -e '\.\[web\]'"):
         Site()
 
 
@@ -495,6 +495,6 @@ def test_without_the_library_of_metrics_the_extra_is_named(monkeypatch: pytest.M
     facts = RunFacts(None, "none", "none", "max")
     attached = RunServices(AttachOptions(serve="127.0.0.1:0"), facts, lambda line: None)
     with pytest.raises(
-        MissingExtraError, match=r"--serve needs prometheus_client: pip install 'velora-edge\[web\]'"
+        MissingExtraError, match=r"--serve needs prometheus_client: pip install -e '\.\[web\]'"
     ):
         attached.sinks()

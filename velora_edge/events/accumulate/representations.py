@@ -1,17 +1,18 @@
 """What a window of events looks like to the model: the registry of representations.
 
-A representation is one file with a class and one line in `REPRESENTATIONS`. All of them render to uint8[H,
-W, 3], the same in training and in the runtime; none wraps around where many events fall on one pixel.
+A representation is one file with a class and one line in `REPRESENTATIONS`, or a plugin
+(`velora.representations`). All of them render to uint8[H, W, 3], the same in training and in the runtime;
+none wraps around where many events fall on one pixel.
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from velora_edge.errors import ConfigError
+from velora_edge.extensions import Extension, Registry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
     from velora_edge.bundle import EventInput
     from velora_edge.events.accumulate.registration import RegistrationMap
 
-REPRESENTATIONS = {
-    "polarity": ("velora_edge.events.accumulate.images", "PolarityImage"),
-    "counts": ("velora_edge.events.accumulate.images", "TwoChannelCounts"),
-    "time_surface": ("velora_edge.events.accumulate.images", "TimeSurface"),
-    "voxel_grid": ("velora_edge.events.accumulate.images", "VoxelGrid"),
-}
+_IMAGES = "velora_edge.events.accumulate.images"
+REPRESENTATIONS = Registry(
+    "velora.representations",
+    [
+        Extension("polarity", f"{_IMAGES}:PolarityImage", "the colour of each pixel's last polarity"),
+        Extension("counts", f"{_IMAGES}:TwoChannelCounts", "events a pixel, a channel each polarity"),
+        Extension("time_surface", f"{_IMAGES}:TimeSurface", "how long ago a pixel's last event was"),
+        Extension("voxel_grid", f"{_IMAGES}:VoxelGrid", "three bins of time with signed counts"),
+    ],
+)
 
 
 class Representation(Protocol):
@@ -83,12 +88,12 @@ def make_accumulator(event_input: EventInput, registration: RegistrationMap) -> 
     Raises:
         ConfigError: if there is no such representation.
     """
-    if event_input.representation not in REPRESENTATIONS:
-        names = ", ".join(REPRESENTATIONS)
+    known = REPRESENTATIONS.find(event_input.representation)
+    if known is None:
+        names = REPRESENTATIONS.names()
         raise ConfigError(
             [f"event.representation: expected one of {names}, got {event_input.representation!r}"]
         )
-    module, name = REPRESENTATIONS[event_input.representation]
-    kind: type[Representation] = getattr(importlib.import_module(module), name)
+    kind: type[Representation] = known.load()
     height, width = registration.target_hw
     return Accumulator(kind(height * width, event_input), registration)

@@ -32,9 +32,6 @@ UNIT_NAMES = {
 }  # fmt: skip
 """Names of units of time, to the keys of `columns.TIME_UNITS`."""
 
-ORDERS = ("txyp", "xypt", "xytp")
-"""The orders of columns without names that are in use; the first is the most usual."""
-
 
 def match_names(present: Sequence[str]) -> dict[str, str] | None:
     """Which of the names that are present stand for t, x, y and p; None unless all four are there."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
-from velora_edge.errors import CameraError, ConfigError, MissingExtraError
+from velora_edge.errors import CameraError, ConfigError, MissingExtraError, install_line
 from velora_runtime.cameras.feeds import READ_WAIT_S
 from velora_runtime.ingest.packets import Decoded
 
@@ -175,9 +175,12 @@ def list_inivation() -> list[str]:
     """Cameras that dv-processing sees, one source string each.
 
     Raises:
-        ImportError: if it is not installed.
+        ImportError: if it is not installed; says how to.
     """
-    import dv_processing
+    try:
+        import dv_processing
+    except ImportError as error:
+        raise ImportError(install_line("inivation")) from error
 
     return [f"inivation://{found.serialNumber}" for found in dv_processing.io.camera.discover()]
 

@@ -190,9 +190,12 @@ def list_prophesee() -> list[str]:
     """Cameras that the SDK sees, one source string each.
 
     Raises:
-        ImportError: if it is not installed.
+        ImportError: if it is not installed; says how to.
     """
-    hal = importlib.import_module("metavision_hal")
+    try:
+        hal = importlib.import_module("metavision_hal")
+    except ImportError as error:
+        raise ImportError(f"install the Metavision SDK: {INSTALL_PAGE}") from error
     return [f"prophesee://{serial}" for serial in hal.DeviceDiscovery.list()]
 
 

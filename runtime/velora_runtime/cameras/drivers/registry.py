@@ -1,22 +1,20 @@
 """Every kind of live camera: what opens the string that a user gave, and what is attached.
 
-A camera is one file and one line here: who claims a string, and the module and the function or class that
-makes the feed from the string and the setup. The module is imported when it is used.
+A camera is one file and one line in `CAMERAS`, or a plugin (`velora.cameras`): the function or class that
+makes the feed from the string and the setup. Its module is imported when it is used.
 """
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from velora_edge.doctor.cameras import cameras as probe_cameras
-from velora_runtime.cameras.drivers.inivation import list_inivation
-from velora_runtime.cameras.drivers.prophesee import INSTALL_PAGE, list_prophesee
+from velora_edge.errors import PluginError
+from velora_edge.extensions import Extension, Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from velora_runtime.cameras.feeds import LiveSetup
     from velora_runtime.cameras.live_events import LiveEvents
@@ -25,37 +23,62 @@ if TYPE_CHECKING:
 
 EMULATE = "emulate"
 """The event camera that is made up from the RGB camera's pictures."""
+_NETWORK = ("rtsp", "rtsps", "http", "https", "udp", "rtp", "srt", "rtmp")
 
 
-def _starts(*schemes: str) -> Callable[[str], bool]:
-    return lambda text: text.lower().startswith(schemes)
+def _is_v4l2(text: str) -> bool:
+    return text.isdigit() or text.startswith("/dev/video")
 
 
-EVENT_CAMERAS: list[tuple[Callable[[str], bool], str, str]] = [
-    (_starts("tcp://"), "velora_runtime.cameras.drivers.raw_bytes", "TcpEvents"),
-    (_starts("prophesee://"), "velora_runtime.cameras.drivers.prophesee", "PropheseeEvents"),
-    (_starts("inivation://"), "velora_runtime.cameras.drivers.inivation", "InivationEvents"),
-    (lambda text: text == "-", "velora_runtime.cameras.drivers.raw_bytes", "StdinEvents"),
-]
-RGB_CAMERAS: list[tuple[Callable[[str], bool], str, str]] = [
-    (
-        lambda text: text.isdigit() or text.startswith("/dev/video"),
-        "velora_runtime.cameras.drivers.av_camera",
-        "open_v4l2",
-    ),
-    (
-        _starts("rtsp://", "rtsps://", "http://", "https://", "udp://", "rtp://", "srt://", "rtmp://"),
-        "velora_runtime.cameras.drivers.av_camera",
-        "open_network",
-    ),
-    (_starts("csi://"), "velora_runtime.cameras.drivers.gstreamer", "open_csi"),
-    (_starts("gst://"), "velora_runtime.cameras.drivers.gstreamer", "open_pipeline"),
-]
+_D = "velora_runtime.cameras.drivers."
+CAMERAS = Registry(
+    "velora.cameras",
+    [
+        Extension(
+            "prophesee",
+            f"{_D}prophesee:PropheseeEvents",
+            "prophesee://[SERIAL]",
+            modality="events",
+            listing=f"{_D}prophesee:list_prophesee",
+        ),
+        Extension(
+            "inivation",
+            f"{_D}inivation:InivationEvents",
+            "inivation://HOST:PORT",
+            modality="events",
+            listing=f"{_D}inivation:list_inivation",
+        ),
+        Extension("tcp", f"{_D}raw_bytes:TcpEvents", "tcp://HOST:PORT", modality="events"),
+        Extension(
+            "stdin",
+            f"{_D}raw_bytes:StdinEvents",
+            "- (standard input)",
+            lambda text: text == "-",
+            modality="events",
+        ),
+        Extension("v4l2", f"{_D}av_camera:open_v4l2", "0 or /dev/video0", _is_v4l2, modality="rgb"),
+        Extension("csi", f"{_D}gstreamer:open_csi", "csi://0", modality="rgb"),
+        Extension(
+            "network",
+            f"{_D}av_camera:open_network",
+            "rtsp:// or http:// address",
+            lambda text: _scheme(text) in _NETWORK,
+            modality="rgb",
+        ),
+        Extension("gst", f"{_D}gstreamer:open_pipeline", "gst://PIPELINE", modality="rgb"),
+    ],
+)
+"""The help is what a user gives; called as `feed(text, setup)`."""
+
+
+def describe_cameras(modality: Literal["events", "rgb"]) -> str:
+    """What a user can give for a live camera, for `--help`."""
+    return ", ".join(camera.help for camera in CAMERAS if camera.modality == modality)
 
 
 def is_live(*texts: str) -> bool:
     """Whether one of these strings names a live camera."""
-    return any(claims(text) for claims, _, _ in (*EVENT_CAMERAS, *RGB_CAMERAS) for text in texts)
+    return any(_find(text, "events", "rgb") is not None for text in texts)
 
 
 def open_live_events(text: str, setup: LiveSetup) -> LiveEvents | None:
@@ -65,7 +88,7 @@ def open_live_events(text: str, setup: LiveSetup) -> LiveEvents | None:
         InputError: if it is not there, or cannot be used.
         MissingExtraError: if its library is not installed.
     """
-    feed = _make(EVENT_CAMERAS, text, setup)
+    feed = _make("events", text, setup)
     if feed is None:
         return None
     from velora_runtime.cameras.live_events import LiveEvents
@@ -79,7 +102,7 @@ def open_live_rgb(text: str, setup: LiveSetup) -> LiveRGB | None:
     Raises:
         InputError: if it is not there, or cannot be used.
     """
-    feed = _make(RGB_CAMERAS, text, setup)
+    feed = _make("rgb", text, setup)
     if feed is None:
         return None
     from velora_runtime.cameras.live_rgb import LiveRGB
@@ -87,11 +110,25 @@ def open_live_rgb(text: str, setup: LiveSetup) -> LiveRGB | None:
     return LiveRGB(feed, setup)
 
 
-def _make(cameras: list[tuple[Callable[[str], bool], str, str]], text: str, setup: LiveSetup) -> Any:
-    for claims, module, name in cameras:
-        if claims(text):
-            return getattr(importlib.import_module(module), name)(text, setup)
-    return None
+def _make(modality: str, text: str, setup: LiveSetup) -> Any:
+    camera = _find(text, modality)
+    return None if camera is None else camera.load()(text, setup)
+
+
+def _find(text: str, *modalities: str) -> Extension | None:
+    """The camera that a string names; plugins are looked for where it has a scheme that is not built in."""
+    scheme = _scheme(text)
+    for camera in CAMERAS:
+        claims = camera.name == scheme if camera.claims is None else camera.claims(text)
+        if claims and camera.modality in modalities:
+            return camera
+    plugin = CAMERAS.find(scheme) if scheme and scheme not in CAMERAS else None
+    return plugin if plugin is not None and plugin.modality in modalities else None
+
+
+def _scheme(text: str) -> str:
+    scheme, separator, _ = text.partition("://")
+    return scheme.lower() if separator else ""
 
 
 CSI_CAMERAS = 2
@@ -121,35 +158,39 @@ def list_attached(root: Path = Path("/")) -> list[Attached]:
     Args:
         root: of the file system in which devices are looked for.
     """
+    from velora_edge.doctor.cameras import cameras as probe_cameras
+
     seen = probe_cameras(root)
-    return [*_event_cameras(seen["event"]), *_video(seen["video"]), *_csi(is_there=seen["argus"])]
+    return [*_listed(seen["event"]), *_video(seen["video"]), *_csi(is_there=seen["argus"])]
 
 
-def _event_cameras(on_usb: list[dict[str, Any]]) -> Iterator[Attached]:
+def _listed(on_usb: list[dict[str, Any]]) -> Iterator[Attached]:
     """What the makers' libraries list; without a library, what USB shows."""
-    for maker, scheme, listing, lack in (
-        ("Prophesee", "prophesee", list_prophesee, f"install the Metavision SDK: {INSTALL_PAGE}"),
-        ("iniVation", "inivation", list_inivation, "pip install 'velora-edge[inivation]'"),
-    ):
-        mine = [camera for camera in on_usb if camera["maker"] == maker]
-        sources, trouble = _ask(listing, lack)
+    for driver in CAMERAS.all():
+        mine = [camera for camera in on_usb if camera["maker"].lower() == driver.name]
+        sources, trouble = _ask(driver)
         for source in sources:
-            yield Attached("events", source, maker)
+            yield Attached(driver.modality or "events", source, _maker(driver))
         if sources:
             continue
         for camera in mine:
             reason = trouble or ("" if camera["allowed"] else "no permission: install the maker's udev rules")
-            name = f"{maker} {camera['name']}"
-            yield Attached("events", f"{scheme}://{camera['serial'] or ''}", name, reason)
+            name = f"{camera['maker']} {camera['name']}"
+            yield Attached("events", f"{driver.name}://{camera['serial'] or ''}", name, reason)
 
 
-def _ask(listing: Callable[[], list[str]], lack: str) -> tuple[list[str], str]:
+def _maker(driver: Extension) -> str:
+    from velora_edge.doctor.cameras import EVENT_CAMERAS
+
+    makers = {maker.lower(): maker for _, maker, _ in EVENT_CAMERAS}
+    return makers.get(driver.name, driver.package)
+
+
+def _ask(driver: Extension) -> tuple[list[str], str]:
     """What a library lists, and what is in its way."""
     try:
-        return listing(), ""
-    except ImportError:
-        return [], lack
-    except (RuntimeError, OSError) as error:
+        return driver.attached(), ""
+    except (ImportError, RuntimeError, OSError, PluginError) as error:
         return [], str(error).splitlines()[0]
 
 

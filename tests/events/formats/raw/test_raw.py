@@ -134,7 +134,7 @@ def _windows(reader, representation, edges_us, table=False):
     return images, w.edge_rows(stream.take_triggers())
 
 
-@pytest.mark.parametrize("representation", REPRESENTATIONS)
+@pytest.mark.parametrize("representation", [known.name for known in REPRESENTATIONS])
 @pytest.mark.parametrize("name", ["expelliarmus_evt3_sample.raw", "expelliarmus_evt2_sample.raw"])
 def test_frames_from_words_equal_frames_from_arrays(shared_events, name, representation):
     from velora_edge.events.formats.arrays import ArrayReader

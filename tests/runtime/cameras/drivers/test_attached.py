@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from velora_runtime.cameras.drivers import inivation, prophesee
 from velora_runtime.cameras.drivers import registry as attached
 from velora_runtime.cameras.drivers.inivation import list_inivation
 from velora_runtime.cameras.drivers.prophesee import INSTALL_PAGE
@@ -15,6 +16,7 @@ from velora_runtime.cameras.drivers.registry import Attached, list_attached
 from tests.fakes_metavision import FakeCamera, make_hal
 from velora_cli.main import velora
 from velora_edge.console import run
+from velora_edge.errors import install_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +60,10 @@ def test_without_the_makers_libraries_cameras_on_usb_are_told_with_what_to_insta
             "events", "prophesee://00051234", "Prophesee EVK4", f"install the Metavision SDK: {INSTALL_PAGE}"
         ),
         Attached(
-            "events", "inivation://", "iniVation DAVIS or DVXplorer", "pip install 'velora-edge[inivation]'"
+            "events",
+            "inivation://",
+            "iniVation DAVIS or DVXplorer",
+            install_line("inivation"),
         ),
     ]
 
@@ -67,7 +72,7 @@ def test_with_its_library_a_camera_is_told_as_the_library_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "metavision_hal", make_hal((5, 1, 1), FakeCamera(serial="00051234")))
-    monkeypatch.setattr(attached, "list_inivation", list)
+    monkeypatch.setattr(inivation, "list_inivation", list)
     assert list_attached(machine(tmp_path, USB)) == [
         Attached("events", "prophesee://Prophesee:hal_plugin_prophesee:00051234", "Prophesee"),
         Attached(
@@ -83,7 +88,7 @@ def test_a_library_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.Monk
     def fail() -> list[str]:
         raise RuntimeError("libusb: no context\nmore")
 
-    monkeypatch.setattr(attached, "list_prophesee", fail)
+    monkeypatch.setattr(prophesee, "list_prophesee", fail)
     assert list_attached(machine(tmp_path, USB))[0].trouble == "libusb: no context"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import sys
 import threading
 from collections import deque
@@ -16,7 +17,7 @@ from velora_runtime.cameras.drivers.inivation import InivationEvents, as_batch, 
 from velora_runtime.cameras.feeds import LiveSetup
 
 from tests.fakes import FakeClock
-from velora_edge.errors import CameraError, ConfigError, MissingExtraError
+from velora_edge.errors import CameraError, ConfigError, MissingExtraError, install_line
 
 
 class FakeStore:
@@ -203,15 +204,13 @@ def test_settings_that_a_camera_lacks_or_refuses_are_told() -> None:
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dv_processing", None)
     with pytest.raises(
-        MissingExtraError, match=r"^inivation:// needs dv-processing: pip install 'velora-edge\[inivation\]'$"
+        MissingExtraError, match=f"^inivation:// needs dv-processing: {re.escape(install_line('inivation'))}$"
     ):
         InivationEvents("inivation://", LiveSetup(FakeClock(), threading.Event(), print))
 
 
 def test_the_real_librarys_events_are_read() -> None:
-    dv = pytest.importorskip(
-        "dv_processing", reason="needs dv-processing: pip install 'velora-edge[inivation]'"
-    )
+    dv = pytest.importorskip("dv_processing", reason="needs dv-processing: pip install -e '.[inivation]'")
     store = dv.EventStore()
     for event in ((1_605_537_493_718_345, 319, 0, True), (1_605_537_493_718_346, 0, 239, False)):
         store.push_back(*event)
@@ -225,9 +224,7 @@ def test_the_real_librarys_events_are_read() -> None:
 
 
 def test_the_triggers_that_count_are_known_to_the_real_library() -> None:
-    dv = pytest.importorskip(
-        "dv_processing", reason="needs dv-processing: pip install 'velora-edge[inivation]'"
-    )
+    dv = pytest.importorskip("dv_processing", reason="needs dv-processing: pip install -e '.[inivation]'")
     kinds = {name: polarity for name, polarity in inivation._EDGES.items() if hasattr(dv.TriggerType, name)}
     assert kinds == {
         "EXTERNAL_SIGNAL_RISING_EDGE": 1,
@@ -237,7 +234,7 @@ def test_the_triggers_that_count_are_known_to_the_real_library() -> None:
 
 
 def test_a_stream_that_nobody_serves_is_a_camera_that_is_not_there() -> None:
-    pytest.importorskip("dv_processing", reason="needs dv-processing: pip install 'velora-edge[inivation]'")
+    pytest.importorskip("dv_processing", reason="needs dv-processing: pip install -e '.[inivation]'")
     feed = InivationEvents("inivation://127.0.0.1:1", LiveSetup(FakeClock(), threading.Event(), print))
     with pytest.raises(CameraError, match=r"^cannot be opened: .*[Cc]onnection refused"):
         feed.open()
