@@ -1,4 +1,4 @@
-"""Asks a Triton Inference Server what clips show: whole ones, or pair by pair as a live stream does.
+"""Client of a Triton Inference Server: whole clips, or pair by pair as a live stream.
 
     velora export demo --triton models/
     tritonserver --model-repository models/

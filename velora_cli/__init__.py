@@ -1,1 +1,1 @@
-"""The command line, one file a command; each is imported by `velora_cli.main` when it is called."""
+"""Command line, one file a command; each is imported by `velora_cli.main` when it is called."""

@@ -1,4 +1,4 @@
-"""`velora build`: a bundle's engines, for this machine's GPU or for GPUs of other machines."""
+"""`velora build`: engines of a bundle, for this machine's GPU or for GPUs of other machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`velora doctor`: what this machine has, and what to install."""
+"""`velora doctor`: report on this machine, and advice on what to install."""
 
 from __future__ import annotations
 

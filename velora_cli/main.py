@@ -1,4 +1,4 @@
-"""The front door: `velora <command>`. A command's module is imported when it is called, not before."""
+"""Entry points `velora <command>` and `velora-live`; a command's module is imported when it is called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model bundle: a folder `NAME.velora/` with a manifest and the files it names; all that runtime reads.
+"""Model bundle: a folder `NAME.velora/` with a manifest and the files it names; all that the runtime reads.
 
 A bundle is written once, whole, by export (`BundleWriter`) and checked whole when it is opened
 (`open_bundle`): every file's SHA-256 against the manifest, before anything in it is parsed or run.

@@ -1,4 +1,4 @@
-"""Time as the pipeline sees it, which tests can replace, and timing of several things in turn."""
+"""Clock of the pipeline, which tests replace, and interleaved timing of several functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML and dotted overrides into a validated configuration; every problem is told at once, by its key."""
+"""Configuration from YAML and dotted overrides; all problems are reported at once, each with its key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The values that travel through the pipeline: frozen, slotted, shared by training, export and runtime.
+"""Values of the pipeline: frozen, slotted, shared by training, export and runtime.
 
 Times are int64 microseconds on one clock, the event camera's. Windows are half-open: [t0, t1).
 """
@@ -98,7 +98,7 @@ class TriggerBatch:
 
 @dataclass(frozen=True, slots=True)
 class EventFrame:
-    """What the model sees of one window of events.
+    """Image of one window of events, as the model sees it.
 
     Attributes:
         image: uint8[H, W, 3] at model resolution, in the bundle's representation; of `velora_edge.frames`,
@@ -150,7 +150,7 @@ class FramePair:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model said at one instant.
+    """Prediction of the model at one time.
 
     Attributes:
         seq: number of the newest pair that it has seen.

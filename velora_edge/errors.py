@@ -1,4 +1,4 @@
-"""Every error that VELoRA-edge raises on purpose.
+"""Exceptions that VELoRA-edge raises on purpose.
 
     VeloraError                     exit code 1
     ├── InputError (ValueError)     exit code 2: what the user gave is wrong

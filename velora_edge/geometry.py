@@ -1,4 +1,4 @@
-"""How a sensor's picture is laid onto the model's image: one definition for RGB pixels and events."""
+"""Fit of a sensor's picture to the model's image, the same for RGB pixels and events."""
 
 from __future__ import annotations
 

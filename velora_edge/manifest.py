@@ -1,12 +1,10 @@
-"""The form of a bundle's `manifest.json`: validated, published as a JSON Schema, migrated.
+"""Manifest of a bundle, `manifest.json`: its form, validated, published as a JSON Schema, and migrated.
 
-Older manifests brought up to date: one step a schema version, as many as it takes.
-A step takes the object that `manifest.json` holds and gives the one of the next version. It is one function,
-and one line in `STEPS`; it never looks at other files, and never changes once its version was released.
-
-What `manifest.json` says of a bundle: its form, validated, and published as a JSON Schema.
 The schema's version rises when a manifest could not be read by an older velora-edge, that is with every field
-that is new: unknown fields are refused. `velora_edge.manifest` brings older manifests up to date.
+that is new: unknown fields are refused. `migrate` brings older manifests up to date, one step a schema
+version, as many as it takes. A step takes the object that `manifest.json` holds and gives the one of the next
+version. It is one function, and one line in `STEPS`; it never looks at other files, and never changes once
+its version was released.
 """
 
 from __future__ import annotations
@@ -72,7 +70,7 @@ class Palette(_Strict):
 
 
 class EventInput(_Strict):
-    """How events become the image that the event tower sees.
+    """Making of the event tower's image from events.
 
     Attributes:
         representation: its name in the registry of `velora_edge.events.accumulate.representations`.
@@ -88,13 +86,13 @@ class EventInput(_Strict):
 
 
 class RGBInput(_Strict):
-    """How the camera's picture becomes the image that the RGB tower sees."""
+    """Making of the RGB tower's image from the camera's picture."""
 
     fit: Literal["crop", "letterbox", "stretch"] = "crop"
 
 
 class Weights(_Strict):
-    """Where the weights come from.
+    """Origin of the weights.
 
     Attributes:
         trained: False for random weights: then every run says so.
@@ -124,7 +122,7 @@ class Accuracy(_Strict):
 
 
 class StepLatency(_Strict):
-    """How long a streaming step took where the model was exported: three towers and the head, batch 1.
+    """Duration of a streaming step where the model was exported: three towers and the head, batch 1.
 
     Attributes:
         runtime: what computed it.
@@ -146,7 +144,7 @@ class StepLatency(_Strict):
 
 
 class Calibration(_Strict):
-    """Where the ranges of an int8 or fp8 model's activations come from.
+    """Origin of the ranges of an int8 or fp8 model's activations.
 
     Attributes:
         method: how a range was chosen from what was seen.
@@ -164,7 +162,7 @@ class Calibration(_Strict):
 
 
 class Report(_Strict):
-    """How far the exported graphs are from the model in torch, fp32, and what they cost.
+    """Distance of the exported graphs from the model in torch, fp32, and their cost.
 
     Attributes:
         source: of the clips.
@@ -200,7 +198,7 @@ class Report(_Strict):
 
 
 class CompiledLayers(_Strict):
-    """What the compiler made of a graph, read from the compiled layers themselves.
+    """Summary of a graph's compiled layers, read from the engine.
 
     Types are called fp32, fp16, bf16, fp8 and int8; a product's is that of the values that it multiplies.
 
@@ -271,7 +269,7 @@ class EngineFile(_Strict):
 
 
 class Manifest(_Strict):
-    """What the runtime must know of a model; `manifest.json`.
+    """Manifest of a bundle: all that the runtime must know of a model.
 
     Attributes:
         schema_version: of this file's form.

@@ -1,4 +1,4 @@
-"""Resize, crop and colour of pictures: one definition, used by training and runtime."""
+"""Resize, crop and colour conversion of pictures, the same in training and in the runtime."""
 
 from __future__ import annotations
 

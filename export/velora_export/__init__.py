@@ -1,1 +1,1 @@
-"""From a trained model to a bundle that the runtime can trust: merge, ONNX, parity."""
+"""Export of a trained model to a bundle: merge, ONNX, parity."""

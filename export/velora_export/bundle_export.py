@@ -1,4 +1,4 @@
-"""A trained model to a bundle: merge, five graphs, their precision, a report, a manifest; all or nothing."""
+"""Export of a trained model: merge, five graphs, their precision, a report, a manifest; all or nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of an export, and its acceptance: parity, accuracy, size and latency against limits."""
+"""Report of an export, and its acceptance: parity, accuracy, size and latency against limits."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ STEP_SECONDS = 8.0
 
 @dataclass(frozen=True)
 class Measured:
-    """What is compared.
+    """Measured values of an export.
 
     Attributes:
         model: in torch, fp32, with its LoRA apart.

@@ -1,4 +1,4 @@
-"""A model repository for Triton Inference Server: one model a graph, served by its onnxruntime backend.
+"""Model repository for Triton Inference Server: one model a graph, served by its onnxruntime backend.
 
 Layout and the text of `config.pbtxt`: Triton's model repository and model configuration documents, and its
 `model_config.proto`. Each graph lies beside its own weights, copied out of the bundle's one file: links

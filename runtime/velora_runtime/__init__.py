@@ -1,1 +1,1 @@
-"""From camera bytes to predictions; imports no torch, anywhere."""
+"""Live recognition, from camera bytes to predictions; imports no torch."""

@@ -1,8 +1,8 @@
-"""Clocks of cameras: their map to the host's clock, and one clock over restarts.
+"""Clocks of cameras: their map to the host's clock, and one continuous clock over restarts.
 
-Delays are never negative, so the earliest arrivals tell the truth: the clocks' relation is a line below all
-points (device time, arrival less device time), and jitter of any size only lies above it. (Moon, Skelly and
-Towsley, Estimation and removal of clock skew from network delay measurements, INFOCOM 1999.)
+Delays are never negative, so the earliest arrivals give the relation of two clocks: a line below all points
+(device time, arrival less device time), and jitter of any size lies above it. (Moon, Skelly and Towsley,
+Estimation and removal of clock skew from network delay measurements, INFOCOM 1999.)
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class ClockMap:
         self._reached_us = 0
 
     def add(self, device_us: int, host_us: int, since_us: int | None = None) -> None:
-        """Something that the device stamped `device_us` arrived at `host_us`.
+        """Add an observation: data of device time `device_us` arrived at `host_us`.
 
         Args:
             device_us: the time of its end.
@@ -98,12 +98,12 @@ class ClockMap:
 
     @property
     def is_known(self) -> bool:
-        """There is an estimate, of any quality."""
+        """Whether there is an estimate, of any quality."""
         return self._line is not None
 
     @property
     def is_settled(self) -> bool:
-        """The estimate has seen enough of the device's present clock."""
+        """Whether the estimate covers enough of the device's present clock."""
         return self._first_us is not None and self._reached_us - self._first_us >= SETTLED_US
 
     @property
@@ -217,11 +217,11 @@ class ContinuousClock:
         self._is_new = True
 
     def begin(self) -> None:
-        """The next time need not go on from the ones before."""
+        """Begin anew: the next time need not continue those before."""
         self._is_new = True
 
     def goes_on(self, device_us: int, arrived_us: int) -> bool:
-        """Whether a time goes on from the ones before."""
+        """Whether a time continues those before."""
         if self._is_new or self._latest_us is None:
             return False
         t_us = device_us + self.shift_us
@@ -230,7 +230,7 @@ class ContinuousClock:
         return self._leap_us is None or t_us <= self.clock_map.to_device_us(arrived_us) + self._leap_us
 
     def place(self, device_us: int, arrived_us: int, since_us: int | None = None) -> int:
-        """The device's time on the one clock; begins anew where it does not go on.
+        """Return the device's time on the continuous clock; shift it anew where it does not continue.
 
         Args:
             device_us: the time of what came, or of its end.

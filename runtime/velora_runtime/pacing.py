@@ -1,8 +1,9 @@
-"""Pace of cameras: frame periods for pictures without times, and bursts held back to their recorded speed.
+"""Pacing of cameras: frame periods for pictures without times, and bursts held back to recorded speed.
 
-Taken modulo the right period, arrivals point in one direction of a circle; modulo a wrong one, in all (the
-Rayleigh test's statistic tells which). Delays only ever add, so the beat is the one that arrivals come
-soonest after, on average. Neither lost pictures matter, nor that the first ones come all at once.
+A frame period is estimated from arrivals. Taken modulo the right period, they point in one direction of a
+circle; modulo a wrong one, in all (the Rayleigh test's statistic distinguishes them). Delays only ever add,
+so the phase is the one that arrivals come soonest after, on average. Neither lost pictures matter, nor that
+the first ones come all at once.
 """
 
 from __future__ import annotations
@@ -32,20 +33,20 @@ EARLY = 0.1
 
 
 class FramePeriod:
-    """Finds the even times below the arrivals. Single-threaded: the camera's thread."""
+    """Estimator of the frame period from arrivals. Single-threaded: the camera's thread."""
 
     def __init__(self) -> None:
         self._last_us: int | None = None
         self.restart()
 
     def restart(self) -> None:
-        """Forget the beat: a new connection."""
+        """Reset for a new connection."""
         self._arrivals: deque[int] = deque(maxlen=KEPT)
         self._period_us = self._phase_us = 0.0
         self._count = 0
 
     def place(self, arrived_us: int) -> int:
-        """The picture's time on the host's clock, later than the one before."""
+        """Return the picture's time on the host's clock, later than the one before."""
         self._arrivals.append(arrived_us)
         self._count += 1
         if self._count >= FIRST_FIT and (self._count - FIRST_FIT) % FIT_EVERY == 0:
@@ -56,7 +57,7 @@ class FramePeriod:
         return t_us
 
     def _tick(self, arrived_us: int) -> int:
-        """The newest tick at the time of an arrival."""
+        """Return the newest multiple of the period at an arrival."""
         beats = np.floor((arrived_us - self._phase_us) / self._period_us + EARLY)
         return round(self._phase_us + float(beats) * self._period_us)
 
@@ -81,13 +82,13 @@ class FramePeriod:
 
 
 def _direction(arrivals: NDArray[np.float64], periods: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How much the arrivals, taken modulo each period, point the same way: 0 to 1."""
+    """Concentration of the arrivals' phases for each period, 0 to 1."""
     turns = 2 * np.pi * (arrivals / periods[:, None])
     return np.hypot(np.cos(turns).mean(axis=1), np.sin(turns).mean(axis=1))
 
 
 def _find_beat(arrivals: NDArray[np.float64], period: float) -> tuple[float, float]:
-    """The best beat of a period: its cost, and its phase.
+    """Find the best phase of a period; return its cost and the phase.
 
     It costs how late arrivals come after it, on average, those that come right before it counted as many.
     """
@@ -114,7 +115,7 @@ RECENT_US = 100_000
 
 
 class BurstPacer:
-    """Tells how long to hold a stream back. Single-threaded: the camera's thread.
+    """Limiter of a buffered stream to its recorded speed. Single-threaded: the camera's thread.
 
     Attributes:
         is_pouring: it comes faster than it was recorded.
@@ -126,18 +127,18 @@ class BurstPacer:
         self.begin()
 
     def begin(self) -> None:
-        """A new connection."""
+        """Reset for a new connection."""
         self._from: tuple[int, int] | None = None
         self._early_us = self._calm_us = 0
         self._begun_us: int | None = None
         self.is_pouring = False
 
     def holds(self, now_us: int) -> bool:
-        """The stream was held back a moment ago; may be asked by any thread."""
+        """Whether the stream was held back a moment ago; callable from any thread."""
         return self.is_pouring and now_us - self._early_us < RECENT_US
 
     def due_us(self, device_us: int, now_us: int) -> int:
-        """The host's time at which data of this device time is due; `now_us` for a live camera."""
+        """Return the host's time at which data of this device time is due; `now_us` for a live camera."""
         if self._from is None or device_us < self._from[0]:
             self._from = device_us, now_us
             return now_us

@@ -5,7 +5,7 @@ waits for room, in all of them), and the field of the summary that counts it:
 
     in it                 from -> to                 class        room        without room   counted by
     packets of events     event camera -> packing    PacketQueue  64 MB       oldest go      dropped.overrun
-    pictures              RGB camera -> RGB thread   (live_rgb)   2           oldest goes    frames.overrun
+    pictures              RGB camera -> RGB thread   (live_rgb)   8           oldest goes    frames.overrun
     PairRequest           RGB thread -> packing      Channel      32          lenient        frames.dropped
     Pair                  packing -> inference       Channel      32          lenient        pairs.dropped
     items of one sink     inference -> the sink      Channel      the sink's  oldest goes    sink_drops
@@ -31,7 +31,7 @@ KEPT = 8
 
 
 class FreeList(Generic[T]):
-    """Hands out what was given back, and makes a new one only where nothing was.
+    """Pool of items to use again; makes a new one only where none was given back.
 
     Callable from any thread.
 
@@ -50,7 +50,7 @@ class FreeList(Generic[T]):
         self.made = self.freed = 0
 
     def take(self) -> T:
-        """One that nobody uses; what it holds is left over from its last use."""
+        """Take an unused item; what it holds is left over from its last use."""
         try:
             return self._free.pop()
         except IndexError:
@@ -58,7 +58,7 @@ class FreeList(Generic[T]):
             return self._make()
 
     def give(self, item: T) -> None:
-        """Give one back."""
+        """Give an item back."""
         self.freed += len(self._free) == self._free.maxlen
         self._free.append(item)
 
@@ -80,7 +80,7 @@ class ClosedError(Exception):
 
 
 class Channel(Generic[T]):
-    """First in, first out, with room for a fixed number of items.
+    """Queue with room for a fixed number of items.
 
     Callable from any thread; made for one that puts and one that takes.
 
@@ -129,7 +129,7 @@ class Channel(Generic[T]):
             return dropped
 
     def _is_stall(self) -> bool:
-        """Items that wait do so for now, and not always: who takes them had time to spare of late."""
+        """Whether the queue is filled by a stall, not by overload: the consumer had idle time lately."""
         now_us = self._clock.now_us()
         waited_us = 0 if self._waits_since_us is None else now_us - self._waits_since_us
         passed_us, self._put_us, self._waits_since_us = now_us - self._put_us, now_us, None
@@ -170,7 +170,7 @@ class Channel(Generic[T]):
 
     @property
     def is_over(self) -> bool:
-        """Nothing is in it, and nothing more will be put."""
+        """Whether it is empty and nothing more will be put."""
         with self._changed:
             return self._is_aborted or (self._is_finished and not self._items)
 
@@ -189,7 +189,7 @@ class Channel(Generic[T]):
 
 
 class ByteQueue(Generic[T]):
-    """First in, first out. Callable from any thread; made for one that takes.
+    """Queue bounded in bytes. Callable from any thread; made for one that takes.
 
     Args:
         room_bytes: that may wait; one item always may, whatever its size, and what has none.
@@ -204,7 +204,7 @@ class ByteQueue(Generic[T]):
         self._changed = Condition()
 
     def put(self, item: T, n_bytes: int) -> bool:
-        """Whether the item was taken; never once the backlog is finished."""
+        """Add an item; return whether it was taken. None is once the queue is finished."""
         with self._changed:
             if self._waits:
                 self._changed.wait_for(lambda: self._is_finished or self._fits(n_bytes))
@@ -216,7 +216,7 @@ class ByteQueue(Generic[T]):
             return True
 
     def get(self) -> T | None:
-        """The oldest item; waits for one. None: finished, and nothing is left."""
+        """Take the oldest item; blocks until there is one. None: finished, and nothing is left."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._is_finished)
             if not self._items:
@@ -237,11 +237,11 @@ class ByteQueue(Generic[T]):
 
 
 class Packet(Protocol):
-    """What a packet queue holds; see `velora_runtime.ingest.packets.EventPacket`."""
+    """Item of a packet queue; see `velora_runtime.ingest.packets.EventPacket`."""
 
     @property
     def events(self) -> int:
-        """In it."""
+        """Number of events in it."""
 
     @property
     def t_reached_us(self) -> int:
@@ -256,7 +256,7 @@ AnyPacket = TypeVar("AnyPacket", bound=Packet)
 
 
 class PacketQueue(Generic[AnyPacket]):
-    """Packets of events in order, with room for so many bytes. One thread puts, one takes.
+    """Queue of event packets, bounded in bytes. One thread puts, one takes.
 
     Args:
         room_bytes: of the packets that wait.
@@ -280,7 +280,7 @@ class PacketQueue(Generic[AnyPacket]):
 
     @property
     def is_finished(self) -> bool:
-        """Nothing more will be put."""
+        """Whether nothing more will be put."""
         return self._is_finished
 
     def put(self, packet: AnyPacket) -> int:

@@ -1,4 +1,4 @@
-"""What a run did: counted while it runs, durations as histograms, told at its end."""
+"""Report of a run: counters and histograms of durations."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ STAGES = ("pack", "encode", "head", "total")
 
 @dataclass(slots=True)
 class FrameCounts:
-    """What became of the RGB frames; written by the camera's thread, but `late` by the packing thread.
+    """Counts of RGB frames; written by the camera's thread, but `late` by the packing thread.
 
     Attributes:
         read: frames that the source gave.
@@ -84,7 +84,7 @@ class FrameCounts:
 
 @dataclass(slots=True)
 class PairCounts:
-    """What became of the pairs; written by the packing thread.
+    """Counts of pairs; written by the packing thread.
 
     Attributes:
         packed: pairs that were made.
@@ -113,7 +113,7 @@ class PairCounts:
 
 @dataclass(slots=True)
 class RunReport:
-    """What a run did. Each part is written by one thread and read once all have ended.
+    """Report of a run. Each part is written by one thread and read once all have ended.
 
     Attributes:
         frames: the RGB camera's.

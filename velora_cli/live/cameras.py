@@ -1,4 +1,4 @@
-"""`velora cameras`: what is attached, by the name that velora-live takes."""
+"""`velora cameras`: list of attached cameras, by the names that velora-live takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `velora demo`: the packaged recording through the packaged model."""
+"""`velora demo`: the packaged recording through the packaged model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `velora-live`, which is also `velora live`."""
+"""`velora-live`, which is also `velora live`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `velora record`: both cameras to a folder, without a model."""
+"""`velora record`: both cameras to a folder, without a model."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class EventSource:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What is kept of a source.
+    """Part of a source to keep.
 
     Attributes:
         start_us: counted from the first event.
@@ -74,7 +74,7 @@ class Cut:
         return self.start_us == 0 and self.duration_us is None
 
     def span_us(self, first_us: int) -> tuple[int, int | None]:
-        """Where the cut begins and ends in a source whose first event is at `first_us`."""
+        """Return start and end of the cut in a source whose first event is at `first_us`."""
         start_us = first_us + self.start_us
         return start_us, None if self.duration_us is None else start_us + self.duration_us
 

@@ -1,4 +1,4 @@
-"""What `velora info` tells of a recording of events: read once, from where to where it is asked for."""
+"""Facts about a recording of events for `velora info`, gathered in one pass."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OPTIONAL = ("hot_pixels", "frames")
 
 @dataclass(frozen=True, slots=True)
 class EventFacts:
-    """What `velora info --json` prints of a recording; times are None where it holds no events.
+    """Facts that `velora info --json` prints; times are None where there are no events.
 
     `frames` is there only where the camera took any, `hot_pixels` only where they were looked for.
     """
@@ -70,7 +70,7 @@ class EventFacts:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What is wanted of a recording.
+    """Options of `velora info` for a recording.
 
     Attributes:
         start_s: how far from the first event to begin, seconds.
@@ -101,7 +101,7 @@ def look_options(command: Command) -> Command:
 
 
 def read_look(given: dict[str, Any]) -> Look:
-    """What a user gave, as a value.
+    """Return the options that a user gave.
 
     Raises:
         InputError: if there is no such part of a recording.
@@ -177,7 +177,7 @@ class _LongGaps:
 
 
 class _PixelCounts:
-    """How often each pixel fired."""
+    """Events of each pixel."""
 
     def __init__(self, reader: EventReader) -> None:
         self._hw = reader.height, reader.width

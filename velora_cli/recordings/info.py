@@ -1,4 +1,4 @@
-"""`velora info PATH`: what a recording, a bundle or an engine is, and what is wrong with it."""
+"""`velora info PATH`: facts about a recording, a bundle or an engine, and problems found in it."""
 
 from __future__ import annotations
 

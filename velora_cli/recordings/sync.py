@@ -1,4 +1,4 @@
-"""`velora sync`: by how much a video is early or late against a recording of events."""
+"""`velora sync`: offset between a video and a recording of events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`velora eval MODEL --data PATH`: how well a model tells a data set's labels."""
+"""`velora eval MODEL --data PATH`: evaluation of a model on a data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`velora import-checkpoint`: the authors' published file to a checkpoint of ours."""
+"""`velora import-checkpoint`: the authors' published file to a checkpoint of this project."""
 
 from __future__ import annotations
 

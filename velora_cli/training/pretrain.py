@@ -1,4 +1,4 @@
-"""`velora pretrain CONFIG`: a tower of our own, for LoRA to start from."""
+"""`velora pretrain CONFIG`: pre-training of a tower, for LoRA to start from."""
 
 from __future__ import annotations
 

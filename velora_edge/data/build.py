@@ -1,4 +1,4 @@
-"""A data set checked before anything is trained on it, and packed into one store of clips."""
+"""Check of a data set before training, and its packing into one store of clips."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHECK_THREADS = 8
 
 @dataclass(frozen=True)
 class Report:
-    """What was found.
+    """Result of a check.
 
     Attributes:
         kind: name of the set's layout.
@@ -153,7 +153,7 @@ def build_store(
 
 
 def _quick_problems(source: ClipSource) -> Iterator[str]:
-    """What is wrong by names, sizes, heads and tails: such as a frame that only one camera has."""
+    """List problems by names, sizes, heads and tails, such as a frame that only one camera has."""
     for index in range(len(source)):
         yield from source.problems(index, deep=False)
 

@@ -1,4 +1,4 @@
-"""Every layout of data by name, and `open_clips`, which tells them apart by what is there.
+"""Registry of data set layouts, and `open_clips`, which detects the layout of a path.
 
 A layout is one file with a `ClipSource` and one line in `LAYOUTS`, or a plugin (`velora.datasets`).
 """

@@ -1,1 +1,1 @@
-"""What `velora doctor` finds out: probes that run in processes of their own, and advice drawn from them."""
+"""Probes of `velora doctor`, each in a process of its own, and advice drawn from them."""

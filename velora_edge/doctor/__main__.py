@@ -1,4 +1,4 @@
-"""One probe in a process of its own: `python -m velora_edge.doctor MODULE FUNCTION ARGS...`."""
+"""Entry point of a probe's process: `python -m velora_edge.doctor MODULE FUNCTION ARGS...`."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What to do about what the probes found, one rule a function, and the doctor's report."""
+"""Advice drawn from the probes' findings, one rule a function, and the doctor's report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Level = Literal["error", "warning", "hint"]
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """One thing to do.
+    """Advice: one thing to do.
 
     Attributes:
         level: error: something cannot work; warning: it will not work well; hint: it could work better.
@@ -50,7 +50,7 @@ class Facts:
 
 
 def advise(findings: Mapping[str, Finding]) -> list[Advice]:
-    """What to do, the most urgent first."""
+    """List advice, the most urgent first."""
     facts = Facts(findings)
     found = [advice for rule in RULES for advice in rule(facts)]
     found += [

@@ -37,7 +37,7 @@ QUERY = {
 
 
 def gpu() -> dict[str, Any]:
-    """What nvidia-smi says of each GPU; a Jetson's says little."""
+    """List GPUs by nvidia-smi; a Jetson's reports little."""
     facts: dict[str, Any] = {"has_gpu": has_gpu(), "gpus": []}
     command = ["nvidia-smi", f"--query-gpu={','.join(QUERY.values())}", "--format=csv,noheader,nounits"]
     try:
@@ -109,7 +109,7 @@ def tensorrt(name: str = TENSORRT.name) -> dict[str, Any]:
 
 
 def engines(model: str) -> dict[str, Any]:
-    """Which of a bundle's engines fit this machine, and why the others do not."""
+    """List which of a bundle's engines fit this machine, and why the others do not."""
     if not model:
         return {"model": None, "engines": []}
     path = find_model(model)

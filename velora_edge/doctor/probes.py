@@ -1,4 +1,4 @@
-"""The probes by name, and running them: each in a process of its own, with a time limit.
+"""List of probes, and running them: each in a process of its own, with a time limit.
 
 A driver that hangs, a library that kills the process, a package that prints: none of them may take the report
 with it. So a probe is a function that returns facts as JSON knows them, called in a process of its own.
@@ -47,7 +47,7 @@ PROBES: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What came of one probe.
+    """Result of one probe.
 
     Attributes:
         facts: what it found; empty where it failed.

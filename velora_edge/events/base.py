@@ -1,4 +1,4 @@
-"""What every event format offers: a reader of batches, and a stream that goes straight into frames."""
+"""Interfaces of event readers, streams, filters and listeners."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class FrameAccumulator(Protocol):
 
 
 class WordsContext(Protocol):
-    """What raw words mean where they stand: their encoding, and the decoder's memory before them."""
+    """Context of raw words: their encoding, and the decoder's state before them."""
 
     header: bytes
     """What stood before the words where they come from, empty where nothing did."""
 
     @property
     def encoding(self) -> Encoding:
-        """Of the words."""
+        """Encoding of the words."""
 
     @property
     def sensor(self) -> tuple[int, int]:
@@ -76,13 +76,13 @@ class WordsContext(Protocol):
 
 
 class EventTap(Protocol):
-    """Listens to what a stream takes in, before it is walked over; called by the thread that walks it."""
+    """Listener to a stream's chunks as they are taken in; called by the thread that reads the stream."""
 
     def begin(self, shift_us: int) -> None:
-        """What comes now need not go on from what came before; `shift_us` belongs to the times in words."""
+        """Begin anew: what comes need not continue what came before; `shift_us` applies to times in words."""
 
     def take_words(self, words: NDArray[Any], context: WordsContext) -> None:
-        """Raw words as they came, whole ones.
+        """Take raw words as they came, whole ones.
 
         Args:
             words: of the sensor's encoding, valid until the call returns.
@@ -90,14 +90,14 @@ class EventTap(Protocol):
         """
 
     def take_batch(self, batch: EventBatch) -> None:
-        """Events of a source that has no raw words."""
+        """Take events of a source that has no raw words."""
 
     def take_edges(self, edges: TriggerBatch) -> None:
-        """Trigger edges that were walked over; at least one."""
+        """Take trigger edges that were passed; at least one."""
 
 
 class EventStream(ABC):
-    """Events of one sensor on their way into frames; each is walked over once.
+    """Stream of one sensor's events into frames, in one pass.
 
     Single-threaded: whoever packs frames from it.
     """
@@ -126,19 +126,19 @@ class EventStream(ABC):
         return None
 
     def checkpoint(self) -> None:  # noqa: B027  (for streams that have `reached_us`)
-        """Remember this place: what is walked over from here on is kept."""
+        """Set a checkpoint here: what is read from here on is kept."""
 
     def rollback(self) -> None:  # noqa: B027
-        """Stand at the mark again, which is forgotten with that."""
+        """Return to the checkpoint and forget it."""
 
     def commit(self) -> None:  # noqa: B027
-        """Forget the mark."""
+        """Forget the checkpoint."""
 
     def warm_up(self, frame: FrameAccumulator) -> None:  # noqa: B027  (recordings compile as they go)
         """Load the kernels of a live stream, so that its first window is not slower; adds nothing."""
 
     def listen(self, tap: EventTap) -> None:
-        """Let `tap` have all that was not walked over yet, and what is taken in from now on."""
+        """Let `tap` listen to all that was not read yet, and to what is taken in from now on."""
         self._tap = tap
 
     @property
@@ -148,7 +148,7 @@ class EventStream(ABC):
 
     @abstractmethod
     def skip_until(self, t_us: int) -> int:
-        """Pass over the events before `t_us`; return how many they were."""
+        """Skip the events before `t_us`; return how many they were."""
 
     @abstractmethod
     def accumulate_until(self, t1_us: int, frame: FrameAccumulator) -> int:
@@ -177,10 +177,10 @@ class EventStream(ABC):
 
     @abstractmethod
     def take_triggers(self) -> TriggerBatch:
-        """The trigger edges walked over since the last call."""
+        """Return the trigger edges passed since the last call."""
 
     def close(self) -> None:  # noqa: B027  (most streams hold nothing)
-        """Let go of files and devices."""
+        """Close files and devices."""
 
     def __enter__(self) -> Self:
         return self
@@ -190,7 +190,7 @@ class EventStream(ABC):
 
 
 class EventFilter(ABC):
-    """One filter over one stream of events.
+    """Filter over one stream of events.
 
     Single-threaded: whoever passes events through it.
 
@@ -216,7 +216,7 @@ class EventFilter(ABC):
 
 
 class EventReader(ABC):
-    """One recording of events.
+    """Reader of one recording of events.
 
     Each iteration starts at the beginning and needs a bounded amount of memory, whatever the file's size.
 
@@ -284,7 +284,7 @@ class EventReader(ABC):
         return EventBatch.concatenate(list(self))
 
     def close(self) -> None:  # noqa: B027  (most readers hold nothing between iterations)
-        """Let go of the file."""
+        """Close the file."""
 
     def __enter__(self) -> Self:
         return self

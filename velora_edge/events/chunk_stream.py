@@ -1,4 +1,4 @@
-"""Streams that come in chunks: raw words or batches of events, walked straight into frames by a cursor."""
+"""Streams of chunks, raw words or batches of events, accumulated into frames by a cursor."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ EDGES_KEPT = 4096
 
 
 class ChunkCursor(Protocol):
-    """Where a stream stands in its chunk; times are the camera's."""
+    """Cursor: a place in a chunk of events; times are the camera's."""
 
     @property
     def is_used_up(self) -> bool:
-        """No event of the chunk is left."""
+        """Whether no event of the chunk is left."""
 
     def count(self, t1_us: int) -> tuple[int, bool]:
-        """Pass over the events before `t1_us`: how many, and whether any are left."""
+        """Skip the events before `t1_us`; return how many, and whether any are left."""
 
     def accumulate(self, t1_us: int, frame: FrameAccumulator) -> tuple[int, bool]:
-        """Add the events before `t1_us` to the frame: how many, and whether any are left."""
+        """Add the events before `t1_us` to the frame; return how many, and whether any are left."""
 
     def read(self, most: int, t1_us: int) -> tuple[EventBatch, bool]:
-        """About `most` events before `t1_us`, and whether any are left."""
+        """Read about `most` events before `t1_us`; return them, and whether any are left."""
 
 
 class BatchCursor:
@@ -45,14 +45,14 @@ class BatchCursor:
         self._counts = np.zeros(1, np.int64)
 
     def load(self, batch: EventBatch, tap: EventTap | None) -> None:
-        """Stand before the events, which the tap gets."""
+        """Load a batch, which the listener gets."""
         self._batch, self._position = batch, 0
         if tap is not None and len(batch):
             tap.take_batch(batch)
 
     @property
     def is_used_up(self) -> bool:
-        """No event of the batch is left."""
+        """Whether no event of the batch is left."""
         return self._position >= len(self._batch)
 
     @property
@@ -66,21 +66,21 @@ class BatchCursor:
         return self._batch[self._position :]
 
     def place(self) -> int:
-        """Where it stands, for `return_to`."""
+        """Place in the batch, for `return_to`."""
         return self._position
 
     def return_to(self, batch: EventBatch | None, place: int) -> None:
-        """Stand where it stood, in that batch, or before any."""
+        """Return to a place in that batch, or before any."""
         self._batch, self._position = EventBatch.empty() if batch is None else batch, place
 
     def count(self, t1_us: int) -> tuple[int, bool]:
-        """Pass over the events before `t1_us`: how many, and whether any are left."""
+        """Skip the events before `t1_us`; return how many, and whether any are left."""
         batch, start = self._batch, self._position
         self._position = int(kernels.find_end(batch.t_us, start, t1_us))
         return self._position - start, self._position < len(batch)
 
     def accumulate(self, t1_us: int, frame: FrameAccumulator) -> tuple[int, bool]:
-        """Add the events before `t1_us` to the frame: how many, and whether any are left."""
+        """Add the events before `t1_us` to the frame; return how many, and whether any are left."""
         batch, start = self._batch, self._position
         self._counts[0] = 0
         self._position = int(
@@ -92,13 +92,13 @@ class BatchCursor:
         return self._position - start, self._position < len(batch)
 
     def read(self, most: int, t1_us: int) -> tuple[EventBatch, bool]:
-        """At most `most` events before `t1_us`, and whether any are left."""
+        """Read at most `most` events before `t1_us`; return them, and whether any are left."""
         batch, start = self._batch, self._position
         self._position = int(kernels.find_end(batch.t_us[: start + most], start, t1_us))
         return batch[start : self._position], self._position < len(batch)
 
     def warm_up(self, frame: FrameAccumulator) -> None:
-        """Load the kernels by walking no events; the frame is left empty."""
+        """Load the kernels on no events; the frame is left empty."""
         other = BatchCursor()
         other.count(1)
         other.accumulate(1, frame)
@@ -106,7 +106,7 @@ class BatchCursor:
 
 
 class ChunkStream(EventStream):
-    """A stream whose events are in one chunk after the other: of a file, of a camera, of a simulated sensor.
+    """Stream of events in chunks: of a file, of a camera, of a simulated sensor.
 
     A subclass says where chunks come from (`_load`) and which edges were walked over (`_take_edges`).
 
@@ -124,14 +124,14 @@ class ChunkStream(EventStream):
 
     @abstractmethod
     def _load(self) -> bool:
-        """Stand in a chunk that is not used up, the next one where this one is; False where there is none."""
+        """Load the next chunk where this one is used up; return False where there is none."""
 
     @abstractmethod
     def _take_edges(self) -> TriggerBatch:
-        """The trigger edges walked over since the last call."""
+        """Return the trigger edges passed since the last call."""
 
     def skip_until(self, t_us: int) -> int:
-        """Pass over the events before `t_us`; return how many they were."""
+        """Skip the events before `t_us`; return how many they were."""
         skipped = 0
         while self._load():
             n, is_left = self._cursor.count(t_us - self.shift_us)
@@ -174,14 +174,14 @@ class ChunkStream(EventStream):
         return found
 
     def take_triggers(self) -> TriggerBatch:
-        """The trigger edges walked over since the last call."""
+        """Return the trigger edges passed since the last call."""
         self._tell_edges()
         taken = TriggerBatch.concatenate([*self._told, self._take_edges()])
         self._told.clear()
         return taken
 
     def _tell_edges(self) -> None:
-        """Let the listener, where there is one, have the edges that were walked over."""
+        """Give the listener, where there is one, the edges that were passed."""
         if self._tap is not None and len(edges := self._take_edges()):
             self._told.append(edges)
             self._tap.take_edges(edges)

@@ -1,4 +1,4 @@
-"""Every event format by name, and `open_events`, which tells them apart by a file's first bytes and its name.
+"""Registry of event formats, and `open_events`, which detects a file's format by content and name.
 
 A format is one file with a reader and one line in `FORMATS`, or a plugin (`velora.event_formats`). A reader's
 module is imported when a file of its format is opened, so a format may need an optional library.

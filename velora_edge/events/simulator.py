@@ -1,4 +1,4 @@
-"""Simulation of an event camera: from pictures to events.
+"""Simulator of an event camera: from pictures to events.
 
 Each pixel compares the logarithm of its intensity with the one at which it last fired, and fires ON or OFF
 for each threshold that is crossed; between two pictures the logarithm is taken to change linearly, which
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class PixelState(NamedTuple):
-    """What each pixel remembers; all arrays are [H, W].
+    """State of the pixels; all arrays are [H, W].
 
     reference: float32, log intensity of the last crossing; level: float32, log intensity of the last sample;
     sampled_us, fired_us: int64, times of the last sample and of the last event; threshold_on, threshold_off:
@@ -133,7 +133,7 @@ _LEAST_THRESHOLD = 0.01
 
 @dataclass(frozen=True, slots=True)
 class SensorModel:
-    """What the simulated sensor is like.
+    """Parameters of the simulated sensor.
 
     Attributes:
         threshold_on: rise of log intensity that gives an ON event.

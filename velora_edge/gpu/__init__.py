@@ -1,1 +1,1 @@
-"""What export and runtime share of NVIDIA's side: CUDA by cuda-python, TensorRT engines, whose they are."""
+"""NVIDIA support that export and runtime share: CUDA by cuda-python, TensorRT engines and their origin."""

@@ -1,4 +1,4 @@
-"""One CUDA device through cuda-python: memory, streams, events and graphs, every call checked.
+"""CUDA device through cuda-python: memory, streams, events and graphs, every call checked.
 
 cuda-python is imported when it is needed, by either of its names: `cuda.bindings.runtime` (12.6 on) or the
 older `cuda.cudart`. Function names and their meaning are those of the CUDA Runtime API manual.
@@ -75,7 +75,7 @@ def cuda_versions() -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What a GPU says of itself.
+    """Properties of a GPU.
 
     Attributes:
         name: such as "NVIDIA GeForce RTX 4090" or "Orin".

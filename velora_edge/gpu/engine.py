@@ -1,4 +1,4 @@
-"""An engine of TensorRT or TensorRT for RTX in memory: loaded, its compiled kernels cached, run on arrays."""
+"""Engine of TensorRT or TensorRT for RTX in memory: loading, kernel cache, runs on arrays."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class KernelCache:
             LOG.warning("compiled kernels are not kept, so that the next start takes longer: %s", error)
 
     def close(self) -> None:
-        """Let go of the cache and the configuration, after the context."""
+        """Free the cache and the configuration, after the context."""
         self._cache = self._config = None
 
 
@@ -249,7 +249,7 @@ class LoadedEngine:
             self._cache.save()
 
     def close(self) -> None:
-        """Let go of the context, then of the cache and the engine."""
+        """Free the context, then the cache and the engine."""
         self._context = None
         if self._cache is not None:
             self._cache.close()

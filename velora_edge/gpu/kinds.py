@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT for RTX: one API, two products, what tells them apart, and their messages."""
+"""Differences between TensorRT and TensorRT for RTX, which share one API, and their log messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LAYERS = "Layers:\n"
 
 
 class Messages:
-    """What TensorRT said: to a file where one is given; otherwise warnings and errors to `logging`.
+    """Log of TensorRT: to a file where one is given; otherwise warnings and errors to `logging`.
 
     Callable from any thread: a builder logs from several.
     """

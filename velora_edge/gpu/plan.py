@@ -1,4 +1,4 @@
-"""Engine files ("plans") of TensorRT and TensorRT for RTX: what their first bytes and their names say.
+"""Engine files ("plans") of TensorRT and TensorRT for RTX: header and file name.
 
 The header is read as trtexec reads it (`--getPlanVersionOnly`): a tag of 4 bytes, "ftrt" or, of TensorRT for
 RTX, "vtrt"; the version of the form in the next 4, 0 so far; and the library's version in bytes 24 to 27.
@@ -24,7 +24,7 @@ HEADER_BYTES = 28
 
 
 def read_plan_header(path: Path) -> tuple[Kind, str]:
-    """Which library built the engine at `path`, and its version, such as "10.13.3.9".
+    """Read which library built the engine at `path`, and its version, such as "10.13.3.9".
 
     Raises:
         BundleError: if the file is not a TensorRT engine, or of a form that we do not know.
@@ -89,7 +89,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def target_name(tensorrt: str, gpu: str, compute_capability: str) -> str:
-    """What an engine is built for, as a part of a file name: `trt10.3.0-orin-sm87`."""
+    """Return an engine's target as a part of a file name: `trt10.3.0-orin-sm87`."""
     device = re.sub(r"[^a-z0-9]+", "-", gpu.lower().replace("nvidia", "")).strip("-") or "gpu"
     return f"trt{tensorrt}-{device}-{target_label(compute_capability)}"
 

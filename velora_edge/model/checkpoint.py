@@ -1,4 +1,4 @@
-"""A trained model on disk: LoRA and head apart from the frozen base, which is named or stored by choice.
+"""Checkpoint of a trained model: LoRA and head apart from the frozen base, which is named or stored.
 
     FOLDER/checkpoint.json      the network's form, how its inputs are made, where its base comes from
     FOLDER/tuned.safetensors    what training changed
@@ -42,7 +42,7 @@ class _Strict(BaseModel):
 
 
 class Inputs(_Strict):
-    """How the model's images are made of a recording; goes into the bundle as it is.
+    """Making of the model's images from a recording; copied into the bundle.
 
     Attributes:
         event: how events become images.

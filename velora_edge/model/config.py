@@ -1,4 +1,4 @@
-"""Configuration of the network: validated, frozen, stored as JSON; and its class names from a text file."""
+"""Configuration of the network: validated, frozen, stored as JSON; class names from a text file."""
 
 from __future__ import annotations
 

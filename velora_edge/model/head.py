@@ -1,4 +1,4 @@
-"""Fusion head: from three towers' tokens, averaged over the clip, to logits; ours, and exactly as published.
+"""Fusion head: from the tokens of three towers, averaged over the clip, to logits; and the published one.
 
 Facts and step numbers: the published code of arXiv 2412.20064, run and traced. What it does unlike its paper
 is kept on purpose here: attention of the last block over the batch (one item: its value alone), LoRA branch

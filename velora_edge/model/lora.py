@@ -1,4 +1,4 @@
-"""LoRA by peft, and which parameters are trained, by one switch, counted by what gets a gradient."""
+"""LoRA by peft, and the choice of trained parameters, counted by what gets a gradient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Import of the checkpoints that VELoRA's authors published: by name and by shape, nothing left over unseen.
+"""Import of checkpoints that VELoRA's authors published, by name and shape; no tensor is left over.
 
 Layout of the file (arXiv 2412.20064, the authors' training script): a dict of four state dicts, one of the
 fusion head and one for each tower, with peft's names for LoRA; see `_HEAD` and `_TOWER` for the names.

@@ -1,4 +1,4 @@
-"""One tower: a timm vision transformer that keeps all its tokens."""
+"""Tower: a timm vision transformer that keeps all its tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network: three towers, one head; whole clips for training, tokens and decisions apart for streaming."""
+"""Network of three towers and a head: whole clips for training, tokens and decisions for streaming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The frames of an AEDAT4 recording: a DAVIS camera's file holds both cameras, on one clock."""
+"""RGB source of an AEDAT4 recording: the frames of a DAVIS camera, on the clock of its events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recording folders: which files they hold, and `recording.json`, which tells what they are.
+"""Recording folders: their files, and `recording.json`, which describes them.
 
     recording.json      what this is (`Facts`)
     events.raw          EVT words with their header, external triggers among them

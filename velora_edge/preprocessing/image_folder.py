@@ -1,4 +1,4 @@
-"""A folder of images with a file that tells when each was taken."""
+"""RGB source of a folder of images with a file of their times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packing of pairs: the events up to a time and the picture, at the model's size."""
+"""Packing of pairs: the events of a window and the picture, at the model's size."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class PendingImage:
         self._is_there = threading.Event()
 
     def begin(self) -> None:
-        """It is on its way, from now on."""
+        """Mark the picture as not there yet."""
         self._is_there.clear()
 
     def finish(self) -> None:
-        """It is there, or never will be: then an error ends the run."""
+        """Mark the picture as there, or never coming: then an error ends the run."""
         self._is_there.set()
 
     def exchange(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Wait for the picture and give it away, for an array to be used again."""
+        """Wait for the picture and return it, in exchange for an array to be used again."""
         self._is_there.wait()
         mine, self.image = self.image, image
         return mine
@@ -53,7 +53,7 @@ class PendingImage:
 
 @dataclass(frozen=True, slots=True)
 class PairRequest:
-    """When a pair is to be made.
+    """Request for a pair at a time, with its RGB frame if there is one.
 
     Attributes:
         t_us: the pair's time, event clock.
@@ -70,7 +70,7 @@ class PairRequest:
 
 @dataclass(slots=True)
 class _Ahead:
-    """What was walked over of a window that has not ended.
+    """Prefetched part of a window that has not ended.
 
     Attributes:
         t0_us: the window's start.
@@ -88,7 +88,7 @@ class _Ahead:
 
 
 class WindowAccumulator:
-    """Walks the events of one window after the other into the same frame.
+    """Accumulator of the events of one window after the other, in the same frame.
 
     A third of a million events take milliseconds that a pair would have to wait for. So they are walked over
     as they come (`prefetch`), up to where the window will end, or is likely to. If it then ends earlier, or
@@ -108,7 +108,7 @@ class WindowAccumulator:
         self._ahead: _Ahead | None = None
 
     def prefetch(self, t0_us: int, t1_us: int) -> None:
-        """Take what has come of the window that starts at `t0_us`, and ends at `t1_us` at the earliest."""
+        """Accumulate what has come of the window from `t0_us` that ends at `t1_us` at the earliest."""
         reached_us = None if self._frame.representation.uses_window else self._stream.reached_us
         if reached_us is None or reached_us <= t0_us:
             return
@@ -121,7 +121,7 @@ class WindowAccumulator:
             ahead.upto_us = upto_us
 
     def walk(self, t0_us: int, t1_us: int) -> tuple[int, int]:
-        """Bring the events of [t0, t1) into the frame: how many were before them, and how many they are."""
+        """Accumulate the events of [t0, t1); return how many were before them, and how many they are."""
         stream, ahead = self._stream, self._ahead
         if ahead is not None and self._is_of(ahead, t0_us, t1_us):
             self._ahead = None
@@ -133,13 +133,13 @@ class WindowAccumulator:
         return skipped, stream.accumulate_until(t1_us, self._frame)
 
     def step_back(self) -> None:
-        """Give back what was taken of a window that has not ended."""
+        """Return to the checkpoint, if events of an unfinished window were accumulated."""
         if self._ahead is not None:
             self._ahead = None
             self._stream.rollback()
 
     def _is_of(self, ahead: _Ahead, t0_us: int, t1_us: int) -> bool:
-        """What was walked ahead is the beginning of this window, and the camera's clock went on."""
+        """Whether the prefetched events begin this window, and the camera's clock did not restart."""
         return ahead.t0_us == t0_us and ahead.upto_us <= t1_us and ahead.shift_us == self._stream.shift_us
 
     def _begin(self, t0_us: int) -> _Ahead:
@@ -152,7 +152,7 @@ class WindowAccumulator:
 
 @dataclass(slots=True)
 class Pair:
-    """A pair at model size. Its arrays are used again: whoever wants to keep one copies it.
+    """Pair at the model's size. Its arrays are used again: copy what is to be kept.
 
     Attributes:
         rgb_image: uint8[H, W, 3]; means nothing if the pair has no RGB frame.
@@ -177,7 +177,7 @@ class Pair:
 
 
 class Packer:
-    """Packs pair after pair, walking once over the events.
+    """Packer of one pair after the other, in one pass over the events.
 
     Outside the event recording, before its first event and after its last, the event camera counts as absent.
 
@@ -233,16 +233,16 @@ class Packer:
 
     @property
     def has_events(self) -> bool:
-        """There is an event camera in this run."""
+        """Whether the run has an event camera."""
         return self._events is not None
 
     @property
     def is_exhausted(self) -> bool:
-        """There are no more events."""
+        """Whether there are no more events."""
         return self._events is None or self._events.t_next_us is None
 
     def accepts(self, t_us: int) -> bool:
-        """A pair can end at `t_us`: it is later than the pair before."""
+        """Whether a pair can end at `t_us`: it is later than the pair before."""
         return self._windows.end_us is None or t_us > self._windows.end_us
 
     def pack_into(
@@ -282,12 +282,12 @@ class Packer:
         self.pairs += 1
 
     def pack_ahead(self) -> None:
-        """Walk over what has come of the next pair's events; for whoever waits for its instant."""
+        """Prefetch what has come of the next pair's events; called while its request is awaited."""
         if self._events is not None and (window := self._windows.next) is not None:
             self._walk.prefetch(*window)
 
     def step_back(self) -> None:
-        """Give back what was walked over for a pair that does not come."""
+        """Give back events that were prefetched for a pair that does not come."""
         if self._events is not None:
             self._walk.step_back()
 
@@ -303,7 +303,7 @@ class Packer:
             self.skipped += self._events.skip_until(np.iinfo(np.int64).max)
 
     def _is_recorded(self, t_us: int) -> bool:
-        """The recording has begun before the pair's instant."""
+        """Whether the recording has begun before the pair's time."""
         return self._begins_us is not None and t_us > self._begins_us
 
     def _pack_events(self, packed: Pair, t_us: int, *, is_there: bool) -> EventFrame | None:

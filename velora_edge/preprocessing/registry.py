@@ -1,4 +1,4 @@
-"""Every kind of source, and what opens the string that a user gave.
+"""Registry of recorded sources, RGB and events, by the string that a user gives.
 
 An RGB source is one file with a class and one line in `RGB_SOURCES`; whatever is a file of events is opened
 by the registry of event formats. A source's module is imported when it is used.
@@ -36,7 +36,7 @@ RGB_SOURCES: list[tuple[Callable[[str], bool], str, str]] = [
 
 
 def open_rgb_source(text: str) -> RGBSource | None:
-    """The RGB source that a user's string names; None for `none`.
+    """Open the RGB source that a user's string names; None for `none`.
 
     Raises:
         SourceError: if nothing here opens such a string, or there is no such file.
@@ -56,7 +56,7 @@ def open_rgb_source(text: str) -> RGBSource | None:
 
 
 def open_event_source(text: str, sensor: tuple[int, int] | None = None) -> EventReader | None:
-    """The event source that a user's string names; None for `none`.
+    """Open the event source that a user's string names; None for `none`.
 
     Args:
         text: the user's string.
@@ -90,7 +90,7 @@ def _unknown(text: str, camera: str, known: str) -> SourceError:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What is to be opened.
+    """Sources to open.
 
     Attributes:
         model: a bundle's folder, or demo.

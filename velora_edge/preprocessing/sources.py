@@ -1,4 +1,4 @@
-"""What every source of pictures offers."""
+"""Interface of RGB sources."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class RGBSource(ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[RGBFrame]:
-        """Its frames from the beginning, with times on its own clock that increase."""
+        """Yield frames from the beginning, with increasing times on its own clock."""
 
     @abstractmethod
     def times_us(self) -> NDArray[np.int64]:
         """Times of all frames, int64[N], on its own clock, without decoding them."""
 
     def close(self) -> None:  # noqa: B027  (most sources hold nothing between iterations)
-        """Let go of files and devices."""
+        """Close files and devices."""

@@ -1,11 +1,11 @@
-"""How the RGB camera's times become times on the event camera's clock.
+"""Synchronisation of recordings: from the RGB camera's times to the event camera's clock.
 
 - `timestamps`: the frames' own times. An image folder's are on the event clock as they stand. A video's count
   from its own zero: that is 0 on the event clock where the event recording begins within its clock's first
   second (both started with the recording), and otherwise the first event.
 - `offset=US`: the same, and US microseconds more.
 - `trigger`: each frame is given the time of its edge on the event camera's trigger input.
-- `host`: by arrival, for live cameras; `velora_runtime.live_sync` has it, and triggers as they come.
+- `host`: by arrival, for live cameras; `velora_runtime.cameras.live_sync` has it, and triggers as they come.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STARTED_WITH_US = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class SyncOptions:
-    """What the user asked for.
+    """Options of synchronisation.
 
     Attributes:
         mode: auto, timestamps, trigger, offset=US or host.
@@ -68,7 +68,7 @@ class AlignedFrame:
 
 
 class Sync(Protocol):
-    """One way to place frames on the event clock. Single-threaded: the RGB camera's thread.
+    """Synchronisation of frames with the event clock. Single-threaded: the RGB camera's thread.
 
     Attributes:
         line: the way, in one line for people.
@@ -77,7 +77,7 @@ class Sync(Protocol):
     line: str
 
     def place(self, frame: RGBFrame) -> AlignedFrame | None:
-        """The frame on the event clock; None if it has no place there."""
+        """Place the frame on the event clock; None if it has no time there."""
 
 
 class TimestampSync:
@@ -87,7 +87,7 @@ class TimestampSync:
         self.offset_us, self.line = offset_us, line
 
     def place(self, frame: RGBFrame) -> AlignedFrame:
-        """The frame on the event clock."""
+        """Place the frame on the event clock."""
         t_us = frame.t_us + self.offset_us
         return AlignedFrame(replace(frame, t_us=t_us), t_us)
 
@@ -107,7 +107,7 @@ class TriggerSync:
         )
 
     def place(self, frame: RGBFrame) -> AlignedFrame | None:
-        """The frame at its edge's time, or None."""
+        """Place the frame at its edge's time, or return None."""
         if frame.t_us not in self._places:
             return None
         t_us, skew_us = self._places[frame.t_us]
@@ -117,7 +117,7 @@ class TriggerSync:
 def choose_sync(
     options: SyncOptions, rgb: RGBSource, events: EventReader | None, t_first_us: int | None
 ) -> Sync:
-    """The way that the user asked for, or the best that the recordings allow.
+    """Choose the synchronisation that the user asked for, or the best that the recordings allow.
 
     Args:
         options: what was asked for. auto: triggers where their spacing agrees with the frames', or where
@@ -149,7 +149,7 @@ def choose_sync(
 
 
 def parse_mode(mode: str) -> tuple[str, int]:
-    """The mode's name, and the offset in microseconds.
+    """Parse a mode: its name, and the offset in microseconds.
 
     Raises:
         InputError: if there is no such mode.
@@ -183,7 +183,7 @@ def _by_trigger(options: SyncOptions, rgb: RGBSource, events: EventReader) -> Tr
 
 
 def _find_trigger(options: SyncOptions, rgb: RGBSource, events: EventReader) -> TriggerSync | None:
-    """The trigger's way if it is believable without being asked for."""
+    """Return synchronisation by trigger if its edges match the frames."""
     wanted, edges_us = _choose_input(options, events.triggers())
     if not len(edges_us):
         return None
@@ -197,7 +197,7 @@ def _find_trigger(options: SyncOptions, rgb: RGBSource, events: EventReader) -> 
 def _match(
     options: SyncOptions, wanted: str, frames_us: NDArray[np.int64], edges_us: NDArray[np.int64]
 ) -> TriggerSync:
-    """Each frame at its edge, or, where edges were missed or came twice, at the beat that the others keep."""
+    """Match each frame to its edge, or, where edges were missed or doubled, to the period of the others."""
     match, note = match_triggers(frames_us, edges_us), ""
     if match.matched < len(frames_us) and (mended := _mends(frames_us, edges_us, match)) is not None:
         track, edges_us, match = mended
@@ -209,7 +209,7 @@ def _match(
 def _mends(
     frames_us: NDArray[np.int64], edges_us: NDArray[np.int64], match: TriggerMatch
 ) -> tuple[EdgeTrack, NDArray[np.int64], TriggerMatch] | None:
-    """The beat of the edges and the frames' match to it, if that gives more frames their place."""
+    """Match frames to the edges' period, if that places more frames."""
     n = len(edges_us)
     track = EdgeTrack(0, 1, kept=None)
     track.add_edges(TriggerBatch(edges_us, np.zeros(n, np.uint8), np.ones(n, np.uint8)), 0)

@@ -1,7 +1,7 @@
-"""Trigger edges of an RGB camera's exposures: their beat, and which edge belongs to which frame.
+"""Trigger edges of an RGB camera's exposures: their period, and the edge of each frame.
 
-Edges come at even spacing, but some are missed and some come twice. What does not fit the beat is left out,
-what it lacks is filled in, and every exposure has its tick.
+Edges come at even spacing, but some are missed and some come twice. Edges that do not fit the period are left
+out, missed ones are filled in, and every exposure has one edge.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LATE = 0.5
 
 @dataclass(slots=True)
 class EdgeCounts:
-    """What became of the edges; written by the event camera's thread.
+    """Counts of edges; written by the event camera's thread.
 
     Attributes:
         seen: that came, on the chosen input and of the chosen polarity.
@@ -93,7 +93,7 @@ class EdgeTrack:
 
     @property
     def spacing_us(self) -> float:
-        """Between exposures; 0 before there is a beat, and when it is lost."""
+        """Period of exposures; 0 before it is known, and when it is lost."""
         return self._spacing_us
 
     @property
@@ -103,12 +103,12 @@ class EdgeTrack:
 
     @property
     def ticks(self) -> tuple[Tick, ...]:
-        """Those that are remembered, in order."""
+        """Edges that are remembered, in order."""
         with self._lock:
             return tuple(self._ticks)
 
     def add_edges(self, edges: TriggerBatch, reached_us: int) -> None:
-        """Take in edges of all inputs, and the time up to which they are all there."""
+        """Take edges of all inputs, and the time up to which they are complete."""
         with self._lock:
             if self._trigger_id is None and len(edges):
                 self._trigger_id = int(edges.id[0])
@@ -158,7 +158,7 @@ class EdgeTrack:
         self._fits = max(NEAR, min(6 * self._unevenness, FITS))
 
     def _leave_out(self, t_us: int, off: float) -> None:
-        """An edge that is one too many: of two near each other, the one that fits the beat better stays."""
+        """Leave out a doubled edge: of two near each other, the one that fits the period better stays."""
         self.counts.doubled += 1
         self._strange += 1
         if self._strange >= STRANGE:
@@ -209,7 +209,7 @@ class EdgeTrack:
             self._lose_beat()
 
     def _fill_in(self) -> None:
-        """Ticks whose edges have not come although the stream has passed them."""
+        """Fill in edges that have not come although the stream has passed them."""
         if not self._spacing_us or not self._ticks:
             return
         while self._reached_us > self._ticks[-1].t_us + (1 + LATE) * self._spacing_us:
@@ -227,7 +227,7 @@ class EdgeTrack:
 
 
 def _most_regular(times: list[int], spacing: float) -> int:
-    """The edge from which most others are whole spacings away: a doubled one must not start the beat."""
+    """Return the edge from which most others are whole periods away; a doubled one must not be first."""
 
     def fitting(start: int) -> int:
         beats = [(t - times[start]) / spacing for t in times[start:]]
@@ -307,7 +307,7 @@ def _by_spacing(frames_us: NDArray[np.int64], edges_us: NDArray[np.int64]) -> ND
 
 
 def _best_offset(frames_us: NDArray[np.int64], edges_us: NDArray[np.int64], near_us: float) -> int:
-    """What to add to the frames' times: the start that fits best, and the natural one among those that do."""
+    """Find what to add to the frames' times: the best fit; among equal ones, the natural start."""
     span = int(frames_us[-1] - frames_us[0])
     last = int(np.searchsorted(edges_us, edges_us[-1] - span + near_us, side="right"))
     natural = int(edges_us[0])
@@ -322,7 +322,7 @@ def _best_offset(frames_us: NDArray[np.int64], edges_us: NDArray[np.int64], near
 
 
 def _fit(times_us: NDArray[np.int64], edges_us: NDArray[np.int64], near_us: float) -> tuple[int, float]:
-    """How many frames of a sample are near an edge, and their root mean square error."""
+    """Count the frames of a sample that are near an edge; return that and their root mean square error."""
     sample = times_us[:SAMPLE]
     right = np.clip(np.searchsorted(edges_us, sample), 1, len(edges_us) - 1)
     error = np.minimum(np.abs(edges_us[right] - sample), np.abs(sample - edges_us[right - 1]))
@@ -353,7 +353,7 @@ def _follow(
 def _skew(
     frames_us: NDArray[np.int64], edges_us: NDArray[np.int64], edge: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """What is left of the difference of the two clocks after the straight line that fits best."""
+    """Return the difference of the two clocks less its best straight line."""
     skew = np.zeros(len(frames_us), np.int64)
     has_edge = edge >= 0
     if has_edge.sum() < 2:

@@ -1,4 +1,4 @@
-"""Video files, by PyAV, with the times that the file gives its frames, or that a recording's folder does."""
+"""RGB source of a video file, by PyAV, with times from the file or from a recording's folder."""
 
 from __future__ import annotations
 

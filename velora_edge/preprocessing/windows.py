@@ -1,4 +1,4 @@
-"""Which events belong to a pair: windows that end at its instant, and instants where no camera gives them."""
+"""Windows of events that end at a pair's time, and pair times at an even rate without an RGB camera."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class SteadyEdges:
             yield end_us
 
     def warnings(self) -> list[str]:
-        """What was passed over, in one sentence; nothing where nothing was."""
+        """Warning about windows that were passed over; empty where none was."""
         if not self._gaps:
             return []
         gaps = (

@@ -72,7 +72,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Variety:
-    """What varies training clips.
+    """Augmentation of a run's clips.
 
     Attributes:
         augment: geometry and light.
@@ -151,7 +151,7 @@ def _stack(images: Sequence[NDArray[np.uint8] | None]) -> torch.Tensor | None:
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of every batch this process takes.
+    """Share of every batch that this process takes.
 
     Attributes:
         rank: this process's number.
@@ -214,7 +214,7 @@ def evaluation_batches(
 
 
 def training_variety(config: TrainSection, augment: AugmentConfig) -> Variety:
-    """What a run's configuration says of varying clips."""
+    """Read the augmentation of a run's configuration."""
     return Variety(augment, config.drop_rgb, config.drop_event, config.seed)
 
 

@@ -1,4 +1,4 @@
-"""How well a model tells a data set's labels, with all cameras and without one, as JSON and as a picture."""
+"""Evaluation of a model on a data set, with all cameras and without one, as JSON and as a picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop: the same for one process and for many, for a new run and for one that was killed."""
+"""Training loop, the same for one process and for many, for a new run and for a resumed one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LOG_EVERY = 10
 
 @dataclass
 class Progress:
-    """Where a run is.
+    """Progress of a run.
 
     Attributes:
         epoch: number of the epoch that the next step belongs to.
@@ -174,7 +174,7 @@ class Trainer:
         return sums
 
     def _clips_with_both(self, batch: Batch) -> float:
-        """How many clips of the step have both cameras, over all processes."""
+        """Count the clips of the step that have both cameras, over all processes."""
         if self.share.processes == 1:
             return float(batch.present.all(dim=1).sum())
         mine = batch.present.all(dim=1).sum().float()

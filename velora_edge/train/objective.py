@@ -1,4 +1,4 @@
-"""From a batch of uint8 clips to logits and losses, and from logits to figures."""
+"""Objective of training: logits and losses of a batch of uint8 clips, and metrics of logits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scores:
-    """How well logits told the labels; shares lie between 0 and 1.
+    """Metrics of logits against labels; shares lie between 0 and 1.
 
     Attributes:
         clips: how many were told.
@@ -85,7 +85,7 @@ def score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Scores:
 
 
 class Losses(NamedTuple):
-    """What a batch gives.
+    """Losses of a batch.
 
     Attributes:
         total: what is minimised, a scalar.

@@ -1,4 +1,4 @@
-"""Anything that tells clips' labels, behind one face: a checkpoint in torch, a bundle in ONNX Runtime."""
+"""Predictors of clip labels behind one interface: a checkpoint in torch, a bundle in ONNX Runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tower of our own: a vision transformer that learns to tell single images, for LoRA to start from."""
+"""Pre-training of a tower: a vision transformer that learns to classify single images."""
 
 from __future__ import annotations
 

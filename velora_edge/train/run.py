@@ -1,4 +1,4 @@
-"""The folder of a training run: configuration, checkpoints, the state to resume from, and its log."""
+"""Folder of a training run: configuration, checkpoints, the state to resume from, and its log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changes from step to step: the learning rate, and the average of the weights."""
+"""Schedules over training steps: the learning rate, and the moving average of the weights."""
 
 from __future__ import annotations
 

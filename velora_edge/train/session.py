@@ -1,4 +1,4 @@
-"""One call of `velora train`: its processes, from the configuration to the best checkpoint."""
+"""Session of `velora train`: its processes, from the configuration to the best checkpoint."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def is_launched() -> bool:
 
 
 def count_processes(launch: Launch, *, on_cpu: bool) -> int:
-    """How many processes this host is to start."""
+    """Return how many processes this host is to start."""
     if launch.processes is not None:
         return launch.processes
     import torch
@@ -95,7 +95,7 @@ def start(launch: Launch, processes: int, worker: str, arguments: Sequence[str])
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to.
+    """Outcome of a run.
 
     Attributes:
         folder: the run's.

@@ -1,4 +1,4 @@
-"""The configuration of a training run."""
+"""Configuration of a training run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ModelSection(ModelConfig):
 
 
 class RunConfig(Section):
-    """Where a run leaves its results.
+    """Folder of a run's results.
 
     Attributes:
         name: the run's name; its folder is `folder/name`.
@@ -39,7 +39,7 @@ class RunConfig(Section):
 
 
 class OptimSection(Section):
-    """How weights are learned, whatever they are of.
+    """Optimiser, the same for any weights.
 
     Attributes:
         epochs: passes over the training part.
@@ -73,7 +73,7 @@ class OptimSection(Section):
 
 
 class TrainSection(OptimSection):
-    """How the network is trained.
+    """Training of the network.
 
     Attributes:
         accumulate: a step's clips go through the network in so many parts, to save memory.

@@ -1,1 +1,1 @@
-"""An exported model run on a CPU: clips, sessions, parity, latency and the report."""
+"""Runs of an exported model on a CPU: clips, sessions, parity and latency."""

@@ -1,4 +1,4 @@
-"""Clips to compare, to calibrate and to judge an export on: real ones of a data set, or noise."""
+"""Clips for comparison, calibration and acceptance of an export: of a data set, or noise."""
 
 from __future__ import annotations
 

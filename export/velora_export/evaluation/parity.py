@@ -1,4 +1,4 @@
-"""Parity and latency of an export: how far logits are from the trained model's, how long a step takes."""
+"""Parity and latency of an export: distance of its logits from the trained model's, time of a step."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""A bundle's graphs in ONNX Runtime on the CPU, run on clips and as streams.
+"""Sessions of a bundle's graphs in ONNX Runtime on the CPU, run on clips and as streams.
 
-ONNX Runtime has no bf16 kernels for a CPU. What is compared with torch at export is this twin, whose values
-are those of the graph itself but for the order in which a product's sum is formed.
+ONNX Runtime has no bf16 kernels for a CPU. A bf16 graph is therefore run as a twin in fp32 that rounds where
+the graph does (`emulate_bf16`): its values are those of the graph itself but for the order in which a
+product's sum is formed. At export this twin is compared with torch.
 """
 
 from __future__ import annotations

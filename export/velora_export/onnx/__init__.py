@@ -1,1 +1,1 @@
-"""From the model in torch to ONNX graphs and shared weights."""
+"""ONNX graphs and shared weights from the model in torch."""

@@ -1,16 +1,16 @@
-"""The five graphs of a bundle as torch modules, with layers in the form that inference engines fuse.
+"""Graphs of a bundle as five torch modules, with layers in the form that inference engines fuse.
 
 Attention: torch's `scaled_dot_product_attention` is exported with shape arithmetic around every product, and
 timm's own form splits a five-dimensional transpose. Here the scale's square root is folded into the weights
 of Q and of K (in fp32, before any cast), so that it costs nothing, and no product leaves the range of fp16.
 
-A key's bias adds the same to all of a query's products, which softmax takes away again; a value's bias goes
-through attention as it is, into the bias of the projection. So only the query keeps one.
+Biases of attention: a key's bias adds the same to all of a query's products, which softmax takes away again;
+a value's bias goes through attention as it is, into the bias of the projection. So only the query keeps one.
 
 The fusion's attention asks three layers for its query, key and value; as one layer it is one product, and in
 int8 its input is rounded once.
 
-GELU: the exporter writes x * (0.5 * (1 + erf)), which ONNX Runtime does not take for a GELU;
+GELU: the exporter writes x * (0.5 * (1 + erf)), which ONNX Runtime does not recognise as a GELU;
 (x * (1 + erf)) * 0.5 it does.
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class FusibleAttention(nn.Module):
-    """What a timm Attention computes in eval mode, with two MatMuls and a Softmax and nothing around them.
+    """Attention of timm in eval mode, as two MatMuls and a Softmax and nothing around them.
 
     Args:
         attention: taken over with its weights, which are changed: give a copy.
@@ -79,7 +79,7 @@ class FusibleAttention(nn.Module):
 
 
 class FusibleTokenAttention(nn.Module):
-    """What a TokenAttention computes, its three layers in one, the scale in the weights.
+    """TokenAttention with its three layers in one, the scale in the weights.
 
     Args:
         attention: its weights are copied.

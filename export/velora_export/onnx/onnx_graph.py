@@ -1,6 +1,7 @@
-"""From a torch module to an ONNX graph, by torch's own exporter, with weights in one shared file.
+"""Export of a torch module to an ONNX graph by torch's own exporter, with weights in one shared file.
 
-Profilers and TensorRT's layer information show these names, and a layer has the same one in every graph.
+Nodes are named after the modules of the network: profilers and TensorRT's layer information show these names,
+and a layer has the same one in every graph.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ranges of a quantised model's activations, from histograms of what its linear layers are given."""
+"""Calibration of a quantised model: ranges of activations from histograms of its linear layers' inputs."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ COMPARED = 8
 
 @dataclass(frozen=True)
 class Ranges:
-    """What eight bits are to cover.
+    """Ranges that eight bits cover.
 
     Attributes:
         method: that chose them.

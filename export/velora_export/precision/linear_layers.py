@@ -1,4 +1,4 @@
-"""A graph's linear layers, by the module of the network that each one is; and the last, the classifier."""
+"""Linear layers of a graph, each with the module of the network that it is; and the classifier."""
 
 from __future__ import annotations
 

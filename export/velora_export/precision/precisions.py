@@ -1,4 +1,4 @@
-"""From the fp32 graphs of a model to those of another precision, over one file of weights again."""
+"""Conversion of a model's fp32 graphs to another precision, over one file of weights again."""
 
 from __future__ import annotations
 

@@ -1,19 +1,18 @@
-"""Linear layers in eight bits, int8 or fp8: QuantizeLinear and DequantizeLinear around products and weights.
+"""Quantisation of linear layers to eight bits, int8 or fp8: QuantizeLinear and DequantizeLinear around each.
 
-Linear layers in eight bits: QuantizeLinear and DequantizeLinear around each, everything else as it was.
 Attention's products, LayerNormalization, residual sums, the patches and the classifier stay in floats. Both
-sides are symmetric, which is all that TensorRT takes: activations with one scale, weights as their format
-says. Engines join the pairs and the MatMul into one product of eight-bit factors.
+sides of a product are symmetric, which is all that TensorRT takes: activations with one scale, weights as
+their format says. Engines join the pairs and the MatMul into one product of eight-bit factors.
 
-int8 for linear layers, by scales that no CPU's sums can overflow with.
-ONNX Runtime, on an x86 CPU without VNNI, multiplies pairs of neighbours, uint8 with int8, and adds the two
-products in 16 bits, which saturate: a weight's scale is therefore chosen so that no pair can, whatever comes
-in. That costs half a bit, and makes every CPU compute the same numbers.
+int8: scales that no CPU's sums can overflow with. ONNX Runtime, on an x86 CPU without VNNI, multiplies pairs
+of neighbours, uint8 with int8, and adds the two products in 16 bits, which saturate: a weight's scale is
+therefore chosen so that no pair can, whatever comes in. That costs half a bit, and makes every CPU compute
+the same numbers.
 
-fp8 for linear layers: E4M3FN, four bits of exponent and three of mantissa, without infinities.
-The largest number is 448, and what is larger becomes 448: unbounded, a cast would make it NaN. Numbers from
-2**-6 on keep four significant bits; below lie steps of 2**-9. (ONNX, "Float stored in 8 bits"; Micikevicius
-et al., FP8 Formats for Deep Learning, 2022.)
+fp8: E4M3FN, four bits of exponent and three of mantissa, without infinities. The largest number is 448, and
+what is larger becomes 448: unbounded, a cast would make it NaN. Numbers from 2**-6 on keep four significant
+bits; below lie steps of 2**-9. (ONNX, "Float stored in 8 bits"; Micikevicius et al., FP8 Formats for Deep
+Learning, 2022.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A graph of fp32 made one of fp16 or bf16, by types that the graph itself states: engines choose nothing.
+"""Conversion of an fp32 graph to fp16 or bf16, by types that the graph itself states.
 
 What stays fp32, because it sums many values or because nothing is gained: the pixels up to the first layer,
 the means over a clip and over tokens, the classifier, and what comes out of an int8 product whose outputs

@@ -1,4 +1,4 @@
-"""From an ONNX graph to an engine: one code path for TensorRT 10.3 to 11 and TensorRT for RTX.
+"""Builder of an engine from an ONNX graph: one code path for TensorRT 10.3 to 11 and TensorRT for RTX.
 
 Networks are strongly typed: every tensor has the type that the ONNX graph gives it, which is all that
 TensorRT 11 offers and what keeps a precision what it says it is. So nothing here chooses a precision.
@@ -101,7 +101,7 @@ def create_monitor(trt: Any, progress: BuildProgress) -> Any:
 
 
 def run_cancellable(work: Callable[[], Result], progress: BuildProgress) -> Result:
-    """What `work` returns, computed in a thread so that Ctrl-C is heard while TensorRT holds on.
+    """Return what `work` returns, computed in a thread so that Ctrl-C works while TensorRT builds.
 
     Python runs signal handlers in the main thread between two of its own instructions: inside a call into
     TensorRT that is never. After Ctrl-C the build is asked to stop and waited for; a second one gives up.
@@ -146,7 +146,7 @@ LOW_MEMORY_BYTES = 512 * MEGABYTE
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """How engines are built.
+    """Options of a build.
 
     Attributes:
         low_memory: for a device that shares little memory with its CPU: one builder thread, small pools, less
@@ -315,5 +315,5 @@ def _first_lines(words: str, most: int = 2) -> str:
 
 
 def cache_path(target: str) -> Path:
-    """Where the timing cache of a target lies: under `$XDG_CACHE_HOME/velora`."""
+    """Return the path of a target's timing cache: under `$XDG_CACHE_HOME/velora`."""
     return cache_home() / "velora" / "tensorrt" / f"timing-{target}.cache"

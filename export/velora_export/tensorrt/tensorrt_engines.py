@@ -1,4 +1,4 @@
-"""A bundle's engines: their targets, their build, their layers, their parity with ONNX Runtime."""
+"""Engines of a bundle: their targets, their build, their layers, their parity with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuildTarget:
-    """What an engine will run on.
+    """Target that an engine is built for.
 
     Attributes:
         kind: the library that builds it.
@@ -141,7 +141,7 @@ FOLDER = "engines"
 
 @dataclass(frozen=True, slots=True)
 class BuiltEngine:
-    """What came of one graph.
+    """Result of one graph's build.
 
     Attributes:
         entry: the manifest's.

@@ -1,4 +1,4 @@
-"""Compiled layers of an engine, as TensorRT prints them, and whether they compute in the precision asked for.
+"""Compiled layers of an engine, as TensorRT prints them, and a check of the precision they compute in.
 
 The builder of TensorRT for RTX prints them at severity VERBOSE, on a machine without a GPU too; the inspector
 needs the engine in memory, and so a GPU. Both name what a layer computes of the network: `[ONNX Layer: ...]`.
@@ -47,7 +47,7 @@ _ONNX = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 
 @dataclass(frozen=True, slots=True)
 class LayerTensor:
-    """What goes into a layer or comes out of it.
+    """Input or output of a layer.
 
     Attributes:
         shape: its dimensions.
@@ -60,7 +60,7 @@ class LayerTensor:
 
 @dataclass(frozen=True, slots=True)
 class CompiledLayer:
-    """One kernel of an engine.
+    """Compiled layer: one kernel of an engine.
 
     Attributes:
         name: TensorRT's.
@@ -206,7 +206,7 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class StatedTypes:
-    """What a graph asks for.
+    """Types that a graph states.
 
     Attributes:
         products: the type of what each product multiplies, by the node's name.
@@ -244,7 +244,7 @@ def _type_of(value: ir.Value | None) -> str:
 
 
 def judge_layers(layers: Sequence[CompiledLayer], stated: StatedTypes) -> CompiledLayers:
-    """What the compiled layers compute in, against what the graph states."""
+    """Compare the types of the compiled layers with those that the graph states."""
     attention = [layer for layer in layers if layer.is_attention]
     products = [layer for layer in layers if layer.is_product and not layer.is_attention]
     arithmetic: Counter[str] = Counter()

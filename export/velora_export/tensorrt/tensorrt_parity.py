@@ -1,4 +1,4 @@
-"""How far an engine is from ONNX Runtime on the same graph and the same clips."""
+"""Parity of an engine with ONNX Runtime on the same graph and the same clips."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1, "int8": 2e-1, "fp8": 2e-1
 
 @dataclass(frozen=True, slots=True)
 class Clips:
-    """What the comparison runs on.
+    """Clips for the comparison.
 
     Attributes:
         rgb: uint8[B, T, H, W, 3].

@@ -1,1 +1,1 @@
-"""A run from its options to its summary."""
+"""Runs, from options to summary."""

@@ -1,4 +1,4 @@
-"""What runs beside the pipeline: the recorder, the page, the keys of the terminal."""
+"""Services beside the pipeline: the recorder, the page, the keys of the terminal."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class KeyReader:
 
     @property
     def is_listening(self) -> bool:
-        """There is a terminal."""
+        """Whether keys are read: there is a terminal."""
         return self._before is not None
 
     def close(self) -> None:
@@ -83,7 +83,7 @@ class KeyReader:
 
 
 def _is_foreground(fd: int) -> bool:
-    """A terminal, and ours to read: a process in the background that reads one is stopped."""
+    """Whether it is a terminal of a foreground process: one in the background that reads it is stopped."""
     try:
         return os.isatty(fd) and sys.platform != "win32" and os.tcgetpgrp(fd) == os.getpgrp()
     except OSError:
@@ -95,7 +95,7 @@ KEEP_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class AttachOptions:
-    """What a user asked for; `velora-live --help` explains each.
+    """Options of the services; `velora-live --help` explains each.
 
     Attributes:
         record: folder of the recording that begins with the run, or None.
@@ -115,13 +115,13 @@ class AttachOptions:
 
     @property
     def wants_recorder(self) -> bool:
-        """Something may be recorded in this run."""
+        """Whether anything may be recorded in this run."""
         return self.record is not None or self.serve is not None or bool(self.keep_s)
 
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What attachments are told of the run.
+    """Facts of a run for its services.
 
     Attributes:
         model: name and path; None where there is no model.
@@ -184,16 +184,16 @@ class RunServices:
         self._recorder = Recorder(options, about, self._note)
 
     def listen_to_events(self, stream: EventStream) -> None:
-        """Let the recorder have the stream's words, events and edges."""
+        """Let the recorder listen to the stream's words, events and edges."""
         if self._recorder is not None:
             stream.listen(self._recorder)
 
     def listen_to_frames(self, inputs: RunInputs) -> RunInputs:
-        """Let the recorder have the frames that find their place."""
+        """Let the recorder see the frames that have a time on the event clock."""
         return inputs if self._recorder is None else replace(inputs, watches=self._recorder.see)
 
     def sinks(self) -> list[Sink]:
-        """What listens to the predictions.
+        """Sinks of the recorder and the page.
 
         Raises:
             MissingExtraError: if the page's libraries are not installed.
@@ -247,11 +247,11 @@ class RunServices:
                 closing.callback(self._keys.close)
 
     def summary(self) -> dict[str, Any]:
-        """What they did, for `--summary`; empty where nothing could be recorded."""
+        """Results of the services for `--summary`; empty where nothing could be recorded."""
         return {} if self._recorder is None else {"recordings": [r.as_dict() for r in self._results]}
 
     def warnings(self) -> list[str]:
-        """Recordings that something ended early."""
+        """Warnings about recordings that ended early."""
         return [f"the recording in {r.folder} was {r.why}" for r in self._results if not r.is_whole]
 
     def _end_recorder(self, recorder: Recorder) -> None:

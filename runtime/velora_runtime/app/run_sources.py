@@ -1,4 +1,4 @@
-"""The cameras of a run, or their recordings: opened, preprocessed, started, brought into step, and closed."""
+"""Sources of a run, live or recorded: opened, preprocessed, started, synchronised and closed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
-    """What a user asked of live cameras; `velora-live --help` explains each.
+    """Options of live cameras; `velora-live --help` explains each.
 
     Attributes:
         encoding: of raw words without a header.
@@ -52,7 +52,7 @@ class LiveOptions:
 
 @dataclass(slots=True)
 class RunSources:
-    """What a run looks at. The main thread's.
+    """Sources of a run. Single-threaded: the main thread.
 
     Attributes:
         reader: the event recording, or None.
@@ -74,11 +74,11 @@ class RunSources:
 
     @property
     def is_live(self) -> bool:
-        """There is a live camera."""
+        """Whether one of the cameras is live."""
         return self.live_events is not None or self.live_rgb is not None
 
     def start(self) -> None:
-        """Let live cameras deliver, now that everything else is ready.
+        """Start live cameras, once everything else is ready.
 
         Raises:
             SourceError: if the event camera gives nothing.
@@ -89,17 +89,17 @@ class RunSources:
             self.live_events.start(self.live_rgb)
 
     def warnings(self) -> list[str]:
-        """What was odd, one sentence each; complete at the end of the run."""
+        """Warnings, one sentence each; complete at the end of the run."""
         found = [*(self.reader.warnings if self.reader else ()), *(self.rgb.warnings if self.rgb else ())]
         return found + (self.live_events.warnings() if self.live_events else [])
 
     def as_dict(self) -> dict[str, Any]:
-        """What live cameras say of themselves, for the summary."""
+        """State and counts of live cameras, for the summary."""
         cameras = {"rgb": self.live_rgb, "event": self.live_events}
         return {name: camera.as_dict() for name, camera in cameras.items() if camera is not None}
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close all sources."""
         for source in (self.stream, self.live_events, self.reader, self.rgb):
             if source is not None:
                 source.close()
@@ -199,7 +199,7 @@ def choose_inputs(
     stop: threading.Event,
     note: Callable[[str], None],
 ) -> RunInputs:
-    """When pairs are made.
+    """Choose when pairs are made.
 
     Args:
         opened: the sources; live ones have begun to deliver.
@@ -278,7 +278,7 @@ def _choose_sync(
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """Where the sources of a run begin.
+    """Start of a run's sources.
 
     Attributes:
         stream: the events from there on; None without any.
@@ -350,7 +350,7 @@ class RunEvents:
 def preprocess_events(
     stream: EventStream | None, preprocessing: EventPreprocessing, manifest: Manifest, *, is_live: bool
 ) -> RunEvents:
-    """Put filters before a stream, and find its way onto the model's image.
+    """Put filters before a stream, and make its registration map to the model's image.
 
     The cap on the event rate is here for recordings only: of a live camera, whole packets are dropped before
     they cost anything.

@@ -1,4 +1,4 @@
-"""One run, from what a user gave to its report: opens model, sources and sinks, and closes them."""
+"""Session of one run: opens model, sources and sinks in stages, runs them, writes the report."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What a user asked for; `velora-live --help` explains each.
+    """Options of a run; `velora-live --help` explains each.
 
     Attributes:
         model: a bundle's folder, or demo; None to recognise nothing.
@@ -141,7 +141,7 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
 
 @dataclass(frozen=True, slots=True)
 class _Setup:
-    """What every stage of a session is given."""
+    """Arguments of every stage of a session."""
 
     options: RunOptions
     clock: Clock
@@ -206,7 +206,7 @@ def _filter_events(setup: _Setup, model: _Model, sources: RunSources, begun: Beg
 
 
 def _listen(setup: _Setup, model: _Model, events: RunEvents) -> RunServices:
-    """What runs beside the pipeline; the recorder listens before the first event is asked for."""
+    """Open the services beside the pipeline; the recorder listens before the first event is taken."""
     options, bundle, stream = setup.options, model.bundle, events.stream
     about = None if bundle is None else {"name": bundle.manifest.name, "path": str(options.model)}
     run = RunFacts(about, options.events, options.rgb, options.pace)
@@ -219,7 +219,7 @@ def _listen(setup: _Setup, model: _Model, events: RunEvents) -> RunServices:
 
 
 def _make_packer(setup: _Setup, model: _Model, events: RunEvents) -> Packer:
-    """A packer with its kernels loaded, before a live camera begins to deliver."""
+    """Make a packer and load its kernels, before a live camera begins to deliver."""
     from velora_edge.preprocessing.packer import Packer
 
     windows = WindowRule(model.manifest.event.window_us)
@@ -231,7 +231,7 @@ def _make_packer(setup: _Setup, model: _Model, events: RunEvents) -> Packer:
 def _start(
     setup: _Setup, model: _Model, sources: RunSources, begun: Begun, events: RunEvents, packer: Packer
 ) -> RunInputs:
-    """Let the cameras deliver, and choose when pairs are made."""
+    """Start the cameras, and choose when pairs are made."""
     options, manifest = setup.options, model.manifest
     sources.start()
     if sources.rgb is None and events.stream is not None:
@@ -254,7 +254,7 @@ def _start(
 
 
 def _note_empty(model: _Model, sources: RunSources, report: RunReport, note: Callable[[str], None]) -> None:
-    """Tell why there was nothing to be seen, where that is so."""
+    """Note why there were no events or no predictions, where that is so."""
     is_recorded = sources.reader is not None and sources.rgb is not None
     if is_recorded and 0 < report.pairs.packed == report.pairs.without_events:
         note("no frame falls into the event recording: all pairs are RGB alone; choose another --sync")
@@ -316,7 +316,7 @@ def _open_sinks(
 
 @contextlib.contextmanager
 def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM call `stop`; a second one has its usual effect. Only in the main thread."""
+    """Let SIGINT and SIGTERM call `stop`; a second one has its usual effect. Only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

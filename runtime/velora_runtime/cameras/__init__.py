@@ -1,1 +1,1 @@
-"""Live cameras: each in a thread of its own, with a state, a clock, and a way back when it is lost."""
+"""Live cameras: each in a thread of its own, with a state, a clock, and reconnection."""

@@ -1,4 +1,4 @@
-"""One device kept delivering: connected, read, watched for silence, connected again.
+"""Thread of a live camera: connects, reads, watches for silence, reconnects.
 
 connecting --> live <--> stalled --> lost --> connecting ...
                  |                     |
@@ -35,7 +35,7 @@ CLOSE_WAIT_S = 2.0
 
 @dataclass(slots=True)
 class CameraCounts:
-    """What became of the connection; written by the camera's thread.
+    """Counts of connections and outages; written by the camera's thread.
 
     Attributes:
         connections: that were made.
@@ -51,20 +51,20 @@ class CameraCounts:
 
 
 class Consumer(Protocol[T_contra]):
-    """Who gets what comes. Called by the camera's thread alone."""
+    """Receiver of a camera's items. Called by the camera's thread alone."""
 
     def begin(self) -> None:
-        """A connection was made: what comes now need not go on from what came before."""
+        """Begin a connection: what comes now need not continue what came before."""
 
     def take(self, item: T_contra, arrived_us: int) -> None:
-        """Something came, at this time of the host's clock."""
+        """Take an item that arrived at this time of the host's clock."""
 
     def end(self) -> None:
-        """Nothing more will come, ever."""
+        """End: nothing more will come."""
 
 
 class Camera(Generic[T]):
-    """One device and its thread.
+    """Live camera: a feed and its thread.
 
     `state` and `counts` may be read from any thread; `adopt`, `start` and `close` are the main thread's.
 
@@ -97,12 +97,12 @@ class Camera(Generic[T]):
 
     @property
     def name(self) -> str:
-        """What the user called it."""
+        """Name that the user gave."""
         return self._feed.name
 
     @property
     def state(self) -> CameraState:
-        """What it is doing."""
+        """State of the camera."""
         if self._has_ended:
             return CameraState.ENDED
         if self._lost_us is not None:
@@ -114,7 +114,7 @@ class Camera(Generic[T]):
 
     @property
     def is_delivering(self) -> bool:
-        """What it sees can be counted on."""
+        """Whether it is connected and delivers."""
         return self.state is CameraState.LIVE
 
     def adopt(self) -> None:
@@ -122,13 +122,13 @@ class Camera(Generic[T]):
         self._greet()
 
     def start(self) -> None:
-        """Let the thread read."""
+        """Start the thread."""
         self._heard_us = self._clock.now_us()
         self._thread = threading.Thread(target=self._run, name=f"camera {self.name}", daemon=True)
         self._thread.start()
 
     def step(self) -> bool:
-        """One turn of the thread's loop; False at the end of the camera."""
+        """Do one turn of the thread's loop; return False at the end of the camera."""
         if not self._is_open:
             return self._try_again()
         try:
@@ -215,7 +215,7 @@ class Camera(Generic[T]):
         return True
 
     def _welcome(self, now_us: int) -> None:
-        """The first thing after a connection was made: only now is an outage over."""
+        """Count the outage as over, with the first item after a connection."""
         self._has_given = True
         if self._lost_us is not None:
             away_us = now_us - self._lost_us
@@ -249,7 +249,7 @@ STALLED_S = 2.0
 
 
 class CameraStates:
-    """Callable from any thread, by one at a time.
+    """States of a run's cameras by name. Callable from any thread, by one at a time.
 
     Args:
         report: of the run.
@@ -273,7 +273,7 @@ class CameraStates:
         }
 
     def __call__(self) -> dict[str, str]:
-        """State by camera: none, starting, live, stalled, or what the source says itself."""
+        """State by camera: none, starting, live, stalled, or the source's own."""
         now_s = self._now_s()
         return {camera: _state(source, flow, now_s) for camera, (source, flow) in self._cameras.items()}
 

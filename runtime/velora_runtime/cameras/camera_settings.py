@@ -1,4 +1,4 @@
-"""What a user may set on the cameras, from a YAML file: biases, regions, rate control, picture size."""
+"""Camera settings from a YAML file: biases, regions, rate control, picture size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An event camera that is not there: a simulated sensor looks at the RGB camera's pictures."""
+"""Emulated event camera: a simulated sensor that sees the RGB camera's pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interface of camera drivers: opened, a feed gives one thing after another, and may be gone at any time."""
+"""Interface of camera drivers: a feed is opened, read, and may be lost at any time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OPEN_WAIT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long nothing may come.
+    """Time limits of silence and reconnection.
 
     Attributes:
         stalled_us: after this, the camera is called stalled, and counts as absent.
@@ -69,7 +69,7 @@ class Feed(Protocol[T_co]):
         """
 
     def read(self) -> T_co | None:
-        """What comes next; None if nothing came within `READ_WAIT_S`.
+        """Read the next item; None if nothing came within `READ_WAIT_S`.
 
         Raises:
             CameraError: if it is gone.
@@ -77,7 +77,7 @@ class Feed(Protocol[T_co]):
         """
 
     def close(self) -> None:
-        """Let go of it. May be called at any time, also twice."""
+        """Close the device. May be called at any time, also twice."""
 
 
 def open_first(feed: Any) -> None:
@@ -96,7 +96,7 @@ def open_first(feed: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class WordLayout:
-    """How raw words are to be read.
+    """Layout of raw words: encoding, order of halves, header.
 
     Attributes:
         encoding: of the words.
@@ -125,7 +125,7 @@ class EventFeed(Feed[bytes | Decoded], Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LiveSetup:
-    """What a live camera is opened with.
+    """Arguments that every live camera is opened with.
 
     Attributes:
         clock: the host's.

@@ -1,4 +1,4 @@
-"""A live event camera, put together: feed, thread, ingest, queue and stream."""
+"""Live event camera: feed, thread, ingest, queue and stream."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FIRST_WAIT_S, CATCH_UP_S = 10.0, 2.0
 
 
 class LiveEvents:
-    """An event camera that is there. The main thread's, but for `counts`.
+    """Live event camera. Single-threaded: the main thread, but for `ingest.counts`.
 
     Args:
         feed: the camera; opened here.
@@ -72,7 +72,7 @@ class LiveEvents:
         return "decoded" if self.layout is None else self.layout.encoding
 
     def start(self, other: LiveRGB | None) -> None:
-        """Let it deliver, and wait for the first data.
+        """Start delivery, and wait for the first data.
 
         Args:
             other: the camera beside it, which delivers: the run begins with what both see now.
@@ -96,7 +96,7 @@ class LiveEvents:
             self.stream.begin_now()
 
     def warnings(self) -> list[str]:
-        """What was odd, one sentence each."""
+        """Warnings, one sentence each."""
         found = self._cursor.walker.warnings() if isinstance(self._cursor, WordCursor) else []
         counts = self.ingest.counts
         if counts.garbage_bytes:

@@ -1,4 +1,4 @@
-"""A live RGB camera as a source of frames: the newest ones, on one clock however often it was lost."""
+"""Live RGB camera as a source of the newest frames, on one clock over reconnections."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class _Slot:
 
 
 class LiveRGB(RGBSource):
-    """An RGB camera that is there.
+    """Live RGB camera.
 
     Its times are the camera's own, or the host's where it has none; they go on over outages.
 
@@ -134,16 +134,16 @@ class LiveRGB(RGBSource):
 
     @property
     def is_host_clock(self) -> bool:
-        """Its times are those of the host's clock as they stand."""
+        """Whether its times are those of the host's clock, unshifted."""
         return self._slot.is_host_clock and not self._slot._stream_clock.shift_us
 
     @property
     def is_behind(self) -> bool:
-        """More is in store than comes, and is given out little by little."""
+        """Whether buffered frames are still given out, at recorded speed or faster."""
         return self._slot.is_behind
 
     def start(self, *, hurry: bool) -> None:
-        """Let it deliver; what is in store may come much faster than it was taken."""
+        """Start delivery; buffered frames may come much faster than they were taken."""
         self._slot.hurry(hurry)
         self.camera.start()
 

@@ -25,15 +25,15 @@ class StampedFrames(Protocol):
 
     @property
     def clock_map(self) -> ClockMap:
-        """Its clock on the host's."""
+        """Map of its clock to the host's."""
 
     @property
     def is_host_clock(self) -> bool:
-        """Its times are the host's."""
+        """Whether its times are the host's."""
 
 
 class HostSync:
-    """Both clocks are followed on the host's: offset and drift, whatever the jitter.
+    """Synchronisation by the host's clock: offset and drift of both cameras, whatever the jitter.
 
     What neither clock tells is how long the fastest data takes from the sensor to the host; the difference of
     the two ways stays as a constant offset, which `offset=US` or `rgb.delay_us` takes away.
@@ -54,7 +54,7 @@ class HostSync:
 
     @property
     def is_settled(self) -> bool:
-        """Both clocks have been seen for long enough."""
+        """Whether both clocks have been observed for long enough."""
         return self._event_map.is_settled and (self._rgb.is_host_clock or self._rgb.clock_map.is_settled)
 
     def event_us(self, frame: RGBFrame) -> int | None:
@@ -66,7 +66,7 @@ class HostSync:
         return self._event_map.to_device_us(host_us) + self._offset_us
 
     def place(self, frame: RGBFrame) -> AlignedFrame | None:
-        """The frame on the event clock; None while the event camera has never given anything."""
+        """Place the frame on the event clock; None while the event camera has never given anything."""
         t_us = self.event_us(frame)
         if t_us is None:
             return None
@@ -89,7 +89,7 @@ EDGE_POLL_US = 1_000
 
 @dataclass(slots=True)
 class TriggerCounts:
-    """What became of the frames; written by the RGB camera's thread.
+    """Counts of frames by how they were placed; written by the RGB camera's thread.
 
     Attributes:
         on_edge: placed at an edge that was seen.
@@ -107,7 +107,7 @@ class TriggerCounts:
 
 
 class OnlineTriggerSync:
-    """Each frame at the tick of its exposure.
+    """Synchronisation by trigger edges as they come: each frame at the edge of its exposure.
 
     The host's clock says roughly when a frame was taken, but for the delay between exposure and arrival. That
     is taken to be the shortest that is not negative, so it must be shorter than the spacing of the edges, or
@@ -144,7 +144,7 @@ class OnlineTriggerSync:
         self._missing = 0
 
     def place(self, frame: RGBFrame) -> AlignedFrame | None:
-        """The frame at its exposure; waits for the edge where it is still on its way."""
+        """Place the frame at its exposure; wait for the edge where it has not come yet."""
         rough_us = self._host.event_us(frame)
         if rough_us is None:
             self.counts.unplaced += 1
@@ -169,7 +169,7 @@ class OnlineTriggerSync:
         return AlignedFrame(replace(frame, t_us=tick.t_us + skew_us), tick.t_us)
 
     def _learn(self, rough_us: int) -> None:
-        """Learn the delay from some frames, once there is a beat and the clocks are known."""
+        """Learn the delay from some frames, once the edges' period and the clocks are known."""
         spacing_us = self._edges.spacing_us
         if not spacing_us or not self._host.is_settled:
             self._learning.clear()
@@ -232,7 +232,7 @@ def choose_live_sync(
     stop: threading.Event,
     note: Callable[[str], None],
 ) -> Sync:
-    """The way that frames find their time on the event camera's clock.
+    """Choose how frames get their time on the event camera's clock.
 
     - `auto`: triggers, once some have come; the host's clock before and where they stop.
     - `trigger`: triggers alone; frames without any have no place.

@@ -1,1 +1,1 @@
-"""Where tokens and logits are computed."""
+"""Inference engines and the ring of tokens."""

@@ -22,7 +22,7 @@ Device = Literal["auto", "cpu", "cuda", "gpu", "npu"]
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """What the user asked of the engine.
+    """Options of an engine.
 
     Attributes:
         device: where it computes; auto: the best that the backend finds; cuda: an NVIDIA GPU; gpu and npu:

@@ -1,4 +1,4 @@
-"""ONNX Runtime and OpenVINO side by side on one bundle and this processor, and the result kept on disk."""
+"""Timing of ONNX Runtime and OpenVINO on one bundle and this processor, in turn, kept on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle's streaming graphs compiled by OpenVINO, in the bundle's own precision or not at all.
+"""Graphs of a bundle compiled by OpenVINO, in the bundle's own precision or not at all.
 
 OpenVINO chooses a precision where it is not told one: bf16 on processors that have it, fp16 on graphics. Here
 each graph is compiled with the bundle's, and asked afterwards what it computes in.

@@ -1,4 +1,4 @@
-"""Every backend by name, best first, and the choice among them.
+"""Registry of backends, best first, and the choice among them.
 
 A backend is one module with `why_not` and `open_engine` (see `Backend`) and one line in `BACKENDS`, or a
 plugin (`velora.engines`). It is imported when it is considered, so it may need an optional library.

@@ -1,6 +1,6 @@
-"""Which slot of which ring a pair's tokens go to, and which of a clip's slots hold something.
+"""Ring of a clip's slots: the slot of each new pair, and the presence of each camera in a clip.
 
-The head averages tokens over the clip, and a mean does not ask for order: a ring is never rotated, the
+The head averages tokens over the clip, and a mean does not depend on order: a ring is never rotated, the
 newest pair takes the oldest one's slot. With a temporal stride of s, a clip is made of every s-th pair, so
 there are s rings, one a phase, and pair number i belongs to phase i mod s.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where a pair's tokens go.
+    """Slot of a pair's tokens.
 
     Attributes:
         phase: the ring, 0 to stride - 1.
@@ -37,7 +37,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Which slots of one ring the head is to look at: 1 present, 0 absent.
+    """Presence of each slot of one ring for the head: 1 present, 0 absent.
 
     Attributes:
         rgb: float32[T].
@@ -58,7 +58,7 @@ class Presence:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is to be computed for the pair that has just entered a ring.
+    """Work for the pair that has just entered a ring.
 
     Attributes:
         slot: where it goes.

@@ -1,4 +1,4 @@
-"""One TensorRT engine on a stream of its own: what it is fed, where it writes, and its CUDA graphs."""
+"""One TensorRT engine on a CUDA stream of its own: inputs, outputs, CUDA graphs."""
 
 from __future__ import annotations
 

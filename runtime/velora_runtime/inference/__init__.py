@@ -1,1 +1,1 @@
-"""From packed pairs to predictions and decisions."""
+"""Recogniser and decisions: from packed pairs to predictions and actions."""

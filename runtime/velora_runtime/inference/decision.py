@@ -1,8 +1,8 @@
-"""From scores to actions: smoothed over time, with two thresholds, a margin and a gap, as the user set them.
+"""Decision layer: from scores to starts and ends of actions, by two thresholds, a margin and a gap.
 
 The average is exponential in the recording's own time, so that it does not depend on the rate of predictions:
-after dt, a new score counts 1 - exp(-dt / time constant). Two thresholds, so that a score that trembles about
-one of them starts and ends nothing (a Schmitt trigger).
+after dt, a new score counts 1 - exp(-dt / time constant). Two thresholds, so that a score that fluctuates
+around one of them starts and ends nothing (a Schmitt trigger).
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What is held to be going on.
+    """Action that is decided to be in progress.
 
     Attributes:
         label: of the action; `UNKNOWN` where there is none.
@@ -165,13 +165,13 @@ class Decider:
 
     @property
     def decided(self) -> Decided:
-        """What is held to be going on now."""
+        """Action that is decided to be in progress."""
         if self._open is None or self._now is None:
             return Decided(UNKNOWN, float(self._smooth.max()), None)
         return Decided(self._open.label, float(self._smooth[self._now]), self._open.from_us)
 
     def see(self, seq: int, t_us: int, scores: NDArray[np.floating]) -> tuple[Action, ...]:
-        """Take a prediction in; return what it starts and ends, in order: at most an end and a start.
+        """Take a prediction; return the actions it ends and starts, in order: at most one each.
 
         Args:
             seq: number of its pair.
@@ -188,11 +188,11 @@ class Decider:
         return ended + self._change(seq, t_us)
 
     def end(self) -> tuple[Action, ...]:
-        """The run ends, and the action with it, if there is one."""
+        """End the run, and the action in progress, if there is one."""
         return self._end(self._last_seq, self._last_us, self._last_us, "end")
 
     def _average(self, t_us: int, scores: NDArray[np.floating]) -> None:
-        """Let the scores into the average by the time that has passed."""
+        """Add the scores to the average, weighted by the time that has passed."""
         if self._is_fresh or not self._set.smooth_ms:
             self._smooth[:] = scores
         else:
@@ -223,7 +223,7 @@ class Decider:
         return now if stays else None
 
     def _change(self, seq: int, t_us: int) -> tuple[Action, ...]:
-        """Make the change that the scores have asked for long enough."""
+        """Make the change that the scores have supported for long enough."""
         wanted, hold_us = self._choose(), self._set.hold_ms * 1000
         if wanted != self._wanted:
             if self._wanted == self._now:

@@ -1,4 +1,4 @@
-"""From pairs to predictions, one at a time; and the recogniser of a run without a model."""
+"""Recogniser: from pairs to predictions, one at a time; and the one of a run without a model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NO_MODEL = "none"
 
 
 def no_model() -> Manifest:
-    """What pairs are made by where no model says it: polarity images of 224x224, windows of 1/30 s."""
+    """Manifest of a run without a model: polarity images of 224x224, windows of 1/30 s."""
     return Manifest(
         name=NO_MODEL,
         version=__version__,
@@ -45,7 +45,7 @@ def no_model() -> Manifest:
 
 
 class NullRecogniser:
-    """Stands where the recogniser does and says nothing. Single-threaded: the inference thread."""
+    """Recogniser of a run without a model: no predictions. Single-threaded: the inference thread."""
 
     missing = 0
     encode_us = head_us = 0
@@ -89,7 +89,7 @@ class Recogniser:
 
     @property
     def missing(self) -> int:
-        """Pairs that lack before the first prediction."""
+        """Number of pairs still missing before the first prediction."""
         return max(0, (self.ring.clip_length - 1) * self.ring.stride + 1 - self.ring.pairs)
 
     def see(self, packed: Pair) -> NDArray[np.float32] | None:
@@ -128,7 +128,7 @@ class Recogniser:
         dropped: Mapping[str, int],
         missing: tuple[str, ...] = (),
     ) -> Prediction:
-        """What the logits say, as a prediction for the pair."""
+        """Make the prediction for the pair from the logits."""
         softmax_into(logits, self.scores)
         best = (-self.scores).argsort(kind="stable")[:TOP]
         labels = [self._labels[i] for i in best.tolist()]

@@ -1,1 +1,1 @@
-"""From what an event camera delivers to packets of events, queued and walked over."""
+"""Ingest of a live event camera: packets, their queue and their stream."""

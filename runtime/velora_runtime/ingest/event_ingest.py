@@ -1,4 +1,4 @@
-"""From what an event camera gives to packets on one clock: judged, counted, capped, queued."""
+"""Ingest stage of an event camera: packets on one clock, counted, capped, queued."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BURST_US = 100_000
 
 
 class PacketRateCap:
-    """Decides on one packet after the other. Single-threaded: the camera's thread.
+    """Cap on the event rate, packet by packet. Single-threaded: the camera's thread.
 
     Args:
         events_per_s: the cap; None for none.
@@ -38,7 +38,7 @@ class PacketRateCap:
         self._at_us: int | None = None
 
     def allows(self, events: int, reached_us: int) -> bool:
-        """Whether a packet of so many events, which reaches to this time, is within the cap."""
+        """Whether a packet of `events`, up to the time `reached_us`, is within the cap."""
         if self._per_us is None:
             return True
         passed_us = 0 if self._at_us is None else max(0, reached_us - self._at_us)
@@ -73,11 +73,11 @@ class EdgeListener(Protocol):
     """Gets trigger edges as soon as they come; called by the camera's thread."""
 
     def add_edges(self, edges: TriggerBatch, reached_us: int) -> None:
-        """Edges, on the stream's clock, and the time that it has reached."""
+        """Take edges, on the stream's clock, and the time that it has reached."""
 
 
 class EventIngest:
-    """What the camera's thread does with events. `take`, `begin` and `end` are its alone; all else any's.
+    """Ingest stage of the camera's thread, which alone calls `take`, `begin` and `end`.
 
     Args:
         queue: to the packing thread.
@@ -115,11 +115,11 @@ class EventIngest:
         self._reached_us, self._smooth_bytes = 0, FIRST_BYTES
 
     def listen(self, listener: EdgeListener) -> None:
-        """Let a listener have the edges from now on."""
+        """Add a listener to trigger edges."""
         self._listeners = (*self._listeners, listener)
 
     def begin(self) -> None:
-        """A connection was made."""
+        """Begin a connection."""
         self._stream_clock.begin()
         self._is_new, self._begun_us = True, self._clock.now_us()
         self._number += 1  # a gap: the packing thread's decoder begins anew, too
@@ -129,7 +129,7 @@ class EventIngest:
             self._scanner.begin()
 
     def take(self, item: bytes | Decoded, arrived_us: int) -> None:
-        """Take in what came: raw bytes, or events."""
+        """Take raw bytes, or decoded events."""
         if isinstance(item, bytes):
             start = 0
             while start < len(item):
@@ -142,17 +142,17 @@ class EventIngest:
             self._take_decoded(item, arrived_us)
 
     def end(self) -> None:
-        """Nothing more will come."""
+        """End: nothing more will come."""
         self._queue.finish()
 
     def hurry(self) -> None:
-        """Give out what is in store at the start of a connection faster than it was recorded."""
+        """Give out data buffered at the start of a connection faster than it was recorded."""
         if self._pacer is not None:
             self._pacer.hurries = True
 
     @property
     def is_behind(self) -> bool:
-        """More is in store than comes, and is given out little by little."""
+        """Whether buffered data is still given out at recorded speed."""
         return self._pacer is not None and self._pacer.holds(self._clock.now_us())
 
     def covers(self, t0_us: int, t1_us: int) -> bool:
@@ -161,14 +161,14 @@ class EventIngest:
         return 2 * there_us >= t1_us - t0_us
 
     def _most_bytes(self) -> int:
-        """Of one packet: little at once where a stream is held back, or it would come in jerks."""
+        """Size of the next piece: small where a stream is held back, so that it comes evenly."""
         if self._pacer is None:
             return MOST_BYTES
         is_young = self._clock.now_us() - self._begun_us < YOUNG_US
         return self._smooth_bytes if is_young or self._pacer.is_pouring else MOST_BYTES
 
     def _learn_bytes(self, n_bytes: int, passed_us: int) -> None:
-        """How many bytes are a few milliseconds, by the piece that was taken last."""
+        """Estimate the bytes of a few milliseconds, by the piece that was taken last."""
         wanted = n_bytes * SMOOTH_US // max(passed_us, 1)
         self._smooth_bytes = max(LEAST_BYTES, min(wanted, 2 * self._smooth_bytes, MOST_BYTES))
 
@@ -183,7 +183,7 @@ class EventIngest:
         return scan.used
 
     def _longest_us(self) -> int | None:
-        """Time that may come at once."""
+        """Longest time that one piece may cover; None: any."""
         if self._pacer is None:
             return None
         return 2 * SMOOTH_US if self._pacer.is_pouring else LONG_US
@@ -219,7 +219,7 @@ class EventIngest:
         )
 
     def _place(self, first_us: int, reached_us: int, arrived_us: int) -> tuple[int, int]:
-        """The time that data has reached on the stream's clock, and the shift; waits until it is due."""
+        """Wait until data is due; return the time that it reaches on the stream's clock, and the shift."""
         arrived_us = self._hold_back(reached_us, arrived_us)
         return self._stream_clock.place(reached_us, arrived_us, first_us), self._stream_clock.shift_us
 
@@ -248,7 +248,7 @@ class EventIngest:
         self.counts.dropped["overrun"] += self._queue.put(packet)
 
     def _extend(self, begin_us: int, end_us: int) -> None:
-        """Note that the camera was there."""
+        """Extend the time for which the camera was connected."""
         self.first_us = begin_us if self.first_us is None else self.first_us
         if self._is_new or not self.spans:
             self._is_new = False
@@ -258,7 +258,7 @@ class EventIngest:
         self.spans[-1] = Span(last.begin_us, max(last.end_us, end_us))
 
     def _is_cut(self, device_us: int, arrived_us: int) -> bool:
-        """The camera's clock does not go on, although the connection did."""
+        """Whether the camera's clock jumped within a connection."""
         return not self._is_new and not self._stream_clock.goes_on(device_us, arrived_us)
 
     def _note_new_clock(self, device_us: int) -> None:
@@ -267,7 +267,7 @@ class EventIngest:
         self._note(f"the event camera's clock was set to {device_us} us; times go on by the host's clock")
 
     def _hold_back(self, device_us: int, arrived_us: int) -> int:
-        """Wait until the data is due; the host's time then."""
+        """Wait until the data is due; return the host's time then."""
         if self._pacer is None:
             return arrived_us
         due_us = self._pacer.due_us(device_us, arrived_us)

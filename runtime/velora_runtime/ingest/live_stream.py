@@ -1,4 +1,4 @@
-"""A live camera's events on their way into frames: the packing thread's end of the queue."""
+"""Event stream of a live camera: the packing thread's end of the packet queue."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Mark(NamedTuple):
 
 
 class LiveStream(ChunkStream):
-    """The events of a camera that is there, or not.
+    """Event stream of a live camera, connected or not.
 
     Single-threaded: the packing thread; `state` and `now_us` may be asked by any.
 
@@ -117,7 +117,7 @@ class LiveStream(ChunkStream):
         return begun + sum(packet.events for packet in self._again) + self._queue.events
 
     def await_first(self, seconds: float) -> bool:
-        """Wait for the first data, for at most so long; whether there is any."""
+        """Wait for the first data, at most `seconds`; return whether there is any."""
         until_us = self._clock.now_us() + round(seconds * 1e6)
         while self._ingest.first_us is None and not self._is_over() and self._clock.now_us() < until_us:
             self._queue.wait(STATE_POLL_S, None)
@@ -125,7 +125,7 @@ class LiveStream(ChunkStream):
         return self._ingest.first_us is not None
 
     def catch_up(self, seconds: float, is_behind: Callable[[], bool]) -> None:
-        """Wait, for at most so long, until what cameras had in store at the start has come."""
+        """Wait, at most `seconds`, until data that cameras had buffered at the start has come."""
         began_us = self._clock.now_us()
         until_us = began_us + round(seconds * 1e6)
         while not self._is_over() and (now_us := self._clock.now_us()) < until_us:
@@ -135,14 +135,14 @@ class LiveStream(ChunkStream):
             self._raise_error()
 
     def begin_now(self) -> None:
-        """Leave out what came before the run was ready."""
+        """Drop packets that came before the run was ready."""
         reached_us = self._queue.reached_us
         while (packet := self._queue.get()) is not None and reached_us is not None:
             self.early += packet.events
             self._ingest.first_us = reached_us = packet.t_reached_us
 
     def await_window(self, t0_us: int, t1_us: int, meanwhile: Callable[[], None] | None = None) -> bool:
-        """Wait until all events of [t0, t1) are there, or will not come; whether the camera was there.
+        """Wait until all events of [t0, t1) have come, or will not; return whether the camera was connected.
 
         Raises:
             VeloraError: whatever ended the camera's thread.
@@ -158,7 +158,7 @@ class LiveStream(ChunkStream):
             self._raise_error()
 
     def judge_window(self, t0_us: int, t1_us: int, now_us: int) -> bool | None:
-        """Whether the camera was there in [t0, t1); None while its events may still come."""
+        """Whether the camera was connected in [t0, t1); None while its events may still come."""
         reached_us = self._queue.reached_us
         if (reached_us is not None and reached_us >= t1_us) or self._is_over():
             return self._ingest.covers(t0_us, t1_us)
@@ -179,12 +179,12 @@ class LiveStream(ChunkStream):
         return self._queue.reached_us
 
     def checkpoint(self) -> None:
-        """Remember this place: what is walked over from here on is kept."""
+        """Set a checkpoint here: packets from here on are kept."""
         self._since.clear()
         self._mark = _Mark(self._packet, self._packets.place(), self._walked, self._number)
 
     def rollback(self) -> None:
-        """Stand at the mark again, which is forgotten with that; the tap gets nothing twice."""
+        """Return to the checkpoint and forget it; the listener gets nothing twice."""
         assert self._mark is not None
         self._packet, place, self._walked, self._number = self._mark
         self._again.extendleft(reversed(self._since))
@@ -192,7 +192,7 @@ class LiveStream(ChunkStream):
         self.commit()
 
     def commit(self) -> None:
-        """Forget the mark."""
+        """Forget the checkpoint."""
         self._mark = None
         self._since.clear()
 
@@ -215,7 +215,7 @@ class LiveStream(ChunkStream):
         return True
 
     def _begin(self, packet: EventPacket, *, is_new: bool) -> None:
-        """Stand before a packet; the tap gets it once."""
+        """Load a packet; the listener gets it once."""
         tap = self._tap if is_new else None
         if packet.number != self._number + 1:
             if packet.before is not None and isinstance(self._packets, WordCursor):
@@ -231,7 +231,7 @@ class LiveStream(ChunkStream):
             del self._edges[:-64]
 
     def _take_edges(self) -> TriggerBatch:
-        """Of the packets that were begun since the last call."""
+        """Edges of the packets that were begun since the last call."""
         taken = TriggerBatch.concatenate(self._edges)
         self._edges.clear()
         return taken
@@ -240,7 +240,7 @@ class LiveStream(ChunkStream):
         return self._again[0] if self._again else self._queue.peek()
 
     def _is_over(self) -> bool:
-        """Nothing more will come."""
+        """Whether nothing more will come."""
         return self._queue.is_finished or self._stop.is_set()
 
     def _raise_error(self) -> None:

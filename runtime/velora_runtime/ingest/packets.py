@@ -1,4 +1,4 @@
-"""Packets of events, from the camera's thread to the packing thread, and cursors over them."""
+"""Packets of events between the camera's thread and the packing thread, and their counts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class CameraState(str, Enum):
-    """What a camera is doing."""
+    """State of a camera."""
 
     CONNECTING = "connecting"
     LIVE = "live"
@@ -23,18 +23,18 @@ class CameraState(str, Enum):
 
 
 class Delivering(Protocol):
-    """A camera, for whoever takes what it delivers; see `velora_runtime.cameras.camera.Camera`."""
+    """Camera as its consumer sees it; see `velora_runtime.cameras.camera.Camera`."""
 
     error: BaseException | None
     """What ended its thread; whoever waits for the camera raises it."""
 
     @property
     def state(self) -> CameraState:
-        """What it is doing."""
+        """State of the camera."""
 
     @property
     def is_delivering(self) -> bool:
-        """What it sees can be counted on."""
+        """Whether it is connected and delivers."""
 
     def close(self) -> None:
         """End the thread and let go of the device."""
@@ -42,7 +42,7 @@ class Delivering(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Events as a camera's own library decoded them.
+    """Events that a camera's own library decoded.
 
     Attributes:
         batch: in time order, the camera's times; inside the sensor.
@@ -83,7 +83,7 @@ class EventPacket:
 
     @property
     def chunk(self) -> Any:
-        """What a cursor walks: its words, or its batch."""
+        """Chunk for a cursor: its words, or its batch."""
         return self.batch if self.words is None else self.words
 
     @property
@@ -95,7 +95,7 @@ class EventPacket:
 
 @dataclass(slots=True)
 class EventCounts:
-    """What became of the events before they were walked; written by the camera's thread.
+    """Counts of a live camera's events, by what became of them; written by the camera's thread.
 
     Attributes:
         received: events that came, those of garbage not counted.

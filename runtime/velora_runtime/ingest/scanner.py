@@ -40,7 +40,7 @@ _PLACE = (s.SYNCED, s.T_US, s.HIGH, s.WRAPS, s.Y, s.BASE, s.BASE_P, s.EVENT_US)
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What was found in the words at the front of some bytes.
+    """Result of a scan of the words at the front of some bytes.
 
     Attributes:
         used: bytes that were looked at.
@@ -65,7 +65,7 @@ class Scan:
 
 
 class RawScanner:
-    """Looks through a stream of bytes, split anywhere.
+    """Scanner of a stream of bytes, split anywhere.
 
     After garbage the stream may go on at any byte, so every place of a word's first byte is tried.
 
@@ -88,13 +88,13 @@ class RawScanner:
         self._is_lost, self._slipped = False, 0
 
     def begin(self) -> None:
-        """Forget where the stream stood: a new connection."""
+        """Reset for a new connection."""
         width, height = self._walker.sensor
         self._walker.state[:] = s.new_state(width, height)
         self._rest, self._is_lost, self._slipped = b"", False, 0
 
     def scan(self, data: bytes, longest_us: int | None = None) -> Scan:
-        """Look at the words that end in these bytes.
+        """Scan the words that end in these bytes.
 
         Words that are garbage leave no trace.
 
@@ -113,7 +113,7 @@ class RawScanner:
             data = data[: len(data) // 2]
 
     def _scan(self, data: bytes) -> tuple[Scan, int]:
-        """The scan of all the words, and the time that they cover."""
+        """Scan all the words; return the scan and the time that they cover."""
         used, walker = len(data), self._walker
         data = self._rest + data
         if self._is_lost:
@@ -151,7 +151,7 @@ class RawScanner:
         return scan, 0 if began_us is None or reached_us is None else reached_us - began_us
 
     def _walk(self, words: bytes) -> int:
-        """Walk over the words; how many are bad."""
+        """Walk over the words; return how many are bad."""
         state = self._walker.state
         bad = [int(state[place]) for place in _BAD]
         self._walker.fill_with(words)
@@ -159,7 +159,7 @@ class RawScanner:
         return sum(int(state[place]) for place in _BAD) - sum(bad)
 
     def _is_blocking(self, words: bytes, before: NDArray[Any]) -> bool:
-        """Their times jump ahead and come back: an event that is left for later would hold up all windows."""
+        """Whether times jump ahead and come back: an event far ahead would hold up all windows."""
         state, reached_us = self._walker.state, _time(self._walker.state)
         if reached_us is None or state[s.BACKWARDS] == before[s.BACKWARDS]:
             return False
@@ -170,7 +170,7 @@ class RawScanner:
         return self._from(words, before, self._walker.find_next_us)
 
     def _from(self, words: bytes, before: NDArray[Any], look: Callable[[], T]) -> T:
-        """What `look` finds from before the words on; the decoder then stands after them again."""
+        """Call `look` with the decoder before the words; then set it after them again."""
         after = self._walker.state.copy()
         self._walker.state[:] = before
         self._walker.fill_with(words)
@@ -180,7 +180,7 @@ class RawScanner:
         return found
 
     def _find_word(self, data: bytes) -> int:
-        """The place of the first byte, 0 to the size of a word, at which there are the fewest bad words."""
+        """Find the first byte of a word: the start, 0 to the size of a word, with the fewest bad words."""
         state = self._walker.state.copy()
         bad = []
         for start in range(self._word_bytes):
@@ -193,13 +193,13 @@ class RawScanner:
         return best
 
     def _forget_place(self) -> None:
-        """What the garbage hid: events wait for the next time, row and vector."""
+        """Forget time, row and vector, which garbage may have hidden."""
         state = self._walker.state
         state[s.Y] = state[s.BASE] = s.NOWHERE
 
 
 def restore_place(state: NDArray[Any], place: NDArray[Any]) -> None:
-    """Let a decoder stand where another one stood, its counters untouched."""
+    """Set a decoder to the place of another one; its counters stay."""
     for field in _PLACE:
         state[field] = place[field]
 

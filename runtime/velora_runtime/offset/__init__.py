@@ -1,1 +1,1 @@
-"""The offset of two streams that nobody synchronised, from what moves in both."""
+"""Estimation of the offset between two streams that were not synchronised."""

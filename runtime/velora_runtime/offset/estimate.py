@@ -1,4 +1,4 @@
-"""The offset of two streams that nobody synchronised, found by what moves in both.
+"""Estimator of the offset between two streams, from the motion that is visible in both.
 
 Both are tables: a row for each picture, a column for each cell of the view. How alike two tables are,
 whatever way round their columns, is told by the RV coefficient (Robert and Escoufier, A unifying tool for
@@ -40,7 +40,7 @@ QUIET = 3.0
 
 @dataclass(frozen=True, slots=True)
 class PictureMotion:
-    """What moves in the pictures of a video.
+    """Motion in the pictures of a video.
 
     Attributes:
         name: of the video, for messages.
@@ -60,7 +60,7 @@ class PictureMotion:
 
 @dataclass(frozen=True, slots=True)
 class EventMotion:
-    """Where events were at which time.
+    """Motion in events: counts by place and time.
 
     Attributes:
         name: of the recording, for messages.

@@ -1,4 +1,4 @@
-"""From a recording of events and a video to the `--sync` that brings them into step."""
+"""Measurement of the offset between a recording of events and a video, with a plot."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What of the video is looked at, and how far from it.
+    """Part of the video to use, and the range of the search.
 
     Attributes:
         start_us: from its first picture.

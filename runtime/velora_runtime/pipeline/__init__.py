@@ -1,1 +1,1 @@
-"""The pipeline: its threads and the frames that go through them."""
+"""Pipeline of a run: its threads, pair requests, supervision."""

@@ -1,4 +1,4 @@
-"""When pairs are made in a live run: at the RGB camera's frames, or at steady times without one."""
+"""Pair requests of a live run: at the RGB camera's frames, or at an even rate while it is away."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class FrameResizer:
-    """Makes them. `take` and `shrink`: the RGB camera's thread; `give`: any.
+    """Resizer of frames to the model's size. `take` and `shrink`: the RGB camera's thread; `give`: any.
 
     Args:
         manifest: the model's: image size and fit.
@@ -37,13 +37,13 @@ class FrameResizer:
         self._resizer: Resizer | None = None
 
     def take(self) -> PendingImage:
-        """One to be shrunk to."""
+        """Take an image to resize into."""
         shrunk = self._free.take()
         shrunk.begin()
         return shrunk
 
     def shrink(self, picture: NDArray[np.uint8], shrunk: PendingImage) -> None:
-        """Bring a picture, uint8[H, W, 3] of any size, to the model's."""
+        """Resize a picture, uint8[H, W, 3] of any size, to the model's."""
         try:
             source_hw = (picture.shape[0], picture.shape[1])
             if self._resizer is None or self._resizer.source_hw != source_hw:
@@ -53,7 +53,7 @@ class FrameResizer:
             shrunk.finish()
 
     def give(self, shrunk: PendingImage) -> None:
-        """Take one back that is there, and that nobody looks at."""
+        """Take back an image that is finished and no longer used."""
         self._free.give(shrunk)
 
 
@@ -61,7 +61,7 @@ PREFETCH_S = 0.002
 
 
 class LiveInstants:
-    """Single-threaded: the packing thread.
+    """Pair requests of a live run with an RGB camera. Single-threaded: the packing thread.
 
     Args:
         rgb: the RGB camera.
@@ -79,7 +79,7 @@ class LiveInstants:
         self._last_us: int | None = None
 
     def instants(self, frames: Channel[PairRequest], meanwhile: Callable[[], None]) -> Iterator[PairRequest]:
-        """The moments of pairs, until the cameras or the run end.
+        """Yield pair requests until the cameras or the run end.
 
         Args:
             frames: those of the RGB camera's pictures.
@@ -97,7 +97,7 @@ class LiveInstants:
                 yield instant
 
     def tick(self, now_us: int) -> PairRequest | None:
-        """A moment without a frame, if one is due: the RGB camera is away, and the window is over."""
+        """Return a request without a frame, if one is due: the RGB camera is away and the window is over."""
         if self._stream is None or self._rgb.state is CameraState.LIVE:
             return None
         t_us = self._stream.now_us()

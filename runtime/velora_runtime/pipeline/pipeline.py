@@ -1,10 +1,11 @@
-"""The threads: one for each camera, one for inference, one for each sink, with bounded queues between them.
+"""Pipeline: the threads of a run, with bounded queues between them.
 
-    RGB source --frames--> packing (the event camera's thread) --pairs--> inference --items--> sinks
+    RGB source --PairRequest--> packing --Pair--> inference --items--> one thread for each sink
 
-At pace `max` whoever is fast waits: nothing is dropped, and the predictions are the same every time. At pace
-`realtime` the cameras wait for nobody: a stall is made up for, an engine that is too slow gets the newest
-pair, and every drop is counted.
+Live cameras have threads of their own before these (`velora_runtime.cameras.camera`). At pace `max` a
+producer waits for room: nothing is dropped, and the predictions are the same every time. At pace `realtime`
+the cameras wait for nobody: a run catches up after a stall, an engine that is too slow gets the newest pair,
+and every drop is counted. `velora_runtime.queues` lists the queues.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ while their events are still to come)."""
 
 @dataclass(frozen=True, slots=True)
 class RunInputs:
-    """What tells when pairs are made: an RGB camera with its synchronisation, or instants at a fixed rate.
+    """Inputs of a run: an RGB camera with its synchronisation, or pair times at a fixed rate.
 
     Attributes:
         rgb: the RGB camera, or None.
@@ -151,7 +152,7 @@ class Pipeline:
         return self.report
 
     def _await(self, threads: Sequence[threading.Thread]) -> None:
-        """Until all have ended; after an error, those that do not are left behind."""
+        """Wait until all have ended; after an error, those that do not end are left behind."""
         waited_s, turn_s = 0.0, 0.2
         for thread in threads:
             while thread.is_alive() and waited_s < LEAVE_BEHIND_S:
@@ -162,7 +163,7 @@ class Pipeline:
                 self._recover()
 
     def _recover(self) -> None:
-        """After a stall, let go of the memory that it took."""
+        """After a stall, free the memory that it took."""
         if self._free.freed > self._recovered:
             self._recovered = self._free.freed
             give_back_memory()
@@ -214,7 +215,7 @@ class Pipeline:
         self._frames.finish()
 
     def _put_frame(self, placed: AlignedFrame) -> None:
-        """Hand a frame on; the packing thread walks over its events while it is brought to size here."""
+        """Queue a frame's request; the packing thread accumulates its events while it is resized here."""
         shrunk = self._resizer.take()
         dropped = self._frames.put(PairRequest(placed.t_us, placed, self._clock.now_us(), shrunk))
         self._resizer.shrink(placed.frame.image, shrunk)
@@ -286,7 +287,7 @@ class Pipeline:
             self._free.give(dropped)
 
     def _is_cut(self, instant: PairRequest) -> bool:
-        """The recording, or the live run, ends within this window."""
+        """Whether the recording, or the live run, ends within this window."""
         if self._feed.is_live and self._stop.is_set():
             return True
         return instant.placed is None and self._packer.is_exhausted
@@ -304,7 +305,7 @@ class Pipeline:
             items.finish()
 
     def _tell(self, take: Callable[[Sink], Any]) -> None:
-        """Give each sink's thread what the sink takes."""
+        """Queue for each sink's thread what the sink takes."""
         for sink, items in zip(self._sinks, self._items, strict=True):
             item = take(sink)
             for dropped in () if item is None else items.put(item):
@@ -316,7 +317,7 @@ class Pipeline:
             self._tell(lambda sink: sink.take_action(action))  # noqa: B023  (called at once)
 
     def _decide(self, result: Result) -> tuple[Result, Sequence[Action]]:
-        """What was seen with what is decided on it, and the actions that it starts and ends."""
+        """Add the decision to a result; return both, with the actions that it starts and ends."""
         said = result.prediction
         if self._decider is None or self.report.actions is None or said is None:
             return result, ()
@@ -348,7 +349,7 @@ class Pipeline:
         return Result(pair, recogniser.predict(packed, logits, latency_ms, report.dropped(), missing))
 
     def _missing(self, packed: Pair) -> tuple[str, ...]:
-        """Cameras of this run that the pair lacks."""
+        """Names of the run's cameras that the pair lacks."""
         cameras = (
             ("rgb", self._feed.rgb is not None, packed.frames.rgb),
             ("event", self._packer.has_events, packed.frames.event),
@@ -367,7 +368,7 @@ class Pipeline:
 
 
 class Pacer:
-    """Holds a recording back to the speed at which it was recorded. Single-threaded."""
+    """Limiter of a recording to the speed at which it was recorded. Single-threaded."""
 
     def __init__(self, pace: Pace, clock: Clock, stop: threading.Event) -> None:
         self._pace, self._clock, self._stop = pace, clock, stop

@@ -1,4 +1,4 @@
-"""Supervision of a long run: threads, stages, the service manager, and the interpreter's settings."""
+"""Supervision of a long run: watchdog of stages, service manager, the interpreter's settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SWITCH_S = 0.0005
 
 @contextlib.contextmanager
 def realtime_interpreter() -> Iterator[None]:
-    """While a run lasts."""
+    """Set the interpreter up for a run: short switch interval, frozen garbage collector."""
     before_s = sys.getswitchinterval()
     # A thread that writes a page of metrics is not to keep a pair waiting for 5 ms.
     sys.setswitchinterval(SWITCH_S)
@@ -50,7 +50,7 @@ def give_back_memory() -> None:
 
 
 class ServiceManager:
-    """Speaks to systemd where the process runs under it, and to nobody elsewhere.
+    """Notifier of systemd; does nothing where the process does not run under it.
 
     Single-threaded: the main thread.
 
@@ -67,18 +67,18 @@ class ServiceManager:
         self._alive_us: int | None = None
 
     def ready(self) -> None:
-        """The cameras deliver and the model is warm."""
+        """Report that the cameras deliver and the model is warm."""
         self._send("READY=1")
 
     def alive(self, now_us: int, status: str) -> None:
-        """All is well; sent twice in the time that systemd allows."""
+        """Report that all stages work, twice in the time that systemd allows."""
         if self._alive_us is not None and now_us - self._alive_us < (self._every_us or 5_000_000):
             return
         self._alive_us = now_us
         self._send(f"WATCHDOG=1\nSTATUS={status}")
 
     def stopping(self) -> None:
-        """The run ends."""
+        """Report that the run ends."""
         self._send("STOPPING=1")
 
     def _send(self, text: str) -> None:
@@ -99,7 +99,7 @@ STUCK_US = 60_000_000
 
 
 class Watchdog:
-    """Stages say when they begin and end their work on one thing; somebody looks from time to time.
+    """Watchdog of stages, which mark the beginning and end of their work on one item.
 
     `working` is called by each stage's own thread, `check` by one other.
 
@@ -115,7 +115,7 @@ class Watchdog:
 
     @contextlib.contextmanager
     def working(self, stage: str) -> Iterator[None]:
-        """While a stage works on one thing."""
+        """Mark a stage as at work on one item."""
         self._since_us[stage] = self._clock.now_us()
         try:
             yield
@@ -123,7 +123,7 @@ class Watchdog:
             self._since_us.pop(stage, None)
 
     def check(self) -> bool:
-        """Whether all stages are well.
+        """Return whether no stage has been at work on one item for too long.
 
         Raises:
             EngineError: if a stage is stuck: nothing but a new process helps.
@@ -146,11 +146,11 @@ LEAVE_BEHIND_S = 5.0
 
 
 def ignore(line: str) -> None:
-    """Nobody reads it."""
+    """Ignore a note."""
 
 
 class Supervisor:
-    """One for a run. The main thread's, but for `stop` and `watchdog.working`.
+    """Supervisor of a run. Single-threaded: the main thread, but for `stop` and `watchdog.working`.
 
     Args:
         clock: of all times.
@@ -178,7 +178,7 @@ class Supervisor:
             self.service.stopping()
 
     def poll(self, report: RunReport) -> None:
-        """Look once, some times a second.
+        """Check stages and tell the service manager; called some times a second.
 
         Raises:
             EngineError: if a stage is stuck.

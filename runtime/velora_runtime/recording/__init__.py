@@ -1,1 +1,1 @@
-"""Recordings: folders with what cameras and model gave, written while the pipeline runs, and read again."""
+"""Recordings of a run: folders written while the pipeline runs."""

@@ -1,4 +1,4 @@
-"""Pieces of a recording, and the files that they are appended to."""
+"""Items of a recording, and the files that they are appended to."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ class Edges:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What the model said."""
+    """Prediction of the model."""
 
     prediction: Prediction
 

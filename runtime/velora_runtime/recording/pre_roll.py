@@ -1,8 +1,9 @@
-"""The last seconds, kept in a bounded amount of memory, so that what has just happened can still be saved.
+"""Pre-roll buffer: the last seconds in a bounded amount of memory, from which a clip can be saved.
 
-In the C library's heap, hundreds of megabytes that come in one thread and go in another leave holes among
-what is short-lived: a process at 10 Mev/s grew by 5 to 13 MB a minute beside a ring that did not. A slab is a
-mapping of its own; it goes back to the system as a whole with the last piece on it.
+Pieces lie in slabs, each a memory mapping of its own (`ByteArena`); a slab goes back to the system as a whole
+with the last piece on it. In the C library's heap, hundreds of megabytes that come in one thread and go in
+another leave holes among what is short-lived: a process at 10 Mev/s grew by 5 to 13 MB a minute beside a
+buffer that did not.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SLAB_BYTES = 1 << 20
 
 
 class ByteArena:
-    """Copies bytes to arena. Single-threaded, but what it gives may be read and let go by any thread.
+    """Arena of bytes in slabs. Single-threaded, but its copies may be read and freed by any thread.
 
     Args:
         slab_bytes: of a slab; a piece that does not fit on one gets its own.
@@ -33,7 +34,7 @@ class ByteArena:
         self._rest = memoryview(b"")
 
     def keep(self, data: bytes | memoryview) -> memoryview:
-        """A copy of the bytes, which nobody can change; its memory is free once it is let go."""
+        """Copy the bytes; the copy is read-only, its memory is freed with its last reference."""
         n = len(data)
         if n > len(self._rest):
             self._rest = memoryview(mmap.mmap(-1, max(n, self._slab_bytes)))
@@ -46,7 +47,7 @@ Kept = Words | Compressed | Edges | Said
 
 
 class PreRollBuffer:
-    """Pieces of the last `keep_us`, fewer where they would take more than `room_bytes`.
+    """Buffer of the pieces of the last `keep_us`, fewer where they would take more than `room_bytes`.
 
     A chunk of words tells the time before its events, so it is kept until the chunk after it is too old.
     Words and pictures lie in memory of their own, not on the heap.
@@ -67,7 +68,7 @@ class PreRollBuffer:
         self._reached_us: dict[bool, int] = {}
 
     def add(self, item: Kept) -> None:
-        """Keep a piece, in place of those that are too old, or that it has no room beside.
+        """Keep a piece, in place of those that are too old or exceed the room.
 
         A step back by more than is kept means a clock that began anew: then all before it is forgotten.
         """
@@ -88,12 +89,12 @@ class PreRollBuffer:
             self._forget_oldest()
 
     def items(self) -> list[Piece]:
-        """What is kept: words first, then the rest, each in the order of its coming."""
+        """Pieces that are kept: words first, then the rest, each in order of arrival."""
         return [*self._words, *self._others]
 
     @property
     def held_us(self) -> int:
-        """How far back it reaches."""
+        """Duration of the pieces that are kept."""
         times = [q[0].t_us for q in (self._words, self._others) if q and q[0].t_us is not None]
         return 0 if not times else max(0, max(self._reached_us.values()) - min(times))
 

@@ -1,4 +1,4 @@
-"""The recorder: takes what the pipeline's threads hand it; its own thread does the rest.
+"""Recorder: takes items from the pipeline's threads and hands them to a thread of its own.
 
     packing thread    -- words, events, edges --+
     RGB thread        -- pictures --------------+--> queue --> recorder's thread --> folder, last seconds
@@ -43,14 +43,14 @@ BACKLOG_BYTES = 256 << 20
 
 @dataclass(slots=True)
 class _Order:
-    """What somebody wants done, in its turn among the pieces."""
+    """Function to run in its turn among the pieces."""
 
     do: Callable[[], object]
     done: Future[object] = field(default_factory=Future)
 
 
 class Recorder:
-    """Records. Callable from any thread; `take_*` is quick and never raises.
+    """Recorder of a run. Callable from any thread; `take_*` is quick and never raises.
 
     Args:
         options: what was asked for.
@@ -83,41 +83,41 @@ class Recorder:
 
     @property
     def state(self) -> RecorderState:
-        """What it is doing, as of a moment ago."""
+        """State of the recorder, as of a moment ago."""
         return replace(self._state, results=self._worker.results, saving=self._worker.saving)
 
     def begin(self, shift_us: int) -> None:
-        """What comes now need not go on from what came before; the packing thread."""
+        """Begin anew: what comes now need not continue what came before; the packing thread."""
         self._number += 1
         self._shift_us = shift_us
 
     def take_words(self, words: NDArray[np.generic], context: WordsContext) -> None:
-        """Raw words of the event camera; the packing thread."""
+        """Take raw words of the event camera; the packing thread."""
         if self._form is None:
             self._form = WordFormat.of(context)
         piece = Words(self._form, words.tobytes(), Place.of(context), self._number, self._shift_us)
         self._take_events(piece, words.nbytes)
 
     def take_batch(self, batch: EventBatch) -> None:
-        """Events of a camera without raw words, which nobody changes later; the packing thread."""
+        """Take events of a camera without raw words, which are not changed later; the packing thread."""
         self._take_events(Events(batch, self._number), len(batch))
 
     def take_edges(self, edges: TriggerBatch) -> None:
-        """Trigger edges; the packing thread."""
+        """Take trigger edges; the packing thread."""
         if self._is_wanted and len(edges):
             self._put(Edges(edges), "edges", len(edges))
 
     def see(self, frame: AlignedFrame) -> None:
-        """Take the picture of a frame that has found its place; listens to the RGB thread."""
+        """Take the picture of an aligned frame; the RGB thread."""
         self.take_picture(frame.frame.image, frame.t_us)
 
     def take_picture(self, image: NDArray[np.uint8], t_us: int) -> None:
-        """An RGB frame, uint8[H, W, 3], which nobody changes later, and its time; the RGB thread."""
+        """Take an RGB frame, uint8[H, W, 3], which is not changed later, and its time; the RGB thread."""
         if self._is_wanted:
             self._put(Picture(image, t_us), "frames", 1)
 
     def take_prediction(self, prediction: Prediction) -> None:
-        """What the model said; the inference thread."""
+        """Take a prediction; the inference thread."""
         if self._is_wanted:
             self._put(Said(prediction), "predictions", 1)
 
@@ -177,7 +177,7 @@ class Recorder:
             order.done.set_exception(error)
 
     def _begin(self) -> Path:
-        """Begin with what the packing thread is in the midst of: a chunk of a file holds a second or more."""
+        """Begin with the chunk that the packing thread is in: one of a file holds a second or more."""
         self._is_wanted = True  # from here on every piece is put, so none is lost after the latest
         return self._worker.start(self._latest)
 
@@ -192,7 +192,7 @@ class Recorder:
             self._dropped[what] += n
 
     def _ask(self, do: Callable[[], object]) -> object:
-        """Have the recorder's thread do something, after all that was put before; return what came of it."""
+        """Run a function in the recorder's thread, after all that was put before; return its result."""
         order = _Order(do)
         if not self._backlog.put(order, 0):
             raise InputError("the run has ended", remedy="start another")

@@ -1,4 +1,4 @@
-"""The recorder's own thread: one recording at a time, the last seconds, and clips of them."""
+"""Thread of the recorder: one recording at a time, the pre-roll buffer, and clips of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class EventWords:
-    """Leaves words as they are, encodes arrays, and puts words right whose camera's clock began anew.
+    """Raw words of any event source: arrays are encoded, words shifted where the camera's clock restarted.
 
     Arrays become EVT2 and not EVT3, although that may be smaller: its times reach far enough for cameras that
     count from 1970.
@@ -49,7 +49,7 @@ class EventWords:
         self._number = 0
 
     def finish(self, item: Words | Events) -> Words | None:
-        """The piece as it can be written; None if nothing is left of it, or it is older than one before.
+        """Return the piece as it is written; None if nothing is left of it, or it is older than one before.
 
         The latest piece may be asked for again.
 
@@ -95,7 +95,7 @@ _GOOD_ENDS = (ASKED, RUN_ENDED, CLIP)
 
 
 class RecorderWorker:
-    """Writes what it is given. Single-threaded: the recorder's thread, but for `results` and `saving`.
+    """Writer of pieces. Single-threaded: the recorder's thread, but for `results` and `saving`.
 
     Args:
         options: what was asked for.
@@ -127,17 +127,17 @@ class RecorderWorker:
 
     @property
     def is_wanting(self) -> bool:
-        """Pieces are of use: something is being recorded, or the last seconds are kept."""
+        """Whether pieces are needed: a recording is written, or the last seconds are kept."""
         return self._writer is not None or self._recent is not None
 
     @property
     def results(self) -> tuple[RecordResult, ...]:
-        """What has ended, oldest first."""
+        """Results of recordings and clips that have ended, oldest first."""
         return self._results
 
     @property
     def saving(self) -> int:
-        """Clips that are being written."""
+        """Number of clips that are being written."""
         return sum(clip.is_alive() for clip in tuple(self._clips))
 
     def write(self, item: Item) -> RecordResult | None:
@@ -163,7 +163,7 @@ class RecorderWorker:
         return folder
 
     def end(self, why: str) -> RecordResult | None:
-        """End the recording, for a reason that its facts will tell; None if there is none."""
+        """End the recording, with the reason for its facts; None if there is none."""
         writer, self._writer = self._writer, None
         lost = {what: n - self._dropped_before[what] for what, n in self._dropped.items()}
         return None if writer is None else self._finish(writer, why, lost)
@@ -191,7 +191,7 @@ class RecorderWorker:
             clip.join()
 
     def state(self) -> RecorderState:
-        """What it is doing now."""
+        """State of the recorder now."""
         writer, recent = self._writer, self._recent
         kept = (0, 0) if recent is None else (recent.held_us, recent.held_bytes)
         if writer is None:

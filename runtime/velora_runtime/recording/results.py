@@ -1,4 +1,4 @@
-"""What is asked of a recorder, what it is doing, and what it has done: values."""
+"""Options, state and results of a recorder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RecordOptions:
-    """What is recorded, and where to.
+    """Options of a recorder.
 
     Attributes:
         folder: a recording begins here with the run; None: when it is asked for.
@@ -76,7 +76,7 @@ class RecordResult:
 
 @dataclass(frozen=True, slots=True)
 class RecorderState:
-    """What the recorder is doing.
+    """State of a recorder.
 
     Attributes:
         folder: that is being written, None if there is none.

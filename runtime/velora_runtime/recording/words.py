@@ -1,4 +1,4 @@
-"""Raw words of events in memory: apart from their file, and encoded where a camera has none."""
+"""Raw words of events in memory, without their file; and their encoding where a camera has none."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TIME_BITS = {"EVT2": (6, 28), "EVT2.1": (6, 28), "EVT3": (12, 12)}
 
 @dataclass(frozen=True, slots=True)
 class WordFormat:
-    """What a file needs to know of the words that it holds.
+    """Format of words for a file's header.
 
     Attributes:
         encoding: of the words.
@@ -80,7 +80,7 @@ class WordFormat:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a decoder stands between two words: what the words after it refer to.
+    """Place of a decoder between two words: what the words after it refer to.
 
     Attributes:
         t_us: the time that it has reached.
@@ -236,7 +236,7 @@ class WordShifter:
 
 
 class _MemoryWriter(RawWriter):
-    """What a writer of raw files needs to write to memory."""
+    """Writer of raw words to memory."""
 
     memory: io.BytesIO
 

@@ -1,1 +1,1 @@
-"""Where predictions go."""
+"""Sinks of predictions."""

@@ -1,4 +1,4 @@
-"""What every sink offers: somewhere that predictions go."""
+"""Interface of sinks: receivers of predictions, each with a thread and a queue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SinkContext:
-    """What a sink may know of the run before it begins.
+    """Context of a run for its sinks, before it begins.
 
     Attributes:
         manifest: the model's.
@@ -31,7 +31,7 @@ class SinkContext:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A pair that the model has seen.
+    """Pair that the model has seen, with its prediction.
 
     Attributes:
         pair: the pair; its event frame's image is used again once `Sink.take` has returned.
@@ -47,7 +47,7 @@ class Result:
 
 
 class Sink(ABC):
-    """Somewhere that predictions go.
+    """Receiver of predictions.
 
     `take` and `take_action` are called by the inference thread, all else by the sink's own.
 
@@ -63,10 +63,10 @@ class Sink(ABC):
 
     @abstractmethod
     def take(self, result: Result) -> Any:
-        """What `write` needs of it, or None if the sink does not want it. Quick; copies what is reused."""
+        """Return an item for `write`, or None if the sink does not need it. Quick; copies what is reused."""
 
     def take_action(self, action: Action) -> Any:
-        """What `write` needs of an action that starts or ends with the pair just taken, or None."""
+        """Return an item for `write` of an action that starts or ends with the pair just taken, or None."""
         return None
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""One JSON object a prediction, one prediction a line: schema version 1 (docs/guides/predictions.md).
+"""JSONL sink: one JSON object a line, schema version 1 (docs/guides/predictions.md).
 
 A run that decides has a line for each start and end of an action too (docs/guides/decisions.md).
 """

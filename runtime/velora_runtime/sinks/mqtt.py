@@ -1,4 +1,4 @@
-"""Predictions to an MQTT broker, one message each, as a line of `--out` has it."""
+"""MQTT sink: one message a prediction, in the form of a line of `--out`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _REMEDY = "give --publish mqtt://HOST/TOPIC, or mqtts://USER:PASSWORD@HOST:PORT/
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where to publish.
+    """Broker and topic to publish to.
 
     Attributes:
         host: name or address.

@@ -1,4 +1,4 @@
-"""Every kind of sink by name.
+"""Registry of sinks by name.
 
 A sink is one file with a class and one line in `SINKS`, or a plugin (`velora.sinks`).
 """

@@ -1,4 +1,4 @@
-"""The run in Rerun (https://rerun.io): pictures, label, scores, latencies; ten pairs a second."""
+"""Rerun sink (https://rerun.io): pictures, label, scores, latencies; ten results a second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions on the terminal: one line that changes, or, where that cannot be, a plain line each."""
+"""Terminal sink: one line that is rewritten, or plain lines where that is not possible."""
 
 from __future__ import annotations
 

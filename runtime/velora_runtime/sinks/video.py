@@ -1,4 +1,4 @@
-"""An MP4 of what both cameras showed, side by side, with the label below, by PyAV."""
+"""Video sink: an MP4 of both cameras side by side with the label below, by PyAV."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A page, metrics and streams for whoever watches a run: they read, and the pipeline never waits."""
+"""Web page, metrics and streams of a run; the pipeline never waits for them."""

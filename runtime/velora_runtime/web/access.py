@@ -1,4 +1,4 @@
-"""Who may look: where the server listens, the token, and what a browser must not be tricked into.
+"""Access control of the page: listening address, token, and protection against cross-site requests.
 
 On the machine itself no token is needed; but then a page from elsewhere, opened in the same browser, could
 ask too (by a form, or by a name that it lets point here). So a request must name this machine in `Host`, and
@@ -27,7 +27,7 @@ NO_TOKEN = "none"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the server listens.
+    """Address that the server listens on.
 
     Attributes:
         host: as the user gave it, without brackets.

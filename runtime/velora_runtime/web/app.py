@@ -1,4 +1,4 @@
-"""What the server answers.
+"""Web application: the page, its JSON, pictures, streams, metrics and commands.
 
 GET  /                    the page
 GET  /api/snapshot        the state, JSON
@@ -57,7 +57,7 @@ _ENTER = """<!doctype html><meta charset="utf-8"><title>velora</title>
 
 
 class Site:
-    """The answers. Single-threaded: the server's thread.
+    """Handlers of requests. Single-threaded: the server's thread.
 
     Args:
         watched: the run.
@@ -153,7 +153,7 @@ class Site:
         return await self._order(lambda recorder: {"folder": str(recorder.save_clip())})
 
     async def _order(self, order: Callable[[Recorder], dict[str, Any]]) -> Response:
-        """Have the recorder do something; it answers in its own time, the server goes on meanwhile."""
+        """Call the recorder without blocking the server, and answer with its result."""
         recorder = self._watched.recorder
         if recorder is None:
             return JSONResponse({"error": "nothing can be recorded in this run"}, 409)

@@ -1,4 +1,4 @@
-"""What a run has counted so far, as Prometheus reads it: text exposition format 0.0.4."""
+"""Prometheus metrics of a run: text exposition format 0.0.4."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0
 
 
 class Buckets:
-    """How many values were at most so large. Written by one thread, read by any."""
+    """Histogram by upper bounds. Written by one thread, read by any."""
 
     def __init__(self, bounds: Sequence[float] = BUCKETS_S) -> None:
         self.bounds = tuple(bounds)
@@ -43,7 +43,7 @@ class Buckets:
 
 
 class RunMetrics:
-    """What `/metrics` needs and the report does not keep.
+    """Counts for `/metrics` that the report does not keep.
 
     `observe` is called by the inference thread; all else may be called from any.
 

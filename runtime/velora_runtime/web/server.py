@@ -1,4 +1,4 @@
-"""The server's thread: made, shown where it listens, and ended with the run."""
+"""Thread of the web server: started and ended with the run."""
 
 from __future__ import annotations
 

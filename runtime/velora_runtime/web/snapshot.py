@@ -1,4 +1,4 @@
-"""A run's state as plain values: what the pipeline left last, and what the page and `/metrics` show of it."""
+"""Snapshot of a run's state as plain values, for the page and `/metrics`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class LabelRun:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One moment, never changed.
+    """Newest pair and prediction; never changed.
 
     Attributes:
         number: of the moment, from 1; 0 before the first.
@@ -135,7 +135,7 @@ CAMERA_STATES = ("none", "starting", "live", "stalled", "lost", "ended")
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What does not change during a run.
+    """Facts that do not change during a run.
 
     Attributes:
         model: its name.
@@ -151,7 +151,7 @@ class About:
 
 
 class Watched:
-    """All that a server tells of a run. Reads only; the server's thread.
+    """View of a run for the server. Reads only; the server's thread.
 
     Args:
         about: what does not change.
@@ -296,7 +296,7 @@ class Watched:
 
 
 class _Rate:
-    """How fast a count grows, over the last second or so."""
+    """Rate of a growing count over the last second."""
 
     def __init__(self) -> None:
         self._then_s, self._then, self._rate = time.monotonic(), 0, 0.0

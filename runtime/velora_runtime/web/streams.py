@@ -1,4 +1,4 @@
-"""Responses that go on: state as server-sent events, pictures as motion JPEG, compressed once for all.
+"""Streaming responses: state as server-sent events, pictures as motion JPEG, compressed once for all.
 
 Each viewer gets what is newest when it is ready for more: a slow one gets less, and one that never reads
 waits by itself, with no more in memory than the connection's own buffer.
@@ -90,7 +90,7 @@ BOUNDARY = "frame"
 
 
 class ViewerLimit:
-    """How many streams are open. Single-threaded: the server's thread."""
+    """Limit to the number of open streams. Single-threaded: the server's thread."""
 
     def __init__(self, most: int = MOST_STREAMS) -> None:
         self.streams, self.most = 0, most

@@ -1,4 +1,4 @@
-"""Random geometry, the same for both cameras, and random light, for training; and the settings of data."""
+"""Augmentation: random geometry for both cameras alike, random light for RGB; and the settings of data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class AugmentConfig(Section):
-    """How training clips are varied; one draw holds for a whole clip. The default varies nothing.
+    """Augmentation of training clips; one draw holds for a whole clip. The default changes nothing.
 
     Attributes:
         shift: longest shift along each axis, as a share of the image (padding 10 at 224 pixels: 0.045).
@@ -44,7 +44,7 @@ class AugmentConfig(Section):
 
 @dataclass(frozen=True, slots=True)
 class Variation:
-    """One draw.
+    """One random draw of an augmentation.
 
     Attributes:
         matrix: float64[2, 3], from the image's pixels (x, y, 1) to the varied image's.
@@ -111,7 +111,7 @@ SYNTHETIC, DIGITS = "synthetic", "digits"
 
 
 class ClipConfig(Section):
-    """How recordings become clips; travels with the model, so that evaluation and runtime do the same.
+    """Making of clips from recordings; stored with the model, so that evaluation and runtime do the same.
 
     Attributes:
         sampling: `spread`, T pairs evenly from the whole recording; or `stride`, T pairs `stride` apart.
@@ -131,7 +131,7 @@ class ClipConfig(Section):
 
 
 class DataConfig(Section):
-    """What is trained on.
+    """Data to train on.
 
     Attributes:
         path: folder or file of the data set, or `synthetic`, or `digits`.

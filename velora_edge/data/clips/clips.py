@@ -1,4 +1,4 @@
-"""Clips: what a model sees of a recording, what every data set offers, and how sets are split."""
+"""Clips: pairs of a recording as a model sees them, the interface of data sets, and splits."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class ClipSource(ABC):
 
     @abstractmethod
     def pairs(self, index: int) -> int:
-        """How many pairs a recording has; at least 1.
+        """Return the number of pairs of a recording; at least 1.
 
         Raises:
             DatasetError: if it has none, or if its files cannot be read.
@@ -128,7 +128,7 @@ class ClipSource(ABC):
 
     @abstractmethod
     def problems(self, index: int, *, deep: bool) -> list[str]:
-        """What is wrong with a recording, one sentence each that begins with the file's place in the set.
+        """List problems of a recording, one sentence each that begins with the file's place in the set.
 
         Args:
             index: of the recording.
@@ -136,7 +136,7 @@ class ClipSource(ABC):
         """
 
     def set_problems(self) -> list[str]:
-        """What is wrong with the set as a whole, such as a line of a list that names no recording."""
+        """List problems of the set as a whole, such as a line of a list that names no recording."""
         return []
 
     def clip(self, index: int, rng: np.random.Generator | None = None) -> Pairs:
@@ -144,7 +144,7 @@ class ClipSource(ABC):
         return self.read(index, choose_pairs(self.pairs(index), self.spec, rng))
 
     def close(self) -> None:  # noqa: B027  (most sets hold nothing)
-        """Let go of files."""
+        """Close all files."""
 
 
 def choose_pairs(pairs: int, spec: ClipSpec, rng: np.random.Generator | None = None) -> NDArray[np.int64]:
@@ -164,7 +164,7 @@ def choose_pairs(pairs: int, spec: ClipSpec, rng: np.random.Generator | None = N
 
 
 class SplitConfig(Section):
-    """How recordings are divided where a set's publishers did not.
+    """Split of recordings where a set's publishers give none.
 
     Attributes:
         val: share that validation takes of each class's training recordings; it chooses the checkpoint.
@@ -184,7 +184,7 @@ class SplitConfig(Section):
 
 
 def split_items(items: Sequence[Item], config: SplitConfig) -> dict[Split, NDArray[np.int64]]:
-    """Which recordings make up each part: int64[n] numbers of items, ascending.
+    """Divide recordings into parts: int64[n] numbers of items, ascending.
 
     Published parts are kept. Where a set publishes no test part, the test takes its share of each class; the
     same for validation, which is never taken from a published test part. A recording's part follows from its

@@ -1,4 +1,4 @@
-"""Packed clips in one HDF5 file, which threads share and every process opens for itself.
+"""Store of packed clips in one HDF5 file, shared by threads, opened by each process for itself.
 
 Layout: `rgb`, `event` uint8[M, H, W, 3], the pairs of all recordings one after the other, a chunk each,
 compressed without loss; one of the two may be missing. `offsets` int64[N + 1], where each recording begins;
@@ -71,7 +71,7 @@ class Hdf5File:
         self.__init__(state["path"])  # type: ignore[misc]
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with self._lock:
             if self._opened is not None and self._opened[0] == os.getpid():
                 self._opened[1].close()
@@ -166,7 +166,7 @@ class ClipStore(ClipSource):
         return []
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
 

@@ -1,4 +1,4 @@
-"""Windows of events that lie in memory, as images: for data sets of short recordings."""
+"""Event frames of consecutive windows of events in memory, for data sets of short recordings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def count_windows(t_first_us: int, t_last_us: int, window_us: int) -> int:
-    """How many whole windows, one after the other from the first event on, a recording fills; at least 1."""
+    """Return the number of whole windows that a recording fills from its first event on; at least 1."""
     return max(1, (t_last_us - t_first_us + 1) // window_us)
 
 

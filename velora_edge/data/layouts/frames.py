@@ -83,7 +83,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def quick_problem(file: Path) -> str | None:
-    """What a file's head and tail tell: an image that was cut off has no tail."""
+    """Return the problem that a file's head and tail show: a truncated image has no tail."""
     try:
         with file.open("rb") as stream:
             head = stream.read(8)
@@ -96,7 +96,7 @@ def quick_problem(file: Path) -> str | None:
 
 
 def ends_problem(head: bytes, tail: bytes, suffix: str) -> str | None:
-    """What an image file's first and last bytes (8 of each, or more) tell against it."""
+    """Return the problem that an image file's first and last bytes (8 of each, or more) show."""
     if not head:
         return "the file is empty"
     start, end = _ENDS.get(suffix.lower(), (b"", b""))

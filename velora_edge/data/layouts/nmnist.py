@@ -123,5 +123,5 @@ class NmnistFile(ClipSource):
         return found
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()

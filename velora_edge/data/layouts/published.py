@@ -1,4 +1,4 @@
-"""The layouts that PokerEvent and HARDVS are published in: folders of frames, and lists."""
+"""Layouts in which PokerEvent and HARDVS are published: folders of frames, and lists."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Which files make up a set of our own recordings.
+"""Index of a set of recordings: the files of each, and their labels.
 
     SET/wave/first.raw, first.mp4           a class is a folder; an event file, a video beside it
     SET/wave/second.aedat4                  a DAVIS camera's file holds both
     SET/wave/third/recording.json ...       a folder that velora record wrote
-    SET/train/wave/first.raw ...            the same, divided by us: train, val, test
+    SET/train/wave/first.raw ...            the same, divided into train, val, test
     SET/day1.raw, day1.mp4, segments.csv    one long recording; a line is start,end,label[,split]
     SET/day1/...                            several of these, each in a folder with its segments.csv
 

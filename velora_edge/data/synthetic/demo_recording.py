@@ -1,4 +1,4 @@
-"""Renders the packaged demo recording: `python -m velora_edge.data.synthetic.demo_recording [FOLDER]`.
+"""Renderer of the packaged demo recording: `python -m velora_edge.data.synthetic.demo_recording [FOLDER]`.
 
 Writes `demo.raw` (EVT3; the trigger input 0 rises and falls with each exposure of the RGB camera), `demo.mp4`
 (H.264, times of the same clock, but for half of an exposure) and `demo.json` (what is shown when).

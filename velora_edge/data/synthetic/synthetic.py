@@ -1,4 +1,4 @@
-"""The synthetic set: clips that neither camera can label alone, rendered when they are first asked for."""
+"""Synthetic data set: clips that neither camera can label alone, rendered on first use."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _EXPOSURE_SAMPLES = 4
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """What both cameras saw; pair k is picture k and the events in [t_us[k] - period_us, t_us[k]).
+    """Clip of both cameras; pair k is picture k and the events in [t_us[k] - period_us, t_us[k]).
 
     Attributes:
         rgb: uint8[T, H, W, 3], RGB order.

@@ -1,4 +1,4 @@
-"""The scene of the synthetic set, and the kernels that draw it as the event camera and the RGB camera see it.
+"""Scene of the synthetic set, and the kernels that draw it for the event camera and the RGB camera.
 
 The object crosses the view again and again in one direction, so fast that no two pictures of a 30 Hz camera
 show the same crossing. Each picture catches it anywhere in the view: its places in the pictures are

@@ -1,4 +1,4 @@
-"""Counts in two planes, as other tools have them: for frames at the sensor's size, not for a model."""
+"""Event counts in two planes, OFF and ON, for frames at the sensor's size."""
 
 from __future__ import annotations
 

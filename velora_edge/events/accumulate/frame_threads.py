@@ -1,4 +1,4 @@
-"""Frames of a recording by one thread or several, each with a group of windows.
+"""Event frames of a recording on one thread or several, each with a group of windows.
 
 A thread begins at a checkpoint just before its windows (`raw_index`), if windows are large enough for that.
 The index is kept for the next time. What a thread finds wrong with the words is counted from where the group
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be done with each window.
+    """Job for each window.
 
     Attributes:
         new_frame: makes an empty frame.
@@ -144,7 +144,7 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """What a thread made of a group.
+    """Result of a thread for one group.
 
     Attributes:
         frames: one for each window, fewer where the recording ended.
@@ -199,7 +199,7 @@ def frames_by_threads(
 
 
 class _Workers:
-    """What the threads do with a group; a stream that one of them is done with goes on with another group."""
+    """Workers of the threads; a stream that one of them has finished with is used for another group."""
 
     def __init__(self, reader: RawReader, job: Job) -> None:
         self._reader, self._job = reader, job
@@ -228,7 +228,7 @@ class _Workers:
         return stream
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         for stream in self._idle:
             stream.close()
 
@@ -260,7 +260,7 @@ def _group_windows(index: RawIndex, scout: _Scout, windows: Iterable[Window], jo
 
 
 class _Scout:
-    """Looks for the next event ahead of the threads, where time jumps.
+    """Search for the next event ahead of the threads, where time jumps.
 
     It goes on from where it stands, so that it walks at most once over a recording of few events.
     """
@@ -288,6 +288,6 @@ class _Scout:
         return self._next_us
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._stream is not None:
             self._stream.close()

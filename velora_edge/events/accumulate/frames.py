@@ -1,4 +1,4 @@
-"""Whole recordings into frames, window after window, on one thread or on several.
+"""Event frames of a whole recording, window after window, on one thread or several.
 
 The frames are the same, in the same order, on any number of threads; so is what was wrong with the recording,
 in the reader's warnings once its end was reached.

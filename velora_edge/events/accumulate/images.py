@@ -1,4 +1,4 @@
-"""The representations: polarity image, two-channel counts, time surface and voxel grid."""
+"""Event representations: polarity image, two-channel counts, time surface and voxel grid."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The registration map: for each pixel of the sensor, the pixel of the model's image on which it falls.
+"""Registration map: for each pixel of the sensor, the pixel of the model's image on which it falls.
 
 Cropping, scaling, lens correction, alignment and hot-pixel masks are all entries of this map, so that they
-cost nothing when events are walked. Where it is separable (crop, letterbox, stretch), two small tables stand
+cost nothing for each event. Where it is separable (crop, letterbox, stretch), two small tables stand
 for it: they stay in the first cache, which a table of a megapixel does not.
 """
 
@@ -23,7 +23,7 @@ _OFF = -(1 << 30)
 
 
 class RegistrationMap:
-    """Where each sensor pixel falls on the model's image.
+    """Map of each sensor pixel to a pixel of the model's image.
 
     Attributes:
         source_hw: height and width of the sensor, pixels.

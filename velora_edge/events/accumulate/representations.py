@@ -1,4 +1,4 @@
-"""What a window of events looks like to the model: the registry of representations.
+"""Registry of event representations, and the accumulator of one event frame.
 
 A representation is one file with a class and one line in `REPRESENTATIONS`, or a plugin
 (`velora.representations`). All of them render to uint8[H, W, 3], the same in training and in the runtime;

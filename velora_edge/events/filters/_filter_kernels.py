@@ -1,4 +1,4 @@
-"""Kernels that pass on some of a batch's events: by neighbours, by the pixel's last event, by their number.
+"""Kernels of event filters: by neighbours, by the pixel's last event, by rate.
 
 The caller has checked that the events are inside the sensor. Memory of earlier batches is in the arrays
 `last` and `span`, so that a recording gives the same events however it is cut into batches.

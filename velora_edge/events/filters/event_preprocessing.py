@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EventPreprocessing:
-    """What a user says of the event camera itself; what the model wants is in its manifest.
+    """Preprocessing that belongs to the event camera; what belongs to the model is in its manifest.
 
     Attributes:
         calibration: file, see `read_calibration`.
@@ -46,7 +46,7 @@ class EventPreprocessing:
     rate_cap: str | None = None
 
     def view(self, sensor: tuple[int, int]) -> View:
-        """How the camera sees: through its calibration, then flipped, then rotated, without hot pixels.
+        """Make the camera's view: through its calibration, then flipped, then rotated, without hot pixels.
 
         Args:
             sensor: width and height, pixels.
@@ -181,7 +181,7 @@ class FilteredStream(EventStream):
         self._stream.listen(tap)
 
     def close(self) -> None:
-        """Let go of files and devices."""
+        """Close files and devices."""
         self._stream.close()
 
     def _add(self, batch: EventBatch, frame: FrameAccumulator) -> int:

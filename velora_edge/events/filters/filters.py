@@ -1,4 +1,4 @@
-"""Filters: what passes on some of a recording's events, batch after batch, and counts what it drops.
+"""Event filters, applied batch after batch; each counts the events that it drops.
 
 A filter is one class and one line in `FILTERS`. All of them keep their memory from one batch to the next.
 """
@@ -48,7 +48,7 @@ class PixelMask(EventFilter):
 
 
 class BackgroundActivity(EventFilter):
-    """Drops events that no neighbour goes with: noise is alone, what moves is not.
+    """Drops events without a recent event at a neighbouring pixel, which are mostly noise.
 
     An event passes if one of the eight pixels around it fired within `window_us` of it, of either polarity
     (Delbruck, "Frame-free dynamic digital vision", 2008).
@@ -117,7 +117,7 @@ class RateCap(EventFilter):
         self._held = EventBatch.empty()
 
     def apply(self, batch: EventBatch) -> EventBatch:
-        """What passes of the milliseconds that are over."""
+        """Return the events that pass of completed milliseconds."""
         batch = EventBatch.concatenate([self._held, batch]) if len(self._held) else batch
         out = _room(len(batch))
         n, left = kernels.thin_spans(_columns(batch), self._span, SLICE_US, self._rate, MOST_IN_SLICE, out)
@@ -126,7 +126,7 @@ class RateCap(EventFilter):
         return EventBatch(*out)[:n]
 
     def flush(self, t_us: int) -> EventBatch:
-        """What passes of the part of a millisecond that goes until `t_us`."""
+        """Return the events that pass of the part of a millisecond until `t_us`."""
         if not len(self._held):
             return EventBatch.empty()
         begin_us, held = int(self._span[kernels.BEGIN_US]), self._held
@@ -166,7 +166,7 @@ class FilterChain:
         return batch
 
     def flush(self, t_us: int) -> EventBatch:
-        """What was held back and passes now; see `EventFilter.flush`."""
+        """Return the events that were held back and pass now; see `EventFilter.flush`."""
         held = EventBatch.empty()
         for one in self.filters:
             passed = one.apply(held) if len(held) else held
@@ -184,7 +184,7 @@ class FilterChain:
             yield rest
 
     def sentences(self) -> list[str]:
-        """What was dropped, one sentence for each filter that dropped something."""
+        """List what was dropped, one sentence for each filter that dropped something."""
         return [f"{name}: {n:,} events dropped" for name, n in self.dropped.items() if n]
 
 

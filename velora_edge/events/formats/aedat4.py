@@ -1,4 +1,4 @@
-"""AEDAT4 recordings of iniVation's cameras: events, triggers, and a DAVIS camera's frames."""
+"""Reader of AEDAT4 recordings of iniVation's cameras: events, triggers, and a DAVIS camera's frames."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ class Aedat4Reader(ArrayReader):
 
 
 def refuse_older_aedat(path: Path, *, sensor: tuple[int, int] | None = None) -> ArrayReader:
-    """No reader: AEDAT 1 to 3 is not read here.
+    """Refuse AEDAT 1 to 3, which is not read here.
 
     Raises:
         RecordingError: always.

@@ -1,15 +1,14 @@
 """AEDAT4's container: a header that names the streams, then compressed packets in FlatBuffers.
 
-Reading FlatBuffers without generated code: as much as AEDAT4 needs, every position checked.
-Layout (flatbuffers.dev/internals): a table begins with an i32, the distance back to its vtable; a vtable is
-u16 words: its size in bytes, the table's, then each field's place in the table, 0 where it has the default.
-Strings, vectors and tables are u32 distances forward; vectors begin with a u32 count.
+Layout of the file (gitlab.com/inivation/dv/dv-processing): a line of text; an IOHeader, a FlatBuffer with its
+size before it: 0 compression, 1 position of the table of contents or -1, 2 XML; then packets: i32 stream, i32
+size, and that many bytes, which decompress to a FlatBuffer with its size before it; at the end the table of
+contents, which is not needed to read on from the start.
 
-AEDAT4's container: a header that names the streams, then compressed packets of them.
-Layout (gitlab.com/inivation/dv/dv-processing): a line of text; an IOHeader, a FlatBuffer with its size before
-it: 0 compression, 1 position of the table of contents or -1, 2 XML; then packets: i32 stream, i32 size, and
-that many bytes, which decompress to a FlatBuffer with its size before it; at the end the table of contents,
-which is not needed to read on from the start.
+FlatBuffers are read without generated code: as much as AEDAT4 needs, every position checked. Layout
+(flatbuffers.dev/internals): a table begins with an i32, the distance back to its vtable; a vtable is u16
+words: its size in bytes, the table's, then each field's place in the table, 0 where it has the default.
+Strings, vectors and tables are u32 distances forward; vectors begin with a u32 count.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Readers whose files hold events as arrays, or as one column of numbers for each of t, x, y and p.
+"""Readers of files that hold events as arrays, or as a column of numbers for each of t, x, y and p.
 
 A format implements `ArrayReader.batches`, which gives the file's events as they are; checks, windows, frames
 and warnings are done here.
@@ -70,7 +70,7 @@ class ArrayReader(EventReader):
         return self.batches()
 
     def triggers(self) -> TriggerBatch:
-        """No edges: a format that has them overrides this."""
+        """Return no edges; a format that has them overrides this."""
         return TriggerBatch.empty()
 
     def warn(self, sentence: str) -> None:
@@ -129,7 +129,7 @@ class CheckedBatches:
         )
 
     def warnings(self) -> list[str]:
-        """What was odd so far, one sentence each."""
+        """Warnings so far, one sentence each."""
         outside, late = int(self._seen[kernels.OUTSIDE]), int(self._seen[kernels.LATE])
         sentences = []
         if outside:
@@ -205,14 +205,14 @@ class ArrayStream(ChunkStream):
         return True
 
     def _take_edges(self) -> TriggerBatch:
-        """Those up to where the stream was walked; all, at its end."""
+        """Return the edges up to where the stream was read; all, at its end."""
         start, edges = self._triggers_taken, self._triggers
         end = int(np.searchsorted(edges.t_us, self._reached_us)) if self._load() else len(edges)
         self._triggers_taken = end = max(start, end)
         return TriggerBatch(edges.t_us[start:end], edges.id[start:end], edges.p[start:end])
 
     def close(self) -> None:
-        """Let go of the batches that were not taken."""
+        """Close the batches that were not taken."""
         self._batches = iter(())
         self._batch_cursor.load(EventBatch.empty(), None)
 
@@ -256,7 +256,7 @@ class ColumnReader(ArrayReader):
         """
 
     def find_place(self, t_us: int) -> Any:
-        """Where to begin for the events at `t_us` and later; formats that can be read anywhere say it."""
+        """Find where events at `t_us` and later begin, in formats that can be read from anywhere."""
         return None
 
     def times_us(self, t: Column) -> NDArray[np.int64]:

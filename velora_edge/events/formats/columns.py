@@ -1,4 +1,4 @@
-"""Columns of numbers of any type to an EventBatch: which column is which, and what was wrong with them."""
+"""Conversion of columns of numbers to an EventBatch: column names, checks, counts of what was wrong."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def guess_time_unit(t: Column) -> str:
 
 
 class ColumnConverter:
-    """Turns columns of one recording into batches and counts what was wrong with them.
+    """Converter of one recording's columns into batches; counts invalid values.
 
     Single-threaded; one for each pass over a recording.
 
@@ -141,7 +141,7 @@ class ColumnConverter:
         )
 
     def warnings(self) -> list[str]:
-        """What was found so far, one sentence each."""
+        """Warnings so far, one sentence each."""
         sentences = []
         if self._unusable:
             sentences.append(

@@ -1,4 +1,4 @@
-"""Events as text: a line for each, numbers between commas, semicolons, tabs or blanks, maybe names."""
+"""Reader of events as text: one event a line; commas, semicolons, tabs or blanks; column names optional."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DAT recordings: Prophesee's format before RAW, 8 bytes an event."""
+"""Reader of DAT recordings, Prophesee's format before RAW, 8 bytes an event."""
 
 from __future__ import annotations
 

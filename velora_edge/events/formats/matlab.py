@@ -1,4 +1,4 @@
-"""Events in MATLAB's .mat files: variables, or a structure, with t, x, y and p."""
+"""Reader of events in MATLAB's .mat files: variables, or a structure, with t, x, y and p."""
 
 from __future__ import annotations
 

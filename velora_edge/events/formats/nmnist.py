@@ -1,4 +1,4 @@
-"""N-MNIST and N-Caltech101 recordings: `.bin` files of 5 bytes an event, without a header."""
+"""Reader of N-MNIST and N-Caltech101 recordings: `.bin` files of 5 bytes an event, without a header."""
 
 from __future__ import annotations
 

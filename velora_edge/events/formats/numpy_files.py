@@ -1,4 +1,4 @@
-"""Events in NumPy's files, read piece by piece: records or four columns in .npy, or in .npz archives."""
+"""Reader of events in NumPy files, piece by piece: records or four columns in .npy, or in .npz archives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events in ROS 1 bags, and in ROS 2 bags of SQLite and MCAP files, through the package rosbags."""
+"""Reader of events in ROS 1 bags, and in ROS 2 bags of SQLite and MCAP files, by the package rosbags."""
 
 from __future__ import annotations
 

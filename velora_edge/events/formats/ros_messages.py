@@ -1,14 +1,13 @@
-"""Event messages of ROS 1 and ROS 2, taken apart without a library, in each of their encodings.
+"""Event messages of ROS 1 and ROS 2, decoded without a library: `event_camera_msgs` and `dvs_msgs`.
 
-Decoding of `libcaer_cmp`, the compressed packets of the ROS drivers for iniVation's cameras.
-Layout (facts from ros-event-camera/event_camera_codecs, Apache-2.0): little-endian u16 words, the type in
-the top 4 bits: 0 upper 12 bits of the time and 1 lower 12, in us since the packet's time base; 2 x; 3 y in 11
-bits and polarity in bit 11, which makes an event; 4 base of y and polarity for vectors; 5 a vector of 8 rows,
-after which the base moves on by 8.
-
-Event messages of ROS 1 and ROS 2, taken apart without a library: `event_camera_msgs` and `dvs_msgs`.
 Layouts: the .msg files of ros-event-camera/event_camera_msgs and uzh-rpg/rpg_dvs_ros; wiki.ros.org/msg for
 ROS 1, where fields are packed; OMG's CDR for ROS 2, where numbers are aligned to their size from byte 4 on.
+
+One of the encodings is `libcaer_cmp`, the compressed packets of the ROS drivers for iniVation's cameras.
+Layout (facts from ros-event-camera/event_camera_codecs, Apache-2.0): little-endian u16 words, the type in the
+top 4 bits: 0 upper 12 bits of the time and 1 lower 12, in us since the packet's time base; 2 x; 3 y in 11
+bits and polarity in bit 11, which makes an event; 4 base of y and polarity for vectors; 5 a vector of 8 rows,
+after which the base moves on by 8.
 """
 
 from __future__ import annotations
@@ -245,7 +244,7 @@ class PacketDecoder:
         return TriggerBatch.concatenate(edges)
 
     def warnings(self) -> list[str]:
-        """What was lost or odd so far, one sentence each."""
+        """Warnings so far, one sentence each."""
         sentences = [sentence for decoder in self._raw.values() for sentence in decoder.warnings()]
         if self._unknown_words:
             sentences.append(f"{self._unknown_words:,} words of libcaer_cmp are of no known type")

@@ -1,15 +1,13 @@
-"""Lens and calibration of the event camera: where each of its pixels lies in an undistorted picture.
+"""Lens and calibration of the event camera: the place of each of its pixels in a picture for the model.
 
-A pinhole camera with a distorting lens: from its pixels to rays, and from points to its pixels.
-Pixel coordinates are OpenCV's and Kalibr's here: the centre of the first pixel is (0, 0).
+A `View` belongs to the camera: lens, mounting, alignment with the RGB camera, hot pixels. The fit of the view
+to the model's image (crop, letterbox, stretch) belongs to the model. Both together are one `RegistrationMap`,
+so that a calibration costs nothing for each event.
 
-Models: `radtan` (Brown-Conrady; k1 k2 p1 p2 [k3 [k4 k5 k6]], as in OpenCV's documentation of calib3d) and
-`equidistant` (Kannala-Brandt; k1 k2 k3 k4, as in OpenCV's of the fisheye model).
-
-How the event camera sees: where each pixel of its sensor lies in a picture that the model is shown.
-A `View` is the camera's: lens, mounting, alignment with the RGB camera, pixels that are hot. How the view is
-laid onto the model's image (crop, letterbox, stretch) is the model's, and both together are one
-`RegistrationMap`, so that a calibration costs nothing when events are walked.
+The lens is that of a pinhole camera with distortion: from its pixels to rays, and from points to its pixels.
+Pixel coordinates are OpenCV's and Kalibr's here: the centre of the first pixel is (0, 0). Models: `radtan`
+(Brown-Conrady; k1 k2 p1 p2 [k3 [k4 k5 k6]], as in OpenCV's documentation of calib3d) and `equidistant`
+(Kannala-Brandt; k1 k2 k3 k4, as in OpenCV's of the fisheye model).
 """
 
 from __future__ import annotations
@@ -186,7 +184,7 @@ _OFF = -(1 << 30)
 
 @dataclass(frozen=True)
 class View:
-    """Where each sensor pixel's centre lies in a picture; the first pixel's centre is at (0.5, 0.5) there.
+    """View: the place of each sensor pixel's centre in a picture, whose first pixel's centre is (0.5, 0.5).
 
     Attributes:
         source_hw: height and width of the sensor, pixels.
@@ -322,7 +320,7 @@ class View:
 
 
 class ViewedEvents(EventFilter):
-    """Moves events to where they lie in a view, and drops those that lie nowhere in it.
+    """Moves events to their place in a view, and drops those outside it.
 
     Attributes:
         width: of the view, pixels.

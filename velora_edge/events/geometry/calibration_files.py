@@ -1,4 +1,4 @@
-"""Calibration files of any kind to a `View`; which camera is meant is told by the file, or by the user.
+"""Reader of calibration files of any kind: a `View` of the event camera that the file or the user names.
 
 FILE               the event camera of the file, onto the RGB camera's picture where it has one
 FILE#cam0          cam0 is the event camera; its own picture, without distortion

@@ -1,4 +1,4 @@
-"""Lens calibrations in YAML, as OpenCV, ROS, Kalibr and DSEC write them, to cameras and their poses."""
+"""Reader of lens calibrations in YAML, as OpenCV, ROS, Kalibr and DSEC write them: cameras and poses."""
 
 from __future__ import annotations
 

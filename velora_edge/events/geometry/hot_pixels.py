@@ -1,4 +1,4 @@
-"""Pixels that fire on their own: found by their counts, kept in a file, read back as a mask."""
+"""Hot pixels: detection by event counts, and masks in files."""
 
 from __future__ import annotations
 

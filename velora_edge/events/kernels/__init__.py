@@ -1,1 +1,1 @@
-"""What compiled kernels share: compilation, bits, sinks, frames and arrays."""
+"""Kernels that formats, filters and accumulation share: compilation, sinks, frames, arrays."""

@@ -1,4 +1,4 @@
-"""Kernels that walk arrays of events: check them, and add them to a frame."""
+"""Kernels over arrays of events: checks, the end of a window, accumulation into a frame."""
 
 from __future__ import annotations
 

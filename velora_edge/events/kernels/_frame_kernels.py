@@ -1,7 +1,7 @@
-"""What every walk over events calls for each one: where it falls on the frame, and what it does there.
+"""Functions that every walk over events calls for each one: its place on the frame, and its effect there.
 
-All of these are chosen by type (see `_dispatch`): by the registration map's form and by the state of the
-frame's representation.
+All of these are chosen by type (see `Switch` in `_intrinsics`): by the registration map's form and by the
+state of the frame's representation.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FIND_CELL, FIND_PLACE, ADD_EVENT = Switch(), Switch(), Switch()
 
 
 def find_cell(table: Any, y: Any, x: Any) -> Any:
-    """Where an event of the sensor's row `y` and column `x` falls: 1 + the model's pixel's flat index, or 0.
+    """Find the cell of an event at the sensor's row `y` and column `x`: 1 + the model's pixel's index, or 0.
 
     All states have a cell 0, which nobody looks at: adding what falls beside the frame there costs less
     than asking.
@@ -46,7 +46,7 @@ def find_cell(table: Any, y: Any, x: Any) -> Any:
 
 
 def find_place(state: Any, cell: Any, p: Any) -> Any:
-    """Where the state's array keeps what events of polarity 0 or 1 did to a cell: its index, below 2^31."""
+    """Find the index in the state's array for events of polarity 0 or 1 in a cell, below 2^31."""
     return FIND_PLACE.of(state)(state, cell, p)
 
 

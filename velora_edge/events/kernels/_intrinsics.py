@@ -1,18 +1,18 @@
 """Compilation of kernels, and their intrinsics: bit counts, prefetch, dispatch, borrowed arrays.
 
-Bit counting that compiles to one instruction and also runs in plain Python.
-Through the builder's own `cttz` and `ctpop`: declaring the LLVM intrinsics by name crashes llvmlite.
+Bit counts compile to one instruction and also run in plain Python. They go through the builder's own `cttz`
+and `ctpop`: declaring the LLVM intrinsics by name crashes llvmlite.
 
-One name for several small functions, chosen by the type of the first argument, in kernels and in Python.
-A kernel calls `add_event(state, ...)`; numba puts the function that belongs to the state's type in its place
-when it compiles the kernel for that type, and the optimiser inlines it. So a choice costs nothing when
-running, a compiled kernel is cached by its signature, and the same source runs uncompiled in tests. The
-rejected choice, functions as arguments, cannot be cached by numba.
+Dispatch (`Switch`) gives one name to several small functions, chosen by the type of the first argument, in
+kernels and in Python. A kernel calls `add_event(state, ...)`; numba puts the function that belongs to the
+state's type in its place when it compiles the kernel for that type, and the optimiser inlines it. So a choice
+costs nothing when running, a compiled kernel is cached by its signature, and the same source runs uncompiled
+in tests. The rejected choice, functions as arguments, cannot be cached by numba.
 
-Arrays borrowed by a loop, without their reference counts.
-numba counts references whenever an array is taken out of a tuple or handed to a function, and in a loop of
-some size its optimiser gives up removing that: a walk over words then takes five times as long. Borrowed
-arrays have no owner to count. Whoever called the kernel holds them all the while.
+Borrowed arrays (`borrow`) are used by a loop without their reference counts. numba counts references whenever
+an array is taken out of a tuple or handed to a function, and in a loop of some size its optimiser gives up
+removing that: a walk over words then takes five times as long. Borrowed arrays have no owner to count; the
+kernel's caller holds them all the while.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def _digest_sources() -> str:
-    """Of every file of `velora_edge.events` that holds kernels, or functions that kernels inline."""
+    """Compute a digest of all files of `velora_edge.events` that hold kernels, or functions they inline."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         source = path.read_bytes()
@@ -55,13 +55,13 @@ def kernel(function: AnyFunction) -> AnyFunction:
 
 
 def count_trailing_zeros(value: Any) -> Any:
-    """How many bits below the lowest one that is set; 64 for 0."""
+    """Count the bits below the lowest one that is set; 64 for 0."""
     value = int(value)
     return (value & -value).bit_length() - 1 if value else 64
 
 
 def count_ones(value: Any) -> Any:
-    """How many bits are set; `value` is not negative."""
+    """Count the bits that are set; `value` is not negative."""
     return bin(int(value)).count("1")
 
 

@@ -1,7 +1,7 @@
-"""Where a walk over raw words puts the events that it meets: arrays, a frame, or nowhere.
+"""Sinks of a walk over raw words: arrays, a frame, or a count.
 
-Every walk is written once, over these functions, and compiled for each kind of sink (see `_dispatch`). `n` is
-the walk's place in the sink: events written so far, or fallen on the frame, or seen.
+Every walk is written once, over these functions, and compiled for each kind of sink (see `Switch` in
+`_intrinsics`). `n` is the walk's place in the sink: events written so far, or fallen on the frame, or seen.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _ROOM, _EVENT, _BLOCK, _WORDS = Switch(), Switch(), Switch(), Switch()
 
 
 def find_room(sink: Any, n: Any) -> Any:
-    """How many more events may be put."""
+    """Return how many more events may be put."""
     return _ROOM.of(sink)(sink, n)
 
 

@@ -1,4 +1,4 @@
-"""Writers of event files: a format is one class and one line in `WRITERS`."""
+"""Registry of writers of event files; a format is one class and one line in `WRITERS`."""
 
 from __future__ import annotations
 

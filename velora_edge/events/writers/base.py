@@ -1,4 +1,4 @@
-"""What every writer of event files offers: checked batches in, a whole file out or none."""
+"""Interface of writers of event files: checked batches in, a whole file out or none."""
 
 from __future__ import annotations
 

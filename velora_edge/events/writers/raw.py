@@ -183,7 +183,7 @@ _ROOM_WORDS = 1 << 17
 
 
 class RawWriter(EventWriter):
-    """What the three formats share: header, merge of events and edges, bounded memory."""
+    """Base of the three writers: header, merge of events and edges, bounded memory."""
 
     holds_triggers: ClassVar[bool] = True
     is_ordered: ClassVar[bool] = True

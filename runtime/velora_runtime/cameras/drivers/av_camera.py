@@ -1,4 +1,4 @@
-"""Live pictures by PyAV: V4L2 devices, RTSP and HTTP streams."""
+"""Driver of RGB cameras by PyAV: V4L2 devices, RTSP and HTTP streams."""
 
 from __future__ import annotations
 

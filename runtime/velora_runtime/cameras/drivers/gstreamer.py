@@ -1,4 +1,4 @@
-"""Live pictures by GStreamer: a Jetson's CSI cameras (`csi://0`), or any pipeline (`gst://ELEMENTS`).
+"""Driver of RGB cameras by GStreamer: a Jetson's CSI cameras (`csi://0`), any pipeline (`gst://ELEMENTS`).
 
 The pipeline runs in a process of its own, gst-launch-1.0, and hands its pictures over a pipe as Matroska,
 which keeps their times. So neither an OpenCV with GStreamer is needed (the index's has none, and takes the

@@ -1,4 +1,4 @@
-"""iniVation's cameras and network streams by dv-processing: `inivation://[SERIAL]`, `inivation://HOST:PORT`.
+"""Driver of iniVation's cameras and network streams: `inivation://[SERIAL]`, `inivation://HOST:PORT`.
 
 Checked against dv-processing 2.0.4. Times are microseconds since 1970, set by the host as a camera is opened.
 """

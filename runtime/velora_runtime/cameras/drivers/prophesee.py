@@ -1,4 +1,4 @@
-"""Prophesee's cameras by the Metavision SDK or OpenEB, 4.x and 5.x: `prophesee://[SERIAL]`.
+"""Driver of Prophesee's cameras by the Metavision SDK or OpenEB, 4.x and 5.x: `prophesee://[SERIAL]`.
 
 The SDK comes from Prophesee's installer, not from the index, so it is looked for when it is used. Up to 4.4
 HAL hands out a buffer's bytes, which go into our own kernels; from 4.5 on a buffer is opaque to Python, and

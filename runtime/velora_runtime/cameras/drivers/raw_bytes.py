@@ -1,4 +1,4 @@
-"""Raw EVT bytes, a file's header before them: over TCP (`tcp://HOST:PORT`) or standard input (`-`)."""
+"""Drivers of raw EVT bytes over TCP (`tcp://HOST:PORT`) and standard input (`-`), headers included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of live camera: what opens the string that a user gave, and what is attached.
+"""Registry of live cameras by the string that a user gives, and the list of attached ones.
 
 A camera is one file and one line in `CAMERAS`, or a plugin (`velora.cameras`): the function or class that
 makes the feed from the string and the setup. Its module is imported when it is used.

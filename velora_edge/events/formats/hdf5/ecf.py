@@ -1,4 +1,4 @@
-"""ECF, the codec of Prophesee's HDF5 files (filter 36559): chunks to events.
+"""Decoder of ECF, the codec of Prophesee's HDF5 files (filter 36559).
 
 Layout (facts from prophesee-ai/hdf5_ecf, Apache-2.0; all numbers little endian). A chunk is
 

@@ -1,4 +1,4 @@
-"""HDF5 recordings in columns: DSEC, RVT, M3ED, MVSEC, TUM-VIE, event_utils, subsets of N-MNIST."""
+"""Reader of HDF5 recordings in columns: DSEC, RVT, M3ED, MVSEC, TUM-VIE, event_utils, N-MNIST subsets."""
 
 from __future__ import annotations
 

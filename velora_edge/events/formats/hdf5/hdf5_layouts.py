@@ -1,4 +1,4 @@
-"""Where event HDF5 files of different origins keep columns and times, and what of them is in the file."""
+"""Layouts of event HDF5 files by origin: their columns, times and sensor sizes."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def _in_dataset(name: str, node: Any) -> Hdf5Events | None:
 
 
 def find_origin(file: Any, name: str) -> tuple[str, tuple[int, int] | None]:
-    """Where such a file comes from, by its layout, and that origin's sensor.
+    """Find a file's origin by its layout, and that origin's sensor.
 
     Sources: dsec.ifi.uzh.ch (Prophesee Gen3.1), daniilidis-group.github.io/mvsec (DAVIS m346B),
     m3ed.io (Prophesee Gen4), TUM-VIE (Prophesee Gen4).
@@ -233,7 +233,7 @@ def find_t_offset_us(file: Any, name: str) -> int:
 
 
 def find_recordings(file: Any, name: str, n: int) -> NDArray[np.int64] | None:
-    """Where the recordings of a concatenated file begin, and `n` at the end; None for one recording.
+    """Find where the recordings of a concatenated file begin, with `n` at the end; None for one recording.
 
     Told by a dataset `offsets` beside the events' group: int[R + 1], from 0 to `n`, never falling.
     """

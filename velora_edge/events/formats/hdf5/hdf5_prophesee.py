@@ -1,4 +1,4 @@
-"""Prophesee's HDF5 recordings: `CD/events` compressed with ECF, decoded here without any plugin."""
+"""Reader of Prophesee's HDF5 recordings: `CD/events` compressed with ECF, decoded here without a plugin."""
 
 from __future__ import annotations
 

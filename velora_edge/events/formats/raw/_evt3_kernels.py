@@ -1,23 +1,23 @@
-"""EVT3, 16-bit words that change a state: decoded without branches, with every check for the rest.
+"""Kernels of EVT3, 16-bit words that change a state: a fast walk without branches, and a careful one.
 
-EVT3 word by word, with every check: what the fast walk leaves over, and the plain statement of the format.
-16-bit words, the type in the upper 4 bits: 0 ADDR_Y, 2 ADDR_X (an event), 3 VECT_BASE_X, 4 VECT_12, 5
-VECT_8, 6 TIME_LOW, 7 CONTINUED_4, 8 TIME_HIGH, 10 EXT_TRIGGER, 14 OTHERS, 15 CONTINUED_12. Every word is
-taken on its own. Readers that expect a fixed number of words after OTHERS swallow the TIME_HIGH among them;
-here OTHERS and CONTINUED are passed over one by one. A TIME_HIGH that changes sets the low bits to 0 until
-the next TIME_LOW. (Layout: Prophesee, "EVT 3.0 format".)
+The type is in the upper 4 bits: 0 ADDR_Y, 2 ADDR_X (an event), 3 VECT_BASE_X, 4 VECT_12, 5 VECT_8, 6
+TIME_LOW, 7 CONTINUED_4, 8 TIME_HIGH, 10 EXT_TRIGGER, 14 OTHERS, 15 CONTINUED_12. Every word is taken on its
+own. Readers that expect a fixed number of words after OTHERS swallow the TIME_HIGH among them; here OTHERS
+and CONTINUED are passed over one by one. A TIME_HIGH that changes sets the low bits to 0 until the next
+TIME_LOW. (Layout: Prophesee, "EVT 3.0 format".)
 
-EVT3 at speed: words are gathered into packed events without branches, then put into the sink by the block.
-A processor cannot foretell the types of EVT3's words, and a wrong guess costs more than the work. So one
+The fast walk gathers words into packed events without branches, and puts these into the sink by the block: a
+processor cannot predict the types of EVT3's words, and a wrong prediction costs more than the work. One
 register holds the fields of an event, and each word of the common types replaces one of them, as a table
 says:
 
     bit  44        32        16     11      0
          TIME_HIGH | TIME_LOW | row  | p | column
 
-The register is written out after each word and the place moves on after an ADDR_X only. What the table does
-not foresee (an address outside the sensor, a TIME_HIGH that goes back, the window's end, ...) is left to
-`_evt3_careful`. The choice with a comparison and a branch for each type is half as fast on real recordings.
+The register is written out after each word, and the place of writing moves on after an ADDR_X only. What the
+table does not cover (an address outside the sensor, a TIME_HIGH that goes back, the window's end, ...) is
+left to `walk_carefully`, which takes words one by one with every check and is the plain statement of the
+format. The rejected choice, a comparison and a branch for each type, is half as fast on real recordings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a walk over raw words remembers from one chunk to the next: places in one int64 array."""
+"""State of a walk over raw words between two chunks: named places in one int64 array."""
 
 from __future__ import annotations
 

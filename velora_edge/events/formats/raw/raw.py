@@ -1,4 +1,4 @@
-"""Prophesee `.raw` recordings: EVT2, EVT2.1 and EVT3."""
+"""Reader of Prophesee `.raw` recordings: EVT2, EVT2.1 and EVT3."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ class RawStream(ChunkStream):
         return more
 
     def losses(self) -> NDArray[np.int64]:
-        """How often each thing that can be wrong was met so far, see `RawWalker.losses`."""
+        """Counts of each kind of damage so far; see `RawWalker.losses`."""
         return self._walker.losses()
 
     @property
@@ -196,7 +196,7 @@ class RawStream(ChunkStream):
         return self._walker.cut_bytes if self._is_at_end else None
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
 

@@ -1,4 +1,4 @@
-"""The ASCII header of a Prophesee `.raw` file: `% key value` lines, and what they say of the words."""
+"""ASCII header of a Prophesee `.raw` file: `% key value` lines, and the encoding that they state."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _SENSOR_BY_SYSTEM_ID = {"21": (640, 480), "48": (1280, 720), "49": (1280, 720)}
 
 @dataclass(frozen=True, slots=True)
 class RawHeader:
-    """What the header says.
+    """Content of the header.
 
     Attributes:
         encoding: of the words, None where the header does not tell.

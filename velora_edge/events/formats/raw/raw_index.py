@@ -1,4 +1,4 @@
-"""Places from which a `.raw` recording can be resumed, found by a quick look at its time words.
+"""Index of checkpoints from which a `.raw` recording can be resumed, found by a scan of its time words.
 
 EVT3 says row, column base and time in words of their own, so that a walk cannot begin anywhere. A checkpoint
 is a time word, with what the time words before it tell; rows and bases are read again just before it.

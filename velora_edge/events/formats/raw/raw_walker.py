@@ -1,4 +1,4 @@
-"""One pass over raw words, chunk by chunk, for files and live streams; and a decoder of pushed bytes."""
+"""Walk over raw words, chunk by chunk, for files and live streams; and a decoder of pushed bytes."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ LONG_AGO = -NEVER
 
 
 class WalkerPlace(NamedTuple):
-    """Where a walker stands: the position in its chunk's words, and the decoder's state."""
+    """Place of a walker: the position in its chunk's words, and the decoder's state."""
 
     position: int
     state: NDArray[np.int64]
 
 
 class RawWalker:
-    """The decoder's memory and the chunk that it stands in.
+    """Walker over raw words: the decoder's state and the present chunk.
 
     Single-threaded: whoever pulls events through it.
 
@@ -104,13 +104,13 @@ class RawWalker:
         self._taken: list[TriggerBatch] = []
 
     def forget(self) -> None:
-        """Stand before the first word again, as a new walker."""
+        """Reset to the state of a new walker."""
         self.state[:] = s.new_state(*self.sensor)
         self._taken.clear()
         self.drop_words()
 
     def drop_words(self) -> None:
-        """Let go of the chunk, so that the next words need not follow it."""
+        """Drop the chunk, so that the next words need not follow it."""
         self._words: NDArray[Any] = self._buffer[:0].view(_ELEMENT[self.encoding])
         self._position, self._rest = 0, slice(0, 0)
 
@@ -191,15 +191,15 @@ class RawWalker:
 
     @property
     def is_used_up(self) -> bool:
-        """No word of the chunk is left."""
+        """Whether no word of the chunk is left."""
         return self._position >= len(self._words)
 
     def place(self) -> WalkerPlace:
-        """Where it stands, for `return_to`."""
+        """Place in the chunk, for `return_to`."""
         return WalkerPlace(self._position, self.state.copy())
 
     def return_to(self, place: WalkerPlace) -> None:
-        """Stand where it stood; the same chunk is filled in."""
+        """Return to a place; the same chunk is filled in."""
         self._position = place.position
         self.state[:] = place.state
 
@@ -232,11 +232,11 @@ class RawWalker:
         return self._rest.stop - self._rest.start
 
     def losses(self) -> NDArray[np.int64]:
-        """How often each thing that can be wrong was met so far; sums of several walks may be described."""
+        """Counts of each kind of damage so far; sums of several walks may be described."""
         return np.array([self.state[place] for place, _, _ in _SENTENCES], np.int64)
 
     def describe(self, losses: NDArray[np.int64], cut_bytes: int) -> list[str]:
-        """What was lost or odd, one sentence each.
+        """Warnings for counts of damage, one sentence each.
 
         Args:
             losses: see `losses`.
@@ -255,7 +255,7 @@ class RawWalker:
         return found
 
     def warnings(self) -> list[str]:
-        """What was lost or odd so far, one sentence each."""
+        """Warnings so far, one sentence each."""
         return self.describe(self.losses(), self.cut_bytes)
 
 
@@ -289,7 +289,7 @@ class WordCursor:
         self.walker = walker
 
     def load(self, words: bytes, tap: EventTap | None) -> None:
-        """Stand before whole words, which the tap gets."""
+        """Load whole words, which the listener gets."""
         self.walker.take_triggers()  # of the words before: nobody wants them, or they would have been taken
         self.walker.tap = tap
         self.walker.fill_with(words)
@@ -297,15 +297,15 @@ class WordCursor:
 
     @property
     def is_used_up(self) -> bool:
-        """No word of the chunk is left."""
+        """Whether no word of the chunk is left."""
         return self.walker.is_used_up
 
     def place(self) -> WalkerPlace:
-        """Where it stands, for `return_to`."""
+        """Place in the chunk, for `return_to`."""
         return self.walker.place()
 
     def return_to(self, words: bytes | None, place: WalkerPlace) -> None:
-        """Stand where it stood, in those words, or before any."""
+        """Return to a place in those words, or before any."""
         self.walker.drop_words()
         if words is not None:
             self.load(words, None)
@@ -376,5 +376,5 @@ class RawDecoder:
         return self._walker.take_triggers()
 
     def warnings(self) -> list[str]:
-        """What was lost or odd so far, one sentence each; at the stream's end, its cut last word too."""
+        """Warnings so far, one sentence each; at the stream's end, its cut last word too."""
         return self._walker.warnings()
