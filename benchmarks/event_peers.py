@@ -77,6 +77,30 @@ def evlib_collect(path: Path, case: str) -> Iterator[tuple[Any, Any, Any, Any]]:
     )
 
 
+def evt3_file(path: Path, case: str) -> Iterator[tuple[Any, Any, Any, Any]]:
+    """`decode_file`: one array a field; EVT3 alone."""
+    import evt3
+
+    events = evt3.decode_file(str(path))
+    yield events.t, events.x, events.y, events.p
+
+
+def evt3_batches(path: Path, case: str) -> Iterator[tuple[Any, Any, Any, Any]]:
+    """Its batches, of its own size; EVT3 alone."""
+    import evt3
+
+    for events in evt3.decode_file_batches(str(path)):
+        yield events.t, events.x, events.y, events.p
+
+
+def eventcv_load(path: Path, case: str) -> Iterator[tuple[Any, Any, Any, Any]]:
+    """`load`: the whole stream; its one array of rows x, y, t, p."""
+    import eventcv
+
+    rows = eventcv.load(str(path)).numpy()
+    yield rows[:, 2], rows[:, 0], rows[:, 1], (rows[:, 3] > 0).view(np.uint8)
+
+
 def faery_frames(path: Path, case: str) -> int:
     """Its own regularise and render."""
     import faery
@@ -122,6 +146,9 @@ ARRAYS: dict[str, tuple[str, Callable[..., Iterator[tuple[Any, Any, Any, Any]]]]
     "faery chunks": ("faery", faery_chunks),
     "expelliarmus": ("expelliarmus", expelliarmus_read),
     "evlib": ("evlib", evlib_collect),
+    "evt3 file": ("evt3", evt3_file),
+    "evt3 batches": ("evt3", evt3_batches),
+    "eventcv load": ("eventcv", eventcv_load),
 }
 FRAMES: dict[str, tuple[str, Callable[..., int]]] = {
     "evutils windows + numba": ("evutils", window_frames(evutils_windows)),

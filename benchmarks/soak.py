@@ -4,10 +4,11 @@ Run it on a machine that does nothing else:
     python benchmarks/soak.py --minutes 20 --json soak.json
     python benchmarks/soak.py --minutes 2 --record          # while it records, too
 
-Two cameras in a process of their own (`soak_cameras.py`) send raw EVT3 over TCP and pictures over HTTP in
-real time; `velora-live` recognises them as it would any, with the page served and its metrics read once a
-second. Memory and threads are what /proc says. Host time is what a pair costs outside the engine: packing,
-from the metrics, and what the inference thread computes beside the engine's calls (`soak_run.py`).
+Two cameras in a process of their own (`velora_runtime.bench.cameras`) send raw EVT3 over TCP and pictures
+over HTTP in real time; `velora-live` recognises them as it would any, with the page served and its metrics
+read once a second. Memory and threads are what /proc says. Host time is what a pair costs outside the
+engine: packing, from the metrics, and what the inference thread computes beside the engine's calls
+(`soak_run.py`).
 
 A virtual machine's host takes cores away for others, which no program makes up for; so what depends on
 speed is told for all of the run and for the minutes in which it took less than 2 % of them.
@@ -212,7 +213,7 @@ def look_at(pid: int, began_s: float, metrics: str) -> Sample:
 @contextlib.contextmanager
 def cameras(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The two cameras in their process; gives ports and rate."""
-    command = [sys.executable, str(HERE / "soak_cameras.py"), "--events", str(options.events)]
+    command = [sys.executable, "-m", "velora_runtime.bench.cameras", "--events", str(options.events)]
     command += ["--video", str(options.video), "--rate", str(options.rate * 1e6), "--size", options.size]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -328,7 +329,8 @@ class Run:
                 self.samples.append(sample)
                 self.cores = cpu_s(process.pid) / max(sample.s, 1.0)
                 if sample.s >= self._options.warm_up:
-                    self._late_s = max(self._late_s, state["late_s"])
+                    newest = [(own + held) / 1e3 for _, own, held in state["lateness"][-2:]]
+                    self._late_s = max(self._late_s, *newest)
             time.sleep(self._options.every)
 
 

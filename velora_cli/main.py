@@ -30,6 +30,7 @@ COMMANDS = Registry(
             "turn a checkpoint that VELoRA's authors published into one of ours",
         ),
         Extension("build", "velora_cli.build:command", "build a bundle's TensorRT engines for this machine"),
+        Extension("bench", "velora_cli.bench:command", "measure what this machine does with a model"),
         Extension("cameras", f"{_LIVE}cameras:command", "list the cameras that are attached"),
         Extension("sync", f"{_FILES}sync:command", "find the offset between events and a video"),
         Extension("doctor", "velora_cli.doctor:command", "tell what this machine has, and what is missing"),

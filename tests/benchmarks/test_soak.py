@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from velora_runtime.bench import cameras
 
 from tests.recordings import write_events
 from velora_edge import open_events
@@ -30,12 +31,6 @@ SUMMARY: dict[str, Any] = {
 def soak(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(FOLDER))
     return importlib.import_module("soak")
-
-
-@pytest.fixture
-def cameras(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("soak_cameras")
 
 
 def samples(soak: ModuleType, *, mb_min: float = 0.0, threads: tuple[int, int] = (20, 20)) -> list[Any]:
@@ -110,9 +105,9 @@ def test_packing_is_read_from_the_metrics(soak: ModuleType) -> None:
     assert soak.pack_ms("") == (0, 0)
 
 
-def test_a_repeated_recording_goes_on_in_time_and_loses_nothing(cameras: ModuleType, tmp_path: Path) -> None:
+def test_a_repeated_recording_goes_on_in_time_and_loses_nothing(tmp_path: Path) -> None:
     write_events(tmp_path / "e.raw")
-    cycle = cameras.make_cycle(tmp_path / "e.raw", 100_000)
+    cycle = cameras.make_cycle(str(tmp_path / "e.raw"), 100_000)
     n_blocks = len(cycle.blocks)
     assert (cycle.events, n_blocks) == (3686, 9)  # 9 blocks of 4,096 us; the rest of 4,000 events is left out
     assert cycle.rate_hz == pytest.approx(100_000, rel=1e-3)

@@ -94,7 +94,7 @@ def jetson(root: Path = Path("/")) -> dict[str, Any]:
     model = read_text(root / "proc/device-tree/model")
     if release is None and "Jetson" not in model:
         return {"is_jetson": False}
-    cpu, gpu = _cpu_clocks(root), _gpu_clocks(root)
+    cpu, gpu = cpu_clocks(root), gpu_clocks(root)
     known = [clock for clock in (*cpu, *gpu) if clock["min_mhz"] and clock["max_mhz"]]
     return {
         "is_jetson": True,
@@ -129,7 +129,8 @@ def _power_mode() -> str | None:
     return parse_power_mode(done.stdout)
 
 
-def _cpu_clocks(root: Path) -> list[dict[str, Any]]:
+def cpu_clocks(root: Path) -> list[dict[str, Any]]:
+    """Lowest, present and highest MHz of each group of cores."""
     policies = sorted((root / "sys/devices/system/cpu/cpufreq").glob("policy*"))
     names = {"min_mhz": "scaling_min_freq", "now_mhz": "scaling_cur_freq", "max_mhz": "scaling_max_freq"}
     return [
@@ -138,7 +139,8 @@ def _cpu_clocks(root: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _gpu_clocks(root: Path) -> list[dict[str, Any]]:
+def gpu_clocks(root: Path) -> list[dict[str, Any]]:
+    """Lowest, present and highest MHz of an integrated GPU, where there is one."""
     folder = root / "sys/class/devfreq"
     nodes = sorted(folder.iterdir()) if folder.is_dir() else []
     names = {"min_mhz": "min_freq", "now_mhz": "cur_freq", "max_mhz": "max_freq"}

@@ -60,7 +60,7 @@ def open_engine(bundle: Bundle, backend: str, options: EngineOptions) -> Choice:
         EngineError: if none can be had; tells why of each.
     """
     passed_over: list[str] = []
-    for one in _named(backend):
+    for one in named_backends(backend):
         module = cast("Backend", one.load())
         reason = module.why_not(bundle, options)
         if reason is None and one.name == "onnxruntime" and backend == "auto":
@@ -72,8 +72,12 @@ def open_engine(bundle: Bundle, backend: str, options: EngineOptions) -> Choice:
     raise EngineError(f"no engine for device {options.device}: {'; '.join(passed_over)}")
 
 
-def _named(backend: str) -> list[Extension]:
-    """The backends that a name stands for, best first."""
+def named_backends(backend: str) -> list[Extension]:
+    """The backends that a name stands for, best first.
+
+    Raises:
+        EngineError: if there is none of that name.
+    """
     several = {"auto": AUTO, "onnxruntime": ONNXRUNTIME}
     found = [BACKENDS.find(name) for name in several.get(backend, (backend,))]
     if None in found:

@@ -1,0 +1,1 @@
+"""Benchmarks of a model on this machine: parts, live runs, limits, power, and their verdict."""
