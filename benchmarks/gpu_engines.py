@@ -16,14 +16,8 @@ from velora_export.tensorrt.tensorrt_parity import noise_clips
 from velora_edge.bundle import GRAPHS, open_bundle
 from velora_edge.errors import EngineError
 from velora_edge.gpu.kinds import RTX, TENSORRT, Messages, version_of, why_not_rtx
-from velora_edge.gpu.matching import (
-    TRUST_VARIABLE,
-    choose_engines,
-    find_machine,
-    network_name,
-    read_engine,
-    why_no_tensorrt,
-)
+from velora_edge.gpu.matching import choose_engines, find_machine, network_name, read_engine, why_no_tensorrt
+from velora_edge.gpu.signing import TRUST_VARIABLE, find_signer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -165,10 +159,10 @@ def _read(bundle: Bundle, entries: Mapping[str, EngineFile]) -> dict[str, Plan]:
 
 
 def trust(bundle: Bundle) -> None:
-    """Trust the machines that built the bundle's engines, in this process: who names a folder trusts it."""
-    origins = {entry.origin for entry in bundle.manifest.engines if entry.origin}
+    """Trust the keys that signed the bundle's engines, in this process: who names a folder trusts it."""
+    keys = {signer for entry in bundle.manifest.engines if (signer := find_signer(entry)) is not None}
     known = os.environ.get(TRUST_VARIABLE, "").split(",")
-    os.environ[TRUST_VARIABLE] = ",".join(sorted(origins | {name for name in known if name}))
+    os.environ[TRUST_VARIABLE] = ",".join(sorted(keys | {key for key in known if key}))
 
 
 def describe_layers(compiled: Iterable[CompiledLayers | None]) -> str:

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING
 from velora_runtime.bench.meters import LoadMeter
 from velora_runtime.bench.report import boards_page
 
-from velora_edge.cache import replace_file
 from velora_edge.doctor.host import python, system
+from velora_edge.files import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -17,6 +17,18 @@ _RealSession = onnxruntime.InferenceSession
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
+class _Options(onnxruntime.SessionOptions):
+    """The real ones, which remember the weights that they were given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: tuple[Any, ...] | None = None
+
+    def add_external_initializers_from_files_in_memory(self, *weights: Any) -> None:
+        super().add_external_initializers_from_files_in_memory(*weights)
+        self.weights = weights
+
+
 @dataclass
 class FakeRuntime:
     """What `import onnxruntime` gives on a machine with a GPU.
@@ -38,7 +50,7 @@ class FakeRuntime:
     values: weakref.WeakValueDictionary[int, FakeValue] = field(default_factory=weakref.WeakValueDictionary)
 
     __version__ = onnxruntime.__version__
-    SessionOptions = onnxruntime.SessionOptions
+    SessionOptions = _Options
     RunOptions = onnxruntime.RunOptions
 
     def get_available_providers(self) -> list[str]:
@@ -129,6 +141,8 @@ class FakeSession:
         plain = onnxruntime.SessionOptions()
         plain.intra_op_num_threads = 1
         plain.add_free_dimension_override_by_name("batch", 1)
+        if options is not None and options.weights is not None:
+            plain.add_external_initializers_from_files_in_memory(*options.weights)
         self._session = _RealSession(model, plain, providers=[CPU])
         self._recorded: dict[str, FakeBinding] = {}
         self.replayed = 0

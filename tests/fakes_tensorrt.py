@@ -8,6 +8,8 @@ method is compared with the real packages by test_tensorrt_names.py.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 import types
 import weakref
@@ -53,6 +55,15 @@ PLAIN = (
     *(IOptimizationProfile, INetworkDefinition, IBuilderConfig, LayerInformationFormat),
 )
 """What the module holds besides the classes that know their `FakeTensorRT`."""
+
+
+def _keep(network: str) -> str:
+    """A copy of the network and its weights that stays: a real engine holds all of it."""
+    folder = Path(os.environ["XDG_CACHE_HOME"]) / "networks"
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / str(len(list(folder.iterdir())))
+    shutil.copytree(Path(network).parent, kept)
+    return str(kept / Path(network).name)
 
 
 class FakeTensorRT:
@@ -160,7 +171,7 @@ def _make_builder(fake: FakeTensorRT) -> type:
                 }
             )
             timed.extend([] if is_known else [Path(network._path).name])
-            return fake.make_plan({"name": network.name, "onnx": network._path})
+            return fake.make_plan({"name": network.name, "onnx": _keep(network._path)})
 
         def _report(self, monitor: IProgressMonitor | None) -> bool:
             assert monitor is not None

@@ -12,6 +12,14 @@ from velora_edge.errors import InputError
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 
 
+def _show_public_key(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        from velora_edge.gpu.signing import public_key
+
+        click.echo(public_key())
+        context.exit()
+
+
 @click.command(
     "build",
     epilog="Examples:  velora build my.velora  |  velora build my.velora --for rtx:sm89,sm120",
@@ -58,6 +66,14 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
     "--clips", type=click.Path(path_type=Path), metavar="FILE.npz", help="Clips to compare on, not noise."
 )
 @click.option("--force", is_flag=True, help="Build again; keep an engine that is refused.")
+@click.option(
+    "--public-key",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_public_key,
+    help="Tell what other machines trust this one's engines by, in VELORA_TRUST_ENGINES, and nothing else.",
+)
 def command(
     model: str,
     built_for: str,

@@ -9,15 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from velora_edge.cache import replace_file
-from velora_edge.errors import UPDATE_LINE, BundleError
+from velora_edge.errors import UPDATE_LINE, BundleError, RecordingError, printable
+from velora_edge.files import PartFolder, replace_file, replace_folder
+from velora_edge.limits import check_inside, load_json, read_bytes
 from velora_edge.manifest import (
     GRAPHS,
     RGB,
@@ -44,6 +43,9 @@ __all__ = [
 ]  # fmt: skip
 
 MANIFEST = "manifest.json"
+_SHOWN = 5
+PACKAGED = "demo"
+"""What the model is called that comes with velora-edge."""
 
 
 class Bundle:
@@ -69,6 +71,22 @@ class Bundle:
             )
         return self.path / name
 
+    def read(self, name: str) -> bytes:
+        """All of one of the bundle's files, checked again: the bytes that are returned are the ones listed.
+
+        Raises:
+            BundleError: if the manifest does not list it, or it differs from its SHA-256.
+        """
+        path = self.file(name)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise BundleError(
+                f"cannot be read: {error.strerror}", path=self.path, place=name, remedy="copy the model again"
+            ) from error
+        _check_digest(self.path, name, self.manifest.files[name], hashlib.sha256(data).hexdigest())
+        return data
+
     def graph(self, name: str) -> Path:
         """Path of one of the ONNX graphs: rgb, event, diff, head or clip."""
         return self.file(f"{name}.onnx")
@@ -76,7 +94,7 @@ class Bundle:
 
 def find_model(model: str | os.PathLike[str]) -> Path:
     """The folder that a MODEL on the command line stands for: `demo`, or a path."""
-    if os.fspath(model) == "demo":
+    if os.fspath(model) == PACKAGED:
         return Path(__file__).parent / "assets" / "demo.velora"
     return Path(model)
 
@@ -96,7 +114,7 @@ def read_manifest(path: Path) -> Manifest:
             remedy="give the folder that velora export wrote, or demo",
         )
     try:
-        raw = json.loads((path / MANIFEST).read_bytes())
+        raw = load_json(read_bytes(path / MANIFEST))
     except (OSError, ValueError) as error:
         raise BundleError(
             f"cannot be read: {error}", path=path, place=MANIFEST, remedy="export the model again"
@@ -104,10 +122,18 @@ def read_manifest(path: Path) -> Manifest:
     _check_version(raw, path)
     try:
         return Manifest.model_validate_json(json.dumps(migrate(raw)))
+    except (
+        TypeError,
+        AttributeError,
+        KeyError,
+    ) as error:  # a value of another type in a step of the migration
+        raise BundleError(
+            f"a value of another type ({error})", path=path, place=MANIFEST, remedy="export the model again"
+        ) from error
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}"
-            for e in error.errors(include_url=False)
+            f"{printable('.'.join(map(str, e['loc'])), 60) or 'manifest'}: {printable(e['msg'])}"
+            for e in error.errors(include_url=False)[:_SHOWN]
         )
         raise BundleError(problems, path=path, place=MANIFEST, remedy="export the model again") from error
 
@@ -159,15 +185,28 @@ def open_bundle(model: str | os.PathLike[str]) -> Bundle:
         file = path / name
         if not file.is_file():
             raise BundleError("the file is missing", path=path, place=name, remedy="export the model again")
-        found = file_sha256(file)
-        if found != expected:
-            raise BundleError(
-                f"expected SHA-256 {expected[:16]}..., got {found[:16]}...: the file was changed or damaged",
-                path=path,
-                place=name,
-                remedy="copy or export the model again",
-            )
+        _check_place(path, name)
+        _check_digest(path, name, expected, file_sha256(file))
     return Bundle(path, manifest)
+
+
+def _check_place(path: Path, name: str) -> None:
+    try:
+        check_inside(path / name, path)
+    except RecordingError as error:
+        raise BundleError(
+            error.problem.replace("its folder", "the bundle"), path=path, place=name, remedy=error.remedy
+        ) from error
+
+
+def _check_digest(path: Path, name: str, expected: str, found: str) -> None:
+    if found != expected:
+        raise BundleError(
+            f"expected SHA-256 {expected[:16]}..., got {found[:16]}...: the file was changed or damaged",
+            path=path,
+            place=name,
+            remedy="copy or export the model again",
+        )
 
 
 def file_sha256(path: Path) -> str:
@@ -177,21 +216,6 @@ def file_sha256(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def replace_folder(new: Path, target: Path) -> None:
-    """Move the finished folder `new` to `target`; what was there goes once the new one has its place.
-
-    Both must lie on one file system. Killed at any moment, one of the two is there whole: at `target`, or the
-    old one beside it, as `.TARGET.old`.
-    """
-    new.chmod(0o755)
-    old = target.with_name(f".{target.name}.old")
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 class BundleWriter:
@@ -213,7 +237,8 @@ class BundleWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> Self:
-        self.folder = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
+        self._part = PartFolder(self.path)
+        self.folder = self._part.path
         return self
 
     def finish(self, manifest: Manifest) -> Bundle:
@@ -225,10 +250,10 @@ class BundleWriter:
         }
         complete = Manifest.model_validate({**manifest.model_dump(), "files": files})
         (self.folder / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n")
-        replace_folder(self.folder, self.path)
+        self._part.commit()
         return Bundle(self.path, complete)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._part.discard()

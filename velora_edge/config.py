@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from velora_edge.errors import ConfigError, InputError
+from velora_edge.errors import ConfigError, InputError, printable
+from velora_edge.limits import LARGEST_YAML, load_yaml, read_text
 
 if TYPE_CHECKING:
     import os
@@ -88,21 +89,23 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         ConfigError: if there is no such file, or if it is not a YAML mapping.
     """
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        tree = load_yaml(read_text(path, most=LARGEST_YAML))
     except FileNotFoundError as error:
         raise ConfigError(["no such file; configs/ holds the ones that come with us"], path=path) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError([f"cannot be read: {error}"], path=path) from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise ConfigError([f"line {line}: not YAML: {error.problem}"], path=path) from error
-    except yaml.YAMLError as error:
-        raise ConfigError([f"not YAML: {error}"], path=path) from error
+    except ValueError as error:
+        raise ConfigError([_not_yaml(str(error))], path=path) from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError([f"expected keys with values, got {type(tree).__name__}"], path=path)
     return tree
+
+
+def _not_yaml(reason: str) -> str:
+    line, colon, rest = reason.partition(": ")
+    return f"{line}: not YAML: {rest}" if colon and line.startswith("line ") else f"not YAML: {reason}"
 
 
 def write_yaml(config: Section, path: Path) -> None:
@@ -117,9 +120,9 @@ def _override(tree: dict[str, Any], item: str) -> str | None:
     if not equals or not all(parts):
         return f"{item}: expected key=value, such as train.lr=1e-3"
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return f"{key}: the value {text!r} is not YAML; put quotes around it"
+        value = load_yaml(text)
+    except ValueError:
+        return f"{key}: the value {printable(text, 100)!r} is not YAML; put quotes around it"
     node = tree
     for depth, part in enumerate(parts[:-1]):
         child = node.setdefault(part, {})
@@ -149,7 +152,7 @@ def _problems(tree: Any, schema: type[Section], prefix: str = "") -> list[str]:
 def _sentence(error: ErrorDetails, schema: type[BaseModel]) -> str:
     """One problem that pydantic found, as a sentence that begins with its key."""
     loc = error["loc"]
-    key = ".".join(str(part) for part in loc) or "the file"
+    key = printable(".".join(str(part) for part in loc), 200) or "the file"
     if error["type"] == "extra_forbidden":
         known = _keys_beside(schema, loc)
         near = difflib.get_close_matches(str(loc[-1]), known, n=1)
@@ -160,7 +163,7 @@ def _sentence(error: ErrorDetails, schema: type[BaseModel]) -> str:
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if error["type"] == "value_error":
         return f"{key}: {message}"
-    return f"{key}: expected {message}, got {error['input']!r}"
+    return f"{key}: expected {message}, got {printable(repr(error['input']), 200)}"
 
 
 def _keys_beside(schema: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
@@ -216,15 +219,15 @@ def read_labels(path: Path) -> tuple[str, ...]:
         InputError: if the file cannot be read, holds no name, or one name twice.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except (OSError, ValueError) as error:
         raise InputError(
             f"cannot be read as text: {error}", path=path, remedy="give one class name a line"
         ) from error
     labels = [line.strip() for line in lines if line.strip()]
     if not labels:
         raise InputError("holds no class name", path=path, remedy="give one class name a line")
-    twice = next((label for label in labels if labels.count(label) > 1), None)
+    twice = next((label for label, count in Counter(labels).items() if count > 1), None)
     if twice is not None:
         raise InputError(f"names {twice!r} twice", path=path, remedy="give each class a name of its own")
     return tuple(labels)

@@ -24,6 +24,16 @@ if TYPE_CHECKING:
     from os import PathLike
 
 
+LONGEST_PROBLEM = 2000
+"""Characters of a message; what a file holds may be quoted in one."""
+
+
+def printable(text: str, most: int = LONGEST_PROBLEM) -> str:
+    """A text from a file as people may be shown it: on one line, without what a terminal would obey."""
+    shown = text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
+    return shown if len(shown) <= most else shown[:most] + "..."
+
+
 class VeloraError(Exception):
     """Anything that VELoRA-edge raises on purpose."""
 
@@ -46,9 +56,10 @@ class InputError(VeloraError, ValueError):
         self, problem: str, *, path: str | PathLike[str] | None = None, place: str = "", remedy: str = ""
     ) -> None:
         self.problem, self.path, self.place, self.remedy = problem, path, place, remedy
-        where = ", ".join(part for part in ("" if path is None else str(path), place) if part)
-        text = f"{where}: {problem}" if where else problem
-        super().__init__(f"{text}; {remedy}" if remedy else text)
+        shown = "" if path is None else printable(str(path), LONGEST_PROBLEM // 2)
+        where = ", ".join(part for part in (shown, place) if part)
+        text = f"{where}: {printable(problem)}" if where else printable(problem)
+        super().__init__(printable(f"{text}; {remedy}" if remedy else text, 2 * LONGEST_PROBLEM))
 
 
 class RecordingError(InputError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from velora_edge.geometry import fit
+from velora_edge.limits import check_picture
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,15 +19,98 @@ if TYPE_CHECKING:
 
 
 def decode_picture(data: bytes) -> NDArray[np.uint8] | None:
-    """The picture in an image file's bytes (PNG, JPEG, BMP, TIFF ...), or None if they hold none.
+    """The picture in an image file's bytes (PNG, JPEG, BMP, TIFF, WebP), or None if they hold none.
 
     Returns:
         uint8[H, W, 3], RGB; grey is repeated, 16 bits are scaled to 8, alpha is left out.
+
+    Raises:
+        ValueError: if it is larger than pictures are, or of a type or a number of channels that is not read.
     """
-    if not data:
+    size = picture_size(data)
+    if size is None:
         return None
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    check_picture(*size, len(data))
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the caller tells, in one line
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     return None if decoded is None else bgr_to_rgb(decoded)
+
+
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height that a picture's header announces, None where it is none of the kinds that are read.
+
+    Layouts: PNG (w3.org/TR/png), JPEG (ITU-T T.81, B.2), BMP (Microsoft), TIFF 6.0, WebP (RFC 9649).
+    """
+    try:
+        if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR":
+            return _png_size(data)
+        if data.startswith(b"\xff\xd8"):
+            return _jpeg_size(data)
+        if data.startswith(b"BM"):
+            is_old = data[14:18] == b"\x0c\0\0\0"
+            width, height = struct.unpack_from("<HH" if is_old else "<ii", data, 18)
+            return abs(width), abs(height)
+        if data.startswith((b"II*\0", b"MM\0*")):
+            return _tiff_size(data, "<" if data[:1] == b"I" else ">")
+        if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+            return _webp_size(data)
+    except (struct.error, IndexError):
+        pass
+    return None
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    """None where a chunk announces more than is there: OpenCV would make room for it."""
+    at = 8
+    while at < len(data) and data[at + 4 : at + 8] != b"IEND":
+        at += 12 + struct.unpack_from(">I", data, at)[0]
+    return struct.unpack_from(">II", data, 16) if at < len(data) else None
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    at = 2
+    while data[at : at + 1] == b"\xff":
+        code = data[at + 1]
+        if code == 0xFF:  # padding
+            at += 1
+        elif 0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return width, height
+        else:
+            at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+    return None
+
+
+def _tiff_size(data: bytes, order: str) -> tuple[int, int] | None:
+    """The larger of the picture and its tiles, for a tile is unpacked whole."""
+    at = struct.unpack_from(order + "I", data, 4)[0]
+    found = {256: 0, 257: 0, 322: 0, 323: 0}
+    for entry in range(struct.unpack_from(order + "H", data, at)[0]):
+        tag, kind = struct.unpack_from(order + "HH", data, at + 2 + 12 * entry)
+        if tag in found:
+            found[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at + 10 + 12 * entry)[
+                0
+            ]
+    size = max(found[256], found[322]), max(found[257], found[323])
+    return size if all(size) else None
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    return None
 
 
 def bgr_to_rgb(picture: NDArray[Any]) -> NDArray[np.uint8]:

@@ -7,20 +7,23 @@ would be taken for an attack by ONNX's checker, symbolic ones by ONNX Runtime.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from velora_edge.bundle import GRAPHS, replace_folder
+from velora_edge.bundle import GRAPHS
 from velora_edge.errors import BundleError
+from velora_edge.files import PartFolder
+from velora_edge.ort import checked_copy
 from velora_export.bundle_export import manifest_metadata
 from velora_export.onnx.onnx_graph import SharedWeights, save_graph
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from velora_edge.bundle import Bundle
 
 CONFIG, LABELS = "config.pbtxt", "labels.txt"
@@ -68,18 +71,18 @@ def write_repository(bundle: Bundle, folder: Path) -> list[str]:
 
 
 def _write_model(bundle: Bundle, graph: str, place: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as name:
-        folder = Path(name) / place.name
+    with PartFolder(place) as part, contextlib.ExitStack() as stack:
+        folder = part.path
         version = folder / "1"
-        version.mkdir(parents=True)
-        model = ir.load(bundle.graph(graph))
+        version.mkdir()
+        model = ir.load(stack.enter_context(checked_copy(bundle, graph)))
         (folder / CONFIG).write_text(write_config(bundle, model, place.name))
         if model.graph.outputs[0].name == LOGITS:
             (folder / LABELS).write_text("\n".join(bundle.manifest.labels) + "\n")
         with SharedWeights(version) as weights:
             weights.take(model)
         save_graph(model, version / "model.onnx", {})
-        replace_folder(folder, place)
+        part.commit()
 
 
 def write_config(bundle: Bundle, model: ir.Model, name: str) -> str:

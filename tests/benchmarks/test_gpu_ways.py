@@ -18,9 +18,10 @@ from velora_runtime.engines import ort_cuda
 from velora_runtime.engines import ort_cuda as ort_device
 
 from velora_edge import ort
-from velora_edge.bundle import open_bundle
+from velora_edge.bundle import EngineFile, open_bundle
 from velora_edge.errors import EngineError
 from velora_edge.gpu.kinds import RTX
+from velora_edge.gpu.signing import public_key, sign
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -240,13 +241,14 @@ def test_a_prepared_folder_is_ready_for_the_precisions_that_it_holds(prepared: P
 
 
 def test_engines_of_the_folder_are_trusted_in_this_process(
-    prepared: Path, plans: ModuleType, monkeypatch: pytest.MonkeyPatch
+    prepared: Path, plans: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("VELORA_TRUST_ENGINES", "mine")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "other"))
     bundle = open_bundle(prepared / "fp32.velora")
-    entry = {"graph": "rgb", "file": "a", "sha256": "", "model": "", "precision": "fp32", "tensorrt": "1"}
-    manifest = type(bundle.manifest).model_validate(
-        {**bundle.manifest.model_dump(), "engines": [{**entry, "origin": "other"}]}
-    )
+    entry = EngineFile(graph="rgb", file="a", sha256="", model="", precision="fp32", tensorrt="1")
+    manifest = bundle.manifest.model_copy(update={"engines": (sign(entry),)})
+    other = public_key()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "mine"))
+    monkeypatch.setenv("VELORA_TRUST_ENGINES", public_key())
     plans.trust(type(bundle)(bundle.path, manifest))
-    assert os.environ["VELORA_TRUST_ENGINES"] == "mine,other"
+    assert os.environ["VELORA_TRUST_ENGINES"] == ",".join(sorted((public_key(), other)))

@@ -63,9 +63,12 @@ def test_a_sensor_without_pixels_is_refused(tmp_path):
 def test_a_format_is_one_line_in_the_registry(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "FORMATS", Registry("velora.event_formats", registry.FORMATS))
     module = types.ModuleType("my_format")
-    module.open_mine = lambda path, sensor: (path.name, sensor)
+    module.open_mine = lambda path, sensor: types.SimpleNamespace(
+        path=path, width=sensor[0], height=sensor[1]
+    )
     monkeypatch.setitem(sys.modules, "my_format", module)
     mine = Extension("MINE", "my_format:open_mine", "mine", lambda head, path: head.startswith(b"mine"))
     registry.FORMATS.add(mine)
     (tmp_path / "a.raw").write_bytes(b"mine")
-    assert open_events(tmp_path / "a.raw", sensor=(3, 4)) == ("a.raw", (3, 4))
+    reader = open_events(tmp_path / "a.raw", sensor=(3, 4))
+    assert (reader.path.name, reader.width, reader.height) == ("a.raw", 3, 4)

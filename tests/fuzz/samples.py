@@ -89,7 +89,7 @@ def bag(kind: str) -> bytes:
     from rosbags.rosbag2 import StoragePlugin
     from rosbags.rosbag2 import Writer as Writer2
 
-    from tests.events.formats.ros import test_ros_bag as ros_bag
+    from tests.events.formats import test_ros_bag as ros_bag
 
     ros = 1 if kind == "bag" else 2
     types = ros_bag.store(ros)

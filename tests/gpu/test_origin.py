@@ -9,7 +9,7 @@ import pytest
 
 from velora_edge.bundle import EngineFile
 from velora_edge.errors import EngineError
-from velora_edge.gpu.matching import key_path, sign, why_not_trusted
+from velora_edge.gpu.signing import key_path, sign, why_not_trusted
 
 if TYPE_CHECKING:
     from pathlib import Path

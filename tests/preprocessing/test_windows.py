@@ -122,3 +122,20 @@ def test_times_before_zero_have_windows_too() -> None:
     events = Events(-YEAR_US, -5)
     edges = SteadyEdges(-YEAR_US, Fraction(1000), events.next_us)
     assert events.windows(edges) == [(-YEAR_US + 1000, 1), (-1000, 0), (0, 1)]
+
+
+def test_many_gaps_of_just_under_a_minute_are_not_all_made() -> None:
+    events = Events(*range(0, 100 * 59_000_000, 59_000_000))
+    edges = SteadyEdges(0, Fraction(30), events.next_us, lead=4)
+    windows = events.windows(edges)
+    assert sum(inside for _, inside in windows) == 100
+    assert len(windows) < 30 * 60 + 100 * (4 + 2 + 10)
+    assert edges.passed + len(windows) == 99 * 59 * 30 + 1
+
+
+def test_a_camera_that_is_silent_nine_times_of_ten_is_seen_in_full() -> None:
+    busy = [t_us + 40_000 * k for t_us in range(0, 600_000_000, 20_000_000) for k in range(60)]
+    events = Events(*busy)
+    edges = SteadyEdges(0, Fraction(30), events.next_us, lead=4)
+    events.windows(edges)
+    assert edges.passed == 0

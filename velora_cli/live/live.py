@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -163,6 +164,11 @@ def command(**given: Any) -> None:
         click.echo(line)
 
 
+def agree(question: str) -> bool:
+    """What the user answers at the terminal; no, where there is none."""
+    return sys.stdin.isatty() and click.confirm(question, err=True)
+
+
 def note(line: str) -> None:
     """A line for people that is no result: to standard error."""
     click.echo(f"velora: {line}", err=True)
@@ -185,7 +191,7 @@ def _options(given: dict[str, Any]) -> RunOptions:
     from velora_edge.preprocessing.sources import NONE
     from velora_edge.preprocessing.sync import SyncOptions
 
-    found = find_sources(given["model"], given["recording"], given["events"], given["rgb"], note)
+    found = find_sources(given["model"], given["recording"], given["events"], given["rgb"], note, agree)
     if given["events"] is None and given["rgb"] is None and found.events == found.rgb == NONE:
         found = replace(found, **_attached_cameras())
     return RunOptions(

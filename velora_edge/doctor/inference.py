@@ -12,14 +12,8 @@ from velora_edge.errors import EngineError, MissingExtraError
 from velora_edge.gpu.cuda import Cuda, cuda_versions, has_gpu, why_no_cuda
 from velora_edge.gpu.engine import EngineLoader
 from velora_edge.gpu.kinds import KINDS, RTX, TENSORRT, why_not_rtx
-from velora_edge.gpu.matching import (
-    find_machine,
-    load_tensorrt,
-    read_validity,
-    why_no_tensorrt,
-    why_not_here,
-    why_not_trusted,
-)
+from velora_edge.gpu.matching import find_machine, load_tensorrt, read_validity, why_no_tensorrt, why_not_here
+from velora_edge.gpu.signing import why_not_trusted
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,6 +21,8 @@ Encoding = Literal["EVT2", "EVT2.1", "EVT3"]
 BATCH_EVENTS = 1 << 17
 FAR_AHEAD_US = 1 << 62
 """Later than any event."""
+LATEST_EVENT_US = 10_000_000
+"""An event may come so much later in a file than one with its time."""
 LONGEST_GAP_US = 60_000_000
 """A camera is never silent for so long: its clock jumped, or the file is damaged."""
 
@@ -259,10 +261,13 @@ class EventReader(ABC):
         return None if first is None else int(first.t_us[0])
 
     def between(self, t0_us: int, t1_us: int | None = None) -> Iterator[EventBatch]:
-        """The events of [t0, t1), or from t0 on, in file order; none of the batches is empty."""
+        """The events of [t0, t1), or from t0 on, in file order; none of the batches is empty.
+
+        Times may be in disorder: events are looked for until all are later than t1 by `LATEST_EVENT_US`.
+        """
         with self.stream_from(t0_us) as stream:
             while len(batch := stream.read_batch(BATCH_EVENTS, FAR_AHEAD_US)):
-                if t1_us is not None and int(batch.t_us.min()) >= t1_us:
+                if t1_us is not None and int(batch.t_us.min()) >= t1_us + LATEST_EVENT_US:
                     return
                 inside = batch.t_us >= t0_us
                 if t1_us is not None:

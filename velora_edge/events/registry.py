@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from velora_edge.errors import InputError, RecordingError
 from velora_edge.extensions import Extension, Option, Registry
+from velora_edge.limits import check_picture
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -168,7 +169,19 @@ def _open(format_: Extension, path: Path, sensor: tuple[int, int] | None, part: 
             f"a file of format {format_.name} has no parts, so there is no {part!r} in it", path=path
         )
     options = {PART.name: part} if has_parts else {}
-    return cast("EventReader", format_.load()(path, sensor=sensor, **options))
+    return _checked(cast("EventReader", format_.load()(path, sensor=sensor, **options)))
+
+
+def _checked(reader: EventReader) -> EventReader:
+    """The reader, if its sensor is one that frames can be made of."""
+    try:
+        check_picture(reader.width, reader.height)
+    except ValueError as error:
+        reader.close()
+        raise RecordingError(
+            f"announces {error}", path=reader.path, remedy="pass the sensor's size, as in --sensor 640x480"
+        ) from error
+    return reader
 
 
 def _split_part(path: Path, part: str | int | None) -> tuple[Path, str | None]:

@@ -1,7 +1,8 @@
 """Seek index: places from which a recording can be read, kept as `FILE.vidx` or in the user's cache.
 
 The file is the line `VELORA INDEX 1`, a line of JSON (of what the index is, and of which file), and rows of
-little-endian int64. It only ever saves time: one that is stale, damaged or cannot be written is passed over.
+little-endian int64, signed with a key of this user (HMAC-SHA256). It only ever saves time: one that is stale,
+damaged, made by somebody else or cannot be written is passed over.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import bisect
 import contextlib
 import hashlib
+import hmac
 import json
 import os
+import secrets
 import stat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from velora_edge.cache import cache_home
 from velora_edge.errors import RecordingError
+from velora_edge.files import cache_home, replace_file
+from velora_edge.limits import load_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,6 +104,11 @@ _MAGIC = b"VELORA INDEX 1\n"
 _LOOKED_AT_BYTES = 1 << 12
 _LONGEST_HEAD = 1 << 12
 _MOST_ROWS = 1 << 24
+_KEY_BYTES = 32
+_UNUSABLE = (
+    OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, MemoryError,
+)  # fmt: skip
+"""What a file that is no index of ours may lead to."""
 
 
 class IndexFile:
@@ -120,7 +129,7 @@ class IndexFile:
         And whether they reach to the recording's end.
         """
         for place in self._places():
-            with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+            with contextlib.suppress(*_UNUSABLE):
                 return self._read(place)
         return np.empty((0, self._columns), np.int64), False
 
@@ -128,31 +137,34 @@ class IndexFile:
         """Keep rows; where, or None if the recording is short, or there is no place for them."""
         if self._path.stat().st_size < INDEX_FROM_BYTES or self._path.is_dir():
             return None
-        head = {"kind": self._kind, "rows": len(rows), "is_complete": is_complete, **self._identity()}
-        data = _MAGIC + json.dumps(head).encode("ascii") + b"\n" + rows.astype("<i8").tobytes()
+        with contextlib.suppress(*_UNUSABLE):
+            head = {"kind": self._kind, "rows": len(rows), "is_complete": is_complete, **self._identity()}
+            data = rows.astype("<i8").tobytes()
+            signed = {**head, "signature": _sign(head, data, _index_key())}
+            text = _MAGIC + json.dumps(signed).encode("ascii") + b"\n" + data
+            return self._write(text)
+        return None
+
+    def _write(self, data: bytes) -> Path | None:
         for place in self._places():
-            part = place.with_name(f"{place.name}.{os.getpid()}.part")
-            try:
+            with contextlib.suppress(OSError):
                 place.parent.mkdir(parents=True, exist_ok=True)
-                part.write_bytes(data)
-                part.replace(place)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    part.unlink()
-                continue
-            return place
+                replace_file(place, data, mode=0o644)
+                return place
         return None
 
     def _read(self, place: Path) -> tuple[Rows, bool]:
         with place.open("rb") as file:
-            if file.read(len(_MAGIC)) != _MAGIC:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or file.read(len(_MAGIC)) != _MAGIC:
                 raise ValueError("another kind of file")
-            head = json.loads(file.readline(_LONGEST_HEAD))
+            head = load_json(file.readline(_LONGEST_HEAD))
+            signature, n = head.pop("signature"), int(head["rows"])
             wanted = {"kind": self._kind, **self._identity()}
-            n = int(head["rows"])
             if any(head[key] != value for key, value in wanted.items()) or not 0 <= n <= _MOST_ROWS:
                 raise ValueError("of another file, or of this one as it was")
-            data = file.read(8 * n * self._columns)
+            data = file.read(8 * n * self._columns + 1)
+        if not hmac.compare_digest(_sign(head, data, _index_key()).encode(), signature.encode()):
+            raise ValueError("damaged, or not made here")
         rows = np.frombuffer(data, "<i8").reshape(n, self._columns).astype(np.int64)
         return rows, bool(head["is_complete"])
 
@@ -169,9 +181,38 @@ class IndexFile:
             digest = hashlib.sha256(file.read(_LOOKED_AT_BYTES))
             file.seek(max(0, status.st_size - _LOOKED_AT_BYTES))
             digest.update(file.read(_LOOKED_AT_BYTES))
-        return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "ends": digest.hexdigest()[:32]}
+        return {
+            "size": status.st_size,
+            "mtime_ns": status.st_mtime_ns,
+            "ctime_ns": status.st_ctime_ns,  # which no archive can set
+            "ends": digest.hexdigest()[:32],
+        }
 
 
+def _sign(head: dict[str, Any], rows: bytes, key: bytes) -> str:
+    """Over all that is kept: a flipped bit is found, and whoever has not the key cannot make an index."""
+    text = json.dumps(head, sort_keys=True).encode("ascii")
+    return hmac.new(key, text + b"\n" + rows, hashlib.sha256).hexdigest()
+
+
+def _index_key() -> bytes:
+    """This user's key for indices, made when there is none: what an archive brings is not believed.
+
+    Raises:
+        OSError: if there is none and none can be made.
+    """
+    path = cache_home() / "velora" / "index.key"
+    with contextlib.suppress(FileNotFoundError):
+        key = path.read_bytes()
+        if len(key) == _KEY_BYTES:
+            return key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, secrets.token_bytes(_KEY_BYTES))
+    return path.read_bytes()  # where two make one at once, the later one's
+
+
+_PLACES = 32
+"""In which rows are looked at before they are taken to be in order."""
 _LONG_AGO = -(1 << 62)
 
 
@@ -181,7 +222,8 @@ def find_row(
     """A row from which to read for the events at `t_us` and later.
 
     By halving, which is right for times in order. Where they are not, the rows just before the found one are
-    looked at, and it moves back until none of them is at `t_us` or later.
+    looked at, and it moves back until none of them is at `t_us` or later. A file is looked at in some places
+    first: one whose times go back over a good part of it is read from its beginning.
 
     Args:
         read_times: gives the times, microseconds, of the rows from one number to another; fewer or none,
@@ -194,6 +236,8 @@ def find_row(
     Returns:
         Its number, no later than the first row at `t_us`; 0 if the rows cannot be read.
     """
+    if not _looks_ordered(read_times, stop, probe, margin):
+        return 0
     low, high = 0, stop
     while high - low > probe:
         middle = (low + high) // 2
@@ -210,6 +254,15 @@ def find_row(
             break
         low = start
     return low
+
+
+def _looks_ordered(
+    read_times: Callable[[int, int], NDArray[np.int64]], stop: int, probe: int, margin: int
+) -> bool:
+    """Whether the times do not fall from one of some places to another."""
+    step = max(stop // _PLACES, margin, probe, 1)
+    times = [read_times(at, min(at + 1, stop))[:1] for at in range(0, stop, step)]
+    return bool((np.diff(np.concatenate(times)) >= 0).all()) if times else True
 
 
 class PlaceIndex:
@@ -230,7 +283,7 @@ class PlaceIndex:
         first: Place,
         walk: Callable[[Place], Iterator[tuple[int | None, Place]]],
     ) -> None:
-        self._file = IndexFile(path, kind, 1 + len(first))
+        self._path, self._file = path, IndexFile(path, kind, 1 + len(first))
         self._first, self._walk = (_LONG_AGO, *first), walk
 
     def find(self, t_us: int) -> Place:
@@ -261,4 +314,5 @@ class PlaceIndex:
             and tuple(rows[0].tolist()) == self._first
             and bool((np.diff(rows[:, 0]) >= 0).all())
             and bool((np.diff(rows[:, 1]) > 0).all())
+            and bool(rows[-1, 1] <= self._path.stat().st_size)
         )

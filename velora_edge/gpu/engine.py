@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from velora_edge.cache import cache_home, replace_file
 from velora_edge.errors import EngineError
+from velora_edge.files import cache_home, replace_file
 from velora_edge.gpu.kinds import TENSORRT, Messages, create_logger
 from velora_edge.gpu.matching import load_tensorrt
 

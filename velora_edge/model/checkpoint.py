@@ -10,10 +10,7 @@ A tensor of the base that equals the rgb tower's, or that is a copy of its last 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +18,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import load_file, save_file
 
-from velora_edge.bundle import MANIFEST, EventInput, RGBInput, replace_folder
-from velora_edge.errors import UPDATE_LINE, BundleError, InputError
+from velora_edge.bundle import MANIFEST, EventInput, RGBInput
+from velora_edge.errors import UPDATE_LINE, BundleError, InputError, printable
+from velora_edge.files import PartFolder
+from velora_edge.limits import load_json, read_text
 from velora_edge.model.config import ModelConfig  # noqa: TC001  (pydantic reads it)
 from velora_edge.model.lora import base_names
 from velora_edge.model.velora import VELoRA, create_model
@@ -135,17 +134,14 @@ def save_checkpoint(
         accuracy=dict(accuracy or {}),
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        save_file({name: value for name, value in state.items() if name not in base}, new / TUNED)
+    with PartFolder(target) as part:
+        save_file({name: value for name, value in state.items() if name not in base}, part.path / TUNED)
         if include_base:
-            save_file(_without_copies(base, _depth(model)), new / BASE)
-        (new / CHECKPOINT).write_text(description.model_dump_json(indent=2) + "\n")
-        for file in new.iterdir():
+            save_file(_without_copies(base, _depth(model)), part.path / BASE)
+        (part.path / CHECKPOINT).write_text(description.model_dump_json(indent=2) + "\n")
+        for file in part.path.iterdir():
             file.chmod(0o644)  # safetensors keeps its files from everybody else
-        replace_folder(new, target)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+        part.commit()
     return description
 
 
@@ -161,7 +157,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     if not (path / CHECKPOINT).is_file():
         raise BundleError(f"not a checkpoint: {_what_else(path)}", path=path, remedy=_remedy(path))
     try:
-        text = (path / CHECKPOINT).read_text()
+        text = read_text(path / CHECKPOINT)
         _refuse_newer(text, path)
         return Checkpoint.model_validate_json(text)
     except BundleError:
@@ -170,13 +166,14 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
         problems = str(error).splitlines()[0]
         if isinstance(error, ValidationError):
             problems = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()
+                f"{printable('.'.join(map(str, e['loc'])), 60) or 'file'}: {printable(e['msg'], 200)}"
+                for e in error.errors()[:5]
             )
         raise BundleError(problems, path=path, place=CHECKPOINT, remedy="train or import it again") from error
 
 
 def _refuse_newer(text: str, path: Path) -> None:
-    raw = json.loads(text)
+    raw = load_json(text)
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise BundleError(

@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from velora_edge.datatypes import TriggerBatch
 from velora_edge.errors import RecordingError
+from velora_edge.files import replace_file, sync_folder
+from velora_edge.limits import check_inside, load_json, parse_int, read_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,6 +38,8 @@ TIMES = "timestamps.txt"
 TRIGGERS = "triggers.csv"
 PREDICTIONS = "predictions.jsonl"
 SCHEMA_VERSION = 1
+LARGEST_LINES = 1 << 30
+"""Bytes of a list of times: a camera of 1000 Hz writes as much in a day."""
 
 
 @dataclass(slots=True)
@@ -74,18 +79,28 @@ class Facts:
             OSError: if it cannot be written even in place of the old one, as a full disk may still allow.
         """
         text = json.dumps(asdict(self), indent=2) + "\n"
-        part = folder / f".{INFO}.part"
         try:
-            with part.open("w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(folder / INFO)
+            replace_file(folder / INFO, text.encode(), mode=0o644)
         except OSError:
-            part.unlink(missing_ok=True)
-            with (folder / INFO).open("r+") as file:
+            descriptor = os.open(folder / INFO, os.O_WRONLY | os.O_NOFOLLOW)
+            with os.fdopen(descriptor, "w") as file:
                 file.write(text)
                 file.truncate()
+
+    def claim(self, folder: Path) -> bool:
+        """Make the folder's `recording.json`; False if somebody has made one meanwhile.
+
+        Raises:
+            OSError: if it cannot be made.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        try:
+            os.close(os.open(folder / INFO, flags, 0o644))
+        except FileExistsError:
+            return False
+        sync_folder(folder.parent)
+        self.write(folder)
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +129,16 @@ class Recording:
         """
         path = self.folder / TIMES
         lines = _whole_lines(path)
-        try:
-            times = np.array([int(line) for line in lines], np.int64)
-        except ValueError:
-            wrong = next(n for n, line in enumerate(lines, start=1) if not _is_integer(line))
+        numbers = [parse_int(line) for line in lines]
+        if None in numbers:
+            wrong = numbers.index(None)
             raise RecordingError(
-                f"expected a time in whole microseconds, got {lines[wrong - 1][:40]!r}",
+                f"expected a time in whole microseconds, got {lines[wrong][:40]!r}",
                 path=path,
-                place=f"line {wrong}",
+                place=f"line {wrong + 1}",
                 remedy="correct the line",
-            ) from None
+            )
+        times = np.array(numbers, np.int64)
         back = np.flatnonzero(np.diff(times) <= 0)
         if len(back):
             raise RecordingError(
@@ -137,7 +152,7 @@ class Recording:
     def triggers(self) -> TriggerBatch:
         """The edges in `triggers.csv`; lines that are no edges are left out."""
         rows = [line.split(",") for line in _whole_lines(self.folder / TRIGGERS)]
-        edges = [tuple(map(int, row)) for row in rows if len(row) == 3 and all(map(_is_integer, row))]
+        edges = [edge for row in rows if len(row) == 3 and (edge := _edge(row)) is not None]
         columns = np.array(edges, np.int64).reshape(-1, 3)
         return TriggerBatch(columns[:, 0].copy(), columns[:, 1].astype("u1"), columns[:, 2].astype("u1"))
 
@@ -170,28 +185,80 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
 
 def _read_facts(path: Path) -> tuple[Facts, list[str]]:
     """What the file says; nothing, where it was damaged by a crash."""
+    check_inside(path, path.parent)
     try:
-        said = json.loads(path.read_bytes())
+        said = load_json(read_bytes(path))
         known = {key: value for key, value in said.items() if key in Facts.__dataclass_fields__}
-        facts = Facts(**known)
+        if type(known.get("v", SCHEMA_VERSION)) is not int:
+            raise RecordingError(
+                f"expected a number as v, got {known['v']!r}", path=path, remedy="record it again"
+            )
+        _Said.model_validate(known)
+    except RecordingError:
+        raise
     except (OSError, ValueError, AttributeError):
         return Facts(), [f"{path} cannot be read: what the recording says of itself is not known"]
-    if not isinstance(facts.v, int):
-        raise RecordingError(f"expected a number as v, got {facts.v!r}", path=path, remedy="record it again")
-    return facts, []
+    return Facts(**known), []
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class _Model(_Form):
+    name: str
+    path: str
+
+
+class _Camera(_Form):
+    source: str | None = None
+    encoding: str | None = None
+    sensor: list[int] | None = None
+    height: int | None = None
+    width: int | None = None
+
+
+class _Said(_Form):
+    """The form of `Facts` in a file."""
+
+    started: str = ""
+    ended: str | None = None
+    why_ended: str | None = None
+    model: _Model | None = None
+    events: _Camera | None = None
+    video: _Camera | None = None
+    counts: dict[str, int] = {}
+    dropped: dict[str, int] = {}
+    first_us: int | None = None
+    last_us: int | None = None
+
+
+def _edge(row: list[str]) -> tuple[int, int, int] | None:
+    """Time, input and polarity of a line, None where it is no edge."""
+    t_us, number, p = parse_int(row[0]), parse_int(row[1]), parse_int(row[2])
+    if t_us is None or number is None or p not in (0, 1) or not 0 <= number < 256:
+        return None
+    return t_us, number, p
 
 
 def _if_filled(path: Path) -> Path | None:
-    return path if path.is_file() and path.stat().st_size else None
+    if not (path.is_file() and path.stat().st_size):
+        return None
+    check_inside(path, path.parent)
+    return path
 
 
 def _whole_lines(path: Path) -> list[str]:
-    """Lines without what follows the last line's end; none where there is no file."""
+    """Lines without what follows the last line's end; none where there is no file.
+
+    Raises:
+        RecordingError: if it is too long, or a link that leads out of the folder.
+    """
     if not path.is_file():
         return []
-    text = path.read_bytes().decode("ascii", "replace")
-    return [line.strip() for line in text[: text.rfind("\n") + 1].splitlines() if line.strip()]
-
-
-def _is_integer(text: str) -> bool:
-    return text.strip().lstrip("+-").isdigit()
+    check_inside(path, path.parent)
+    try:
+        text = read_bytes(path, most=LARGEST_LINES).decode("ascii", "replace")
+    except (OSError, ValueError) as error:
+        raise RecordingError(f"cannot be read: {error}", path=path, remedy="check the file") from error
+    return [line.strip() for line in text[: text.rfind("\n") + 1].split("\n") if line.strip()]

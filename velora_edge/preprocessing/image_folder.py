@@ -11,6 +11,8 @@ import numpy as np
 
 from velora_edge.datatypes import RGBFrame
 from velora_edge.errors import RecordingError
+from velora_edge.limits import check_inside, parse_int, read_bytes
+from velora_edge.preprocessing.folder import LARGEST_LINES
 from velora_edge.preprocessing.sources import RGBSource
 from velora_edge.vision import decode_picture
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TIMES = "timestamps.txt"
+_LARGEST_FILE = 1 << 30
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
@@ -62,7 +65,7 @@ class ImageFolder(RGBSource):
 
     def _read(self, image: Path) -> NDArray[np.uint8]:
         try:
-            picture = decode_picture(image.read_bytes())
+            picture = decode_picture(read_bytes(image, most=_LARGEST_FILE))
         except (OSError, ValueError) as error:
             raise RecordingError(f"cannot be read: {error}", path=image, remedy="record it again") from error
         if picture is None:
@@ -95,6 +98,8 @@ def _read_times(folder: Path, images: list[Path]) -> list[tuple[Path, int]]:
         )
     else:
         frames = [(image, number, t_us) for image, (number, _, t_us) in zip(images, lines, strict=True)]
+        for image in images:
+            check_inside(image, folder)
     for (_, _, before_us), (_, number, t_us) in itertools.pairwise(frames):
         if t_us <= before_us:
             raise RecordingError(
@@ -109,27 +114,44 @@ def _read_times(folder: Path, images: list[Path]) -> list[tuple[Path, int]]:
 def _entries(file: Path) -> list[tuple[int, str | None, int]]:
     """Line number, name or None, and time, for every line that says something."""
     entries: list[tuple[int, str | None, int]] = []
-    for number, line in enumerate(file.read_text(errors="replace").splitlines(), start=1):
+    for number, line in enumerate(_read_lines(file), start=1):
         text = line.partition("#")[0].strip()
         if not text:
             continue
         name, _, time = text.replace(",", " ").replace("\t", " ").strip().rpartition(" ")
-        if not re.fullmatch(r"[+-]?\d+", time):
+        t_us = parse_int(time)
+        if t_us is None:
             raise RecordingError(
                 f"expected a time in whole microseconds, got {time[:40]!r}",
                 path=file,
                 place=f"line {number}",
                 remedy="write 'time' or 'name time'",
             )
-        entries.append((number, name.strip() or None, int(time)))
+        entries.append((number, name.strip() or None, t_us))
     if not entries:
         raise RecordingError("holds no times", path=file, remedy="write one line an image")
     return entries
 
 
+def _is_file(image: Path) -> bool:
+    try:
+        return image.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _read_lines(file: Path) -> list[str]:
+    check_inside(file, file.parent)
+    try:
+        return read_bytes(file, most=LARGEST_LINES).decode("utf-8-sig", "replace").splitlines()
+    except (OSError, ValueError) as error:
+        raise RecordingError(f"cannot be read: {error}", path=file, remedy="check the file") from error
+
+
 def _named(file: Path, folder: Path, number: int, name: str | None, t_us: int) -> tuple[Path, int, int]:
     image = folder / (name or "")
-    if not image.is_file():
+    check_inside(image, folder)
+    if not _is_file(image):
         raise RecordingError(
             f"there is no image {name}", path=file, place=f"line {number}", remedy="correct the name"
         )

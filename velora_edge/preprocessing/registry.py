@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from velora_edge.errors import InputError, RecordingError, SourceError
+from velora_edge.bundle import PACKAGED
+from velora_edge.errors import InputError, RecordingError, SourceError, printable
 from velora_edge.preprocessing.aedat4_frames import holds_aedat4
 from velora_edge.preprocessing.folder import is_recording, read_recording
 from velora_edge.preprocessing.sources import NONE
@@ -108,6 +109,7 @@ def find_sources(
     events: str | None,
     rgb: str | None,
     note: Callable[[str], None],
+    agree: Callable[[str], bool] = lambda question: False,
 ) -> Sources:
     """The sources that a user means.
 
@@ -117,12 +119,14 @@ def find_sources(
         events: the event source, None where nothing was said; a recording brings its video too.
         rgb: the RGB source, likewise.
         note: gets a line about what is odd.
+        agree: asks the user whether to run a model that a recording names, which may come from anywhere.
 
     Raises:
-        InputError: if the folder holds no recording, or the model that it was made with is not known.
+        InputError: if the folder holds no recording, the model that it was made with is not known, or the
+            user does not agree.
     """
     if recording is None and is_recording(model):
-        recording, model = model, _model_of(model)
+        recording, model = model, _model_of(model, agree)
     if recording is not None:
         if not is_recording(recording):
             raise SourceError(
@@ -141,13 +145,20 @@ def find_sources(
     return Sources(model, events if folder.events is not None else NONE, rgb)
 
 
-def _model_of(folder: str) -> str:
+def _model_of(folder: str, agree: Callable[[str], bool]) -> str:
     model = read_recording(folder).facts.model
     if model is None:
         raise InputError(
             "was recorded without a model", path=folder, remedy="give one: velora-live MODEL " + folder
         )
-    return model["path"]
+    path, shown = model["path"], printable(model["path"])
+    if path != PACKAGED and not agree(f"The recording names its model: {shown}. Run it?"):
+        raise InputError(
+            "names the model that it was made with, which is not run unasked",
+            path=folder,
+            remedy=f"if you trust it, give it: velora-live {shown} {folder}",
+        )
+    return path
 
 
 def _is_video(folder: str, note: Callable[[str], None]) -> bool:

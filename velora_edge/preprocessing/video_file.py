@@ -12,6 +12,7 @@ from av.video.reformatter import VideoReformatter
 
 from velora_edge.datatypes import RGBFrame
 from velora_edge.errors import RecordingError
+from velora_edge.limits import check_picture
 from velora_edge.preprocessing.folder import TIMES, VIDEO, read_recording
 from velora_edge.preprocessing.sources import RGBSource
 
@@ -46,11 +47,18 @@ class VideoFile(RGBSource):
         with self._open() as container:
             stream = container.streams.video[0]
             self.height, self.width = stream.codec_context.height, stream.codec_context.width
+            self._check_size()
         first = next(iter(self), None)
         if first is None:
             raise RecordingError("holds no video frames", path=path, remedy="record it again")
         self.height, self.width = first.image.shape[:2]
         self.warnings.clear()
+
+    def _check_size(self) -> None:
+        try:
+            check_picture(self.width, self.height)
+        except ValueError as error:
+            raise RecordingError(f"announces {error}", path=self.name, remedy="record it again") from None
 
     def __iter__(self) -> Iterator[RGBFrame]:
         """Frames in the order of their times; one that is not later than the one before it is left out."""

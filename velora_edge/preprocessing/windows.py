@@ -72,6 +72,10 @@ class WindowRule:
         return self.end_us, self.end_us + min(self._lengths_us)
 
 
+_MOST_SILENCE = 10
+"""Windows without an event that are given for one with events, beyond the first minute of them."""
+
+
 class SteadyEdges:
     """Ends of windows at a fixed rate: whole microseconds, each rounded down on its own, so that none drifts.
 
@@ -80,6 +84,8 @@ class SteadyEdges:
     One damaged word can put the next event hours or years ahead. Where the events of a recording leave a gap
     that is longer than a minute, the windows in it are passed over in one step, but for the first `lead` of
     them and for the last: a clip forgets what was before the gap, and then goes on as if all had been made.
+    So are those of shorter gaps, once the recording has had a minute of them and many times what it shows:
+    a few damaged words, or a file made to cost hours, hold many gaps of just under a minute.
 
     Iterate once. Single-threaded: whoever packs.
 
@@ -108,18 +114,19 @@ class SteadyEdges:
         self.passed = self.passed_us = 0
         self._start_us, self._rate_hz = start_us, rate_hz
         self._next_event_us, self._lead, self._longest_gap_us = next_event_us, lead, longest_gap_us
-        self._gaps = 0
+        self._gaps = self._shown = self._silent = 0
         self._first_gap_us = (0, 0)
 
     def __iter__(self) -> Iterator[int]:
         given, quiet, quiet_from_us = 0, 0, self._start_us
         while True:
             next_us = None if self._next_event_us is None else self._next_event_us()
-            if next_us is not None and quiet >= self._lead and next_us - quiet_from_us > self._longest_gap_us:
+            if next_us is not None and quiet >= self._lead and self._is_long(next_us - quiet_from_us):
                 given = self._pass_over(given, quiet_from_us, next_us)
             given += 1
             end_us = self._edge_us(given)
             if next_us is not None and next_us < end_us:
+                self._shown, self._silent = self._shown + 1, self._silent + quiet
                 quiet, quiet_from_us = 0, end_us
             else:
                 quiet += 1
@@ -139,6 +146,13 @@ class SteadyEdges:
             f"{gaps} from {from_us:,} to {to_us:,} us ({(to_us - from_us) / 1e6:,.0f} s): "
             f"{self.passed:,} empty windows were passed over"
         ]
+
+    def _is_long(self, gap_us: int) -> bool:
+        """Whether a gap is passed over: by itself, or with those before it."""
+        silent_us = self._silent * 1_000_000 * self._rate_hz.denominator // self._rate_hz.numerator
+        shown_us = self._shown * 1_000_000 * self._rate_hz.denominator // self._rate_hz.numerator
+        most_us = self._longest_gap_us + _MOST_SILENCE * shown_us
+        return gap_us > self._longest_gap_us or silent_us + gap_us > most_us
 
     def _pass_over(self, given: int, from_us: int, next_us: int) -> int:
         """The number of the last window that ends at the next event or before it."""

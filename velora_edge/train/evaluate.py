@@ -11,6 +11,7 @@ import numpy as np
 
 from velora_edge.data.clips.clips import SplitConfig, fingerprint, split_items
 from velora_edge.errors import DatasetError, InputError
+from velora_edge.files import replace_file
 from velora_edge.train.batches import ClipDataset, evaluation_batches, load
 from velora_edge.train.objective import score
 
@@ -254,11 +255,9 @@ def _width(text: str) -> int:
 
 
 def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(path)
+        replace_file(path, data, mode=0o644)
     except OSError as error:
         raise InputError(
             f"cannot be written: {error.strerror}", path=path, remedy="choose another place"

@@ -10,6 +10,7 @@ import numpy as np
 from velora_edge.bundle import MANIFEST, find_model, open_bundle
 from velora_edge.data.clips.augment import ClipConfig
 from velora_edge.errors import BundleError, EngineError, MissingExtraError
+from velora_edge.ort import checked_copy
 
 if TYPE_CHECKING:
     import os
@@ -108,7 +109,10 @@ class BundlePredictor:
             raise MissingExtraError("onnxruntime", "cpu", "evaluating a bundle") from error
         manifest = bundle.manifest
         try:
-            self._session = onnxruntime.InferenceSession(str(bundle.graph("clip")), providers=[provider])
+            with checked_copy(bundle, "clip") as path:
+                self._session = onnxruntime.InferenceSession(str(path), providers=[provider])
+        except (BundleError, EngineError):
+            raise
         except Exception as error:  # onnxruntime's own types, none of them public
             raise EngineError(f"ONNX Runtime cannot load {bundle.graph('clip')}: {error}") from error
         if self._session.get_providers()[0] != provider:

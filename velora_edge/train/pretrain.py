@@ -19,6 +19,7 @@ from velora_edge.data.build import leave_out_damaged, require_sound
 from velora_edge.data.clips.clips import CAMERAS, split_items
 from velora_edge.data.registry import open_clips
 from velora_edge.errors import ConfigError, InputError
+from velora_edge.files import PartFile, replace_file
 from velora_edge.train.batches import ClipDataset, Share, TrainSampler, Variety, evaluation_batches, load
 from velora_edge.train.loop import LOG_EVERY, blank_colour
 from velora_edge.train.objective import score
@@ -116,9 +117,9 @@ def pretrain(
     say(f"{len(trainer.members)} recordings to learn from, {len(trainer.val)} held out; {count:,} parameters")
     figures = trainer.run(folder)
     weights = {name: value.contiguous().cpu() for name, value in trainer.averaged().items()}
-    partial = folder / f".{WEIGHTS}.partial"
-    save_file(weights, partial)
-    partial.replace(folder / WEIGHTS)
+    with PartFile(folder / WEIGHTS) as part:
+        save_file(weights, part.path)
+        part.commit()
     facts = {
         "backbone": {"name": config.tower.name, "args": config.tower.args},
         "image_size": config.tower.image_size,
@@ -126,7 +127,7 @@ def pretrain(
         "data": str(source.path),
         "validation": figures,
     }
-    (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
+    replace_file(folder / FACTS, (json.dumps(facts, indent=2) + "\n").encode(), mode=0o644)
     source.close()
     return Tower(folder / WEIGHTS, figures)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import shutil
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from velora_edge import __version__
 from velora_edge.config import build_config, write_yaml
 from velora_edge.data.clips.clips import fingerprint
 from velora_edge.errors import BundleError, ConfigError, InputError, MissingExtraError
+from velora_edge.files import PartFile
 from velora_edge.model.checkpoint import Inputs, save_checkpoint
 from velora_edge.train.settings import TrainConfig, same_run
 
@@ -65,12 +65,9 @@ class RunState:
 
 def save_state(state: RunState, folder: Path) -> None:
     """Write a state; a crash at any moment leaves the one before or this one."""
-    partial = folder / f".{STATE}.partial"
-    with partial.open("wb") as file:
-        torch.save({"version": VERSION, **_shallow(state)}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(folder / STATE)
+    with PartFile(folder / STATE) as part:
+        torch.save({"version": VERSION, **_shallow(state)}, part.path)
+        part.commit()
 
 
 def load_state(folder: Path) -> RunState:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from velora_edge.cache import cache_home, replace_file
 from velora_edge.errors import EngineError
+from velora_edge.files import cache_home, replace_file
 from velora_edge.gpu.kinds import TENSORRT, Messages, create_logger, target_label
 from velora_edge.gpu.matching import load_tensorrt
 

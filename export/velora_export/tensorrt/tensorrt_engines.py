@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from velora_edge.bundle import EngineFile, read_manifest, write_manifest
-from velora_edge.cache import replace_file
 from velora_edge.errors import BundleError, EngineError
+from velora_edge.files import replace_file
 from velora_edge.gpu.cuda import Cuda, why_no_cuda
 from velora_edge.gpu.engine import EngineLoader, EngineRunner
 from velora_edge.gpu.kinds import RTX, TENSORRT, Messages, target_label
@@ -21,13 +21,13 @@ from velora_edge.gpu.matching import (
     model_digest,
     network_name,
     read_engine,
-    sign,
     this_machine,
     why_no_fp8,
     why_not_here,
-    why_not_trusted,
 )
 from velora_edge.gpu.plan import is_same_version, plan_header, rtx_target_name, target_name
+from velora_edge.gpu.signing import sign, why_not_trusted
+from velora_edge.ort import checked_copy
 from velora_export.tensorrt.tensorrt_builder import PlanBuilder, cache_path
 from velora_export.tensorrt.tensorrt_layers import (
     check_layers,
@@ -266,7 +266,8 @@ class BundleBuilder:
         digest = model_digest(manifest, graph)
         name = network_name(graph, manifest.precision, digest)
         start = time.perf_counter()
-        plan = self._builder.build(self.bundle.graph(graph), name, manifest.precision, progress)
+        with checked_copy(self.bundle, graph) as path:
+            plan = self._builder.build(path, name, manifest.precision, progress)
         seconds = time.perf_counter() - start
         parity, listed = self._try(graph, plan, name, force=force)
         compiled = self._read_layers(graph, listed, force=force)

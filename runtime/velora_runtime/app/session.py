@@ -15,6 +15,7 @@ from velora_edge.bundle import open_bundle
 from velora_edge.clock import SystemClock
 from velora_edge.errors import InputError, RecordingError
 from velora_edge.events.filters.event_preprocessing import EventPreprocessing
+from velora_edge.files import replace_file
 from velora_edge.manifest import was_trained_on_files
 from velora_edge.preprocessing.sources import NONE
 from velora_edge.preprocessing.sync import SyncOptions
@@ -358,11 +359,9 @@ def write_summary(path: str, content: dict[str, Any]) -> None:
         InputError: if it cannot be written.
     """
     target = Path(path)
-    part = target.with_name(f".{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(content, indent=2) + "\n")
-        part.replace(target)
+        replace_file(target, (json.dumps(content, indent=2) + "\n").encode(), mode=0o644)
     except OSError as error:
         raise InputError(
             f"cannot be written: {error.strerror}", path=path, remedy="choose another place with --summary"

@@ -16,7 +16,7 @@ from velora_edge.datatypes import EventBatch
 from velora_edge.errors import EngineError, VeloraError
 from velora_edge.events.registry import open_events
 from velora_edge.events.writers import open_writer
-from velora_edge.ort import open_session, session_options
+from velora_edge.ort import load_graph, open_session, session_options
 from velora_edge.preprocessing.packer import Packer, Pair
 from velora_edge.preprocessing.registry import open_event_source
 from velora_edge.preprocessing.windows import WindowRule
@@ -288,7 +288,7 @@ class Engines:
 def _clip(bundle: Bundle, backend: str, options: EngineOptions) -> Candidate:
     """A whole clip by ONNX Runtime on the CPU, as evaluation runs it; no engine of the runtime has clips."""
     manifest = bundle.manifest
-    session: Any = open_session(bundle.graph("clip"), session_options(options.threads))
+    session: Any = open_session(load_graph(bundle, "clip"), session_options(options.threads))
     shape = (2, 1, manifest.clip_length, *manifest.image_size, 3)
     rgb, event = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     present = np.ones((1, manifest.clip_length), np.float32)

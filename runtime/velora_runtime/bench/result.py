@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from velora_edge.cache import replace_file
 from velora_edge.errors import InputError
+from velora_edge.files import replace_file
 from velora_runtime.bench.figures import Limit, Live, Part, Power, Roofline, Strict
 
 if TYPE_CHECKING:

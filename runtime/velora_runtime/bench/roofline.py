@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from velora_edge.errors import VeloraError
-from velora_edge.ort import load_runtime, open_session, session_options
+from velora_edge.ort import load_graph, load_runtime, open_session, session_options
 from velora_runtime.bench.figures import Part, Roofline, Share
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def count_work(bundle: Bundle, name: str) -> tuple[float, float]:
         # Fused operators hide the shapes of what they are made of.
         options.graph_optimization_level = load_runtime("the roofline").GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.disable_prepacking", "1")  # else weights are no inputs
-        session = open_session(bundle.graph(name), options)
+        session = open_session(load_graph(bundle, name), options)
         feeds = {entry.name: _zeros(entry) for entry in session.get_inputs()}
         outputs = session.run(None, feeds)
         profile = json.loads(Path(session.end_profiling()).read_text())

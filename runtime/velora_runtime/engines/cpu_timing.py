@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from velora_edge.cache import cache_home, replace_file
 from velora_edge.clock import time_in_turn
 from velora_edge.doctor.host import system
 from velora_edge.errors import EngineError
+from velora_edge.files import cache_home, replace_file
+from velora_edge.limits import load_json, read_text
 from velora_runtime.engines import openvino, ort
 from velora_runtime.engines.openvino_graphs import bundle_digest
 from velora_runtime.engines.ring import Presence, Slot
@@ -117,7 +118,7 @@ def read_timing(bundle: Bundle, options: EngineOptions) -> CpuTiming | None:
     """The timing that holds for this bundle, processor and these versions; None where there is none."""
     try:
         key = timing_key(bundle, options.threads)
-        read = json.loads(_path(key).read_text())
+        read = load_json(read_text(_path(key)))
         found = CpuTiming(read["key"], read["p50_ms"], read["p99_ms"])
         return found if found.key == key and found.describe() else None
     except (OSError, ValueError, KeyError, TypeError, metadata.PackageNotFoundError):

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from velora_edge.bundle import file_sha256
-from velora_edge.cache import cache_home
 from velora_edge.errors import BundleError, EngineError, MissingExtraError
-from velora_edge.ort import first_line
+from velora_edge.files import cache_home, replace_file
+from velora_edge.ort import checked_copy, first_line
 from velora_runtime.engines.ort import check_inputs
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ class BlobCache:
             for blob in self.folder.glob("*.blob"):
                 digest = blob.with_suffix(self.DIGESTS)
                 if not digest.exists():
-                    digest.write_text(file_sha256(blob))
+                    replace_file(digest, file_sha256(blob).encode())
         except OSError as error:
             LOG.warning("compiled graphs are not kept in %s: %s", self.folder, error.strerror)
 
@@ -236,14 +236,16 @@ def bundle_digest(bundle: Bundle) -> str:
 
 def _read(core: Any, bundle: Bundle, name: str) -> Any:
     """OpenVINO's model of a graph, with the batch fixed to 1."""
-    path = bundle.graph(name)
     try:
-        graph = core.read_model(path)
+        with checked_copy(bundle, name) as path:
+            graph = core.read_model(path)
+    except (BundleError, EngineError):
+        raise
     except Exception as error:  # openvino raises RuntimeError for whatever it is
         raise BundleError(
             f"openvino cannot load the graph: {first_line(error)}",
             path=bundle.path,
-            place=path.name,
+            place=f"{name}.onnx",
             remedy="export the model again, or pip install -U openvino",
         ) from error
     check_inputs(bundle, name, tuple(entry.any_name for entry in graph.inputs))

@@ -9,7 +9,16 @@ import numpy as np
 
 from velora_edge.datatypes import MODALITIES
 from velora_edge.errors import BundleError, EngineError, install_line
-from velora_edge.ort import CPU, GraphError, first_line, open_session, session_options
+from velora_edge.ort import (
+    CPU,
+    TENSORRT,
+    GraphError,
+    checked_copy,
+    first_line,
+    load_graph,
+    open_session,
+    session_options,
+)
 from velora_runtime.engines.ring import Presence, Slot, TokenMemory
 
 if TYPE_CHECKING:
@@ -71,14 +80,13 @@ class Graph:
         options.add_free_dimension_override_by_name(BATCH, 1)
         for key, value in entries:
             options.add_session_config_entry(key, value)
-        path = bundle.graph(name)
         try:
-            self.session = open_session(path, options, providers)
+            self.session = _open(bundle, name, options, providers)
         except GraphError as error:
             raise BundleError(
                 str(error),
                 path=bundle.path,
-                place=path.name,
+                place=f"{name}.onnx",
                 remedy="export the model again, or pip install -U onnxruntime",
             ) from error
         check_inputs(bundle, name, tuple(entry.name for entry in self.session.get_inputs()))
@@ -94,6 +102,14 @@ class Graph:
             self.session.run_with_iobinding(binding, options)
         except Exception as error:  # onnxruntime raises types of its own, all of them straight from Exception
             raise EngineError(f"onnxruntime failed in {self.name}.onnx: {first_line(error)}") from error
+
+
+def _open(bundle: Bundle, name: str, options: Any, providers: Sequence[Provider]) -> Any:
+    """A session on the bytes that were checked."""
+    if providers[0][0] == TENSORRT:  # its parser reads weights from files
+        with checked_copy(bundle, name) as path:
+            return open_session(path, options, providers)
+    return open_session(load_graph(bundle, name), options, providers)
 
 
 def check_inputs(bundle: Bundle, name: str, found: Sequence[str]) -> None:

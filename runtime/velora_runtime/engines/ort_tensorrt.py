@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from velora_edge.cache import cache_home
+from velora_edge.files import cache_home
 from velora_edge.ort import CUDA, TENSORRT
 from velora_runtime.engines.ort_cuda import OrtDeviceEngine, cuda_providers, why_no_fp8, why_no_provider
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import Field
 
 from velora_edge.config import Section, build_config, read_yaml
 from velora_edge.errors import ConfigError
+from velora_edge.limits import load_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,8 +83,8 @@ def read_decision_settings(given: Sequence[str]) -> DecisionSettings | None:
 
 def _read_value(text: str, value: str) -> Any:
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return load_yaml(value)
+    except ValueError as error:
         raise ConfigError([f"{text}: the value is not YAML; put quotes around it"], path=_WHERE) from error
 
 

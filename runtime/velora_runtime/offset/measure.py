@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from velora_edge.errors import InputError, SourceError
+from velora_edge.files import replace_file
 from velora_edge.preprocessing.registry import open_event_source, open_rgb_source
 from velora_edge.preprocessing.sync import SyncOptions, TimestampSync, choose_sync
 from velora_runtime.offset.estimate import (
@@ -142,7 +143,7 @@ def write_plot(path: str, measured: Measured) -> None:
     assert is_written
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_bytes(data.tobytes())
+        replace_file(Path(path), data.tobytes(), mode=0o644)
     except OSError as error:
         raise InputError(
             f"cannot be written: {error.strerror}", path=path, remedy="choose another place with --plot"

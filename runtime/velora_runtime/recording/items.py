@@ -59,8 +59,12 @@ class AppendFile:
         os.fdatasync(self._file.fileno())
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
+        """Let go of the file once the disk has it; does nothing the second time."""
+        if not self._file.closed:
+            try:
+                self.sync()
+            finally:
+                self._file.close()
 
 
 def check_room(folder: Path) -> None:

@@ -240,8 +240,11 @@ class _MemoryWriter(RawWriter):
 
     memory: io.BytesIO
 
+    def _begin(self) -> Path:
+        return Path(os.devnull)
+
     def _open(self, path: Path) -> None:
-        super()._open(Path(os.devnull))
+        super()._open(path)
         self._file.close()
         self.memory = io.BytesIO()
         self._file = self.memory  # type: ignore[assignment]

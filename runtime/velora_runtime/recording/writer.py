@@ -148,7 +148,8 @@ class RecordingWriter:
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
                 raise InputError("is not empty", path=folder, remedy="record to a new folder")
-            self.facts.write(folder)
+            if not self.facts.claim(folder):
+                raise InputError("is being recorded to", path=folder, remedy="record to a new folder")
         except OSError as error:
             raise InputError(
                 f"cannot be recorded to: {error.strerror}", path=folder, remedy="choose another folder"

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from velora_edge.errors import InputError
+from velora_edge.files import PartFile
 from velora_edge.geometry import fit
 from velora_runtime.queues import FreeList
 from velora_runtime.sinks.base import Result, Sink
@@ -135,7 +136,6 @@ class VideoSink(Sink):
 
     def __init__(self, target: str, context: SinkContext) -> None:
         self._path = Path(target)
-        self._part = self._path.with_name(f".{self._path.name}.part")
         self._overlay = Overlay(context.rgb_hw, context.event_hw)
         shape = (*(context.event_hw or (0, 0)), 3)
         self._copies: FreeList[NDArray[np.uint8]] = FreeList(lambda: np.zeros(shape, np.uint8))
@@ -143,7 +143,8 @@ class VideoSink(Sink):
         self._last_pts = -1
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._container = av.open(str(self._part), "w", format="mp4")
+            self._part = PartFile(self._path)
+            self._container = av.open(str(self._part.path), "w", format="mp4")
         except (OSError, av.error.FFmpegError) as error:
             raise _cannot_write(target, error) from error
         self._stream = self._add_stream()
@@ -180,11 +181,11 @@ class VideoSink(Sink):
                 self._encode(None)
             self._container.close()
             if self._last_pts >= 0:
-                self._part.replace(self._path)
+                self._part.commit()
         except (OSError, av.error.FFmpegError) as error:
             raise _cannot_write(self._path, error) from error
         finally:
-            self._part.unlink(missing_ok=True)
+            self._part.discard()
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
         try:

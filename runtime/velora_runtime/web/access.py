@@ -150,4 +150,7 @@ def _host_of(header: str) -> str:
 def _is_same_origin(request: Request) -> bool:
     """Browsers name the page that a request comes from; others do not, and need not."""
     origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    try:
+        return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    except ValueError:
+        return False

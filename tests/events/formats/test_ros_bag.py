@@ -269,3 +269,27 @@ def test_topics_without_a_name_or_a_type_are_left_out(write, ros, lost):
         )
     with open_events(next(path.glob("*.db3"))) as reader:
         assert rows(reader) == [(100, 3, 2, 1), (100, 5, 2, 0)]
+
+
+@pytest.mark.parametrize("statement", [
+    "CREATE VIEW messages AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x FROM n) SELECT x FROM n",
+    "CREATE VIEW extra AS SELECT 1",
+])  # fmt: skip
+def test_a_database_with_views_is_not_asked_anything(tmp_path, statement):
+    path = tmp_path / "a.db3"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement)
+        connection.commit()
+    with pytest.raises(RecordingError, match="a database with a view in it"):
+        open_events(path)
+
+
+def test_a_link_in_a_bag_s_folder_is_not_followed(tmp_path, monkeypatch):
+    monkeypatch.delenv("VELORA_FOLLOW_LINKS", raising=False)
+    folder = tmp_path / "bag"
+    folder.mkdir()
+    (folder / "metadata.yaml").write_text("{}")
+    (tmp_path / "outside").write_text("secret")
+    (folder / "a.db3").symlink_to(tmp_path / "outside")
+    with pytest.raises(RecordingError, match="leads out of its folder"):
+        open_events(folder)

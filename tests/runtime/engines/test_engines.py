@@ -12,14 +12,15 @@ from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.ort import OnnxRuntimeEngine
 from velora_runtime.engines.ring import Presence, Slot
 
-from tests.fakes import RecordingEngine, write_tiny_bundle
+from tests.fakes import RecordingEngine, relisted, write_tiny_bundle
 from tests.toy_bundle import H, T, W, write_toy_bundle
-from velora_edge.bundle import Bundle, file_sha256
 from velora_edge.errors import BundleError, EngineError
 from velora_edge.extensions import Extension, Registry
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from velora_edge.bundle import Bundle
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +89,8 @@ def test_an_image_of_the_wrong_size_is_an_engine_error(bundle: Bundle) -> None:
 
 
 def test_a_graph_with_other_inputs_is_a_bundle_error(bundle: Bundle, tmp_path: Path) -> None:
-    other = write_tiny_bundle(tmp_path / "other.velora")
-    swapped = other.path / "rgb.onnx"
-    swapped.write_bytes((other.path / "diff.onnx").read_bytes())
+    whole = write_tiny_bundle(tmp_path / "other.velora")
+    other = relisted(whole, "rgb.onnx", whole.read("diff.onnx"))
     with pytest.raises(
         BundleError,
         match=r"rgb\.onnx: expected a graph with the inputs image, got rgb, rgb_before,",
@@ -99,9 +99,7 @@ def test_a_graph_with_other_inputs_is_a_bundle_error(bundle: Bundle, tmp_path: P
 
 
 def test_a_graph_that_cannot_be_parsed_is_a_bundle_error(tmp_path: Path) -> None:
-    other = write_tiny_bundle(tmp_path / "other.velora")
-    (other.path / "head.onnx").write_bytes(b"nothing")
-    assert file_sha256(other.path / "head.onnx") != other.manifest.files["head.onnx"]
+    other = relisted(write_tiny_bundle(tmp_path / "other.velora"), "head.onnx", b"")
     with pytest.raises(
         BundleError, match=r"head\.onnx: onnxruntime cannot load the graph: .*; export the mod"
     ):

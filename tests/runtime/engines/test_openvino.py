@@ -14,7 +14,7 @@ from velora_runtime.engines.openvino_graphs import load_core, share, why_not_pre
 from velora_runtime.engines.ort import OnnxRuntimeEngine
 from velora_runtime.engines.ring import Presence, Slot
 
-from tests.fakes import tiny_manifest, write_tiny_bundle
+from tests.fakes import relisted, tiny_manifest, write_tiny_bundle
 from tests.toy_bundle import H, T, W, write_toy_bundle
 from velora_edge.bundle import find_model, open_bundle
 from velora_edge.errors import BundleError, EngineError
@@ -169,15 +169,14 @@ def test_an_image_of_the_wrong_size_is_an_engine_error(bundle: Bundle) -> None:
 
 
 def test_a_graph_with_other_inputs_is_a_bundle_error(tmp_path: Path) -> None:
-    other = write_tiny_bundle(tmp_path / "other.velora")
-    (other.path / "rgb.onnx").write_bytes((other.path / "diff.onnx").read_bytes())
+    whole = write_tiny_bundle(tmp_path / "other.velora")
+    other = relisted(whole, "rgb.onnx", whole.read("diff.onnx"))
     with pytest.raises(BundleError, match=r"rgb\.onnx: expected a graph with the inputs image, got "):
         OpenVinoEngine(other, EngineOptions())
 
 
 def test_a_graph_that_cannot_be_parsed_is_a_bundle_error(tmp_path: Path) -> None:
-    other = write_tiny_bundle(tmp_path / "other.velora")
-    (other.path / "rgb.onnx").write_bytes(b"nothing")
+    other = relisted(write_tiny_bundle(tmp_path / "other.velora"), "rgb.onnx", b"")
     with pytest.raises(BundleError, match=r"rgb\.onnx: openvino cannot load the graph: "):
         OpenVinoEngine(other, EngineOptions())
 

@@ -18,6 +18,7 @@ from velora_runtime.engines.ort_cuda import open_engine, why_not
 from velora_runtime.engines.ring import ClipRing
 
 from tests import fakes_onnxruntime
+from tests.fakes import relisted
 from tests.fakes_onnxruntime import CPU, CUDA, FakeRuntime
 from tests.toy_bundle import H, T, W, write_toy_bundle
 from velora_edge import ort
@@ -277,8 +278,8 @@ def test_tensorrt_s_provider_runs_the_stream_too(runtime: FakeRuntime, bundle: B
 
 def test_towers_and_head_must_agree_on_tokens(tmp_path: Path) -> None:
     fp32, fp16 = (write_toy_bundle(tmp_path / f"{half}.velora", half=half) for half in (False, True))
-    for suffix in ("onnx", "bin"):
-        (fp32.path / f"head.{suffix}").write_bytes((fp16.path / f"head.{suffix}").read_bytes())
+    fp32 = relisted(fp32, "head.onnx", fp16.read("head.onnx"))
+    fp32 = relisted(fp32, "head.bin", fp16.read("head.bin"))
     with pytest.raises(
         ValueError, match=r"towers give tokens of tensor\(float\), the head takes tensor\(float16\)"
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from velora_runtime.engines.ring import Presence, Slot
 
 from velora_edge.bundle import Bundle, open_bundle, write_manifest
 from velora_edge.errors import EngineError
-from velora_edge.gpu.matching import sign
+from velora_edge.gpu.signing import find_signer, public_key, sign
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -309,15 +310,17 @@ def test_an_engine_that_tensorrt_does_not_load_is_one_error(fake: FakeTensorRT, 
     assert fake.gpu.leftovers() == []
 
 
-def test_an_engine_from_elsewhere_runs_only_when_its_origin_is_trusted_by_name(
+def test_an_engine_from_elsewhere_runs_only_when_the_key_that_signed_it_is_trusted(
     fake: FakeTensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = toy(tmp_path)
-    origin = bundle.manifest.engines[0].origin
+    key = find_signer(bundle.manifest.engines[0])
+    assert key is not None
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another-machine"))
-    with pytest.raises(EngineError, match=f"set VELORA_TRUST_ENGINES={origin} if you trust that machine"):
+    asked = f"set VELORA_TRUST_ENGINES={key} if you trust that machine"
+    with pytest.raises(EngineError, match=re.escape(asked)):
         open_tensorrt(bundle)
-    monkeypatch.setenv("VELORA_TRUST_ENGINES", f"nobody,{origin}")
+    monkeypatch.setenv("VELORA_TRUST_ENGINES", f"{public_key()},{key}")
     open_tensorrt(bundle).close()
 
 

@@ -62,8 +62,9 @@ def what_was_said(lines: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("form", ["recording", "events", "model"])
 def test_a_recorded_run_replays_with_the_same_predictions(
-    model: Path, cameras: tuple[str, ...], tmp_path: Path, form: str
+    model: Path, cameras: tuple[str, ...], tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("velora_cli.live.live.agree", lambda question: True)
     folder, out, summary = tmp_path / "r", tmp_path / "p.jsonl", tmp_path / "s.json"
     args = (*cameras, "--pace", "max", "--quiet", "--record", folder, "--summary", summary)
     assert live(model, *args) == 0
@@ -83,6 +84,15 @@ def test_a_recorded_run_replays_with_the_same_predictions(
     assert what_was_said(read_lines(out)) == what_was_said(recorded)
     scores = [(a["score"], b["score"]) for a, b in zip(read_lines(out), recorded, strict=True)]
     assert max(abs(a - b) for a, b in scores) < 0.02
+
+
+def test_the_model_that_a_recording_names_is_not_run_where_nobody_can_be_asked(
+    model: Path, cameras: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "r"
+    assert live(model, *cameras, "--pace", "max", "--quiet", "--record", folder) == 0
+    assert live(folder, "--pace", "max", "--quiet") == 2
+    assert f"if you trust it, give it: velora-live {model} {folder}" in capsys.readouterr().err
 
 
 def test_velora_record_needs_no_model(

@@ -21,6 +21,8 @@ import numpy as np
 from velora_edge.bundle import EventInput, RGBInput
 from velora_edge.data.clips.clips import CAMERAS, ClipSource, ClipSpec, Item, Pairs
 from velora_edge.errors import DatasetError
+from velora_edge.files import PartFile
+from velora_edge.limits import check_stored, follow_remedy, inside, load_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,13 +99,14 @@ class ClipStore(ClipSource):
     def __init__(self, path: Path, spec: ClipSpec) -> None:
         self.path, self.spec, self._file = path, spec, Hdf5File(path)
         file = self._file()
+        _check_stored(path, file)
         if file.attrs.get("version") != VERSION:
             raise DatasetError(
                 [f"version {file.attrs.get('version')} of the format; this velora-edge reads {VERSION}"],
                 path=path,
                 remedy="pack it again with velora dataset build",
             )
-        self.labels = tuple(json.loads(file.attrs["labels"]))
+        self.labels = tuple(load_json(file.attrs["labels"]))
         self.source = str(file.attrs.get("source", ""))
         self.event_frames: EventFrames = "files" if file.attrs.get("event_frames") == "files" else "packed"
         self.cameras = tuple(camera for camera in CAMERAS if camera in file)
@@ -122,7 +125,7 @@ class ClipStore(ClipSource):
         if size != self.spec.image_size:
             found.append(f"images are {_hw(size)}, the model takes {_hw(self.spec.image_size)}")
         for name, wanted in (("event", self.spec.event), ("rgb", self.spec.rgb)):
-            packed = type(wanted).model_validate_json(file.attrs[name]).model_dump(mode="json")
+            packed = type(wanted).model_validate(load_json(file.attrs[name])).model_dump(mode="json")
             asked = wanted.model_dump(mode="json")
             if name in self.cameras:
                 found += [
@@ -200,12 +203,12 @@ class ClipStoreWriter:
     ) -> None:
         self._event_frames = event_frames
         self.path, self.labels, self.cameras, self.spec, self.source = path, labels, cameras, spec, source
-        self._partial = path.with_name(f".{path.name}.partial")
         self._offsets, self._items = [0], list[Item]()
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = h5py.File(self._partial, "w")
+        self._part = PartFile(self.path)
+        self._file = h5py.File(self._part.path, "w")
         height, width = self.spec.image_size
         for camera in self.cameras:
             self._file.create_dataset(
@@ -250,13 +253,23 @@ class ClipStoreWriter:
         }
         file.attrs.update(facts)
         file.close()
-        self._partial.replace(self.path)
+        self._part.commit()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        self._partial.unlink(missing_ok=True)
+        self._part.discard()
+
+
+def _check_stored(path: Path, file: h5py.File) -> None:
+    """Refuse datasets that lie in other files, or whose chunks are out of proportion to this one."""
+    for name in file:
+        node = inside(file, name)
+        if node is None:
+            raise DatasetError([f"{name} is a link to another file"], path=path, remedy=follow_remedy())
+        if isinstance(node, h5py.Dataset):
+            check_stored(path, node)
 
 
 def stored_spec(path: Path, length: int = 2) -> ClipSpec:
@@ -268,7 +281,7 @@ def stored_spec(path: Path, length: int = 2) -> ClipSpec:
     opener = Hdf5File(path)
     file = opener()
     height, width = next(file[camera].shape[1:3] for camera in CAMERAS if camera in file)
-    event, rgb = (json.loads(file.attrs[camera]) for camera in ("event", "rgb"))
+    event, rgb = (load_json(file.attrs[camera]) for camera in ("event", "rgb"))
     opener.close()
     return ClipSpec(length, (height, width), event=EventInput(**event), rgb=RGBInput(**rgb))
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from velora_edge.config import make_distinct, published_class_names
 from velora_edge.data.clips.clips import SPLITS, Item
 from velora_edge.data.layouts.frames import FrameSet
-from velora_edge.errors import DatasetError
+from velora_edge.errors import DatasetError, printable
+from velora_edge.limits import parse_int, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,8 @@ NEEDED: tuple[Split, Split] = ("train", "test")
 """The lists that a published set must come with; one of validation is read where it is there."""
 
 _Row = tuple[str, str, int, int, "Split"]
+
+_LARGEST_COUNT = 1 << 31
 
 
 def open_pokerevent(path: Path, spec: ClipSpec) -> FrameSet:
@@ -214,20 +217,27 @@ def find_lists(path: Path, frames: Path) -> dict[Split, Path]:
 def read_list(file: Path, split: Split, root: Path, problems: list[str]) -> Iterator[_Row]:
     """Rows of a list: place for messages, recording, number of frames, label, split; bad rows are noted."""
     shown = _shown(file, root)
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    try:
+        lines = read_bytes(file).decode("utf-8", "replace").splitlines()
+    except (OSError, ValueError) as error:
+        problems.append(f"{shown}: cannot be read: {error}")
+        return
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         where = f"{shown}, line {number}"
         parts = line.rsplit(maxsplit=2)
-        if len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit()):
-            problems.append(f"{where}: expected '<class>/<recording> <frames> <label>', got {line.strip()!r}")
+        frames, label = (parse_int(part, _LARGEST_COUNT) for part in (parts[1:] if len(parts) == 3 else "  "))
+        if frames is None or label is None or frames < 0 or label < 0:
+            said = printable(line.strip(), 100)
+            problems.append(f"{where}: expected '<class>/<recording> <frames> <label>', got {said!r}")
             continue
         name = PurePosixPath(parts[0].replace("\\", "/").strip())
         if name.is_absolute() or ".." in name.parts:
             problems.append(f"{where}: the path {parts[0]} leaves the data set's folder")
             continue
         inner = name.relative_to("rawframes") if name.parts[:1] == ("rawframes",) else name
-        yield where, inner.as_posix(), int(parts[1]), int(parts[2]), split
+        yield where, inner.as_posix(), frames, label, split
 
 
 def _holds_lists(place: Path) -> bool:

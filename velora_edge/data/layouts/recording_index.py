@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 from velora_edge.data.clips.clips import SPLITS, Item
 from velora_edge.data.layouts.published import read_listed
-from velora_edge.errors import DatasetError, InputError
+from velora_edge.errors import DatasetError, InputError, printable
 from velora_edge.events.registry import open_events
+from velora_edge.limits import LARGEST_TIME, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -173,13 +174,16 @@ def _segments(file: Path, root: Path, problems: list[str]) -> Iterator[_Found]:
     video = videos[0] if videos else _frames_in(events)
     if videos and (folder / RECORDED).is_file():
         video = folder
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        rows = csv.DictReader(stream, skipinitialspace=True)
+    try:
+        rows = csv.DictReader(read_text(file).splitlines(), skipinitialspace=True)
         missing = {"start", "end", "label"} - set(rows.fieldnames or ())
         if missing:
             problems.append(f"{shown}: the first line lacks {', '.join(sorted(missing))}")
             return
         found = [_segment(row, f"{shown}, line {rows.line_num}", problems) for row in rows]
+    except (OSError, ValueError, csv.Error) as error:
+        problems.append(f"{shown}: cannot be read: {error}")
+        return
     base = events.relative_to(root).with_suffix("").as_posix()
     for start_us, end_us, label, split in sorted(
         (segment for segment in found if segment is not None), key=lambda segment: segment[:2]
@@ -194,16 +198,17 @@ def _segment(
     try:
         start, end = float(row["start"]), float(row["end"])
     except (TypeError, ValueError):
-        problems.append(f"{where}: expected seconds, got start {row['start']!r} and end {row['end']!r}")
+        shown = (printable(repr(row[key]), 40) for key in ("start", "end"))
+        problems.append(f"{where}: expected seconds, got start {next(shown)} and end {next(shown)}")
         return None
     label, part = (row["label"] or "").strip(), (row.get("split") or "").strip()
     split = _as_split(part)
-    if not 0 <= start < end:
+    if not 0 <= start < end <= LARGEST_TIME / 1e6:
         problems.append(f"{where}: expected 0 <= start < end, got {start:g} and {end:g}")
     elif not label:
         problems.append(f"{where}: no label")
     elif part and split is None:
-        problems.append(f"{where}: expected the split train, val or test, got {part!r}")
+        problems.append(f"{where}: expected the split train, val or test, got {printable(part, 40)!r}")
     else:
         return round(start * 1e6), round(end * 1e6), label, split
     return None

@@ -91,6 +91,8 @@ _ELEMENTS = 0
 
 # Type of trigger: input and edge. 0 is the external signal, 1 the camera's own generator; a pulse rises.
 _EDGES = {1: (0, 1), 2: (0, 0), 3: (0, 1), 4: (1, 1), 5: (1, 0)}
+_INPUTS = np.array([_EDGES.get(kind, (0, 0))[0] for kind in range(6)], np.uint8)
+_POLARITIES = np.array([_EDGES.get(kind, (0, 0))[1] for kind in range(6)], np.uint8)
 
 
 class Aedat4Reader(ArrayReader):
@@ -146,11 +148,8 @@ class Aedat4Reader(ArrayReader):
         stream = self._beside("TRIG")
         if stream is None:
             return TriggerBatch.empty()
-        edges = [edge for p in self._file.packets(stream.number, "TRIG") for edge in self._edges(p)]
-        return TriggerBatch(
-            np.array([t for t, _, _ in edges], np.int64),
-            np.array([number for _, number, _ in edges], np.uint8),
-            np.array([p for _, _, p in edges], np.uint8),
+        return TriggerBatch.concatenate(
+            [self._edges(packet) for packet in self._file.packets(stream.number, "TRIG")]
         )
 
     @property
@@ -170,17 +169,18 @@ class Aedat4Reader(ArrayReader):
             self.warn(f"a packet of events was left out ({error.problem})")
             return np.empty(0, _EVENT)
 
-    def _edges(self, packet: Table) -> list[tuple[int, int, int]]:
-        """Time, input and edge of the packet's triggers that are edges."""
+    def _edges(self, packet: Table) -> TriggerBatch:
+        """The packet's triggers that are edges."""
+        parts = []
         try:
-            found = [
-                (trigger.number(_TIMESTAMP, "q"), trigger.number(_KIND, "b"))
-                for trigger in packet.tables(_ELEMENTS)
-            ]
+            for t_us, kinds in packet.columns(_ELEMENTS, {_TIMESTAMP: "q", _KIND: "b"}):
+                is_edge = np.isin(kinds, list(_EDGES))
+                found = kinds[is_edge]
+                parts.append(TriggerBatch(t_us[is_edge], _INPUTS[found], _POLARITIES[found]))
         except RecordingError as error:
             self.warn(f"a packet of triggers was left out ({error.problem})")
-            return []
-        return [(t_us, *_EDGES[kind]) for t_us, kind in found if kind in _EDGES]
+            return TriggerBatch.empty()
+        return TriggerBatch.concatenate(parts)
 
     def _choose(self, part: str | None) -> Aedat4Stream:
         found = [stream for stream in self._file.streams.values() if stream.kind == "EVTS"]

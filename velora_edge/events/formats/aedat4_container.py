@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import numpy as np
 
 from velora_edge.errors import RecordingError
+from velora_edge.limits import allowance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 
 _SIZES = {"b": 1, "B": 1, "h": 2, "H": 2, "i": 4, "I": 4, "q": 8}
+_TYPES = {"b": "i1", "H": "<u2", "i": "<i4", "I": "<u4", "q": "<i8"}
 
 
 class Table:
@@ -81,12 +84,42 @@ class Table:
         start, n = self._vector(at, dtype.itemsize)
         return np.frombuffer(self._data, dtype, count=n, offset=start)
 
-    def tables(self, field: int) -> Iterator[Table]:
-        """A vector of tables."""
+    def columns(self, field: int, wanted: dict[int, str]) -> Iterator[list[NDArray[np.int64]]]:
+        """Of a vector of tables, integer fields by their numbers and `struct` codes, some tables at a time.
+
+        A vector may name one table many times, so that it holds far more tables than bytes.
+        """
         at = self._find(field)
         start, n = self._vector(at, 4) if at else (0, 0)
-        for place in range(start, start + 4 * n, 4):
-            yield Table(self._data, place + _unpack(self._data, "I", place))
+        for first in range(0, n, _TABLES):
+            places = start + 4 * np.arange(first, min(first + _TABLES, n))
+            tables = places + self._gather(places, "I")
+            vtables = tables - self._gather(tables, "i")
+            sizes = self._gather(vtables, "H")
+            yield [self._number_of_each(tables, vtables, sizes, *one) for one in wanted.items()]
+
+    def _number_of_each(
+        self,
+        tables: NDArray[np.int64],
+        vtables: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+        field: int,
+        code: str,
+    ) -> NDArray[np.int64]:
+        values, entry = np.zeros(len(tables), np.int64), 4 + 2 * field
+        known = np.flatnonzero(entry + 2 <= sizes)
+        offsets = self._gather(vtables[known] + entry, "H")
+        known, offsets = known[offsets > 0], offsets[offsets > 0]
+        values[known] = self._gather(tables[known] + offsets, code)
+        return values
+
+    def _gather(self, places: NDArray[np.int64], code: str) -> NDArray[np.int64]:
+        """The numbers at these positions."""
+        data, size = np.frombuffer(self._data, np.uint8), _SIZES[code]
+        if len(places) and (places.min() < 0 or places.max() + size > len(data)):
+            raise RecordingError(f"a FlatBuffer position outside of its {len(data)} bytes")
+        rows = data[places[:, None] + np.arange(size)]
+        return rows.view(_TYPES[code])[:, 0].astype(np.int64)
 
     def _find(self, field: int) -> int:
         """Position of a field, 0 where it has its default."""
@@ -113,6 +146,8 @@ def _unpack(data: bytes | memoryview, code: str, at: int) -> int:
 
 
 MAGIC = b"#!AER-DAT4.0\r\n"
+_TABLES = 1 << 14
+"""Tables of a vector that are looked at together."""
 MAX_PACKET_BYTES = 256 << 20
 """A packet that claims to be larger than this, decompressed, is damaged: the cameras' are of a few MB."""
 _MAX_HEADER_BYTES = 16 << 20
@@ -166,7 +201,9 @@ class Aedat4File:
             header = start[len(MAGIC) :] + file.read(min(size, _MAX_HEADER_BYTES))
         try:
             root = Table.of_prefixed(header, b"IOHE")
-            self._decompress = _decompressor(root.number(0, "i"))
+            self._decompress = _decompressor(
+                root.number(0, "i"), min(MAX_PACKET_BYTES, allowance(self._size))
+            )
             table_at = root.number(1, "q", -1)
             self.streams = _read_streams(root.text(2))
         except RecordingError as error:
@@ -208,27 +245,26 @@ class Aedat4File:
         """
         before: int | None = None
         try:
-            for entry in self._contents():
-                stream_and_size = entry.number(1, "q")  # a struct of two i32
-                at = entry.number(0, "q") - 8
-                if stream_and_size & 0xFFFFFFFF != number:
-                    continue
-                if not (before or self._start - 1) < at < self._stop:
-                    return None, None
-                if entry.number(4, "q") >= t_us:
-                    return before, at
-                before = at
+            for places, streams, last_us in self._contents():
+                for k in np.flatnonzero(streams & 0xFFFFFFFF == number).tolist():
+                    at = int(places[k]) - 8
+                    if not (before or self._start - 1) < at < self._stop:
+                        return None, None
+                    if last_us[k] >= t_us:
+                        return before, at
+                    before = at
         except RecordingError:
             return None, None
         return before, before
 
-    def _contents(self) -> Iterator[Table]:
-        """The entries of the table of contents: position, stream and size, events, first and last time."""
+    def _contents(self) -> Iterator[list[NDArray[np.int64]]]:
+        """Of the entries of the table of contents: position, stream and size (two i32), last time."""
         with self._path.open("rb") as file:
             file.seek(self._stop)
             data = file.read(_MAX_HEADER_BYTES)
         if data:
-            yield from Table.of_prefixed(self._decompress(data), b"FTAB").tables(0)
+            root = Table.of_prefixed(self._decompress(data), b"FTAB")
+            yield from root.columns(0, {0: "q", 1: "q", 4: "q"})
 
     def _decode(self, payload: bytes, kind: str) -> Table | str:
         """The packet, or what is wrong with it."""
@@ -257,13 +293,14 @@ class Aedat4File:
                 at += 8 + size
 
 
-def _decompressor(compression: int) -> Callable[[bytes], bytes]:
+def _decompressor(compression: int, most: int) -> Callable[[bytes], bytes]:
+    """What unpacks packets, to so many bytes at most."""
     if compression == 0:
         return _keep
     if compression in (1, 2):
-        return _decompress_lz4
+        return partial(_decompress_lz4, most=most)
     if compression in (3, 4):
-        return _decompress_zstd
+        return partial(_decompress_zstd, most=most)
     raise RecordingError(f"expected no compression (0), LZ4 (1, 2) or Zstandard (3, 4), got {compression}")
 
 
@@ -271,26 +308,32 @@ def _keep(payload: bytes) -> bytes:
     return payload
 
 
-def _decompress_lz4(payload: bytes) -> bytes:
+def _decompress_lz4(payload: bytes, most: int) -> bytes:
     import lz4.frame
 
     try:
-        data: bytes = lz4.frame.LZ4FrameDecompressor().decompress(payload, MAX_PACKET_BYTES)
-    except (RuntimeError, ValueError, EOFError) as error:
+        return _whole(lz4.frame.LZ4FrameDecompressor(), payload, most)
+    except (RuntimeError, EOFError) as error:
         raise RecordingError(f"LZ4: {error}") from error
-    return data
 
 
-def _decompress_zstd(payload: bytes) -> bytes:
+def _decompress_zstd(payload: bytes, most: int) -> bytes:
     try:
         from compression import zstd  # Python 3.14 on
     except ImportError:
         from backports import zstd
 
     try:
-        data: bytes = zstd.ZstdDecompressor().decompress(payload, MAX_PACKET_BYTES)
-    except (zstd.ZstdError, ValueError, EOFError) as error:
+        return _whole(zstd.ZstdDecompressor(), payload, most)
+    except (zstd.ZstdError, EOFError) as error:
         raise RecordingError(f"Zstandard: {error}") from error
+
+
+def _whole(decompressor: Any, payload: bytes, most: int) -> bytes:
+    """All that is packed, if it is no more than `most` bytes."""
+    data: bytes = decompressor.decompress(payload, most + 1)
+    if len(data) > most:
+        raise RecordingError(f"it unpacks to more than {most:,} bytes, out of proportion to the file")
     return data
 
 

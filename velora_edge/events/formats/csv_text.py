@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from velora_edge.events.seek_index import Place
 
 LINES = 1 << 16
-_MAX_LINE_CHARACTERS = 1 << 16
+_MAX_LINE_CHARACTERS = 1 << 12
 _COMMENTS = ("#", "%", "//")
 _GEOMETRY = re.compile(r"geometry\s*[:= ]\s*(\d{1,5})\s*[x,]\s*(\d{1,5})", re.IGNORECASE)
 _WORDS = {"true": "1", "false": "0", "on": "1", "off": "0"}
@@ -181,9 +181,11 @@ def _open(path: Path) -> TextIO:
 
 
 def _lines(file: TextIO) -> Iterator[str]:
-    """Lines of bounded length; an endless one comes in pieces, which are no events."""
+    """Lines of bounded length; of an endless one comes the beginning, which is no event."""
     while line := file.readline(_MAX_LINE_CHARACTERS):
         yield line
+        while len(line) == _MAX_LINE_CHARACTERS and not line.endswith("\n"):
+            line = file.readline(_MAX_LINE_CHARACTERS)
 
 
 def _is_row(text: str) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +12,7 @@ import numpy as np
 from velora_edge.errors import MissingExtraError, RecordingError
 from velora_edge.events.formats.arrays import ColumnReader
 from velora_edge.events.formats.columns import match_names, unit_in_name
+from velora_edge.limits import Budget, check_stored, inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
     from velora_edge.events.formats.arrays import Columns
 
 _MAX_DEPTH = 4
+_HEADER_BYTES, _COMPRESSED = 128, 15
+_PIECE_BYTES = 1 << 20
 
 
 class MatReader(ColumnReader):
@@ -93,12 +99,47 @@ def _load_with_scipy(path: Path) -> dict[str, Any]:
     except ImportError as error:
         raise MissingExtraError("scipy", "mat", f"reading {path}") from error
     try:
-        contents = scipy.io.loadmat(path, squeeze_me=True)
+        contents = scipy.io.loadmat(_unpacked(path), squeeze_me=True)
+    except RecordingError:
+        raise
     except (
         Exception
     ) as error:  # SciPy raises whatever a damaged byte leads it to: TypeError, KeyError, zlib.error
         raise _damaged(path, error) from error
     return {name: value for name, node in contents.items() if (value := _plain(node)) is not None}
+
+
+def _unpacked(path: Path) -> io.BytesIO:
+    """The file with its compressed elements unpacked: SciPy would unpack them whatever they come to.
+
+    Layout (MathWorks, "MAT-File Level 5 File Format"): 128 bytes of header, then elements, each a type and a
+    size, u32; type 15 is another element compressed by zlib.
+    """
+    budget, whole = Budget(path), io.BytesIO()
+    with path.open("rb") as file:
+        head = file.read(_HEADER_BYTES)
+        order = ">" if head[-2:] == b"MI" else "<"
+        whole.write(head)
+        while len(tag := file.read(8)) == 8:
+            kind, size = struct.unpack(order + "II", tag)
+            data = file.read(size)
+            if kind == _COMPRESSED:
+                data = _inflate(data, budget)
+                budget.spend(len(data), "what it unpacks to")
+                whole.write(data)
+            else:
+                whole.write(tag + data)
+    whole.seek(0)
+    return whole
+
+
+def _inflate(data: bytes, budget: Budget) -> bytes:
+    unpacker, parts, n = zlib.decompressobj(), [], 0
+    while data and not unpacker.eof:
+        parts.append(unpacker.decompress(data, _PIECE_BYTES))
+        data, n = unpacker.unconsumed_tail, n + len(parts[-1])
+        budget.check(n, "what it unpacks to")
+    return b"".join(parts)
 
 
 def _plain(node: Any, depth: int = 0) -> Any:
@@ -117,19 +158,24 @@ def _load_hdf5(path: Path) -> dict[str, Any]:
 
     try:
         with h5py.File(path, "r") as file:
-            return _group(file, 0)
+            return _group(file, 0, Budget(path))
+    except RecordingError:
+        raise
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise _damaged(path, error) from error
 
 
-def _group(group: Any, depth: int) -> dict[str, Any]:
+def _group(group: Any, depth: int, budget: Budget) -> dict[str, Any]:
     import h5py
 
     found: dict[str, Any] = {}
-    for name, node in group.items():
+    for name in list(group):
+        node = inside(group, name)
         if isinstance(node, h5py.Group) and depth < _MAX_DEPTH:
-            found[name] = _group(node, depth + 1)
+            found[name] = _group(node, depth + 1, budget)
         elif isinstance(node, h5py.Dataset) and node.dtype.kind in "iufb" and node.shape is not None:
+            check_stored(budget.path, node)
+            budget.spend(node.size * node.dtype.itemsize, "what its variables announce", name)
             vector = _vector(node[()])
             if vector is not None:
                 found[name] = vector

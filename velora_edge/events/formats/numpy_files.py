@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 import zipfile
 import zlib
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 
 _READ_BYTES = 1 << 18
+_LONGEST_HEADER = 1 << 16
+_LARGEST_RECORD = 1 << 12
+_MOST_MEMBERS = 256
 _DAMAGE = (ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
@@ -48,8 +52,9 @@ class NumpyArray:
         self.is_seekable = not name
         try:
             with open_stream() as stream:
-                self.shape, self._is_fortran, self.dtype = _read_header(stream)
-                self._start = stream.tell()
+                head = io.BytesIO(_read_fully(stream, _LONGEST_HEADER))
+                self.shape, self._is_fortran, self.dtype = _read_header(head)
+                self._start = head.tell()
         except Exception as error:  # NumPy's parser of headers lets Python's tokenizer's and parser's pass
             raise RecordingError(
                 f"not an array of NumPy's ({_first_line(error)})",
@@ -63,6 +68,13 @@ class NumpyArray:
                 path=path,
                 place=name,
                 remedy="if you trust it, load it with allow_pickle=True and save arrays t, x, y and p",
+            )
+        if self.dtype.itemsize > _LARGEST_RECORD:
+            raise RecordingError(
+                f"records of {self.dtype.itemsize:,} bytes; events take {_LARGEST_RECORD:,} at most",
+                path=path,
+                place=name,
+                remedy="save the fields t, x, y and p alone",
             )
 
     def __len__(self) -> int:
@@ -125,11 +137,18 @@ def open_arrays(path: Path) -> dict[str, NumpyArray]:
         return {"": NumpyArray(path, "", lambda: path.open("rb"))}
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [name for name in archive.namelist() if name.endswith(".npy")]
+            names = archive.namelist()
     except _DAMAGE as error:
         raise RecordingError(
             f"the .npz file is damaged or cut off ({error})", path=path, remedy="copy or write it again"
         ) from error
+    if len(names) > _MOST_MEMBERS:
+        raise RecordingError(
+            f"an archive of {len(names):,} files; recordings have {_MOST_MEMBERS} at most",
+            path=path,
+            remedy="save the arrays t, x, y and p alone",
+        )
+    members = [name for name in names if name.endswith(".npy")]
     if not members:
         raise RecordingError(
             "a zip archive without arrays of NumPy's", path=path, remedy="check that it is a recording"

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import contextlib
+import importlib
+import sqlite3
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import MissingExtraError, RecordingError
@@ -14,10 +20,18 @@ from velora_edge.events.formats.ros_messages import (
     parse_array,
     parse_packet,
 )
+from velora_edge.limits import STREAMED_RATIO, Budget, check_inside
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+_SQLITE = b"SQLite format 3\0"
+_MOST_TABLES = 100
+_IN_CHUNKS, _MOST_RECORDS = (3, 4, 5), 1 << 20
+_PIECE_BYTES = 1 << 20
+_BUDGET: ContextVar[Budget] = ContextVar("budget")
+"""Of the bag that rosbags reads for this thread."""
 
 
 class RosBagReader(ArrayReader):
@@ -120,7 +134,8 @@ class RosBagReader(ArrayReader):
             messages = bag.reader.messages(wanted)
             while True:
                 try:
-                    message = next(messages, None)
+                    with bag.bounded():
+                        message = next(messages, None)
                 except Exception as error:  # rosbags raises what struct, lz4 and SQLite do
                     self.warn(f"the bag is damaged; what comes before that is used ({_first_line(error)})")
                     return
@@ -141,7 +156,9 @@ class _OpenBag:
         kind = _format_name(path)
         self._path, self.is_ros2 = path, kind != "ROS 1 bag"
         self.reader: Any
+        _bound_rosbags()
         try:
+            self._budget = Budget(path, STREAMED_RATIO, size=_check_files(path))
             if self.is_ros2:
                 plugins = rosbag2.Reader.STORAGE_PLUGINS
                 self.reader = plugins["dir" if path.is_dir() else ".mcap" if "MCAP" in kind else ".db3"](path)
@@ -164,9 +181,19 @@ class _OpenBag:
             return None
         return min(max(share, 0.0), 1.0)
 
+    @contextlib.contextmanager
+    def bounded(self) -> Iterator[None]:
+        """What rosbags unpacks within is spent from this bag's budget."""
+        token = _BUDGET.set(self._budget)
+        try:
+            yield
+        finally:
+            _BUDGET.reset(token)
+
     def __enter__(self) -> _OpenBag:
         try:
-            self.reader.open()
+            with self.bounded():
+                self.reader.open()
         except Exception as error:  # whatever a damaged bag leads to
             raise self._damaged(error) from error
         return self
@@ -179,6 +206,107 @@ class _OpenBag:
         return RecordingError(
             f"the bag cannot be opened ({_first_line(error)})", path=self._path, remedy=remedy
         )
+
+
+def _check_files(path: Path) -> int:
+    """Bytes of the bag, whose files lie in its folder and hold tables alone.
+
+    Raises:
+        RecordingError: if one leads out of the folder, or is a database with views, which may never end.
+    """
+    files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+    for file in files:
+        if path.is_dir():
+            check_inside(file, path)
+        with file.open("rb") as opened:
+            is_database = opened.read(len(_SQLITE)) == _SQLITE
+        if is_database:
+            _check_tables(file)
+    return sum(file.stat().st_size for file in files)
+
+
+def _check_tables(path: Path) -> None:
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+        rows = connection.execute("SELECT type, sql FROM sqlite_master").fetchmany(_MOST_TABLES)
+    for kind, text in rows:
+        if kind in ("view", "trigger") or "VIRTUAL" in str(text).upper().split()[:2]:
+            raise RecordingError(
+                f"a database with a {kind} in it, which bags have none of",
+                path=path,
+                remedy="record it again",
+            )
+
+
+def _bound_rosbags() -> None:
+    """Let rosbags unpack as much as the bag's budget has, and no more.
+
+    It unpacks a chunk whole, whatever its header says that it comes to.
+    """
+    import lz4.frame
+
+    rosbag1: Any = importlib.import_module("rosbags.rosbag1.reader")
+    rosbag2: Any = importlib.import_module("rosbags.rosbag2.reader")
+    storage_mcap: Any = importlib.import_module("rosbags.rosbag2.storage_mcap")
+    if isinstance(rosbag2.zstd, _BoundedZstd):
+        return
+    zstd: Any = rosbag2.zstd
+    bounded = _BoundedZstd(zstd)
+    rosbag1.decompressors["bz2"] = lambda data: _inflate(bz2.BZ2Decompressor, data)
+    rosbag1.decompressors["lz4"] = lambda data: _inflate(lz4.frame.LZ4FrameDecompressor, data)
+    storage_mcap.DECOMPRESSORS["lz4"] = lambda data, _: _inflate_records(lz4.frame.LZ4FrameDecompressor, data)
+    storage_mcap.DECOMPRESSORS["zstd"] = lambda data, _: _inflate_records(zstd.ZstdDecompressor, data)
+    rosbag2.zstd = bounded
+
+
+class _BoundedZstd:
+    """What rosbags uses of the module zstd."""
+
+    def __init__(self, zstd: Any) -> None:
+        self._zstd = zstd
+
+    def decompress(self, data: bytes) -> bytes:
+        """All that is packed."""
+        return _inflate(self._zstd.ZstdDecompressor, data)
+
+    def open(self, file: Any, mode: str) -> Any:
+        """A packed file, to be read."""
+        budget = _BUDGET.get()
+
+        class Bounded(self._zstd.ZstdFile):  # type: ignore[name-defined]
+            def read(self, size: int = -1) -> bytes:
+                data: bytes = super().read(min(size, _PIECE_BYTES) if size >= 0 else _PIECE_BYTES)
+                budget.spend(len(data), "what it unpacks to")
+                return data
+
+        return Bounded(file, mode)
+
+
+def _inflate(new: Callable[[], Any], data: bytes) -> bytes:
+    """All that is packed, in one frame after the other."""
+    budget, parts = _BUDGET.get(), []
+    while data:
+        unpacker = new()
+        parts.append(unpacker.decompress(data, budget.left + 1))
+        budget.spend(len(parts[-1]), "what it unpacks to")
+        if not unpacker.eof:
+            raise EOFError("packed data that is cut off")
+        data = unpacker.unused_data or b""
+    return b"".join(parts)
+
+
+def _inflate_records(new: Callable[[], Any], data: bytes) -> bytes:
+    """A chunk of MCAP, which holds schemas, channels and messages, and not millions of them.
+
+    Layout (mcap.dev/spec): records of a byte for the type, a u64 for the size, and the content.
+    """
+    chunk = _inflate(new, data)
+    at = n = 0
+    while at < len(chunk):
+        if chunk[at] not in _IN_CHUNKS or len(chunk) - at < 9 or (n := n + 1) > _MOST_RECORDS:
+            raise RecordingError("records that no chunk has, out of proportion")
+        at += 9 + int.from_bytes(chunk[at + 1 : at + 9], "little")
+    return chunk
 
 
 def _format_name(path: Path) -> str:

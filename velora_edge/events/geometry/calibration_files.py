@@ -16,6 +16,7 @@ import numpy as np
 from velora_edge.errors import InputError
 from velora_edge.events.geometry.calibration import View
 from velora_edge.events.geometry.calibration_yaml import matrix_of, read_rig, read_yaml
+from velora_edge.limits import check_request, check_stored, inside
 
 if TYPE_CHECKING:
     from velora_edge.events.geometry.calibration import Lens
@@ -73,11 +74,13 @@ def _read_rectify_map(path: Path) -> View:
 
     try:
         with h5py.File(path, "r") as file:
-            node = file.get("rectify_map")
+            node = inside(file, "rectify_map")
             if not isinstance(node, h5py.Dataset) or node.ndim != 3 or node.shape[2] != 2:
                 raise InputError(
                     "expected a dataset rectify_map of height x width x 2", path=path, remedy="check the file"
                 )
+            check_stored(path, node)
+            check_request(path, node.size * node.dtype.itemsize, "the map", "rectify_map")
             table = node[()].astype(np.float64)
     except (OSError, RuntimeError, ValueError, TypeError, MemoryError) as error:
         if isinstance(error, InputError):

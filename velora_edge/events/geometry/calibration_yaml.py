@@ -10,6 +10,7 @@ import numpy as np
 
 from velora_edge.errors import InputError
 from velora_edge.events.geometry.calibration import Lens
+from velora_edge.limits import LARGEST_YAML, load_yaml, read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,14 +67,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     for tag in ("opencv-matrix", "opencv-nd-matrix"):
         Loader.add_constructor(f"tag:yaml.org,2002:{tag}", matrix)
     try:
-        text = path.read_text("utf-8")
+        text = read_text(path, most=LARGEST_YAML)
         # OpenCV begins with %YAML:1.0, which YAML itself does not allow.
-        content = yaml.load(re.sub(r"\A%YAML.*\n", "", text), Loader)
+        content = load_yaml(re.sub(r"\A%YAML.*\n", "", text), Loader)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", path=path, remedy="check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        reason = str(error).replace("\n", " ")[:200]
-        raise InputError(f"no YAML file ({reason})", path=path, remedy="check the file") from error
+    except ValueError as error:
+        raise InputError(f"no YAML file ({error})", path=path, remedy="check the file") from error
     if not isinstance(content, dict):
         raise InputError("expected names with values", path=path, remedy="check that this is a calibration")
     return content
@@ -101,8 +101,8 @@ def matrix_of(value: Any, shape: tuple[int, ...], path: Path, place: str) -> NDA
     data = value.get("data") if isinstance(value, dict) else value
     try:
         array = np.array(data, np.float64).reshape(shape)
-    except (ValueError, TypeError):
-        array = np.full(shape, np.nan)
+    except (ValueError, TypeError, OverflowError):
+        array = np.full([max(side, 1) for side in shape], np.nan)
     if not np.isfinite(array).all():
         wanted = "x".join(map(str, shape))
         raise InputError(f"expected {wanted} numbers", path=path, place=place, remedy="check the calibration")

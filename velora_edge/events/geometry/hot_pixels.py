@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import operator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from velora_edge.errors import InputError
+from velora_edge.files import replace_file
+from velora_edge.limits import check_picture, load_json, read_text
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -54,9 +58,12 @@ def write_mask(path: str | PathLike[str], mask: NDArray[np.bool_]) -> None:
     pixels = [list(pixel) for pixel in zip(columns.tolist(), rows.tolist(), strict=True)]
     try:
         if target.suffix == ".npy":
-            np.save(target, mask, allow_pickle=False)
+            content = io.BytesIO()
+            np.save(content, mask, allow_pickle=False)
+            replace_file(target, content.getvalue(), mode=0o644)
         elif target.suffix == ".json":
-            target.write_text(json.dumps({"sensor": [width, height], "hot_pixels": pixels}) + "\n")
+            text = json.dumps({"sensor": [width, height], "hot_pixels": pixels}) + "\n"
+            replace_file(target, text.encode(), mode=0o644)
         else:
             raise InputError("expected a name that ends in .npy or .json", path=path, remedy="change it")
     except OSError as error:
@@ -74,15 +81,15 @@ def read_mask(path: str | PathLike[str]) -> NDArray[np.bool_]:
     source = Path(path)
     try:
         if source.suffix == ".npy":
-            mask = np.load(source, allow_pickle=False)
+            mask = np.load(source, mmap_mode="r", allow_pickle=False)
             if mask.ndim != 2 or mask.dtype.kind not in "bui":
                 raise ValueError(f"a two-dimensional array of booleans, got {mask.dtype} {mask.shape}")
             return np.asarray(mask != 0, np.bool_)
-        content = json.loads(source.read_text("utf-8"))
+        content = load_json(read_text(source))
         return _mask_of(content["sensor"], content["hot_pixels"])
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", path=path, remedy="check the path") from error
-    except (ValueError, TypeError, KeyError, EOFError, RecursionError, MemoryError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, EOFError, RecursionError, MemoryError) as error:
         reason = str(error).partition("\n")[0][:200]
         raise InputError(
             f"expected a mask of hot pixels ({reason})",
@@ -95,8 +102,10 @@ def _mask_of(sensor: list[int], pixels: list[list[int]]) -> NDArray[np.bool_]:
     width, height = (int(side) for side in sensor)
     if not (0 < width <= 65536 and 0 < height <= 65536):
         raise ValueError(f"a sensor of {width}x{height}")
+    check_picture(width, height)
     mask = np.zeros((height, width), np.bool_)
-    for x, y in pixels:
+    for pixel in pixels:
+        x, y = map(operator.index, pixel)
         if not (0 <= x < width and 0 <= y < height):
             raise ValueError(f"pixel ({x}, {y}) lies outside the sensor of {width}x{height}")
         mask[y, x] = True

@@ -43,7 +43,7 @@ class AEDAT4Writer(EventWriter):
     """
 
     format = "AEDAT4"
-    part_ending: ClassVar[str] = ".part.aedat4"  # dv-processing refuses, and aborts, with any other ending
+    part_ending: ClassVar[str] = ".aedat4"  # dv-processing refuses, and aborts, with any other ending
     holds_triggers = True
     is_ordered = True
     largest_side_px = 32767

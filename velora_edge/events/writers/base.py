@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from velora_edge.errors import InputError, RecordingError
 from velora_edge.events.kernels._intrinsics import kernel
+from velora_edge.files import PartFile
 
 if TYPE_CHECKING:
+    import os
     from types import TracebackType
 
     from typing_extensions import Self
@@ -65,8 +66,8 @@ class EventWriter(ABC):
     end_us: ClassVar[int] = 1 << 62
     """Times are before this."""
     largest_side_px: ClassVar[int] = 65536
-    part_ending: ClassVar[str] = ".part"
-    """Of the file's name while it is written."""
+    part_ending: ClassVar[str] = ""
+    """Of the file's name while it is written, after `.part`."""
 
     def __init__(self, path: str | os.PathLike[str], width: int, height: int) -> None:
         if not (0 < width <= self.largest_side_px and 0 < height <= self.largest_side_px):
@@ -79,12 +80,15 @@ class EventWriter(ABC):
         self.events_written = 0
         self.triggers_written = self.triggers_dropped = 0
         self._last_us = -(1 << 62)
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}{self.part_ending}")
+        self._part: PartFile | None = None
         self._is_open = True
         try:
-            self._open(self._temporary)
-        except OSError as error:
-            self._temporary.unlink(missing_ok=True)
+            self._open(self._begin())
+        except BaseException as error:
+            if self._part is not None:
+                self._part.discard()
+            if not isinstance(error, OSError):
+                raise
             raise RecordingError(
                 f"cannot be written: {error.strerror or error}", path=path, remedy="check the folder"
             ) from error
@@ -124,7 +128,8 @@ class EventWriter(ABC):
             return
         try:
             self._finish()
-            self._temporary.replace(self.path)
+            if self._part is not None:
+                self._part.commit()
         except BaseException as error:
             self.abort()
             if isinstance(error, OSError):
@@ -137,7 +142,8 @@ class EventWriter(ABC):
         if self._is_open:
             self._is_open = False
             self._discard()
-            self._temporary.unlink(missing_ok=True)
+            if self._part is not None:
+                self._part.discard()
 
     def __enter__(self) -> Self:
         return self
@@ -149,6 +155,11 @@ class EventWriter(ABC):
             self.close()
         else:
             self.abort()
+
+    def _begin(self) -> Path:
+        """Make the file that is written until it is finished; its place."""
+        self._part = PartFile(self.path, self.part_ending)
+        return self._part.path
 
     @abstractmethod
     def _open(self, path: Path) -> None:

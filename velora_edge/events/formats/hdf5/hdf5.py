@@ -12,6 +12,7 @@ from velora_edge.events.formats.columns import check_columns
 from velora_edge.events.formats.hdf5 import hdf5_layouts as layouts
 from velora_edge.events.formats.hdf5.hdf5_layouts import DAMAGE, ROWS, check_filters, first_line, stored_rows
 from velora_edge.events.seek_index import find_row
+from velora_edge.limits import check_stored, inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +63,7 @@ def open_hdf5(path: Path, *, sensor: tuple[int, int] | None = None, part: str | 
 
 
 def _reader_of(path: Path, file: Any, sensor: tuple[int, int] | None, part: str | None) -> ArrayReader:
-    if "CD/events" not in file:
+    if inside(file, "CD/events") is None:
         return Hdf5Reader(path, file, sensor=sensor, part=part)
     if part is not None:
         raise RecordingError(f"a Prophesee HDF5 file has no parts, so there is no {part!r} in it", path=path)
@@ -239,6 +240,7 @@ def _choose_events(path: Path, file: Any, part: str | None) -> tuple[Hdf5Events,
 
 def _check_readable(path: Path, events: Hdf5Events) -> None:
     for role, source in events.sources.items():
+        check_stored(path, source)
         check_filters(path, source)
         piece = np.empty(0, source.dtype)
         key = events.keys[role]

@@ -9,6 +9,7 @@ import numpy as np
 
 from velora_edge.errors import RecordingError
 from velora_edge.events.formats.columns import UNIT_NAMES, match_names
+from velora_edge.limits import inside, is_in_proportion, is_inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,7 +156,7 @@ def _in_group(name: str, group: Any) -> Hdf5Events | None:
     names = match_names(list(group))
     if names is None:
         return None
-    columns = {role: group.get(child) for role, child in names.items()}
+    columns = {role: inside(group, child) for role, child in names.items()}
     if all(isinstance(column, h5py.Dataset) and column.ndim == 1 for column in columns.values()):
         return Hdf5Events(name or "/", columns)
     return None
@@ -186,8 +187,8 @@ def find_origin(file: Any, name: str) -> tuple[str, tuple[int, int] | None]:
         return "M3ED", (1280, 720)
     if name.startswith("davis/"):
         return "MVSEC", (346, 260)
-    if name == "events" and "ms_to_idx" in file:
-        return ("DSEC", (640, 480)) if "t_offset" in file else ("TUM-VIE", (1280, 720))
+    if name == "events" and inside(file, "ms_to_idx") is not None:
+        return ("DSEC", (640, 480)) if inside(file, "t_offset") is not None else ("TUM-VIE", (1280, 720))
     return "", None
 
 
@@ -239,8 +240,10 @@ def find_recordings(file: Any, name: str, n: int) -> NDArray[np.int64] | None:
     import h5py
 
     for group in _upwards(file, name):
-        node = group.get("offsets")
-        if isinstance(node, h5py.Dataset) and node.ndim == 1 and node.dtype.kind in "iu" and len(node) > 2:
+        node = inside(group, "offsets")
+        if not isinstance(node, h5py.Dataset) or node.ndim != 1 or node.dtype.kind not in "iu":
+            continue
+        if len(node) > 2 and is_inside(node) and is_in_proportion(node):
             offsets = node[:].astype(np.int64)
             if offsets[0] == 0 and offsets[-1] == n and (np.diff(offsets) >= 0).all():
                 return cast("NDArray[np.int64]", offsets)
@@ -253,7 +256,7 @@ def _upwards(file: Any, name: str) -> Iterator[Any]:
 
     parts = [part for part in name.split("/") if part]
     for depth in range(len(parts), 0, -1):
-        node = file.get("/".join(parts[:depth]))
+        node = inside(file, "/".join(parts[:depth]))
         if isinstance(node, h5py.Group):
             yield node
     yield file
@@ -263,8 +266,8 @@ def _values(group: Any, key: str) -> NDArray[Any] | None:
     """A small attribute or dataset as an array."""
     import h5py
 
-    node = group.get(key)
-    if isinstance(node, h5py.Dataset) and node.size is not None and 0 < node.size <= 4:
+    node = inside(group, key)
+    if isinstance(node, h5py.Dataset) and node.size is not None and 0 < node.size <= 4 and is_inside(node):
         return np.asarray(node[()])
     value = group.attrs.get(key)
     return None if value is None else np.asarray(value)

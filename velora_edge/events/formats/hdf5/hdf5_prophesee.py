@@ -21,6 +21,7 @@ from velora_edge.events.formats.hdf5.hdf5_layouts import (
     stored_rows,
 )
 from velora_edge.events.seek_index import find_row
+from velora_edge.limits import check_request, check_stored, inside, is_inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ class PropheseeHdf5Reader(ArrayReader):
     """
 
     def __init__(self, path: Path, file: Any, *, sensor: tuple[int, int] | None = None) -> None:
-        self._file, self._events = file, file["CD/events"]
+        self._file, self._events = file, inside(file, "CD/events")
         _check_fields(path, self._events, _FIELDS)
         self._is_ecf = _has_ecf(path, self._events)
         self._starts = stored_chunks(self._events) if self._is_ecf else []
@@ -86,11 +87,13 @@ class PropheseeHdf5Reader(ArrayReader):
     def triggers(self) -> TriggerBatch:
         """All edges in `EXT_TRIGGER/events`."""
         try:
-            dataset = self._file.get("EXT_TRIGGER/events")
+            dataset = inside(self._file, "EXT_TRIGGER/events")
             if dataset is None:
                 return TriggerBatch.empty()
             _check_fields(self.path, dataset, ("t", "id", "p"))
-            edges = dataset[: stored_rows(dataset)]
+            n = stored_rows(dataset)
+            check_request(self.path, n * dataset.dtype.itemsize, "the external triggers", dataset.name)
+            edges = dataset[:n]
         except DAMAGE as error:
             self.warn(f"the external triggers cannot be read ({first_line(error)})")
             return TriggerBatch.empty()
@@ -185,6 +188,7 @@ def _check_fields(path: Path, dataset: Any, wanted: tuple[str, ...]) -> None:
             place=dataset.name,
             remedy="check how the file was written",
         )
+    check_stored(path, dataset)
 
 
 def _has_ecf(path: Path, dataset: Any) -> bool:
@@ -199,7 +203,7 @@ def _has_ecf(path: Path, dataset: Any) -> bool:
 def _last_index(file: Any) -> int:
     """The number of the last event that the index knows, 0 where there is no index."""
     try:
-        dataset = file["CD/indexes"]
-        return int(dataset[-1]["id"]) if dataset.shape[0] else 0
+        dataset = inside(file, "CD/indexes")
+        return int(dataset[-1]["id"]) if dataset.shape[0] and is_inside(dataset) else 0
     except (*DAMAGE, IndexError):
         return 0

@@ -34,6 +34,8 @@ IS_SYNCED, HIGH, WRAPS, HIGHEST_US, LAST_FOUND, LAST_BASE = range(6)
 # TIME_HIGH before it and how often that had come round, and where a vector base stands before it, or -1.
 COLUMNS = 5
 STRIDE = 64
+_TIME_HIGH = 8
+"""Type of a time word, in the upper four bits, in every encoding."""
 
 
 @kernel
@@ -207,15 +209,19 @@ class RawIndex:
 
     def __init__(self, reader: RawWords) -> None:
         self._reader = reader
-        self._walker = reader.new_walker()
-        self._file = FileBytes(reader.path, reader.payload_at)
-        self._memory = np.array([0, 0, 0, LONG_AGO, 0, -1], np.int64)
         self._found = np.empty((CHUNK_BYTES // SPACING_BYTES + 2, COLUMNS), np.int64)
+        self._begin()
+        kind = f"{reader.encoding} {reader.payload_at} {reader.is_legacy}"
+        self._index_file = IndexFile(reader.path, kind, _KEPT_COLUMNS)
+
+    def _begin(self) -> None:
+        """Know nothing, and look from the recording's start on."""
+        self._walker = self._reader.new_walker()
+        self._file = FileBytes(self._reader.path, self._reader.payload_at)
+        self._memory = np.array([0, 0, 0, LONG_AGO, 0, -1], np.int64)
         self._position = self._kept = 0
         self.checkpoints = [START]
         self.is_complete = False
-        kind = f"{reader.encoding} {reader.payload_at} {reader.is_legacy}"
-        self._index_file = IndexFile(reader.path, kind, _KEPT_COLUMNS)
 
     @property
     def latest_us(self) -> int:
@@ -225,14 +231,15 @@ class RawIndex:
     def load(self) -> None:
         """Take over what was kept of the index, if it is of the file as it is now."""
         rows, is_complete = self._index_file.load()
-        if not _are_sound(rows):
+        size = self._walker.words.itemsize
+        if not _are_sound(rows, self._file.size - self._reader.payload_at, size):
             return
         *checkpoints, last = rows.tolist()
         self.checkpoints = [Checkpoint(*row[: len(START)]) for row in checkpoints]
         self._memory[:], self._position = last[:-1], last[-1]
         self._kept, self.is_complete = self._position, is_complete
         self._file.close()
-        at = self._position * self._walker.words.itemsize
+        at = self._position * size
         self._file = FileBytes(self._reader.path, self._reader.payload_at + at)
 
     def save(self) -> None:
@@ -246,7 +253,12 @@ class RawIndex:
 
     def find(self, t_us: int) -> Checkpoint:
         """The last checkpoint before which there is no event at `t_us` or later."""
-        return self.checkpoints[max(self._place_after(t_us) - 1, 0)]
+        found = self.checkpoints[max(self._place_after(t_us) - 1, 0)]
+        if self._kept and not self._is_time_word(found):  # the kept index is of something else
+            self.close()
+            self._begin()
+            found = self.checkpoints[max(self._place_after(t_us) - 1, 0)]
+        return found
 
     def latest_near(self, t_us: int) -> int:
         """No event from the checkpoint that is found for `t_us` to the next one is later than this."""
@@ -258,6 +270,20 @@ class RawIndex:
         while not self.is_complete and self.latest_us < t_us:
             self._scan()
         return bisect.bisect_left(self.checkpoints, t_us, key=lambda checkpoint: checkpoint.before_us)
+
+    def _is_time_word(self, checkpoint: Checkpoint) -> bool:
+        """Whether the recording has a TIME_HIGH there, and another one than the last before it."""
+        if checkpoint.high < 0:
+            return True
+        encoding, size = self._reader.encoding, self._walker.words.itemsize
+        at = self._reader.payload_at + checkpoint.position
+        if encoding == "EVT2.1" and not self._reader.is_legacy:
+            at += size
+        with self._reader.path.open("rb") as file:
+            file.seek(at)
+            word = int.from_bytes(file.read(size), "little")
+        bits = 8 * size - 4
+        return word >> bits == _TIME_HIGH and word & ((1 << bits) - 1) != checkpoint.high
 
     def _scan(self) -> None:
         if not self._walker.fill(self._file.read_into):
@@ -290,17 +316,24 @@ class RawIndex:
         self.close()
 
 
-def _are_sound(rows: NDArray[np.int64]) -> bool:
-    """Whether kept rows can be an index at all."""
+def _are_sound(rows: NDArray[np.int64], payload_bytes: int, word_bytes: int) -> bool:
+    """Whether kept rows can be an index of so many bytes at all."""
     if len(rows) < 2 or tuple(rows[0, : len(START)].tolist()) != START:
         return False
     position, before_us, high, wraps, base = rows[1:-1, : len(START)].T
+    is_synced, last_high, last_wraps, _, found, last_base, looked_at = rows[-1].tolist()
+    most_words = payload_bytes // word_bytes
     return bool(
         (np.diff(position, prepend=0) > 0).all()
-        and (np.diff(before_us) >= 0).all()
+        and ((position < payload_bytes) & (position % word_bytes == 0)).all()
+        and (np.diff(before_us, append=rows[-1, HIGHEST_US]) >= 0).all()
         and ((high >= 0) & (high < 1 << 28) & (wraps >= 0) & (wraps < 1 << 30)).all()
         and ((base >= -1) & (base <= position)).all()
-        and rows[-1, -1] >= 0
+        and is_synced in (0, 1)
+        and 0 <= last_high < 1 << 28
+        and 0 <= last_wraps < 1 << 30
+        and 0 <= found <= looked_at <= most_words
+        and -1 <= last_base <= looked_at
     )
 
 
