@@ -1,4 +1,4 @@
-"""What every command shares at its edge with the shell: exit codes, one-line errors, progress, lines that may come often."""
+"""What every command shares at its edge with the shell: exit codes, one-line errors, progress, rare notes."""
 
 from __future__ import annotations
 
