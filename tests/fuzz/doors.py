@@ -10,13 +10,13 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
-from velora_runtime.cameras.drivers.tcp_events import TcpEvents
-from velora_runtime.cameras.event_feed import LiveSetup
-from velora_runtime.ingest.event_ingest import EventIntake
+from velora_runtime.cameras.drivers.raw_bytes import TcpEvents
+from velora_runtime.cameras.feeds import LiveSetup
+from velora_runtime.ingest.event_ingest import EventIngest
 from velora_runtime.ingest.packets import PacketQueue
-from velora_runtime.ingest.rate_cap import RateCap
+from velora_runtime.ingest.event_ingest import PacketRateCap
 from velora_runtime.ingest.scanner import RawScanner
-from velora_runtime.ingest.walks import WordWalk
+from velora_runtime.ingest.packets import WordCursor
 
 from tests.fuzz.samples import samples
 from velora_edge.clock import SystemClock
@@ -142,8 +142,8 @@ def _take_all(feed: TcpEvents, setup: LiveSetup) -> None:
         return
     queue = PacketQueue(1 << 20, waits=False)
     scanner = RawScanner(layout.encoding, feed.sensor, layout.is_legacy)
-    ingest = EventIntake(
-        queue, scanner, RateCap(None), setup.clock, setup.stop, is_paced=False, note=setup.note
+    ingest = EventIngest(
+        queue, scanner, PacketRateCap(None), setup.clock, setup.stop, is_paced=False, note=setup.note
     )
     ingest.begin()
     try:
@@ -153,13 +153,13 @@ def _take_all(feed: TcpEvents, setup: LiveSetup) -> None:
                 ingest.take(item, setup.clock.now_us())
     except CameraError:
         ingest.end()
-    walked = _walk(queue, WordWalk(layout.encoding, feed.sensor, layout.is_legacy))
+    walked = _walk(queue, WordCursor(layout.encoding, feed.sensor, layout.is_legacy))
     counts = ingest.counts
     assert walked + sum(counts.dropped.values()) <= counts.received
     assert counts.bytes <= 1 << 22
 
 
-def _walk(queue: PacketQueue, walk: WordWalk) -> int:
+def _walk(queue: PacketQueue, walk: WordCursor) -> int:
     number, walked = None, 0
     while (packet := queue.get()) is not None:
         walk.load(packet, follows=number is not None and packet.number == number + 1)

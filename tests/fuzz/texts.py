@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from velora_runtime.cameras.camera_settings import CameraSettings
-from velora_runtime.inference.decision_settings import read_decision_settings
+from velora_runtime.inference.decision import read_decision_settings
 from velora_runtime.sinks.mqtt import Broker
 from velora_runtime.web.access import Address as ServeAddress
 
@@ -17,8 +17,8 @@ from velora_edge.errors import VeloraError
 from velora_edge.events.filters.filters import read_rate
 from velora_edge.events.geometry.calibration_files import read_calibration
 from velora_edge.events.geometry.hot_pixels import read_mask
-from velora_edge.model.labels import read_labels
-from velora_edge.preprocessing.sources.folder import INFO, TIMES, TRIGGERS, read_recording
+from velora_edge.model.config import read_labels
+from velora_edge.preprocessing.folder import INFO, TIMES, TRIGGERS, read_recording
 from velora_edge.preprocessing.sync import parse_mode
 
 if TYPE_CHECKING:
