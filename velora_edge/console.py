@@ -82,6 +82,12 @@ class RateLimitedNotes:
         self._lock = threading.Lock()
         self._told: dict[str, tuple[int, int]] = {}
 
+    def is_due(self, kind: str) -> bool:
+        """Whether a line of the kind would be told now; asking counts nothing."""
+        with self._lock:
+            told = self._told.get(kind)
+            return told is None or self._now_us() - told[0] >= self.PERIOD_US
+
     def __call__(self, kind: str, line: str) -> bool:
         """Tell a line unless one of its kind was told within the last minute; whether it was told."""
         with self._lock:

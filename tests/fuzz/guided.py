@@ -38,7 +38,8 @@ def compiled_modules(package: str) -> Iterator[str]:
     spec = importlib.util.find_spec(package)
     for place in (spec.submodule_search_locations or ()) if spec is not None else ():
         for path in Path(place).rglob("*.py"):
-            if "numba" in path.read_text(encoding="utf-8") or path.stem.startswith("_"):
+            text = path.read_text(encoding="utf-8")
+            if path.stem.startswith("_") or any(sign in text for sign in ("@kernel", "njit", "_intrinsics")):
                 yield ".".join((package, *path.relative_to(place).with_suffix("").parts))
 
 
