@@ -63,4 +63,6 @@ def test_only_what_is_secret_is_hidden(whole: str, shown: str) -> None:
 
 def test_what_other_programs_quote_is_redacted_within_their_words() -> None:
     said = "ERROR: from rtspsrc0: could not open rtsp://me:hunter2@camera/1 (401): password = hunter2, bye"
-    assert redact(said) == "ERROR: from rtspsrc0: could not open rtsp://***@camera/1 (401): password = ***, bye"
+    assert (
+        redact(said) == "ERROR: from rtspsrc0: could not open rtsp://***@camera/1 (401): password = ***, bye"
+    )

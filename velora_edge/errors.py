@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from velora_edge.addresses import Address
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from os import PathLike
@@ -35,7 +37,7 @@ class InputError(VeloraError, ValueError):
 
     Args:
         problem: what was expected and what came.
-        path: the file, folder or source string, as the user wrote it.
+        path: the file, folder or source string, as the user wrote it; shown without what is secret in it.
         place: where in it: a byte offset, a line, a key, a dataset.
         remedy: what to do about it.
     """
@@ -46,7 +48,8 @@ class InputError(VeloraError, ValueError):
         self, problem: str, *, path: str | PathLike[str] | None = None, place: str = "", remedy: str = ""
     ) -> None:
         self.problem, self.path, self.place, self.remedy = problem, path, place, remedy
-        where = ", ".join(part for part in ("" if path is None else str(path), place) if part)
+        shown = Address(path) if isinstance(path, str) else path
+        where = ", ".join(part for part in ("" if shown is None else str(shown), place) if part)
         text = f"{where}: {problem}" if where else problem
         super().__init__(f"{text}; {remedy}" if remedy else text)
 

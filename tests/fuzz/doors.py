@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING
 
 from velora_runtime.cameras.drivers.raw_bytes import TcpEvents
 from velora_runtime.cameras.feeds import LiveSetup
-from velora_runtime.ingest.event_ingest import EventIngest
-from velora_runtime.ingest.packets import PacketQueue
-from velora_runtime.ingest.event_ingest import PacketRateCap
+from velora_runtime.ingest.event_ingest import EventIngest, PacketRateCap
+from velora_runtime.ingest.packets import PacketQueue, WordCursor
 from velora_runtime.ingest.scanner import RawScanner
-from velora_runtime.ingest.packets import WordCursor
 
 from tests.fuzz.samples import samples
 from velora_edge.clock import SystemClock
@@ -38,9 +36,19 @@ _SENSOR = (640, 480)
 
 def web_samples() -> tuple[bytes, ...]:
     """Requests of every kind that the server knows, and some that it does not."""
-    paths = (b"/", b"/api/snapshot", b"/frames/rgb.jpg", b"/frames/../x.jpg", b"/metrics", b"/healthz", b"/docs")
+    paths = (
+        b"/",
+        b"/api/snapshot",
+        b"/frames/rgb.jpg",
+        b"/frames/../x.jpg",
+        b"/metrics",
+        b"/healthz",
+        b"/docs",
+    )
     asked = [_GET % (path, b"") for path in paths]
-    asked.append(_GET % (b"/?token=s3cret", b"Cookie: velora-1=s3cret; a=b\r\nAuthorization: Bearer s3cret\r\n"))
+    asked.append(
+        _GET % (b"/?token=s3cret", b"Cookie: velora-1=s3cret; a=b\r\nAuthorization: Bearer s3cret\r\n")
+    )
     asked.append(_GET % (b"/%2e%2e/%00", b"Accept-Encoding: gzip\r\nRange: bytes=0-\r\n"))
     for order in (b"/api/clip", b"/api/record/start", b"/api/record/stop"):
         head = b"Content-Length: 5\r\nOrigin: http://localhost\r\nSec-Fetch-Site: same-origin\r\n"

@@ -79,7 +79,12 @@ def fuzz(target: Target, seconds: int, corpus: Path, keep: Path, seed: int) -> N
             (keep / f"{name}.txt").write_text(traceback.format_exc())
             raise
 
-    options = [f"-max_total_time={seconds}", f"-max_len={LONGEST}", f"-timeout={PATIENCE_S}", f"-seed={seed or 1}"]
+    options = [
+        f"-max_total_time={seconds}",
+        f"-max_len={LONGEST}",
+        f"-timeout={PATIENCE_S}",
+        f"-seed={seed or 1}",
+    ]
     options += [f"-rss_limit_mb={MOST_MEMORY_MB}", f"-artifact_prefix={keep}/{target.name}-", "-verbosity=0"]
     atheris.Setup([sys.argv[0], str(corpus), *options, "-print_final_stats=1"], read)
     atheris.Fuzz()
@@ -90,7 +95,9 @@ def _memory() -> str | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.guided", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fuzz.guided", description=__doc__.partition("\n")[0]
+    )
     parser.add_argument("target")
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--corpus", type=Path, required=True)

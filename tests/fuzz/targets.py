@@ -76,7 +76,10 @@ def _texts() -> dict[str, Target]:
 def _doors() -> dict[str, Target]:
     from tests.fuzz.doors import DOORS
 
-    packages = {"web": ("velora_runtime", "h11", "uvicorn", "starlette"), "tcp": ("velora_runtime", "velora_edge")}
+    packages = {
+        "web": ("velora_runtime", "h11", "uvicorn", "starlette"),
+        "tcp": ("velora_runtime", "velora_edge"),
+    }
     return {
         name: Target(name, checked, made, checked, packages[name]) for name, (checked, made) in DOORS.items()
     }

@@ -224,7 +224,9 @@ class Camera(Generic[T]):
         if self._is_told or not self._rare.is_due("lost"):
             return
         number = self.counts.outages
-        self._is_told = self._rare("lost", f"{self.name}: lost{f' (outage {number})' * (number > 1)}: {self._why}")
+        self._is_told = self._rare(
+            "lost", f"{self.name}: lost{f' (outage {number})' * (number > 1)}: {self._why}"
+        )
 
     def _welcome(self, now_us: int) -> None:
         """Count the outage as over, with the first item after a connection."""

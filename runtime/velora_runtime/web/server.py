@@ -76,16 +76,17 @@ class WebServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._serve, name="web", daemon=True)
         self._thread.start()
-        note(f"watch at {self.url(host)}")
+        is_given = token is not None and self.token is not None
+        note(f"watch at {self.url(host, shows_token=not is_given)}" + ", with your token" * is_given)
         if self.token is None and not is_local:
             note("whoever reaches this address can watch and record: --token none")
 
-    def url(self, host: str = "127.0.0.1") -> str:
-        """The page's address, with the token."""
+    def url(self, host: str = "127.0.0.1", *, shows_token: bool = True) -> str:
+        """The page's address, with the token; one that the user gave need not be told, and notes are kept."""
         if host in ("0.0.0.0", "::"):
             host = socket.gethostname()
         shown = f"[{host}]" if ":" in host else host
-        return f"http://{shown}:{self.port}/" + (f"?token={self.token}" if self.token else "")
+        return f"http://{shown}:{self.port}/" + (f"?token={self.token}" if self.token and shows_token else "")
 
     def close(self) -> None:
         """End all streams and let go of the port. May be called again."""

@@ -126,7 +126,9 @@ def test_a_header_that_comes_byte_by_byte_is_parsed_once(monkeypatch: pytest.Mon
     assert (len(parsed), feed.layout, read_all(feed)) == (1, WordLayout("EVT3", True, head), WORDS)
 
 
-@pytest.mark.parametrize("data", [b"%", b"% ", b"% evt", b"%\x80", b"%\x80\n", b"% a\n\x80", b"%%\n", b"% e\r\n"])
+@pytest.mark.parametrize(
+    "data", [b"%", b"% ", b"% evt", b"%\x80", b"%\x80\n", b"% a\n\x80", b"%%\n", b"% e\r\n"]
+)
 def test_what_begins_as_a_header_and_is_none_is_words(data: bytes) -> None:
     """However it is split, and whether or not more follows."""
     end = parse_header(data + 2000 * b"\0").payload_at
