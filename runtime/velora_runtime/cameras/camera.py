@@ -74,8 +74,8 @@ class Camera(Generic[T]):
         consumer: gets what comes.
         patience: with its silence.
         clock: the host's.
-        note: gets a line when it is lost and when it is back, at most once a minute, for some cameras come and
-            go; `counts` has all. Called by the camera's thread.
+        note: gets a line when it is lost and when it is back, at most once a minute; `counts` has all.
+            Called by the camera's thread.
     """
 
     def __init__(

@@ -64,10 +64,11 @@ class Site:
     Args:
         watched: the run.
         gate: who may look.
+        refused: how many connections had to go so far.
     """
 
-    def __init__(self, watched: Watched, gate: Gate) -> None:
-        self._watched, self._gate = watched, gate
+    def __init__(self, watched: Watched, gate: Gate, refused: Callable[[], int]) -> None:
+        self._watched, self._gate, self._refused = watched, gate, refused
         self._pictures = Pictures(watched.latest)
         self._page = resources.files("velora_runtime.web").joinpath("page.html").read_text("utf-8")
         self._policy = _content_policy(self._page)
@@ -134,7 +135,9 @@ class Site:
         return self._going_on(Stream(pieces, f"multipart/x-mixed-replace; boundary={BOUNDARY}", self.crowd))
 
     async def _metrics(self, request: Request) -> Response:
-        return Response(self._watched.metrics(self.crowd.streams), headers={"Content-Type": CONTENT_TYPE})
+        return Response(
+            self._watched.metrics(self.crowd.streams, self._refused()), headers={"Content-Type": CONTENT_TYPE}
+        )
 
     async def _health(self, request: Request) -> Response:
         if (refused := self._gate.health_refusal(request)) is not None:

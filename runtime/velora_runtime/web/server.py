@@ -56,7 +56,9 @@ class WebServer:
         self.token = choose_token(token, is_local=is_local)
         self._rare = RateLimitedNotes(note, lambda: time.monotonic_ns() // 1000)
         self._connections = Connections(most_connections(), self._rare)
-        self._site = Site(watched, Gate(self.token, self.port, is_local=is_local))
+        self._site = Site(
+            watched, Gate(self.token, self.port, is_local=is_local), lambda: self._connections.refused
+        )
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._site.app(),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
+from velora_runtime.app.run_services import AttachOptions
 from velora_runtime.app.session import RunOptions
 from velora_runtime.cameras.drivers.av_camera import open_network
 from velora_runtime.cameras.drivers.gstreamer import GStreamerCamera
@@ -151,7 +152,10 @@ def test_what_is_no_broker_is_told_without_its_password(url: str) -> None:
 
 def test_neither_the_options_of_a_run_nor_a_broker_show_a_password() -> None:
     options = RunOptions(
-        "demo", rgb=f"rtsp://me:{SECRET}@c/", events="none", outputs=(("publish", f"mqtt://me:{SECRET}@h/t"),)
+        "demo",
+        rgb=f"rtsp://me:{SECRET}@c/",
+        attach=AttachOptions(token=SECRET),
+        outputs=(("publish", f"mqtt://me:{SECRET}@h/t"),),
     )
     assert SECRET not in repr(options)
     assert SECRET not in repr(Broker.parse(options.outputs[0][1]))

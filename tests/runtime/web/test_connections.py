@@ -1,4 +1,4 @@
-"""Connections that ask nothing: they are closed, and neither the page nor the cameras run out of descriptors."""
+"""Connections that ask nothing are closed: neither the page nor a camera runs out of descriptors."""
 
 from __future__ import annotations
 
@@ -106,6 +106,8 @@ def test_at_the_limit_the_connection_that_was_silent_for_the_longest_makes_room(
     with contextlib.closing(silent[-1]):
         silent[-1].sendall(ASK)
         assert silent[-1].recv(1000).startswith(b"HTTP/1.1 200")
+    refused = re.findall(rb"^velora_connections_refused (\d+)", crowded.ask("/metrics")[1], re.MULTILINE)
+    assert int(refused[0]) >= 30
     notes = [line for line in crowded.notes if line.startswith("page:")]
     assert notes == ["page: more than 8 connections at once: those that ask nothing are closed"]
     for one in silent:
