@@ -39,7 +39,9 @@ def compiled_modules(package: str) -> Iterator[str]:
     for place in (spec.submodule_search_locations or ()) if spec is not None else ():
         for path in Path(place).rglob("*.py"):
             text = path.read_text(encoding="utf-8")
-            if path.stem.startswith("_") or any(sign in text for sign in ("@kernel", "njit", "_intrinsics")):
+            if path.stem.startswith("_") or any(
+                sign in text for sign in ("@kernel", "njit", "events.kernels")
+            ):
                 yield ".".join((package, *path.relative_to(place).with_suffix("").parts))
 
 
