@@ -29,7 +29,7 @@ from pathlib import Path
 
 from tests.fuzz import guided
 from tests.fuzz.spoil import spoil
-from tests.fuzz.targets import load_targets, names
+from tests.fuzz.registry import load_targets, names
 
 PATIENCE_S = 30.0
 START_S = 600.0

@@ -72,12 +72,12 @@ def _site() -> Site:
 
 
 def check_web(path: Path, rng: random.Random) -> str:
-    """Send the bytes; the server answers as HTTP, never with 5xx, hangs up, and serves the next one."""
+    """Send the bytes; the server answers as HTTP, never with 500, hangs up, and serves the next one."""
     site = _site()
     data = path.read_bytes()
     answer = _send(site.port, data)
     for status in _statuses(answer):
-        assert status < 500, answer[:200]
+        assert status < 500 or status == 503, answer[:200]  # 503: no pairs come
     assert site.ask("/healthz")[0] in (200, 503)  # no pairs come
     site.notes[1:] = [note for note in site.notes[1:] if "asked nothing" not in note]
     assert len(site.notes) == 1, site.notes

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.fuzz.targets import Target
+    from tests.fuzz.registry import Target
 
 LONGEST = 1 << 16
 PATIENCE_S, MOST_MEMORY_MB = 30, 4096
@@ -51,7 +51,7 @@ def load(name: str) -> Target:
 
     compiled = [module for package in PACKAGES for module in compiled_modules(package)]
     with atheris.instrument_imports(include=list(PACKAGES), exclude=compiled):
-        from tests.fuzz.targets import load_targets
+        from tests.fuzz.registry import load_targets
 
         target = load_targets()[name]
         with tempfile.TemporaryDirectory() as folder:  # what is imported only once it is used

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import random
 import zlib
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 HEADERS = {"hdf5": 0, "ecf": 0, "npy": 128, "aedat4": 0}
 """Bytes at the beginning of a format that are spoilt seldom: what follows is of interest."""
 RAW_HEADER = 200
+FUNCTIONS = "tests.fuzz.targets"
 
 
 @dataclass(frozen=True)
@@ -89,14 +92,33 @@ def _made(makers: tuple[Callable[[], bytes], ...]) -> tuple[bytes, ...]:
     return tuple(make() for make in makers)
 
 
+def _functions() -> dict[str, Target]:
+    """Readers that are functions of bytes, where `tests.fuzz.targets` lists some."""
+    if importlib.util.find_spec(FUNCTIONS) is None:
+        return {}
+    readers = importlib.import_module(FUNCTIONS).TARGETS
+    packages = ("velora_edge", "velora_runtime", "yaml")
+    targets = {}
+    for reader, known in readers.items():
+        name = f"text.{reader.replace(' ', '_')}"
+        checked = partial(_call, known.run)
+        targets[name] = Target(name, checked, partial(tuple, known.seeds), checked, packages)
+    return targets
+
+
+def _call(run: Callable[[bytes], None], path: Path, rng: random.Random) -> str:
+    run(path.read_bytes())
+    return "events"
+
+
 def load_targets() -> dict[str, Target]:
     """All of them by name; imports what they read with."""
-    return {**_formats(), **_texts(), **_doors()}
+    return {**_formats(), **_texts(), **_functions(), **_doors()}
 
 
 def names() -> list[str]:
-    """Of all targets, without importing what they read with."""
-    return [*MADE, *TEXT_NAMES, *DOOR_NAMES]
+    """Of all targets."""
+    return [*MADE, *TEXT_NAMES, *_functions(), *DOOR_NAMES]
 
 
 TEXT_NAMES = ("config", "calibration", "mask", "manifest", "recording", "labels", "decide", "option")
