@@ -25,7 +25,7 @@ def test_each_target_is_known_by_its_name(targets: dict[str, Target]) -> None:
 
 @pytest.mark.parametrize("name", [*TEXT_NAMES, *DOOR_NAMES])
 def test_the_examples_of_a_target_are_read(name: str, targets: dict[str, Target], tmp_path: Path) -> None:
-    path = tmp_path / name
+    path = tmp_path / f"{name}.current"
     for data in targets[name].samples():
         path.write_bytes(data)
         assert targets[name].check(path, random.Random(0)) in ("events", "refused")
