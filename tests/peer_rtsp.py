@@ -2,8 +2,8 @@
 
     /usr/bin/python3 tests/peer_rtsp.py PORT [USER PASSWORD]
 
-Prints `ready` once it listens. Needs Debian's python3-gi and gir1.2-gst-rtsp-server-1.0 (.ci/install-peers), which
-are of the system's own Python; nothing of ours is imported here.
+Prints `ready` once it listens. Needs Debian's python3-gi and gir1.2-gst-rtsp-server-1.0 (.ci/install-peers),
+which are of the system's own Python; nothing of ours is imported here.
 """
 
 import sys

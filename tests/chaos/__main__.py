@@ -3,10 +3,11 @@
     make chaos                                  # 30 minutes; MINUTES=3
     python -m tests.chaos --minutes 3 --seed 1 --only disk clock
 
-`velora-live` recognises two cameras (processes, behind gateways), with page, metrics, MQTT where mosquitto is
-installed, and recordings on a disk of 64 MB where one may be mounted. One fault after the other, in an order that
-the seed tells; after each, pairs must come again, and a recording that was made over it must replay. At the end all
-that came must be accounted for, memory and descriptors flat, and standard error tidy. Exit code 1 otherwise.
+`velora-live` recognises two cameras (processes, behind gateways), with page, metrics, MQTT where mosquitto
+is installed, and recordings on a disk of 64 MB where one may be mounted. One fault after the other, in an
+order that the seed tells; after each, pairs must come again, and a recording that was made over it must
+replay. At the end all that came must be accounted for, memory and descriptors flat, and standard error tidy.
+The exit code is 1 otherwise.
 """
 
 from __future__ import annotations
@@ -259,7 +260,7 @@ class Chaos:
         if summary.exists():
             self.report = json.loads(summary.read_text())
             told = [json.loads(line) for line in out.read_text().splitlines()]
-            self.problems += unaccounted(self.report, sum("seq" in line for line in told))
+            self.problems += unaccounted(self.report, sum(line.get("type") != "action" for line in told))
         else:
             self.problems.append("there is no summary")
         self.problems += grown(
@@ -279,7 +280,8 @@ class Chaos:
             f"memory {first.rss_mb:.0f} -> {last.rss_mb:.0f} MB, descriptors {first.descriptors} -> "
             f"{last.descriptors}, threads {first.threads} -> {last.threads}"
         )
-        yield f"{self._recordings} recordings, {self.replayed} replayed; {self.said.count(chr(10))} lines on standard error"
+        lines = self.said.count("\n")
+        yield f"{self._recordings} recordings, {self.replayed} replayed; {lines} lines on standard error"
         if not self.disk.is_small:
             yield "the disk was not filled: a tmpfs may be mounted by root alone"
         if not self.broker.is_there:

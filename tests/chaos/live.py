@@ -2,9 +2,9 @@
 
     python -m tests.chaos.live OFFSET_FILE MODEL ...
 
-Setting the machine's own clock would disturb whatever else runs there. What Python tells of the time of day is
-stepped: `time.time`, `time.time_ns`, and `datetime.now` as our modules see it. The monotonic clock is not: no
-host steps that.
+Setting the machine's own clock would disturb whatever else runs there. What Python tells of the time of day
+is stepped: `time.time`, `time.time_ns`, and `datetime.now` as our modules see it. The monotonic clock is not:
+no host steps that.
 """
 
 from __future__ import annotations

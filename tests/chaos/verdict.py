@@ -1,4 +1,4 @@
-"""What must hold at the end of a chaos run: nothing unaccounted for, nothing grown, every refusal one line."""
+"""What must hold at the end: nothing unaccounted for, nothing grown, every refusal one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a live run depends on, each a thing that can fail: cameras behind gateways, a broker, a small disk, the page."""
+"""What a live run depends on and what can fail: cameras behind gateways, a broker, a small disk, the page."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.peers import ROOT, free_port
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 USER, PASSWORD = "chaos", "hunter2"
 DISK_MB = 64
@@ -205,7 +207,7 @@ class Page:
         return json.loads(body) if status in (200, 409) else {"error": f"status {status}"}
 
     def flood(self, seconds: float) -> list[str]:
-        """Silent connections, viewers who never read, garbage and strangers; what was wrong with the answers."""
+        """Silent connections, viewers who never read, garbage, strangers; what was wrong with the answers."""
         opened = [self._open(b"") for _ in range(300)]
         opened += [
             self._open(f"GET /frames/rgb.mjpeg?token={TOKEN} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())

@@ -5,10 +5,10 @@
     python -m tests.fuzz --again fuzz-failures/evt3-1a2b3c4d.bin
     NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=/tmp/checked python -m tests.fuzz    # kernels check every index
 
-Where atheris is installed, files that reach new lines of ours are kept in `fuzz-corpus/` and changed further
-(`tests.fuzz.guided`); elsewhere, or with --blind, good files are spoilt at random. Each file is read by a worker
-process. An error that is not ours, a crash, one that takes longer than 30 s or more than 4 GB, or a write
-beside an array is a failure: the file is kept, with what happened.
+Where atheris is installed, files that reach new lines of ours are kept in `fuzz-corpus/` and changed
+further (`tests.fuzz.guided`); elsewhere, or with --blind, good files are spoilt at random. Each file is read
+by a worker process. An error that is not ours, a crash, one that takes longer than 30 s or more than 4 GB, or
+a write beside an array is a failure: the file is kept, with what happened.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ import zlib
 from pathlib import Path
 
 from tests.fuzz import guided
-from tests.fuzz.spoil import spoil
 from tests.fuzz.registry import load_targets, names
+from tests.fuzz.spoil import spoil
 
 PATIENCE_S = 30.0
 START_S = 600.0

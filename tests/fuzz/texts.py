@@ -1,4 +1,4 @@
-"""Texts that a user or another program gives: configurations, calibrations, manifests, recordings, options."""
+"""Texts that a user or another program gives: configurations, calibrations, recordings, options."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _labels(path: Path, rng: random.Random) -> None:
 def _decide(path: Path, rng: random.Random) -> None:
     words = path.read_bytes().decode("utf-8", "replace").split("\n")
     # A word without = is another file's name.
-    read_decision_settings([word for word in words if "=" in word][:8] + [str(path)])
+    read_decision_settings([*[word for word in words if "=" in word][:8], str(path)])
 
 
 OPTIONS: dict[str, Callable[[str], object]] = {
@@ -144,6 +144,13 @@ def _option(path: Path, rng: random.Random) -> None:
             read(value)
 
 
+def check_line(error: VeloraError) -> None:
+    """An error of ours is one line of bounded length."""
+    message = str(error)
+    assert "\n" not in message, message
+    assert len(message) < LONGEST_MESSAGE, len(message)
+
+
 def text_check(read: Callable[[Path, random.Random], None]) -> Callable[[Path, random.Random], str]:
     """The check of a reader: what it cannot read is one error of ours, of one line that can be printed."""
 
@@ -151,9 +158,7 @@ def text_check(read: Callable[[Path, random.Random], None]) -> Callable[[Path, r
         try:
             read(path, rng)
         except VeloraError as error:
-            message = str(error)
-            assert "\n" not in message.replace(str(path), ""), message
-            assert len(message) < LONGEST_MESSAGE, len(message)
+            check_line(error)
             return "refused"
         return "events"
 

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -25,9 +24,6 @@ from tests.peers import (
     wait_for_lines,
     wait_until_served,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.slow
 CLIP = 3
@@ -136,7 +132,7 @@ def test_a_pipeline_that_gstreamer_refuses_is_told_in_its_words(model: Path, tmp
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[tuple[int, list[object]]]:
+def broker(tmp_path: Path) -> tuple[int, list[object]]:
     """The port, and the command, of a mosquitto that asks for a password."""
     pytest.importorskip("paho.mqtt", reason="needs the mqtt extra: pip install -e '.[mqtt]'")
     program, port = find_program("mosquitto"), free_port()
@@ -146,7 +142,7 @@ def broker(tmp_path: Path) -> Iterator[tuple[int, list[object]]]:
     config.write_text(
         f"listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {passwords}\nuser root\n"
     )
-    yield port, [program, "-c", config]
+    return port, [program, "-c", config]
 
 
 def listen(port: int, count: int) -> subprocess.Popen[bytes]:

@@ -142,7 +142,7 @@ class _HeaderEnd:
         return bool(line) and not (line[:1] == b"%" and self._is_text(is_new))
 
     def _may_be_header(self, line: bytearray) -> bool:
-        return line[:1] == b"%" and line[1:2] in (b"", b" ", b"\t", b"\r") and self._is_text(line)
+        return line[:1] == b"%" and bytes(line[1:2]) in (b"", b" ", b"\t", b"\r") and self._is_text(line)
 
     @staticmethod
     def _is_text(data: bytearray) -> bool:
