@@ -9,27 +9,35 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
+from velora_runtime.cameras.camera import Camera
 from velora_runtime.cameras.drivers.raw_bytes import TcpEvents
-from velora_runtime.cameras.feeds import LiveSetup
+from velora_runtime.cameras.feeds import LiveSetup, Patience
 from velora_runtime.ingest.event_ingest import EventIngest, PacketRateCap
-from velora_runtime.ingest.packets import PacketQueue, WordCursor
+from velora_runtime.ingest.live_stream import LiveStream
+from velora_runtime.ingest.packets import CameraState
 from velora_runtime.ingest.scanner import RawScanner
+from velora_runtime.queues import PacketQueue
 
 from tests.fuzz.samples import samples
 from tests.fuzz.texts import check_line
 from velora_edge.clock import SystemClock
-from velora_edge.errors import CameraError, VeloraError
+from velora_edge.errors import VeloraError
+from velora_edge.events.formats.raw.raw_walker import RawWalker, WordCursor
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
     from pathlib import Path
 
+    from velora_runtime.ingest.packets import EventPacket
+
     from tests.runtime.web.test_serve import Site
 
 ANSWER_S = 5.0
 _GET = b"GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n%s\r\n"
 _SENSOR = (640, 480)
+LARGEST = 1 << 22
+"""Pixels of a sensor that is walked over."""
 
 
 # ---- the page -------------------------------------------------------------------------------------------
@@ -147,35 +155,22 @@ def _take_all(feed: TcpEvents, setup: LiveSetup) -> None:
     """Through the camera's thread's part and the packing thread's, until the camera hangs up."""
     layout = feed.layout
     assert layout is not None
-    if feed.sensor[0] * feed.sensor[1] > 1 << 22:
+    if feed.sensor[0] * feed.sensor[1] > LARGEST:
         return
-    queue = PacketQueue(1 << 20, waits=False)
+    queue: PacketQueue[EventPacket] = PacketQueue(1 << 22, waits=False)
     scanner = RawScanner(layout.encoding, feed.sensor, layout.is_legacy)
     ingest = EventIngest(
         queue, scanner, PacketRateCap(None), setup.clock, setup.stop, is_paced=False, note=setup.note
     )
-    ingest.begin()
-    try:
-        while True:
-            item = feed.read()
-            if item is not None:
-                ingest.take(item, setup.clock.now_us())
-    except CameraError:
-        ingest.end()
-    walked = _walk(queue, WordCursor(layout.encoding, feed.sensor, layout.is_legacy))
-    counts = ingest.counts
+    camera: Camera[bytes] = Camera(feed, ingest, Patience(), setup.clock, setup.note)
+    cursor = WordCursor(RawWalker(layout.encoding, feed.sensor, layout.is_legacy))
+    stream = LiveStream(camera, ingest, queue, cursor, feed.sensor, setup.clock, setup.stop, is_paced=False)
+    camera.adopt()
+    while camera.state is not CameraState.LOST:
+        camera.step()
+    ingest.end()
+    walked, counts = stream.skip_until(1 << 62), ingest.counts
     assert walked + sum(counts.dropped.values()) <= counts.received
-    assert counts.bytes <= 1 << 22
-
-
-def _walk(queue: PacketQueue, walk: WordCursor) -> int:
-    number, walked = None, 0
-    while (packet := queue.get()) is not None:
-        walk.load(packet, follows=number is not None and packet.number == number + 1)
-        number = packet.number
-        n, _ = walk.count(1 << 62)
-        walked += n
-    return walked
 
 
 DOORS: dict[str, tuple[Callable[[Path, random.Random], str], Callable[[], tuple[bytes, ...]]]] = {
