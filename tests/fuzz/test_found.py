@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.fuzz.registry import DOOR_NAMES, TEXT_NAMES, Target, load_targets, names
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 FOUND = sorted((Path(__file__).parent / "found").glob("*.bin"))
 
 
 @pytest.fixture(scope="module")
-def targets() -> dict[str, Target]:
+def targets() -> Iterator[dict[str, Target]]:
     for module in ("rosbags", "scipy", "uvicorn", "starlette", "paho"):
         pytest.importorskip(module, reason="needs the test extra: pip install -e '.[test]'")
-    return load_targets()
+    yield load_targets()
+    from tests.fuzz.doors import close_site
+
+    close_site()
 
 
 def test_each_target_is_known_by_its_name(targets: dict[str, Target]) -> None:
