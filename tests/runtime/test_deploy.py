@@ -95,7 +95,7 @@ def test_the_service_has_descriptors_to_spare_and_leaves_no_memory_on_disk() -> 
     service = settings("Service")
     assert (service["LimitNOFILE"], service["LimitCORE"]) == (["1024"], ["0"])
     pytest.importorskip("uvicorn", reason="needs the web extra: pip install -e '.[web]'")
-    from velora_runtime.web.connections import MOST_CONNECTIONS, RESERVE
+    from velora_runtime.web.streams import MOST_CONNECTIONS, RESERVE
 
     assert 4 * (MOST_CONNECTIONS + RESERVE) <= 1024
 

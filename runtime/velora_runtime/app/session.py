@@ -11,10 +11,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from velora_edge.addresses import Address
 from velora_edge.bundle import open_bundle
 from velora_edge.clock import SystemClock
-from velora_edge.errors import InputError, RecordingError
+from velora_edge.errors import Address, InputError, RecordingError
 from velora_edge.events.filters.event_preprocessing import EventPreprocessing
 from velora_edge.manifest import was_trained_on_files
 from velora_edge.preprocessing.sources import NONE

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from velora_edge.addresses import Address
 from velora_edge.datatypes import Prediction
-from velora_edge.errors import InputError, MissingExtraError
+from velora_edge.errors import Address, InputError, MissingExtraError
 from velora_runtime.sinks.base import Result, Sink
 from velora_runtime.sinks.jsonl import encode_line
 

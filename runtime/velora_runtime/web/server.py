@@ -47,7 +47,7 @@ class WebServer:
             import uvicorn
 
             from velora_runtime.web.app import Site
-            from velora_runtime.web.connections import Connections, GuardedProtocol, most_connections
+            from velora_runtime.web.streams import Connections, GuardedProtocol, most_connections
         except ImportError as error:
             raise MissingExtraError(error.name or "starlette", "web", "--serve") from error
         self._socket = Address.parse(address).listen()

@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("uvicorn", reason="needs the web extra: pip install -e '.[web]'")
 pytest.importorskip("starlette", reason="needs the web extra: pip install -e '.[web]'")
 
-from velora_runtime.web import connections
+from velora_runtime.web import streams as connections
 
 from tests.runtime.web.test_serve import Site, wait_until
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import av
 from av.video.reformatter import VideoReformatter
 
-from velora_edge.addresses import Address, redact
-from velora_edge.errors import CameraError
+from velora_edge.errors import Address, CameraError, redact
 from velora_runtime.cameras.feeds import OPEN_WAIT_S, FeedEndError, Shot
 
 if TYPE_CHECKING:

@@ -15,8 +15,7 @@ import subprocess
 import tempfile
 from typing import IO, TYPE_CHECKING, Any
 
-from velora_edge.addresses import Address, redact
-from velora_edge.errors import CameraError, SourceError
+from velora_edge.errors import Address, CameraError, SourceError, redact
 from velora_runtime.cameras.drivers.av_camera import SILENCE_S, AvCamera
 
 if TYPE_CHECKING:

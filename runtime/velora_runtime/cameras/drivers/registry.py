@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from velora_edge.addresses import Address
-from velora_edge.errors import InputError, PluginError
+from velora_edge.errors import Address, InputError, PluginError
 from velora_edge.extensions import Extension, Registry
 from velora_edge.preprocessing.sources import NONE
 

@@ -8,8 +8,7 @@ import pickle
 
 import pytest
 
-from velora_edge.addresses import Address, redact
-from velora_edge.errors import SourceError
+from velora_edge.errors import Address, SourceError, redact
 
 WHOLE = "rtsp://admin:hunter2@camera:554/stream?key=hunter2"
 SHOWN = "rtsp://***@camera:554/stream?***"
