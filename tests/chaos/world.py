@@ -41,8 +41,8 @@ class Camera:
     def start(self) -> None:
         """Start it, and wait until it listens."""
         assets = ROOT / "velora_edge" / "assets"
-        command = [sys.executable, ROOT / "benchmarks" / "soak_cameras.py", "--events", assets / "demo.raw"]
-        command += ["--video", assets / "demo.mp4", "--rate", self._rate_hz, "--size", "320x240"]
+        command = [sys.executable, "-m", "velora_runtime.bench.cameras", "--events", assets / "demo.raw"]
+        command += ["--video", assets / "demo.mp4", "--rate", self._rate_hz, "--fps", 30, "--size", "320x240"]
         self._process = subprocess.Popen(
             [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
