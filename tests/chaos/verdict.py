@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 MOST_GROWTH_MB_MIN, MOST_GROWTH_MB = 1.0, 24.0
 """Memory may grow by the one or, in a short run, by the other: buffers of a camera that came back, say."""
-MOST_MORE = 4
-"""Descriptors or threads: a viewer more, a camera that is just connecting."""
+MOST_MORE_DESCRIPTORS, MOST_MORE_THREADS = 4, 8
+"""A viewer more, a camera that is just connecting; a recording's video encoder alone has six threads."""
 LONGEST_LINE = 600
 LINES_AT_LEAST, LINES_PER_FAULT = 30, 4
 
@@ -58,11 +58,11 @@ def grown(samples: Sequence[Sample]) -> list[str]:
     found = []
     if memory > max(MOST_GROWTH_MB, MOST_GROWTH_MB_MIN * minutes):
         found.append(f"memory has grown by {memory:.1f} MB in {minutes:.1f} minutes")
-    for what, more in (
-        ("descriptors", rise(samples, lambda sample: sample.descriptors)),
-        ("threads", rise(samples, lambda sample: sample.threads)),
+    for what, most, more in (
+        ("descriptors", MOST_MORE_DESCRIPTORS, rise(samples, lambda sample: sample.descriptors)),
+        ("threads", MOST_MORE_THREADS, rise(samples, lambda sample: sample.threads)),
     ):
-        if more > MOST_MORE:
+        if more > most:
             found.append(f"{more:.0f} more {what}")
     return found
 
