@@ -2,6 +2,9 @@
 # make test         set up what development needs; run every test
 # make test-fast    the tests that a developer runs all day
 # make test-device  the runtime's tests as on a device: no torch, oldest and newest Python that is installed
+# make fuzz         spoilt files, texts and requests of every kind for 10 minutes; MINUTES=300 for hours
+# make chaos        a live run for 30 minutes while all that it depends on fails; MINUTES=3
+# make peers        as root: what tests meet on the other side, from Debian (.ci/install-peers)
 # make check        formatting, lint, types, layers
 # make help-texts  what every --help prints, into tests/cli/help, which a test compares: after a change on purpose
 # make gpu-check    on a machine with Python, torch and an NVIDIA GPU: every backend side by side in six minutes, then the
@@ -19,7 +22,7 @@ PYTEST := -m pytest -n auto --dist worksteal
 DEVICE_PYTHONS := 3.10 3.13
 DEVICE_TESTS   := tests/events tests/preprocessing tests/runtime tests/cli/live tests/test_*.py
 
-.PHONY: help setup setup-device demo demo-model test test-fast test-device check help-texts gpu-check clean
+.PHONY: help setup setup-device demo demo-model test test-fast test-device fuzz chaos peers check help-texts gpu-check clean
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -59,6 +62,17 @@ test-device: $(DEVICE_PYTHONS:%=test-device-%)
 
 test-device-%: .venv-%/.ready
 	@test ! -x .venv-$*/bin/python || .venv-$*/bin/python $(PYTEST) -m 'not slow' $(DEVICE_TESTS)
+
+# atheris has wheels for Linux on x86-64; without it, files are spoilt at random.
+fuzz: setup
+	-$(VENV)/bin/python $(PIP) 'atheris>=3' 2>/dev/null
+	$(VENV)/bin/python -m tests.fuzz --seconds $$(( 60 * $(or $(MINUTES),10) )) $(FUZZ)
+
+chaos: setup
+	$(VENV)/bin/python -m tests.chaos --minutes $(or $(MINUTES),30) $(CHAOS)
+
+peers:
+	.ci/install-peers
 
 check: setup
 	$(VENV)/bin/ruff format --check .

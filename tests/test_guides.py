@@ -12,7 +12,16 @@ from velora_cli.main import COMMANDS
 ROOT = Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 PAGES = [*GUIDES, ROOT / "README.md", ROOT / "runtime" / "README.md", ROOT / "CONTRIBUTING.md"]
-FOREIGN = {"--build-arg", "--cap-add", "--device-cgroup-rule", "--gpus", "--home-dir", "--now", "--restart"}
+FOREIGN = {
+    "--build-arg",
+    "--cap-add",
+    "--device-cgroup-rule",
+    "--gpus",
+    "--group-add",
+    "--home-dir",
+    "--now",
+    "--restart",
+}
 FOREIGN |= {"--rm", "--runtime", "--shell", "--show", "--system", "--system-site-packages", "--name"}
 """Options of other programs that the guides show."""
 

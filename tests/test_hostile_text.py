@@ -250,11 +250,11 @@ def test_a_segment_that_cannot_be_is_told_by_its_line(tmp_path: Path, row: str) 
 def test_a_list_of_recordings_with_numbers_that_are_none_is_told_by_its_line(
     tmp_path: Path, count: str
 ) -> None:
-    from velora_edge.data.layouts.published import _read_list
+    from velora_edge.data.layouts.published import read_list
 
     (tmp_path / "train_label.txt").write_text(f"wave/a {count} 0\nwave/b 5 {count}\n", encoding="utf-8")
     problems: list[str] = []
-    assert list(_read_list(tmp_path / "train_label.txt", "train", tmp_path, problems)) == []
+    assert list(read_list(tmp_path / "train_label.txt", "train", tmp_path, problems)) == []
     assert [problem.partition(":")[0] for problem in problems] == [
         "train_label.txt, line 1", "train_label.txt, line 2",
     ]  # fmt: skip
@@ -263,7 +263,7 @@ def test_a_list_of_recordings_with_numbers_that_are_none_is_told_by_its_line(
 def test_a_long_list_of_labels_is_read_in_a_moment(tmp_path: Path) -> None:
     import time
 
-    from velora_edge.model.config import read_labels
+    from velora_edge.config import read_labels
 
     (tmp_path / "labels.txt").write_text("".join(f"class {k}\n" for k in range(100_000)))
     begun = time.monotonic()

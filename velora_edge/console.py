@@ -1,9 +1,10 @@
-"""What every command shares at its edge with the shell: exit codes, one-line errors, progress."""
+"""What every command shares at its edge with the shell: exit codes, one-line errors, progress, rare notes."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -61,3 +62,43 @@ def progress(total: int, what: str, *, quiet: bool = False) -> Iterator[Callable
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
+
+
+class RateLimitedNotes:
+    """Lines for people about what may happen thousands of times: one a minute of each kind, the rest counted.
+
+    Callable from any thread.
+
+    Args:
+        note: gets the lines.
+        now_us: a monotonic clock.
+    """
+
+    PERIOD_US = 60_000_000
+    MOST_KINDS = 64
+
+    def __init__(self, note: Callable[[str], None], now_us: Callable[[], int]) -> None:
+        self._note, self._now_us = note, now_us
+        self._lock = threading.Lock()
+        self._told: dict[str, tuple[int, int]] = {}
+
+    def is_due(self, kind: str) -> bool:
+        """Whether a line of the kind would be told now; asking counts nothing."""
+        with self._lock:
+            told = self._told.get(kind)
+            return told is None or self._now_us() - told[0] >= self.PERIOD_US
+
+    def __call__(self, kind: str, line: str) -> bool:
+        """Tell a line unless one of its kind was told within the last minute; whether it was told."""
+        with self._lock:
+            now_us = self._now_us()
+            told_us, left_out = self._told.get(kind, (None, 0))
+            is_due = told_us is None or now_us - told_us >= self.PERIOD_US
+            is_known = kind in self._told or len(self._told) < self.MOST_KINDS
+            if not (is_due and is_known):
+                if told_us is not None:
+                    self._told[kind] = told_us, left_out + 1
+                return False
+            self._told[kind] = now_us, 0
+        self._note(f"{line} ({left_out} more since the last such line)" if left_out else line)
+        return True

@@ -12,16 +12,73 @@
     ├── MissingExtraError (ImportError)  an optional library; names the extra to install
     └── PluginError             a package that extends VELoRA-edge, and cannot be used
 
-A message is one line: what was found, where, and what to do about it.
+A message is one line: what was found, where, and what to do about it. It names cameras and brokers by their
+`Address`, which as text is without passwords.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from os import PathLike
+
+
+HIDDEN = "***"
+_USER = re.compile(r"(?<=://)[^\s'\"<>]*@")
+"""Up to the last @ of the word: whoever forgot to escape a / or @ in a password is covered, too."""
+_QUERY = re.compile(r"(://[^\s?'\"<>]*\?)[^\s'\"<>]*")
+_PROPERTY = re.compile(
+    r"(?i)\b([\w-]*(?:passwor[dt]|passwd|passphrase|pass|pwd|user-pw|-pw|user-id|secret|token|key))(\s*=\s*)"
+    r"(?:\"[^\"]*\"|'[^']*'|[^\s!,;&]+)"
+)
+"""Of a GStreamer element, or of a program's words about one."""
+
+
+class Address(str):
+    """An address as the user gave it; as text, without what is secret in it.
+
+    Args:
+        text: the whole address; an `Address` is taken with its secret.
+
+    Attributes:
+        secret: the whole address. Give it to what connects, and to nothing that writes.
+    """
+
+    secret: str
+
+    def __new__(cls, text: str) -> Address:
+        """The address."""
+        whole = text.secret if isinstance(text, Address) else text
+        made = super().__new__(cls, _redact_one(whole))
+        made.secret = whole
+        return made
+
+    def __reduce_ex__(self, protocol: object) -> tuple[type[str], tuple[str]]:
+        """Copied or pickled, it is the redacted text alone."""
+        return (str, (str(self),))
+
+
+def redact(text: str) -> str:
+    """Any text with the secrets of the addresses in it hidden: users, passwords, the values of a query.
+
+    For what other programs say: FFmpeg and GStreamer quote the address that they could not open.
+    """
+    text = _USER.sub(f"{HIDDEN}@", text)
+    text = _QUERY.sub(rf"\1{HIDDEN}", text)
+    return _PROPERTY.sub(rf"\1\2{HIDDEN}", text)
+
+
+def _redact_one(address: str) -> str:
+    """One address, whatever a password of it consists of."""
+    scheme, separator, rest = address.partition("://")
+    if not separator or any(space in scheme for space in " \t!") or scheme.lower() == "gst":
+        return redact(address)
+    _, at, place = rest.rpartition("@")
+    place, query, _ = place.partition("?")
+    return f"{scheme}://{f'{HIDDEN}@' if at else ''}{place}{f'?{HIDDEN}' if query else ''}"
 
 
 LONGEST_PROBLEM = 2000
@@ -45,7 +102,7 @@ class InputError(VeloraError, ValueError):
 
     Args:
         problem: what was expected and what came.
-        path: the file, folder or source string, as the user wrote it.
+        path: the file, folder or source string, as the user wrote it; shown without what is secret in it.
         place: where in it: a byte offset, a line, a key, a dataset.
         remedy: what to do about it.
     """
@@ -56,7 +113,8 @@ class InputError(VeloraError, ValueError):
         self, problem: str, *, path: str | PathLike[str] | None = None, place: str = "", remedy: str = ""
     ) -> None:
         self.problem, self.path, self.place, self.remedy = problem, path, place, remedy
-        shown = "" if path is None else printable(str(path), LONGEST_PROBLEM // 2)
+        whole = Address(path) if isinstance(path, str) else path
+        shown = "" if whole is None else printable(str(whole), LONGEST_PROBLEM // 2)
         where = ", ".join(part for part in (shown, place) if part)
         text = f"{where}: {printable(problem)}" if where else printable(problem)
         super().__init__(printable(f"{text}; {remedy}" if remedy else text, 2 * LONGEST_PROBLEM))

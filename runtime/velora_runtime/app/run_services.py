@@ -7,7 +7,7 @@ import os
 import select
 import sys
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +110,7 @@ class AttachOptions:
     recordings: str = "recordings"
     keep_s: float | None = None
     serve: str | None = None
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     keys: bool = False
 
     @property

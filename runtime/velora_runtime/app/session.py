@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from velora_edge.bundle import open_bundle
 from velora_edge.clock import SystemClock
-from velora_edge.errors import InputError, RecordingError
+from velora_edge.errors import Address, InputError, RecordingError
 from velora_edge.events.filters.event_preprocessing import EventPreprocessing
 from velora_edge.files import replace_file
 from velora_edge.manifest import was_trained_on_files
@@ -92,6 +92,12 @@ class RunOptions:
     preprocessing: EventPreprocessing = field(default_factory=EventPreprocessing)
     attach: AttachOptions = field(default_factory=AttachOptions)
     decide: DecisionSettings | None = None
+
+    def __post_init__(self) -> None:
+        """Cameras and brokers are told of without the passwords in their addresses, from here on."""
+        object.__setattr__(self, "events", Address(self.events))
+        object.__setattr__(self, "rgb", Address(self.rgb))
+        object.__setattr__(self, "outputs", tuple((sink, Address(target)) for sink, target in self.outputs))
 
 
 def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock | None = None) -> RunReport:

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from velora_edge.console import RateLimitedNotes
 from velora_edge.errors import CameraError, InputError
 from velora_runtime.cameras.feeds import FeedEndError
 from velora_runtime.ingest.packets import CameraState
@@ -73,7 +74,8 @@ class Camera(Generic[T]):
         consumer: gets what comes.
         patience: with its silence.
         clock: the host's.
-        note: gets a line when it is lost and when it is back; called by the camera's thread.
+        note: gets a line when it is lost and when it is back, at most once a minute; `counts` has all.
+            Called by the camera's thread.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Camera(Generic[T]):
         self.error: BaseException | None = None
         self._feed, self._consumer, self._patience = feed, consumer, patience
         self._clock, self._note = clock, note
+        self._rare, self._is_told, self._why = RateLimitedNotes(note, clock.now_us), False, ""
         self._is_open = self._has_ended = self._has_given = False
         self._heard_us = clock.now_us()
         self._lost_us: int | None = None
@@ -185,6 +188,7 @@ class Camera(Generic[T]):
     def _try_again(self) -> bool:
         now_us = self._clock.now_us()
         assert self._lost_us is not None
+        self._tell_loss()
         retry_us = self._patience.retry_us
         if not self._feed.comes_back or (retry_us is not None and now_us - self._lost_us >= retry_us):
             self._note(f"{self.name}: given up")
@@ -210,9 +214,19 @@ class Camera(Generic[T]):
             self._lost_us = self._clock.now_us()
             self._wait_us = FIRST_WAIT_US
             self.counts.outages += 1
-            self._note(f"{self.name}: lost: {error}")
+            self._why, self._is_told = str(error), False
+            self._tell_loss()
         self._plan_retry()
         return True
+
+    def _tell_loss(self) -> None:
+        """At once, or where another loss was told within the last minute, once that is over."""
+        if self._is_told or not self._rare.is_due("lost"):
+            return
+        number = self.counts.outages
+        self._is_told = self._rare(
+            "lost", f"{self.name}: lost{f' (outage {number})' * (number > 1)}: {self._why}"
+        )
 
     def _welcome(self, now_us: int) -> None:
         """Count the outage as over, with the first item after a connection."""
@@ -221,7 +235,8 @@ class Camera(Generic[T]):
             away_us = now_us - self._lost_us
             self.counts.lost_us += away_us
             self._lost_us = None
-            self._note(f"{self.name}: back after {away_us / 1e6:.1f} s")
+            if self._is_told:
+                self._note(f"{self.name}: back after {away_us / 1e6:.1f} s")
 
     def _endure_silence(self, now_us: int) -> bool:
         if self._feed.may_be_silent or now_us - self._heard_us < self._patience.lost_us:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
 
+from velora_edge.console import RateLimitedNotes
 from velora_edge.errors import EngineError
 
 if TYPE_CHECKING:
@@ -98,7 +100,7 @@ class RetryingEngine:
 
     Args:
         engine: the other one; closed with this one.
-        note: gets a line at each failure that was got over.
+        note: gets a line at a failure that was got over, at most once a minute; `retries` has all.
 
     Attributes:
         retries: calls that were made again.
@@ -107,7 +109,8 @@ class RetryingEngine:
     def __init__(self, engine: Engine, note: Callable[[str], None]) -> None:
         self.name = engine.name
         self.retries = 0
-        self._engine, self._note = engine, note
+        self._engine = engine
+        self._rare = RateLimitedNotes(note, lambda: time.monotonic_ns() // 1000)
 
     def encode(self, modality: str, images: Sequence[NDArray[np.uint8]], slot: Slot) -> None:
         """Put a modality's tokens into the slot."""
@@ -130,5 +133,5 @@ class RetryingEngine:
             return call(*given, **named)
         except EngineError as error:
             self.retries += 1
-            self._note(f"{self.name} failed and is tried again: {error}")
+            self._rare("retry", f"{self.name} failed and is tried again: {error}")
             return call(*given, **named)

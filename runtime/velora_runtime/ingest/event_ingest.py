@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from velora_edge.console import RateLimitedNotes
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_runtime.clocks import LEAP_US, ClockMap, ContinuousClock
 from velora_runtime.ingest.packets import EventCounts, EventPacket, Gap
@@ -106,7 +107,7 @@ class EventIngest:
         """Time of the first packet's beginning."""
         self.spans: deque[Span] = deque(maxlen=SPANS)
         self._queue, self._scanner, self._cap = queue, scanner, cap
-        self._clock, self._stop, self._note = clock, stop, note
+        self._clock, self._stop, self._rare = clock, stop, RateLimitedNotes(note, clock.now_us)
         self._pacer = BurstPacer() if is_paced else None
         self._stream_clock = ContinuousClock(self.clock_map, BACK_US, LEAP_US if is_paced else None)
         self._listeners: tuple[EdgeListener, ...] = ()
@@ -275,7 +276,10 @@ class EventIngest:
     def _note_new_clock(self, device_us: int) -> None:
         self._stream_clock.begin()
         self._is_new = True
-        self._note(f"the event camera's clock was set to {device_us} us; times go on by the host's clock")
+        self.counts.clock_sets += 1
+        self._rare(
+            "clock", f"the event camera's clock was set to {device_us} us; times go on by the host's clock"
+        )
 
     def _hold_back(self, device_us: int, arrived_us: int) -> int:
         """Wait until the data is due; return the host's time then."""

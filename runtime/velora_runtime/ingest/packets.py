@@ -117,6 +117,7 @@ class EventCounts:
         resyncs: times that words were found again at another byte.
         gaps: times that the camera's library let go of data.
         lost_packets: of the camera's link that it let go of; nobody knows their events.
+        clock_sets: times that the camera's clock was set while it was connected.
     """
 
     received: int = 0
@@ -126,6 +127,7 @@ class EventCounts:
     resyncs: int = 0
     gaps: int = 0
     lost_packets: int = 0
+    clock_sets: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """For the summary."""
@@ -137,4 +139,5 @@ class EventCounts:
             "resyncs": self.resyncs,
             "gaps": self.gaps,
             "lost_packets": self.lost_packets,
+            "clock_sets": self.clock_sets,
         }

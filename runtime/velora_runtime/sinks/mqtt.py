@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from velora_edge.datatypes import Prediction
-from velora_edge.errors import InputError, MissingExtraError
+from velora_edge.errors import Address, InputError, MissingExtraError
 from velora_runtime.sinks.base import Result, Sink
 from velora_runtime.sinks.jsonl import encode_line
 
@@ -40,7 +40,7 @@ class Broker:
     port: int
     topic: str
     user: str | None
-    password: str | None
+    password: str | None = field(repr=False)
     has_tls: bool
 
     @classmethod
@@ -50,15 +50,16 @@ class Broker:
         Raises:
             InputError: if it is no such URL.
         """
+        address = Address(url)
         try:
-            parts = urlsplit(url)
+            parts = urlsplit(address.secret)
             port = parts.port
-        except ValueError as error:
-            raise InputError(f"cannot publish to {url!r}: {error}", remedy=_REMEDY) from error
+        except ValueError:  # it quotes a part of the address, which may be a part of the password
+            raise InputError(f"cannot publish to {address!r}", remedy=_REMEDY) from None
         topic = unquote(parts.path.strip("/"))
-        is_plain = topic and not set(topic) & {"+", "\0"} and "#" not in url and not parts.query
+        is_plain = topic and not set(topic) & {"+", "\0"} and "#" not in address.secret and not parts.query
         if parts.scheme not in PORTS or not parts.hostname or not is_plain:
-            raise InputError(f"expected a broker and a topic, got {url!r}", remedy=_REMEDY)
+            raise InputError(f"expected a broker and a topic, got {address!r}", remedy=_REMEDY)
         user, password = (
             None if text is None else unquote(text) for text in (parts.username, parts.password)
         )

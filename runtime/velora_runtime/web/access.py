@@ -20,7 +20,17 @@ from velora_edge.errors import InputError
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+BACKLOG = 16
+"""Connections that nobody has accepted; asyncio tries as many at once when descriptors run out."""
+HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+)
+"""Of every answer, where it has none of its own: nothing in it is run, framed, or shown by another page."""
 NO_TOKEN = "none"
 """What a user gives as token to have none where one would be made."""
 
@@ -68,7 +78,7 @@ class Address:
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(place)
-            listening.listen(64)
+            listening.listen(BACKLOG)
         except OSError as error:
             listening.close()
             raise self._cannot(error) from error
@@ -129,6 +139,12 @@ class Gate:
             return 403, "the request comes from another page"
         return None
 
+    def health_refusal(self, request: Request) -> tuple[int, str] | None:
+        """Likewise for the one question that needs no token: a page from elsewhere may not ask it either."""
+        if self._is_local and not is_loopback(_host_of(request.headers.get("host", ""))):
+            return 403, "the server answers to localhost alone"
+        return None
+
     def _brings_token(self, request: Request) -> bool:
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
         offers = (
@@ -149,8 +165,33 @@ def _host_of(header: str) -> str:
 
 def _is_same_origin(request: Request) -> bool:
     """Browsers name the page that a request comes from; others do not, and need not."""
+    if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        return False
     origin = request.headers.get("origin")
     try:
         return origin is None or urlsplit(origin).netloc == request.headers.get("host")
     except ValueError:
         return False
+
+
+class Hardened:
+    """An ASGI application whose every answer has `HEADERS`. Single-threaded: the server's thread.
+
+    Args:
+        app: the application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+
+        async def send_hardened(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = list(message.get("headers", ()))
+                names = {name.lower() for name, _ in own}
+                message["headers"] = own + [(name, value) for name, value in HEADERS if name not in names]
+            await send(message)
+
+        await self._app(scope, receive, send_hardened)

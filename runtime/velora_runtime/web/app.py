@@ -28,6 +28,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from velora_edge.errors import InputError
+from velora_runtime.web.access import Hardened
 from velora_runtime.web.metrics import CONTENT_TYPE
 from velora_runtime.web.snapshot import PICTURES_HZ
 from velora_runtime.web.streams import (
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from starlette.requests import Request
+    from starlette.types import ASGIApp
 
     from velora_runtime.recording.recorder import Recorder
     from velora_runtime.web.access import Gate
@@ -62,17 +64,18 @@ class Site:
     Args:
         watched: the run.
         gate: who may look.
+        refused: how many connections had to go so far.
     """
 
-    def __init__(self, watched: Watched, gate: Gate) -> None:
-        self._watched, self._gate = watched, gate
+    def __init__(self, watched: Watched, gate: Gate, refused: Callable[[], int]) -> None:
+        self._watched, self._gate, self._refused = watched, gate, refused
         self._pictures = Pictures(watched.latest)
         self._page = resources.files("velora_runtime.web").joinpath("page.html").read_text("utf-8")
         self._policy = _content_policy(self._page)
         self._state: tuple[float, bytes] = (float("-inf"), b"")
         self.crowd = ViewerLimit()
 
-    def app(self) -> Starlette:
+    def app(self) -> ASGIApp:
         """The ASGI application."""
         answers: list[tuple[str, str, Answer]] = [
             ("GET", "/", self._show_page),
@@ -86,7 +89,7 @@ class Site:
             ("POST", "/api/clip", self._clip),
         ]
         routes = [Route(path, self._guarded(answer), methods=[verb]) for verb, path, answer in answers]
-        return Starlette(routes=[*routes, Route("/healthz", self._health)])
+        return Hardened(Starlette(routes=[*routes, Route("/healthz", self._health)]))
 
     def _guarded(self, answer: Answer) -> Answer:
         async def ask(request: Request) -> Response:
@@ -107,12 +110,7 @@ class Site:
             answer = RedirectResponse("/", 303)  # the token leaves the address bar and the history
             answer.set_cookie(self._gate.cookie, token, httponly=True, samesite="lax")
             return answer
-        headers = {
-            "Content-Security-Policy": self._policy,
-            "Cache-Control": "no-store",
-            "Referrer-Policy": "no-referrer",
-            "X-Content-Type-Options": "nosniff",
-        }
+        headers = {"Content-Security-Policy": self._policy, "Cache-Control": "no-store"}
         return HTMLResponse(self._page, headers=headers)
 
     async def _snapshot(self, request: Request) -> Response:
@@ -137,9 +135,13 @@ class Site:
         return self._going_on(Stream(pieces, f"multipart/x-mixed-replace; boundary={BOUNDARY}", self.crowd))
 
     async def _metrics(self, request: Request) -> Response:
-        return Response(self._watched.metrics(self.crowd.streams), headers={"Content-Type": CONTENT_TYPE})
+        return Response(
+            self._watched.metrics(self.crowd.streams, self._refused()), headers={"Content-Type": CONTENT_TYPE}
+        )
 
     async def _health(self, request: Request) -> Response:
+        if (refused := self._gate.health_refusal(request)) is not None:
+            return JSONResponse({"error": refused[1]}, refused[0])
         health = self._watched.health()
         return PlainTextResponse(f"{health}\n", 200 if health in ("ok", "starting") else 503)
 

@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import socket
 import threading
-from typing import TYPE_CHECKING
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from velora_edge.console import RateLimitedNotes
 from velora_edge.errors import MissingExtraError
-from velora_runtime.web.access import Address, Gate, choose_token, is_loopback
+from velora_runtime.web.access import BACKLOG, Address, Gate, choose_token, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,17 +47,23 @@ class WebServer:
             import uvicorn
 
             from velora_runtime.web.app import Site
+            from velora_runtime.web.streams import Connections, GuardedProtocol, most_connections
         except ImportError as error:
             raise MissingExtraError(error.name or "starlette", "web", "--serve") from error
         self._socket = Address.parse(address).listen()
         host, self.port = self._socket.getsockname()[:2]
         is_local = is_loopback(host)
         self.token = choose_token(token, is_local=is_local)
-        self._site = Site(watched, Gate(self.token, self.port, is_local=is_local))
+        self._rare = RateLimitedNotes(note, lambda: time.monotonic_ns() // 1000)
+        self._connections = Connections(most_connections(), self._rare)
+        self._site = Site(
+            watched, Gate(self.token, self.port, is_local=is_local), lambda: self._connections.refused
+        )
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._site.app(),
-                http="h11",
+                http=partial(GuardedProtocol, self._connections),  # type: ignore[arg-type]
+                backlog=BACKLOG,
                 ws="none",
                 loop="asyncio",
                 lifespan="off",
@@ -69,16 +78,17 @@ class WebServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._serve, name="web", daemon=True)
         self._thread.start()
-        note(f"watch at {self.url(host)}")
+        is_given = token is not None and self.token is not None
+        note(f"watch at {self.url(host, shows_token=not is_given)}" + " with your token" * is_given)
         if self.token is None and not is_local:
             note("whoever reaches this address can watch and record: --token none")
 
-    def url(self, host: str = "127.0.0.1") -> str:
-        """The page's address, with the token."""
+    def url(self, host: str = "127.0.0.1", *, shows_token: bool = True) -> str:
+        """The page's address, with the token; one that the user gave need not be told, and notes are kept."""
         if host in ("0.0.0.0", "::"):
             host = socket.gethostname()
         shown = f"[{host}]" if ":" in host else host
-        return f"http://{shown}:{self.port}/" + (f"?token={self.token}" if self.token else "")
+        return f"http://{shown}:{self.port}/" + (f"?token={self.token}" if self.token and shows_token else "")
 
     def close(self) -> None:
         """End all streams and let go of the port. May be called again."""
@@ -97,4 +107,10 @@ class WebServer:
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._note_trouble)
         await self._server.serve(sockets=[self._socket])
+
+    def _note_trouble(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Tell what asyncio would log as often as it happens, with a traceback each."""
+        message, error = context.get("message", "trouble"), context.get("exception")
+        self._rare(message, f"page: {message}" + (f": {error}" if error is not None else ""))

@@ -226,7 +226,7 @@ class Watched:
             "recorder": self._recorder_state(),
         }
 
-    def metrics(self, viewers: int) -> str:
+    def metrics(self, viewers: int, refused: int = 0) -> str:
         """The text for `/metrics`."""
         states = self._cameras()
         gauges = (
@@ -246,6 +246,7 @@ class Watched:
                 ),
             ),
             gauge("velora_viewers", "Streams that are being watched.", ({}, viewers)),
+            gauge("velora_connections_refused", "Connections that asked nothing.", ({}, refused)),
             *self._recorder_gauges(),
         )
         return self.latest.metrics.expose(self.report, gauges)

@@ -119,6 +119,34 @@ def test_a_bug_in_its_thread_is_kept_for_whoever_waits() -> None:
     assert (basket.got, camera.state) == (["begin", "end"], ENDED)
 
 
+def test_a_camera_that_comes_and_goes_is_told_once_a_minute_and_counted_always() -> None:
+    script: list = []  # type: ignore[type-arg]
+    for k in range(100):
+        script += [(700_000 * k, "a"), (700_000 * k, gone(f"unplugged {k}"))]
+    camera, feed, _, notes = make([*script, (70_000_000, "a")])
+    while feed.script:
+        camera.step()
+    assert camera.counts.outages == 100
+    assert notes == [
+        "scripted: lost: unplugged 0",
+        "scripted: back after 0.7 s",
+        "scripted: lost (outage 87): unplugged 86",
+        "scripted: back after 0.7 s",
+    ]
+
+
+def test_a_loss_that_was_not_told_is_told_once_the_minute_is_over() -> None:
+    camera, feed, _, notes = make(
+        [(0, "a"), (0, gone("first")), (1_000_000, "a"), (1_000_000, gone("second"))], [True] + [gone()] * 99
+    )
+    while feed.clock.t_us < 59_000_000:
+        camera.step()
+    assert notes == ["scripted: lost: first", "scripted: back after 1.0 s"]
+    while feed.clock.t_us < 61_000_000:
+        camera.step()
+    assert notes[2:] == ["scripted: lost (outage 2): second"]
+
+
 @pytest.mark.parametrize("comes_back", [True, False])
 def test_what_cannot_come_back_ends_with_its_loss(*, comes_back: bool) -> None:
     camera, _, _, _ = make([(0, "a"), (0, gone())], comes_back=comes_back)

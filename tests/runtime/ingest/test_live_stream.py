@@ -153,6 +153,16 @@ def test_a_clock_that_is_set_costs_one_parcel_and_the_windows_go_on(camera_us: i
     assert_accounted(rig, packer, sum(n or 0 for n in found))
 
 
+def test_a_clock_that_is_set_again_and_again_is_told_once_a_minute_and_counted_always() -> None:
+    script = packets(0, 100)
+    for k in range(1, 11):
+        script += packets(100 * k, 100 * (k + 1), camera_us=0)
+    rig = make_rig(script)
+    rig.run_script()
+    assert rig.ingest.counts.as_dict()["clock_sets"] == 10
+    assert len(rig.notes) == 1
+
+
 def test_a_slow_reader_loses_the_oldest_events_and_all_are_counted() -> None:
     rig = make_rig(packets(0, 100), room_bytes=8000)
     rig.run_script()

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 _MAX_DEPTH = 4
 _HEADER_BYTES, _COMPRESSED = 128, 15
 _PIECE_BYTES = 1 << 20
+_MATRIX, _CELL, _STRUCTURE, _OBJECT = 14, 1, 2, 3
+_NUMBERS = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18}
+_FLAGS, _SIZES = 6, 5
+_HANDLES = {16, 17}
+"""Functions and objects of MATLAB's own, laid out in other ways; SciPy passes over them."""
 
 
 class MatReader(ColumnReader):
@@ -129,8 +134,49 @@ def _unpacked(path: Path) -> io.BytesIO:
                 whole.write(data)
             else:
                 whole.write(tag + data)
+    if head[-2:] in (b"IM", b"MI"):
+        _check_elements(memoryview(whole.getvalue())[_HEADER_BYTES:], order)
     whole.seek(0)
     return whole
+
+
+def _check_elements(data: memoryview, order: str, depth: int = 0) -> list[int]:
+    """The types of the elements in `data`, those in matrices checked.
+
+    SciPy looks types up in a table without a look at whether they are in it, and crashes where they are not.
+
+    Raises:
+        ValueError: if an element is of no known type, reaches too far, or stands where it may not.
+    """
+    at, kinds = 0, []
+    while at + 8 <= len(data):
+        kind, size = struct.unpack_from(order + "II", data, at)
+        begin, step = at + 8, 8 + size + -size % 8
+        if kind >> 16:  # up to four bytes lie in the tag itself
+            kind, size, begin, step = kind & 0xFFFF, kind >> 16, at + 4, 8
+        if begin + size > len(data) or (begin == at + 4 and size > 4):
+            raise ValueError(f"an element of {size} bytes reaches beyond its end")
+        if kind == _MATRIX and size:
+            _check_matrix(data[begin : begin + size], order, depth + 1)
+        elif kind not in _NUMBERS and kind != _MATRIX:
+            raise ValueError(f"an element of the unknown type {kind}")
+        kinds.append(kind)
+        at += step
+    return kinds
+
+
+def _check_matrix(data: memoryview, order: str, depth: int) -> None:
+    """Flags, sizes and a name, and after these numbers or, in structures and cells, matrices."""
+    kinds = _check_elements(data, order, depth) if depth <= 2 * _MAX_DEPTH else []
+    kind = int.from_bytes(data[8:12], "little" if order == "<" else "big") & 0xFF
+    if kind in _HANDLES:
+        return
+    holds_matrices = kind in (_CELL, _STRUCTURE, _OBJECT)
+    names = {_CELL: 0, _STRUCTURE: 2, _OBJECT: 3}.get(kind, 0)
+    rest = kinds[3 + names :]
+    is_right = all((it == _MATRIX) == holds_matrices for it in rest)
+    if kinds[:2] != [_FLAGS, _SIZES] or not is_right or not (rest or holds_matrices):
+        raise ValueError(f"a variable of elements {kinds[:10]}")
 
 
 def _inflate(data: bytes, budget: Budget) -> bytes:

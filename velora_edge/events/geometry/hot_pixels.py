@@ -89,7 +89,16 @@ def read_mask(path: str | PathLike[str]) -> NDArray[np.bool_]:
         return _mask_of(content["sensor"], content["hot_pixels"])
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", path=path, remedy="check the path") from error
-    except (ValueError, TypeError, KeyError, OverflowError, EOFError, RecursionError, MemoryError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        OverflowError,
+        EOFError,
+        RecursionError,
+        MemoryError,
+    ) as error:
         reason = str(error).partition("\n")[0][:200]
         raise InputError(
             f"expected a mask of hot pixels ({reason})",

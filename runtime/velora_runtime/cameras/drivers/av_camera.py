@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import av
 from av.video.reformatter import VideoReformatter
 
-from velora_edge.errors import CameraError
+from velora_edge.errors import Address, CameraError, redact
 from velora_runtime.cameras.feeds import OPEN_WAIT_S, FeedEndError, Shot
 
 if TYPE_CHECKING:
@@ -186,8 +186,9 @@ def open_network(text: str, setup: LiveSetup) -> AvCamera:
     options = {"fflags": "nobuffer", "flags": "low_delay", "probesize": "500000", "analyzeduration": "500000"}
     if re.match(r"rtsps?://", text, re.IGNORECASE):
         options |= {"rtsp_transport": setup.settings.rgb.transport, "max_delay": "200000"}
-    return AvCamera(text, text, None, options)
+    address = Address(text)
+    return AvCamera(address, address.secret, None, options)
 
 
 def _why(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+    return redact(str(getattr(error, "strerror", None) or error or type(error).__name__))

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from typing import IO, TYPE_CHECKING, Any
 
-from velora_edge.errors import CameraError, SourceError
+from velora_edge.errors import Address, CameraError, SourceError, redact
 from velora_runtime.cameras.drivers.av_camera import SILENCE_S, AvCamera
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class GStreamerCamera(AvCamera):
         self._said.seek(0)
         lines = self._said.read().decode(errors="replace").splitlines()
         found = next((line for line in lines if "ERROR" in line), lines[-1] if lines else "")
-        return f": {found.strip()}" if found else ""
+        return f": {redact(found.strip())}" if found else ""
 
 
 def open_csi(text: str, setup: LiveSetup) -> GStreamerCamera:
@@ -147,4 +147,5 @@ def csi_pipeline(number: int, settings: RGBSettings) -> str:
 
 def open_pipeline(text: str, setup: LiveSetup) -> GStreamerCamera:
     """Any pipeline that ends in raw pictures: `gst://v4l2src ! videoconvert ! video/x-raw,format=I420`."""
-    return GStreamerCamera(text, text.removeprefix("gst://"))
+    address = Address(text)
+    return GStreamerCamera(address, address.secret.removeprefix("gst://"))

@@ -68,8 +68,10 @@ class RawByteFeed(ABC):
         """Connect, and read the header if there is one."""
         self.connect()
         try:
-            header, self._pending = self._read_header()
-            self._take_header(header)
+            data = self._read_header()
+            header = self._parse(data)
+            self._take_header(header, data[: header.payload_at])
+            self._pending = data[header.payload_at :]
         except BaseException:
             self.close()
             raise
@@ -81,22 +83,20 @@ class RawByteFeed(ABC):
             return pending
         return self.receive(READ_WAIT_S)
 
-    def _read_header(self) -> tuple[bytes, bytes]:
-        """The header's bytes, and the first ones after it."""
-        data = self._receive_some()
-        while data[:1] == b"%" and len(data) < LONGEST_HEADER:
-            end = self._parse(data).payload_at
-            is_whole = data[:end].rstrip().endswith(b"end") or end < len(data.rpartition(b"\n")[0])
-            if is_whole or (end < len(data) and data[end : end + 1] != b"%"):
-                break
-            data += self._receive_some()
-        end = self._parse(data).payload_at
-        return data[:end], data[end:]
+    def _read_header(self) -> bytes:
+        """The header's bytes and the first ones after it; one deadline for all of it."""
+        deadline_us = self._setup.clock.now_us() + round(OPEN_WAIT_S * 1e6)
+        data, ending = bytearray(self._receive_by(deadline_us, b"")), _HeaderEnd()
+        while not ending.is_in(data) and len(data) < LONGEST_HEADER:
+            data += self._receive_by(deadline_us, data)
+        return bytes(data)
 
-    def _receive_some(self) -> bytes:
-        data = self.receive(OPEN_WAIT_S)
+    def _receive_by(self, deadline_us: int, before: bytes | bytearray) -> bytes:
+        left_us = deadline_us - self._setup.clock.now_us()
+        data = self.receive(left_us / 1e6) if left_us > 0 else None
         if data is None:
-            raise CameraError(f"nothing came for {OPEN_WAIT_S:.0f} s")
+            what = f"the header did not end within {OPEN_WAIT_S:.0f} s" if before else None
+            raise CameraError(what or f"nothing came for {OPEN_WAIT_S:.0f} s")
         return data
 
     def _parse(self, data: bytes) -> RawHeader:
@@ -107,8 +107,7 @@ class RawByteFeed(ABC):
                 error.problem, path=self.name, place=error.place, remedy=f"pass {OPTIONS}"
             ) from error
 
-    def _take_header(self, head: bytes) -> None:
-        header = self._parse(head)
+    def _take_header(self, header: RawHeader, head: bytes) -> None:
         encoding: Encoding | None = self._setup.encoding or header.encoding
         sensor = self._setup.sensor or header.sensor
         if encoding is None or sensor is None:
@@ -123,6 +122,32 @@ class RawByteFeed(ABC):
         if (sensor, encoding, is_legacy) != (self.sensor, before.encoding, before.is_legacy):
             width, height = sensor
             raise CameraError(f"another camera is there now: {encoding}, {width}x{height}")
+
+
+class _HeaderEnd:
+    """Finds where a header ends in bytes that come piece by piece; looks at each byte once."""
+
+    def __init__(self) -> None:
+        self._line_at = self._seen = 0
+
+    def is_in(self, data: bytearray) -> bool:
+        """Whether the header has ended, or there is none: `parse_header` finds all of it in `data`."""
+        while (newline := data.find(b"\n", self._seen)) >= 0:
+            line = data[self._line_at : newline]
+            if not self._may_be_header(line) or line[1:].strip() == b"end":
+                return True
+            self._line_at = self._seen = newline + 1
+        line, is_new = data[self._line_at :], data[self._seen :]
+        self._seen = len(data)
+        return bool(line) and not (line[:1] == b"%" and self._is_text(is_new))
+
+    def _may_be_header(self, line: bytearray) -> bool:
+        return line[:1] == b"%" and bytes(line[1:2]) in (b"", b" ", b"\t", b"\r") and self._is_text(line)
+
+    @staticmethod
+    def _is_text(data: bytearray) -> bool:
+        """Printable, as the lines of a header are; payload may begin with a % as well."""
+        return all(byte in (9, 13) or 32 <= byte < 127 for byte in data)
 
 
 class StdinEvents(RawByteFeed):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from velora_edge.errors import InputError, PluginError
+from velora_edge.errors import Address, InputError, PluginError
 from velora_edge.extensions import Extension, Registry
 from velora_edge.preprocessing.sources import NONE
 
@@ -127,8 +127,9 @@ def open_live_rgb(text: str, setup: LiveSetup) -> LiveRGB | None:
 
 
 def _make(modality: str, text: str, setup: LiveSetup) -> Any:
+    """A driver gets an `Address`: what it shows of it is redacted, and it connects with its `secret`."""
     camera = _find(text, modality)
-    return None if camera is None else camera.load()(text, setup)
+    return None if camera is None else camera.load()(Address(text), setup)
 
 
 def _find(text: str, *modalities: str) -> Extension | None:

@@ -14,6 +14,7 @@ from velora_runtime.cameras.feeds import FeedEndError, LiveSetup, WordLayout
 from tests.fakes import FakeClock
 from tests.fakes_cameras import evt3
 from velora_edge.errors import CameraError, SourceError
+from velora_edge.events.formats.raw.raw_header import parse_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -87,6 +88,55 @@ def test_what_is_not_known_is_asked_for(data: bytes, how: dict[str, Any], lack: 
 def test_nothing_at_all_is_a_camera_that_is_not_there() -> None:
     with pytest.raises(CameraError, match=r"^nothing came for 5 s$"):
         Pieces([None], setup()).open()
+
+
+class Slow(Pieces):
+    """Gives byte after byte, one a second."""
+
+    def receive(self, wait_s: float) -> bytes | None:
+        clock: FakeClock = self._setup.clock  # type: ignore[assignment]
+        self.waits.append(wait_s)
+        clock.t_us += round(min(wait_s, 1.0) * 1e6)
+        return super().receive(wait_s) if wait_s >= 1.0 else None
+
+    waits: list[float]
+
+
+def test_a_header_that_comes_too_slowly_has_one_deadline() -> None:
+    feed = Slow([bytes([b]) for b in HEADER + WORDS], setup())
+    feed.waits = []
+    with pytest.raises(CameraError, match=r"^the header did not end within 5 s$"):
+        feed.open()
+    assert (feed.waits, feed.closed) == ([5.0, 4.0, 3.0, 2.0, 1.0], 1)
+
+
+def test_a_header_that_comes_byte_by_byte_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from velora_runtime.cameras.drivers import raw_bytes
+
+    parsed: list[int] = []
+
+    def parse(data: bytes, *given: Any) -> Any:
+        parsed.append(len(data))
+        return parse_header(data, *given)
+
+    monkeypatch.setattr(raw_bytes, "parse_header", parse)
+    head = b"% evt 3.0\n% geometry 8x6\n" + b"% note " + 50_000 * b"x" + b"\n% end\n"
+    feed = Pieces([bytes([b]) for b in head + WORDS], setup())
+    feed.open()
+    assert (len(parsed), feed.layout, read_all(feed)) == (1, WordLayout("EVT3", True, head), WORDS)
+
+
+@pytest.mark.parametrize(
+    "data", [b"%", b"% ", b"% evt", b"%\x80", b"%\x80\n", b"% a\n\x80", b"%%\n", b"% e\r\n"]
+)
+def test_what_begins_as_a_header_and_is_none_is_words(data: bytes) -> None:
+    """However it is split, and whether or not more follows."""
+    end = parse_header(data + 2000 * b"\0").payload_at
+    for at in range(1, len(data) + 1):
+        feed = Pieces([data[:at], data[at:] + 2000 * b"\0"], setup(sensor=(8, 6), encoding="EVT3"))
+        feed.open()
+        assert feed.layout is not None
+        assert (feed.layout.header, read_all(feed)) == (data[:end], data[end:] + 2000 * b"\0")
 
 
 def test_another_camera_at_the_same_place_is_not_taken_for_it() -> None:
