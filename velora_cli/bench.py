@@ -155,10 +155,10 @@ def command(models: tuple[str, ...], **given: Any) -> int:
     energy; what of the device's own rates is reached. Several MODELs are put side by side; the first one runs
     live. A verdict on the limits that are given, or why there can be none. Nothing else should run meanwhile.
     """
+    from velora_runtime.bench.acceptance import compare
     from velora_runtime.bench.benchmark import Benchmark
     from velora_runtime.bench.report import exit_code, lines
     from velora_runtime.bench.result import read_result, write_result
-    from velora_runtime.bench.verdict import compare
 
     old = None if given["compare"] is None else read_result(given["compare"])
     if given["plot"] is not None:
@@ -182,9 +182,9 @@ def command(models: tuple[str, ...], **given: Any) -> int:
 
 
 def _options(models: tuple[str, ...], given: dict[str, Any]) -> BenchOptions:
+    from velora_runtime.bench.acceptance import Limits
     from velora_runtime.bench.benchmark import WHAT, BenchOptions
     from velora_runtime.bench.live import LiveSettings
-    from velora_runtime.bench.verdict import Limits
 
     quick = given["quick"]
     usual = WHAT[:4] if quick else WHAT[:-1]

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
-from velora_runtime.sinks.registry import SINKS
+from velora_runtime.sinks.base import SINKS
 
 from velora_edge.console import Command, add_options
 from velora_edge.errors import InputError

@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from velora_edge.errors import BundleError
-from velora_edge.gpu.kinds import RTX, TENSORRT
-from velora_edge.gpu.plan import is_plan, is_same_version, read_plan_header, runs_version, target_name
+from velora_edge.gpu.kinds import (
+    RTX,
+    TENSORRT,
+    is_plan,
+    is_same_version,
+    read_plan_header,
+    runs_version,
+    target_name,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

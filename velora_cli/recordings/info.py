@@ -10,9 +10,8 @@ import click
 
 from velora_cli.recordings.event_facts import look_options, read_facts, read_look
 from velora_edge.errors import EngineError, InputError, MissingExtraError
-from velora_edge.gpu.kinds import RTX
+from velora_edge.gpu.kinds import RTX, is_plan, read_plan_header
 from velora_edge.gpu.matching import describe_target, read_validity
-from velora_edge.gpu.plan import is_plan, read_plan_header
 from velora_edge.preprocessing.folder import is_recording, read_recording
 
 if TYPE_CHECKING:

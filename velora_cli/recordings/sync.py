@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from velora_runtime.offset.measure import Measured
+    from velora_edge.preprocessing.offset import Measured
 
 EXAMPLES = """\b
 Examples, in a checkout:
@@ -50,10 +50,9 @@ def command(events: str, video: str | None, **given: Any) -> None:
 
     The offset is what --sync offset=US of velora-live takes. It is refused where it is not to be trusted.
     """
-    from velora_runtime.offset.measure import Part, measure_offset, write_plot
-
     from velora_cli.recordings.info import parse_sensor
     from velora_edge.errors import RecordingError
+    from velora_edge.preprocessing.offset import Part, measure_offset, write_plot
 
     part = Part(*(round(given[name] * 1e6) for name in ("start", "duration", "search")))
     measured = measure_offset(events, video or events, part, parse_sensor(given["sensor"]))

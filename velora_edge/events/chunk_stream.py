@@ -11,7 +11,7 @@ import numpy as np
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.events.base import EventStream
-from velora_edge.events.kernels import _array_kernels as kernels
+from velora_edge.events.kernels import _frame_kernels as kernels
 
 if TYPE_CHECKING:
     from velora_edge.events.base import EventTap, FrameAccumulator

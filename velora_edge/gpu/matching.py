@@ -17,10 +17,12 @@ from velora_edge.gpu.kinds import (
     TENSORRT,
     Messages,
     create_logger,
+    is_same_version,
+    plan_header,
+    runs_version,
     version_of,
     why_not_rtx,
 )
-from velora_edge.gpu.plan import is_same_version, plan_header, runs_version
 from velora_edge.gpu.signing import why_not_trusted
 
 if TYPE_CHECKING:

@@ -14,7 +14,16 @@ from velora_edge.errors import BundleError, EngineError
 from velora_edge.files import replace_file
 from velora_edge.gpu.cuda import Cuda, why_no_cuda
 from velora_edge.gpu.engine import EngineLoader, EngineRunner
-from velora_edge.gpu.kinds import RTX, TENSORRT, Messages, target_label
+from velora_edge.gpu.kinds import (
+    RTX,
+    TENSORRT,
+    Messages,
+    is_same_version,
+    plan_header,
+    rtx_target_name,
+    target_label,
+    target_name,
+)
 from velora_edge.gpu.matching import (
     Machine,
     load_tensorrt,
@@ -25,7 +34,6 @@ from velora_edge.gpu.matching import (
     why_no_fp8,
     why_not_here,
 )
-from velora_edge.gpu.plan import is_same_version, plan_header, rtx_target_name, target_name
 from velora_edge.gpu.signing import sign, why_not_trusted
 from velora_edge.ort import checked_copy
 from velora_export.tensorrt.tensorrt_builder import PlanBuilder, cache_path

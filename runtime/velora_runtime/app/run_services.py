@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from velora_edge.events.base import EventStream
     from velora_runtime.pipeline.pipeline import Pace, RunInputs
+    from velora_runtime.recording.items import RecordResult
     from velora_runtime.recording.recorder import Recorder
-    from velora_runtime.recording.results import RecordResult
     from velora_runtime.report import RunReport
     from velora_runtime.sinks.base import Sink
     from velora_runtime.web.server import WebServer
@@ -165,8 +165,8 @@ class RunServices:
         if not self._options.wants_recorder:
             return
         from velora_edge.preprocessing.folder import Facts
+        from velora_runtime.recording.items import RecordOptions
         from velora_runtime.recording.recorder import Recorder
-        from velora_runtime.recording.results import RecordOptions
 
         asked, run = self._options, self._run
         keep_s = asked.keep_s if asked.keep_s is not None else KEEP_S

@@ -34,8 +34,7 @@ from velora_runtime.engines.base import EngineOptions, RetryingEngine
 from velora_runtime.engines.registry import open_engine
 from velora_runtime.inference.recogniser import NullRecogniser, no_model
 from velora_runtime.pipeline.supervisor import ServiceManager, Supervisor, realtime_interpreter
-from velora_runtime.sinks.base import SinkContext
-from velora_runtime.sinks.registry import open_sink
+from velora_runtime.sinks.base import SinkContext, open_sink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

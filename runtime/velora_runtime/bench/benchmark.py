@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from velora_edge.bundle import find_model, open_bundle
+from velora_runtime.bench.acceptance import Limits, judge
 from velora_runtime.bench.live import LiveSettings, measure_live, summarise
 from velora_runtime.bench.machine import ROOT, describe, describe_model, look, open_nvml
 from velora_runtime.bench.meters import LoadMeter, PowerMeter, energy, find_sensors
 from velora_runtime.bench.parts import LEAST, Engines, host_parts, time_in_turn
 from velora_runtime.bench.result import BenchResult, Stretch
-from velora_runtime.bench.verdict import Limits, judge
 from velora_runtime.engines.base import EngineOptions
 
 if TYPE_CHECKING:

@@ -25,8 +25,7 @@ from velora_runtime.bench.cameras import read_number
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.registry import BACKENDS
 from velora_runtime.engines.registry import open_engine as open_best
-from velora_runtime.sinks.base import Result, Sink
-from velora_runtime.sinks.registry import SINKS
+from velora_runtime.sinks.base import SINKS, Result, Sink
 
 if TYPE_CHECKING:
     from velora_edge.bundle import Bundle

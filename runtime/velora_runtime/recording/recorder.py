@@ -18,9 +18,18 @@ from typing import TYPE_CHECKING
 
 from velora_edge.errors import InputError
 from velora_runtime.queues import ByteQueue
-from velora_runtime.recording.items import AppendFile, Edges, Events, Picture, Said, Words
+from velora_runtime.recording.items import (
+    AppendFile,
+    Edges,
+    Events,
+    Picture,
+    RecorderState,
+    RecordOptions,
+    RecordResult,
+    Said,
+    Words,
+)
 from velora_runtime.recording.recorder_worker import ASKED, RUN_ENDED, RecorderWorker
-from velora_runtime.recording.results import RecorderState, RecordOptions, RecordResult
 from velora_runtime.recording.words import Place, WordFormat
 from velora_runtime.sinks.base import Sink
 

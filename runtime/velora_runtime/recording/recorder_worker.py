@@ -9,9 +9,17 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from velora_edge.errors import InputError
-from velora_runtime.recording.items import AppendFile, Compressed, Events, Picture, Words
+from velora_runtime.recording.items import (
+    AppendFile,
+    Compressed,
+    Events,
+    Picture,
+    RecorderState,
+    RecordOptions,
+    RecordResult,
+    Words,
+)
 from velora_runtime.recording.pre_roll import PreRollBuffer
-from velora_runtime.recording.results import RecorderState, RecordOptions, RecordResult
 from velora_runtime.recording.words import WordEncoder, WordFormat, WordShifter
 from velora_runtime.recording.writer import RecordingWriter
 

@@ -11,7 +11,7 @@ from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.events.accumulate.registration import RegistrationMap
 from velora_edge.events.accumulate.representations import make_accumulator
 from velora_edge.events.formats.arrays import ArrayReader
-from velora_edge.events.kernels import _array_kernels as kernels
+from velora_edge.events.kernels import _frame_kernels as kernels
 
 
 def batch(*events):

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from velora_runtime.bench.acceptance import compare
 from velora_runtime.bench.figures import Latency
 from velora_runtime.bench.report import exit_code
 from velora_runtime.bench.result import Reason, Verdict, json_schema, read_result, write_result
-from velora_runtime.bench.verdict import compare
 
 from tests.runtime.bench.results_by_hand import MACHINE, make_live, make_part, make_result, make_run
 from velora_edge.errors import InputError

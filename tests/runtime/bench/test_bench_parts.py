@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from toy_bundle import H, K, N, P, W, write_toy_bundle
+from velora_runtime.bench.acceptance import compare
 from velora_runtime.bench.benchmark import Benchmark, BenchOptions
 from velora_runtime.bench.figures import Part
 from velora_runtime.bench.live import LiveSettings
@@ -22,7 +23,6 @@ from velora_runtime.bench.roofline import (
     measure_roofline,
 )
 from velora_runtime.bench.roofline import N as SIDE
-from velora_runtime.bench.verdict import compare
 from velora_runtime.engines.ort import OnnxRuntimeEngine
 
 from velora_edge.bundle import open_bundle

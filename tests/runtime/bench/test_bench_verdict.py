@@ -6,10 +6,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from velora_runtime.bench.acceptance import Limits, judge
 from velora_runtime.bench.figures import Power
 from velora_runtime.bench.machine import describe, look
 from velora_runtime.bench.result import Stretch
-from velora_runtime.bench.verdict import Limits, judge
 
 from tests.runtime.bench.results_by_hand import (
     DURING,

@@ -12,8 +12,8 @@ from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.registry import open_engine
 
 from velora_edge.bundle import open_bundle
+from velora_edge.gpu.kinds import is_same_version, read_plan_header
 from velora_edge.gpu.matching import find_machine, why_no_tensorrt
-from velora_edge.gpu.plan import is_same_version, read_plan_header
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,9 +11,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from velora_runtime.sinks.base import Result, SinkContext
+from velora_runtime.sinks.base import Result, SinkContext, open_sink
 from velora_runtime.sinks.mqtt import Broker, MqttSink
-from velora_runtime.sinks.registry import open_sink
 
 from tests.fakes import tiny_manifest
 from velora_edge.datatypes import FramePair, Prediction

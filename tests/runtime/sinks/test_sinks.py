@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import av
 import numpy as np
 import pytest
-from velora_runtime.sinks.base import Result, SinkContext
+from velora_runtime.sinks.base import Result, SinkContext, open_sink
 from velora_runtime.sinks.jsonl import JsonlSink, encode_line
-from velora_runtime.sinks.registry import open_sink
 from velora_runtime.sinks.terminal import TerminalSink
 from velora_runtime.sinks.video import VideoSink
 

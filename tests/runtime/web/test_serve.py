@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from velora_runtime.app.run_services import AttachOptions, RunFacts, RunServices
 from velora_runtime.cameras.camera import CameraStates
+from velora_runtime.recording.items import RecordOptions
 from velora_runtime.recording.recorder import Recorder
-from velora_runtime.recording.results import RecordOptions
 from velora_runtime.report import RunReport
 from velora_runtime.sinks.base import Result
 from velora_runtime.web.access import Address, choose_token, is_loopback

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from velora_edge.data.clips.clips import ClipSource, Item, Modality, Pairs
+from velora_edge.data.clips.clips import ClipSource, Item, Modality, Pairs, count_windows, pack_windows
 from velora_edge.data.clips.store import Hdf5File
-from velora_edge.data.clips.windows import count_windows, pack_windows
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import DatasetError
 from velora_edge.events.accumulate.registration import RegistrationMap

@@ -14,8 +14,7 @@ import cv2
 import numpy as np
 
 from velora_edge.data.clips.augment import DIGITS
-from velora_edge.data.clips.clips import ClipSource, Item, Modality, Pairs
-from velora_edge.data.clips.windows import count_windows, pack_windows
+from velora_edge.data.clips.clips import ClipSource, Item, Modality, Pairs, count_windows, pack_windows
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import MissingExtraError
 from velora_edge.events.accumulate.registration import RegistrationMap

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from velora_edge.data.clips.augment import SYNTHETIC
-from velora_edge.data.clips.clips import SPLITS, ClipSource, Item, Modality, Pairs
-from velora_edge.data.clips.windows import pack_windows
+from velora_edge.data.clips.clips import SPLITS, ClipSource, Item, Modality, Pairs, pack_windows
 from velora_edge.data.synthetic.synthetic_scene import (
     LABELS,
     Flights,

@@ -14,7 +14,6 @@ import numpy as np
 from velora_edge.bundle import EventInput
 from velora_edge.datatypes import EventFrame
 from velora_edge.errors import InputError
-from velora_edge.events.accumulate.count_planes import CountPlanes
 from velora_edge.events.accumulate.frame_threads import (
     MOST_WINDOWS,
     Job,
@@ -24,7 +23,7 @@ from velora_edge.events.accumulate.frame_threads import (
     frames_of,
 )
 from velora_edge.events.accumulate.registration import RegistrationMap
-from velora_edge.events.accumulate.representations import Accumulator, make_accumulator
+from velora_edge.events.accumulate.representations import Accumulator, CountPlanes, make_accumulator
 from velora_edge.events.base import LONGEST_GAP_US, EventReader
 from velora_edge.events.formats.raw.raw import RawReader
 from velora_edge.events.formats.raw.raw_index import RawIndex

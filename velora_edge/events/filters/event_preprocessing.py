@@ -13,7 +13,7 @@ from velora_edge.events.filters.filters import FilterChain, PixelMask, RateCap, 
 from velora_edge.events.geometry.calibration import View, ViewedEvents
 from velora_edge.events.geometry.calibration_files import read_calibration
 from velora_edge.events.geometry.hot_pixels import read_mask
-from velora_edge.events.kernels import _array_kernels as kernels
+from velora_edge.events.kernels import _frame_kernels as kernels
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,7 +21,7 @@ from velora_edge.errors import RecordingError
 from velora_edge.events.base import EventReader
 from velora_edge.events.chunk_stream import BatchCursor, ChunkStream
 from velora_edge.events.formats.columns import ColumnConverter, guess_time_unit, usable_times_us
-from velora_edge.events.kernels import _array_kernels as kernels
+from velora_edge.events.kernels import _frame_kernels as kernels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

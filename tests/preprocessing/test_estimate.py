@@ -7,14 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from velora_runtime.offset.estimate import (
-    CELLS,
-    EventMotion,
-    PictureMotion,
-    estimate_offset,
-    read_picture_motion,
-)
-from velora_runtime.offset.measure import Part, measure_offset
 
 from tests.videos import write_video
 from velora_edge.bundle import find_model
@@ -22,12 +14,20 @@ from velora_edge.datatypes import EventBatch
 from velora_edge.errors import RecordingError
 from velora_edge.events.registry import open_events
 from velora_edge.events.writers import open_writer
+from velora_edge.preprocessing.offset import Part, measure_offset
+from velora_edge.preprocessing.offset_estimate import (
+    CELLS,
+    EventMotion,
+    PictureMotion,
+    estimate_offset,
+    read_picture_motion,
+)
 from velora_edge.preprocessing.video_file import VideoFile
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from velora_runtime.offset.measure import Measured
+    from velora_edge.preprocessing.offset import Measured
 
 PERIOD_US = 33_333
 SECOND = 1_000_000

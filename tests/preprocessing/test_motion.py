@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from velora_runtime.offset.estimate import BIN_US, CELLS, read_event_motion, read_picture_motion
 
 from tests.fakes import MemoryEvents
 from velora_edge.datatypes import RGBFrame
 from velora_edge.errors import RecordingError
+from velora_edge.preprocessing.offset_estimate import BIN_US, CELLS, read_event_motion, read_picture_motion
 
 
 def frames(*bright: int | None) -> list[RGBFrame]:

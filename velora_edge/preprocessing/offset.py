@@ -13,9 +13,7 @@ import numpy as np
 
 from velora_edge.errors import InputError, SourceError
 from velora_edge.files import replace_file
-from velora_edge.preprocessing.registry import open_event_source, open_rgb_source
-from velora_edge.preprocessing.sync import SyncOptions, TimestampSync, choose_sync
-from velora_runtime.offset.estimate import (
+from velora_edge.preprocessing.offset_estimate import (
     Estimate,
     EventMotion,
     PictureMotion,
@@ -24,6 +22,8 @@ from velora_runtime.offset.estimate import (
     read_picture_motion,
     require_motion,
 )
+from velora_edge.preprocessing.registry import open_event_source, open_rgb_source
+from velora_edge.preprocessing.sync import SyncOptions, TimestampSync, choose_sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -1,1 +1,0 @@
-"""Estimation of the offset between two streams that were not synchronised."""
