@@ -26,9 +26,8 @@ def command(model: str, as_json: bool, limit_s: float) -> None:
     mode and clocks, Python and its packages, and which of BUNDLE's TensorRT engines fit. Paste the text into
     a bug report. A probe that fails is reported, and the others go on.
     """
-    from velora_edge.doctor import advice as report
-    from velora_edge.doctor.advice import advise
-    from velora_edge.doctor.probes import PROBES, run_probes
+    from velora_edge.doctor import probes as report
+    from velora_edge.doctor.probes import PROBES, advise, run_probes
 
     findings = run_probes(list(PROBES), model, limit_s)
     advice = advise(findings)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from velora_export.bundle_export import Target
     from velora_export.evaluation.clips import RealClips
 
-    from velora_edge.geometry import FitMode
+    from velora_edge.datatypes import FitMode
     from velora_edge.manifest import Report
     from velora_edge.model.checkpoint import Checkpoint
 

@@ -1,4 +1,4 @@
-"""Values of the pipeline: frozen, slotted, shared by training, export and runtime.
+"""Values of the pipeline, frozen and slotted, and the fit of a sensor's picture to the model's image.
 
 Times are int64 microseconds on one clock, the event camera's. Windows are half-open: [t0, t1).
 """
@@ -6,7 +6,7 @@ Times are int64 microseconds on one clock, the event camera's. Windows are half-
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -14,6 +14,42 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+
+FitMode = Literal["crop", "letterbox", "stretch"]
+Resample = Literal["area", "bilinear"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """An axis-aligned map from sensor to model, in continuous coordinates (a pixel's centre is at +0.5).
+
+    u = x * scale_x + offset_x,  v = y * scale_y + offset_y.
+    """
+
+    scale_x: float
+    scale_y: float
+    offset_x: float
+    offset_y: float
+
+
+def fit(source_hw: tuple[int, int], target_hw: tuple[int, int], mode: FitMode) -> Fit:
+    """The map that lays a picture of `source_hw` onto an image of `target_hw`: (height, width), pixels.
+
+    Args:
+        source_hw: of the sensor.
+        target_hw: of the model's image.
+        mode: `crop` fills the image and cuts off what stands over, evenly on both sides; `letterbox` shows
+            the whole picture and leaves margins; `stretch` fills the image and keeps no aspect ratio.
+    """
+    (source_h, source_w), (target_h, target_w) = source_hw, target_hw
+    scale_x, scale_y = target_w / source_w, target_h / source_h
+    if mode == "crop":
+        scale_x = scale_y = max(scale_x, scale_y)
+    elif mode == "letterbox":
+        scale_x = scale_y = min(scale_x, scale_y)
+    return Fit(scale_x, scale_y, (target_w - source_w * scale_x) / 2, (target_h - source_h * scale_y) / 2)
+
 
 MODALITIES = ("rgb", "event", "diff")
 """The model's three streams, in the order in which every array, mask and graph lists them."""

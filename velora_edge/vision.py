@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 from numba import njit
 
-from velora_edge.geometry import fit
+from velora_edge.datatypes import fit
 from velora_edge.limits import check_picture
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from velora_edge.geometry import Fit, FitMode, Resample
+    from velora_edge.datatypes import Fit, FitMode, Resample
 
 
 def decode_picture(data: bytes) -> NDArray[np.uint8] | None:
@@ -152,7 +152,7 @@ class Resizer:
     Args:
         source_hw: height and width of the pictures, pixels.
         target_hw: height and width of the images, pixels.
-        mode: crop, letterbox or stretch; see `velora_edge.geometry.fit`.
+        mode: crop, letterbox or stretch; see `velora_edge.datatypes.fit`.
         resample: `area` as above; `bilinear` gives Pillow's `Image.resize` with its bilinear filter, to the
             last bit: what torchvision's Resize makes of a picture that Pillow read. (Where an image is wider
             than its picture, some versions of Pillow begin with the columns, and differ by one level.)

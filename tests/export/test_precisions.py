@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -187,6 +188,18 @@ def test_tokens_of_fp16_are_taken_and_given_as_such(converted: dict[str, Path]) 
     assert (tokens.dtype, tokens.shape) == (np.float16, (1, 17, 48))
 
 
+def as_bundle(exported: Exported, folder: Path, precision: Precision) -> Bundle:
+    """The graphs in a folder, with a manifest that lists their digests."""
+    manifest = exported.bundle.manifest
+    files = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in manifest.files
+        if (folder / name).exists()
+    }
+    changes = {"precision": precision, "report": None, "files": files}
+    return Bundle(folder, manifest.model_copy(update=changes))
+
+
 @pytest.mark.parametrize(
     ("precision", "kind", "capability"), [("int8", "i8", "INT8"), ("bf16", "bf16", "BF16")]
 )
@@ -204,8 +217,7 @@ def test_openvino_computes_the_layers_in_the_bundles_precision(
     if capability not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip(f"needs a processor with {precision}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    manifest = exported.bundle.manifest.model_copy(update={"precision": precision, "report": None})
-    bundle = Bundle(converted[precision], manifest)
+    bundle = as_bundle(exported, converted[precision], precision)
     graph = Compiled(core, bundle, "rgb", "CPU", EngineOptions(), BlobCache.for_bundle(bundle))
     infos = [op.get_rt_info() for op in graph.model.get_runtime_model().get_ops()]
     layers = [
@@ -221,8 +233,8 @@ def test_openvinos_int8_tokens_are_as_near_as_onnxruntimes(
     """The same rounded factors: sums differ in the last bits, which may round an activation up, not down."""
     pytest.importorskip("openvino", reason="needs the extra openvino")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    manifest = exported.bundle.manifest.model_copy(update={"precision": "int8", "report": None})
-    bundle = Bundle(converted["int8"], manifest)
+    bundle = as_bundle(exported, converted["int8"], "int8")
+    manifest = bundle.manifest
     image = np.random.default_rng(3).integers(0, 256, (*manifest.image_size, 3), np.uint8)
     tokens = np.zeros((manifest.tokens, manifest.token_size), np.float32)
     cache = BlobCache.for_bundle(bundle)

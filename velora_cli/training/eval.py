@@ -15,7 +15,7 @@ from velora_edge.errors import InputError
 if TYPE_CHECKING:
     from velora_cli.training.import_checkpoint import InputCorrections
     from velora_edge.data.clips.clips import ClipSource
-    from velora_edge.geometry import FitMode
+    from velora_edge.datatypes import FitMode
     from velora_edge.train.evaluate import Part
     from velora_edge.train.objective import Scores
     from velora_edge.train.predictors import Predictor

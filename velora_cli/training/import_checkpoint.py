@@ -17,7 +17,7 @@ from velora_edge.errors import InputError
 
 if TYPE_CHECKING:
     from velora_edge.bundle import EventInput, Palette, RGBInput
-    from velora_edge.geometry import FitMode
+    from velora_edge.datatypes import FitMode
 
 
 _INPUTS = (

@@ -11,9 +11,9 @@ import av
 import cv2
 import numpy as np
 
+from velora_edge.datatypes import fit
 from velora_edge.errors import InputError
 from velora_edge.files import PartFile
-from velora_edge.geometry import fit
 from velora_runtime.queues import FreeList
 from velora_runtime.sinks.base import Result, Sink
 

@@ -1,4 +1,4 @@
-"""Clips: what a model sees of a recording, what every data set offers, splits, and windows in memory.
+"""Clips: what a model sees of a recording, what every data set offers, splits, and windows in memory."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from velora_edge.data.clips.clips import CAMERAS, ClipSource, Item, Pairs
+from velora_edge.datatypes import fit
 from velora_edge.errors import DatasetError
-from velora_edge.geometry import fit
 from velora_edge.vision import Resizer, decode_picture
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from velora_edge.datatypes import fit
 from velora_edge.events.kernels._frame_kernels import FullMap, IdentityMap, SeparableMap
-from velora_edge.geometry import fit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from velora_edge.geometry import FitMode
+    from velora_edge.datatypes import FitMode
 
 _OFF = -(1 << 30)
 
@@ -43,7 +43,7 @@ class RegistrationMap:
     def from_fit(
         cls, source_hw: tuple[int, int], target_hw: tuple[int, int], mode: FitMode = "crop"
     ) -> RegistrationMap:
-        """The map of `velora_edge.geometry.fit`: a pixel falls where its centre falls."""
+        """The map of `velora_edge.datatypes.fit`: a pixel falls where its centre falls."""
         to = fit(source_hw, target_hw, mode)
         columns = _axis(source_hw[1], target_hw[1], to.scale_x, to.offset_x)
         rows = _axis(source_hw[0], target_hw[0], to.scale_y, to.offset_y)

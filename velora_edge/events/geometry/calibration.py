@@ -17,17 +17,16 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from velora_edge.datatypes import EventBatch
+from velora_edge.datatypes import EventBatch, fit
 from velora_edge.errors import InputError
 from velora_edge.events.accumulate.registration import RegistrationMap
 from velora_edge.events.base import EventFilter
 from velora_edge.events.kernels._frame_kernels import SeparableMap
-from velora_edge.geometry import fit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from velora_edge.geometry import FitMode
+    from velora_edge.datatypes import FitMode
 
     Floats = NDArray[np.float64]
 
