@@ -46,7 +46,8 @@ class FakeCamera:
     """What is plugged in, and what was set on it.
 
     `packets` may hold errors, which are raised; `begin` may set them and the clock when it is opened. `more`
-    gives the next ones when all have come, none at the end. `stops`: when the host stops for 1 s.
+    gives the next ones when all have come, none at the end. `stops`: when the host stops for 1 s. `given`: how
+    many packets each read was given.
     """
 
     name: str = "Prophesee EVK4"
@@ -61,6 +62,7 @@ class FakeCamera:
     more: Callable[[], list[LinkPacket]] = list
     stops: list[float] = field(default_factory=list)
     opened: list[dict[str, Any]] = field(default_factory=list)
+    given: list[int] = field(default_factory=list)
     closed: int = 0
 
     def arrived(self) -> int:
@@ -247,4 +249,5 @@ class ExtensionDevice:
                 break
             taken.append(packet)
         del packets[: len(taken)]
+        self.camera.given.append(len(taken))
         return taken

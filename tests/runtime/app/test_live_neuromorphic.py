@@ -83,7 +83,10 @@ def test_the_attached_cameras_are_taken_where_none_is_named(
     assert "velora: synchronised by timestamps: the two cameras share a clock\n" in told
     report = json.loads((tmp_path / "s.json").read_text())
     event, rgb = report["cameras"]["event"], report["cameras"]["rgb"]
-    assert event["events"]["received"] == 100 * (3_000 - len(camera.packets))
+    given = [n for n in camera.given if n]
+    assert sum(given) == 3_000 - len(camera.packets)
+    # Whatever was read was taken in, but for a read that the end of the run came upon.
+    assert event["events"]["received"] in (100 * sum(given), 100 * sum(given[:-1]))
     assert (event["events"]["lost_packets"], event["link"]["cleared"], len(camera.opened)) == (0, 0, 1)
     assert rgb["frames"]["received"] >= 20
     assert report["pairs"] >= 15
