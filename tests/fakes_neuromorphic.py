@@ -46,8 +46,8 @@ class FakeCamera:
     """What is plugged in, and what was set on it.
 
     `packets` may hold errors, which are raised; `begin` may set them and the clock when it is opened. `more`
-    gives the next ones when all have come, none at the end. `stops`: when the host stops for 1 s. `given`: how
-    many packets each read was given.
+    gives the next ones when all have come, none at the end. `stops`: when the host stops for 1 s. `given`:
+    how many packets each read was given.
     """
 
     name: str = "Prophesee EVK4"
