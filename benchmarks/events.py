@@ -33,8 +33,7 @@ from rich.table import Table
 
 import velora_edge
 from velora_edge.bundle import EventInput
-from velora_edge.events.accumulate.registration import RegistrationMap
-from velora_edge.events.accumulate.representations import make_accumulator
+from velora_edge.events.accumulate.representations import RegistrationMap, make_accumulator
 from velora_edge.events.seek_index import ENDING
 
 if TYPE_CHECKING:

@@ -132,8 +132,8 @@ def _write_precision(home: Path, precision: Precision) -> None:
 
 
 def noise(manifest: Manifest) -> Any:
-    """One clip of noise in the model's size, `velora_export.evaluation.clips.Clips`; the same each time."""
-    from velora_export.evaluation.clips import Clips
+    """One clip of noise in the model's size, as `velora_export` makes clips; the same each time."""
+    from velora_export.evaluation.sessions import Clips
     from velora_export.tensorrt.tensorrt_parity import noise_clips
 
     drawn = noise_clips(manifest, count=1)

@@ -33,8 +33,7 @@ def run_task(task: str, path: Path) -> int:
 
     from velora_edge import open_events
     from velora_edge.bundle import EventInput
-    from velora_edge.events.accumulate.registration import RegistrationMap
-    from velora_edge.events.accumulate.representations import make_accumulator
+    from velora_edge.events.accumulate.representations import RegistrationMap, make_accumulator
     from velora_edge.events.filters.event_preprocessing import FilteredStream
     from velora_edge.events.filters.filters import FilterChain, RateCap, make_filter
     from velora_edge.events.formats.raw.raw_index import RawIndex

@@ -1,6 +1,6 @@
 """`velora-live` as `soak.py` runs it: itself, with an engine that tells how much of the time is its own.
 
-As an engine module it is a backend like any other (`velora_runtime.engines.registry`): it opens the best
+As an engine module it is a backend like any other (`velora_runtime.engines.base`): it opens the best
 engine of the machine and takes the times of its calls.
 """
 

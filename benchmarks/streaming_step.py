@@ -34,9 +34,8 @@ import numpy as np
 import torch
 from streaming_models import VIT_B, make_model, trace_graphs, vit_config
 from turns import percentiles, take_turns
-from velora_export.evaluation.clips import random_clips
 from velora_export.evaluation.parity import normalise
-from velora_export.evaluation.sessions import clip_runs, head_inputs
+from velora_export.evaluation.sessions import clip_runs, head_inputs, random_clips
 from velora_export.precision.calibration import calibrate
 from velora_export.precision.precisions import STREAMING, convert, folder_bytes
 from velora_runtime.engines.openvino_graphs import load_core, settings
@@ -49,7 +48,7 @@ from velora_edge.model.velora import frame_differences
 from velora_edge.ort import open_session, session_options
 
 if TYPE_CHECKING:
-    from velora_export.evaluation.clips import Clips
+    from velora_export.evaluation.sessions import Clips
 
     from velora_edge.model.velora import VELoRA
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from streaming_models import make_model, vit_config
 from velora_export.bundle_export import Target, export_bundle
-from velora_export.evaluation.clips import random_clips
+from velora_export.evaluation.sessions import random_clips
 
 if TYPE_CHECKING:
     from velora_edge.model.velora import VELoRA

@@ -17,7 +17,8 @@ from velora_export.tensorrt.tensorrt_parity import noise_clips
 
 from velora_cli.main import velora
 from velora_edge.console import run
-from velora_edge.doctor import cameras, host
+from velora_edge.doctor import host
+from velora_edge.doctor import host as cameras
 from velora_edge.doctor import host as jetson
 from velora_edge.doctor import inference as nvidia
 from velora_edge.doctor import inference as providers

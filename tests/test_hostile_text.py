@@ -15,7 +15,7 @@ from velora_edge.errors import BundleError, ConfigError, DatasetError, InputErro
 from velora_edge.events.geometry.calibration_yaml import read_yaml as read_calibration_yaml
 from velora_edge.gpu.signing import why_not_trusted
 from velora_edge.preprocessing.folder import read_recording
-from velora_edge.preprocessing.image_folder import ImageFolder
+from velora_edge.preprocessing.pictures import ImageFolder
 from velora_edge.preprocessing.registry import find_sources
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ HOMES = {
 FACADE = "velora_edge"
 """Its `__init__` names what the library offers, wherever that lies."""
 MOST_FILES = 14
-MOST_MODULES, MOST_LINES = 265, 400
+MOST_MODULES, MOST_LINES = 250, 400
 
 
 def find_modules() -> dict[str, Path]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from velora_edge.datatypes import fit
-from velora_edge.events.accumulate.registration import RegistrationMap
+from velora_edge.events.accumulate.representations import RegistrationMap
 from velora_edge.vision import Resizer, _resample_columns, _resample_rows, _weigh
 
 SIZES = [

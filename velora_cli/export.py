@@ -13,7 +13,7 @@ from velora_edge.errors import InputError
 
 if TYPE_CHECKING:
     from velora_export.bundle_export import Target
-    from velora_export.evaluation.clips import RealClips
+    from velora_export.evaluation.sessions import RealClips
 
     from velora_edge.datatypes import FitMode
     from velora_edge.manifest import Report
@@ -172,7 +172,7 @@ def _target(
 def _read_clips(
     description: Checkpoint, clips: str, *, kind: str, judge_by: int, calibrate_on: int
 ) -> RealClips:
-    from velora_export.evaluation.clips import read_npz, read_real_clips
+    from velora_export.evaluation.sessions import read_npz, read_real_clips
 
     from velora_cli.training.dataset import open_source
     from velora_edge.data.clips.augment import ClipConfig

@@ -102,3 +102,8 @@ class RateLimitedNotes:
             self._told[kind] = now_us, 0
         self._note(f"{line} ({left_out} more since the last such line)" if left_out else line)
         return True
+
+
+def note(line: str) -> None:
+    """A line for people that is no result: to standard error."""
+    click.echo(f"velora: {line}", err=True)

@@ -26,7 +26,7 @@ from velora_edge.errors import InputError
 from velora_edge.manifest import Calibration
 from velora_edge.model.checkpoint import state_sha256
 from velora_edge.model.lora import merge
-from velora_export.evaluation.clips import random_clips
+from velora_export.evaluation.sessions import random_clips
 from velora_export.onnx.graphs import make_graphs, simplify
 from velora_export.onnx.onnx_graph import SharedWeights, save_graph, trace
 from velora_export.precision.calibration import calibrate
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from velora_edge.model.velora import VELoRA
-    from velora_export.evaluation.clips import Clips
+    from velora_export.evaluation.sessions import Clips
     from velora_export.precision.quantization import Method
 
 METADATA_PREFIX = "velora."

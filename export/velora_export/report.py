@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from velora_edge.manifest import Calibration, Manifest, Precision
     from velora_edge.model.velora import VELoRA
-    from velora_export.evaluation.clips import Clips
     from velora_export.evaluation.parity import Parity
+    from velora_export.evaluation.sessions import Clips
 
 
 ABSOLUTE = 1e-4

@@ -9,7 +9,7 @@ from velora_cli.main import velora
 from velora_cli.recordings.convert import is_pictures
 from velora_edge import open_events
 from velora_edge.console import run
-from velora_edge.events.geometry.hot_pixels import write_mask
+from velora_edge.events.geometry.calibration_files import write_mask
 from velora_edge.events.writers import WRITERS
 
 ENDINGS = {"EVT3": "raw", "EVT2": "raw", "EVT2.1": "raw", "HDF5": "h5", "AEDAT4": "aedat4", "CSV": "csv"}

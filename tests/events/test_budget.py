@@ -206,7 +206,7 @@ def test_lines_without_end_are_not_gathered(tmp_path: Path) -> None:
 
 def test_a_picture_that_announces_gigabytes_is_not_decoded(tmp_path: Path) -> None:
     from velora_edge.errors import RecordingError
-    from velora_edge.preprocessing.image_folder import ImageFolder
+    from velora_edge.preprocessing.pictures import ImageFolder
 
     def part(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -15,7 +15,7 @@ import pytest
 from tests.events.test_hostile_files import P, T, X, Y
 from velora_edge import open_events
 from velora_edge.errors import InputError, RecordingError
-from velora_edge.preprocessing.image_folder import ImageFolder
+from velora_edge.preprocessing.pictures import ImageFolder
 from velora_edge.preprocessing.registry import open_event_source
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from velora_edge import open_events
 from velora_edge.bundle import EventInput
 from velora_edge.events.filters.event_preprocessing import FilteredStream
 from velora_edge.events.filters.filters import FilterChain, RateCap
-from velora_edge.events.accumulate.registration import RegistrationMap
+from velora_edge.events.accumulate.representations import RegistrationMap
 from velora_edge.events.accumulate.representations import make_accumulator
 
 path, task = sys.argv[1:]

@@ -11,9 +11,8 @@ import pytest
 import torch
 from networks import SHALLOW, T, tiny_config, tiny_model
 from velora_export.bundle_export import export_bundle
-from velora_export.evaluation.clips import random_clips
 from velora_export.evaluation.parity import normalise
-from velora_export.evaluation.sessions import stream_clip
+from velora_export.evaluation.sessions import random_clips, stream_clip
 
 from velora_edge.bundle import GRAPHS, EventInput, Palette, open_bundle
 from velora_edge.errors import EngineError, InputError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from networks import tiny_config
-from velora_export.evaluation.clips import Clips, random_clips, read_npz, read_real_clips
+from velora_export.evaluation.sessions import Clips, random_clips, read_npz, read_real_clips
 
 from velora_edge.data.clips.clips import ClipSource, ClipSpec, Item, Pairs, fingerprint
 from velora_edge.errors import InputError

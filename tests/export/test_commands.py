@@ -9,8 +9,7 @@ import pytest
 import torch
 from networks import SHALLOW, tiny_model
 from safetensors.torch import load_file
-from velora_export.evaluation.clips import random_clips
-from velora_export.evaluation.sessions import Sessions
+from velora_export.evaluation.sessions import Sessions, random_clips
 
 from velora_cli.main import velora
 from velora_edge.bundle import open_bundle

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import torch
-from velora_export.evaluation.clips import random_clips
-from velora_export.evaluation.sessions import Sessions, stream_clip
+from velora_export.evaluation.sessions import Sessions, random_clips, stream_clip
 from velora_export.report import ABSOLUTE
 
 from velora_edge.bundle import find_model, open_bundle

@@ -11,7 +11,7 @@ import pytest
 from graphs_by_hand import graph
 from networks import tiny_config, tiny_model
 from velora_export.bundle_export import Target, export_bundle
-from velora_export.evaluation.clips import random_clips
+from velora_export.evaluation.sessions import random_clips
 from velora_export.precision.calibration import calibrate
 from velora_export.precision.linear_layers import LayerKey, linear_layers
 from velora_export.precision.quantization import FP8, FP8_TOP, fp8_scales, quantise, round_to_fp8

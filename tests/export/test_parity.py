@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from networks import tiny_config
-from velora_export.evaluation.clips import Clips, random_clips
 from velora_export.evaluation.parity import measure_parity, normalise
+from velora_export.evaluation.sessions import Clips, random_clips
 
 if TYPE_CHECKING:
     from conftest import Exported

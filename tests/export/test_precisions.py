@@ -12,9 +12,8 @@ import onnx
 import pytest
 from filelock import FileLock
 from networks import tiny_config
-from velora_export.evaluation.clips import random_clips
 from velora_export.evaluation.parity import measure_parity
-from velora_export.evaluation.sessions import Sessions
+from velora_export.evaluation.sessions import Sessions, random_clips
 from velora_export.precision.calibration import calibrate, observe
 from velora_export.precision.precisions import FORMATS, convert
 from velora_export.report import find_objections

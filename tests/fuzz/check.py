@@ -15,8 +15,7 @@ from velora_edge.bundle import EventInput
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import VeloraError
 from velora_edge.events.accumulate.frames import frames
-from velora_edge.events.accumulate.registration import RegistrationMap
-from velora_edge.events.accumulate.representations import REPRESENTATIONS, make_accumulator
+from velora_edge.events.accumulate.representations import REPRESENTATIONS, RegistrationMap, make_accumulator
 from velora_edge.events.formats.raw.raw import RawReader
 from velora_edge.events.formats.raw.raw_walker import RawDecoder, new_arrays
 

@@ -22,13 +22,12 @@ from velora_edge.bundle import MANIFEST, find_model, read_manifest
 from velora_edge.config import Section, load_config
 from velora_edge.errors import VeloraError
 from velora_edge.events.formats.raw.raw_header import parse_header
-from velora_edge.events.geometry.calibration_files import read_calibration
-from velora_edge.events.geometry.hot_pixels import read_mask
+from velora_edge.events.geometry.calibration_files import read_calibration, read_mask
 from velora_edge.events.registry import open_events
 from velora_edge.limits import load_json, load_yaml, parse_int
 from velora_edge.ort import external_files
 from velora_edge.preprocessing.folder import read_recording
-from velora_edge.preprocessing.image_folder import ImageFolder
+from velora_edge.preprocessing.pictures import ImageFolder
 from velora_edge.vision import decode_picture
 
 if TYPE_CHECKING:

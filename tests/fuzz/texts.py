@@ -14,8 +14,7 @@ from velora_edge.bundle import MANIFEST, find_model, read_manifest
 from velora_edge.config import load_config, read_labels
 from velora_edge.errors import Address, VeloraError
 from velora_edge.events.filters.filters import read_rate
-from velora_edge.events.geometry.calibration_files import read_calibration
-from velora_edge.events.geometry.hot_pixels import read_mask
+from velora_edge.events.geometry.calibration_files import read_calibration, read_mask
 from velora_edge.preprocessing.folder import INFO, TIMES, TRIGGERS, read_recording
 from velora_edge.preprocessing.sync import parse_mode
 

@@ -13,7 +13,7 @@ from velora_cli.live.live import command
 from velora_cli.main import velora
 from velora_edge.console import run
 from velora_edge.errors import RecordingError
-from velora_edge.preprocessing.aedat4_frames import Aedat4Frames
+from velora_edge.preprocessing.pictures import Aedat4Frames
 from velora_edge.preprocessing.registry import open_rgb_source
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.videos import write_video
 from velora_edge.errors import RecordingError, SourceError
-from velora_edge.preprocessing.image_folder import ImageFolder
+from velora_edge.preprocessing.pictures import ImageFolder
 from velora_edge.preprocessing.registry import open_event_source, open_rgb_source
 from velora_edge.preprocessing.video_file import VideoFile
 

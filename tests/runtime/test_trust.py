@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 FORBIDDEN = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "pickletools", "shelve", "torch"}
-ENTRIES = ("velora_cli.live.live", "velora_cli.live.demo", "velora_runtime.engines.registry")
+ENTRIES = ("velora_cli.live.live", "velora_runtime.engines.registry")
 OURS = ("velora_cli", "velora_edge", "velora_runtime")
 
 

@@ -1,4 +1,4 @@
-"""`velora-live`, which is also `velora live`."""
+"""The commands `velora-live`, which is also `velora live`, and `velora demo`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import sys
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,9 +25,11 @@ from velora_cli.options import (
     under,
     watching_options,
 )
+from velora_edge.console import note
 
 if TYPE_CHECKING:
     from velora_runtime.app.session import RunOptions
+
 
 EXAMPLES = """\b
 Examples, in a checkout:
@@ -169,11 +172,6 @@ def agree(question: str) -> bool:
     return sys.stdin.isatty() and click.confirm(question, err=True)
 
 
-def note(line: str) -> None:
-    """A line for people that is no result: to standard error."""
-    click.echo(f"velora: {line}", err=True)
-
-
 def _attached_cameras() -> dict[str, str]:
     """The cameras of a run that names none."""
     from velora_runtime.cameras.drivers.registry import choose_attached, list_attached
@@ -212,4 +210,48 @@ def _options(given: dict[str, Any]) -> RunOptions:
         preprocessing=read_preprocessing(given),
         attach=read_attach_options(given),
         decide=read_decision_settings(given["decide"]),
+    )
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--out-dir",
+    default="runs/demo",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where predictions.jsonl, overlay.mp4 and summary.json go.",
+)
+@click.option(
+    "--pace",
+    type=click.Choice(["realtime", "max"]),
+    default="max",
+    show_default=True,
+    help="realtime: as it was recorded; max: as fast as it goes.",
+)
+def demo(out_dir: Path, pace: str) -> None:
+    """Replay the packaged recording through the packaged model.
+
+    It is the path that live cameras take: events and frames are paired by the camera's triggers, packed,
+    recognised, and written as JSON lines and as a video.
+    """
+    from velora_runtime.app.session import RunOptions, run_session
+
+    from velora_edge.bundle import find_model
+
+    assets = find_model("demo").parent
+    overlay, predictions = out_dir / "overlay.mp4", out_dir / "predictions.jsonl"
+    options = RunOptions(
+        model="demo",
+        events=str(assets / "demo.raw"),
+        rgb=str(assets / "demo.mp4"),
+        pace="realtime" if pace == "realtime" else "max",
+        outputs=(("terminal", ""), ("jsonl", str(predictions)), ("video", str(overlay))),
+        summary=str(out_dir / "summary.json"),
+    )
+    report = run_session(options, note)
+    for line in report.lines():
+        click.echo(line)
+    click.echo(f"\nwritten  {predictions}  {overlay}  {out_dir / 'summary.json'}")
+    click.echo(
+        "next     velora-live demo --events YOUR.raw --rgb YOUR.mp4   (or --rgb none; velora-live --help)"
     )

@@ -58,7 +58,7 @@ def command(**given: Any) -> None:
     """
     from velora_runtime.app.session import run_session
 
-    from velora_cli.live.live import note
+    from velora_edge.console import note
 
     run_session(_options(given), note)
 

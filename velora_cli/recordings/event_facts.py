@@ -190,7 +190,7 @@ class _PixelCounts:
 
     def write_hot_pixels(self, path: str, duration_us: int) -> int:
         """Write their mask; how many they are."""
-        from velora_edge.events.geometry.hot_pixels import find_hot_pixels, write_mask
+        from velora_edge.events.geometry.calibration_files import find_hot_pixels, write_mask
 
         mask = find_hot_pixels(self._counts.reshape(self._hw), duration_us)
         write_mask(path, mask)

@@ -41,7 +41,7 @@ class FrameAccumulator(Protocol):
     events: int
     """Events that have fallen on the frame since the last `begin`."""
     table: Any
-    """What kernels take of the registration map; see `velora_edge.events.accumulate.registration`."""
+    """What kernels take of the registration map; see `velora_edge.events.accumulate.representations`."""
     state: Any
     """What kernels take of the representation: a named tuple of arrays."""
 

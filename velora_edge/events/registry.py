@@ -222,14 +222,14 @@ _F = "velora_edge.events.formats."
 FORMATS = Registry(
     "velora.event_formats",
     [
-        Extension("DAT", f"{_F}dat:DatReader", "Prophesee's DAT", is_dat),
+        Extension("DAT", f"{_F}binary:DatReader", "Prophesee's DAT", is_dat),
         Extension("CSV", f"{_F}csv_text:CsvReader", "text, an event a line", is_table_of_text),
         Extension("RAW", f"{_F}raw.raw:open_raw", "Prophesee's raw words, as the header says", _is_raw),
         Extension("EVT2", f"{_F}raw.raw:open_evt2", "raw words without a header"),
         Extension("EVT2.1", f"{_F}raw.raw:open_evt21", "likewise"),
         Extension("EVT3", f"{_F}raw.raw:open_evt3", "likewise"),
         Extension("HDF5", f"{_F}hdf5.hdf5:open_hdf5", "HDF5 of several layouts", is_hdf5, (PART,)),
-        Extension("N-MNIST", f"{_F}nmnist:NMnistReader", "N-MNIST and N-Caltech101", is_nmnist),
+        Extension("N-MNIST", f"{_F}binary:NMnistReader", "N-MNIST and N-Caltech101", is_nmnist),
         Extension("AEDAT4", f"{_F}aedat4:Aedat4Reader", "iniVation's AEDAT 4", is_aedat4, (PART,)),
         Extension("AEDAT 1-3", f"{_F}aedat4:refuse_older_aedat", "refused with advice", is_older_aedat),
         Extension("MAT", f"{_F}matlab:MatReader", "MATLAB's files", is_mat),

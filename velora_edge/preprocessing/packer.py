@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from velora_edge.datatypes import EventFrame, FramePair
-from velora_edge.events.accumulate.registration import RegistrationMap
-from velora_edge.events.accumulate.representations import make_accumulator
+from velora_edge.events.accumulate.representations import RegistrationMap, make_accumulator
 from velora_edge.vision import Resizer
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from velora_edge.bundle import PACKAGED
 from velora_edge.errors import InputError, RecordingError, SourceError, printable
-from velora_edge.preprocessing.aedat4_frames import holds_aedat4
 from velora_edge.preprocessing.folder import is_recording, read_recording
+from velora_edge.preprocessing.pictures import holds_aedat4
 from velora_edge.preprocessing.sources import NONE
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 RGB_SOURCES: list[tuple[Callable[[str], bool], str, str]] = [
     (is_recording, "velora_edge.preprocessing.video_file", "RecordedVideo"),
-    (lambda text: Path(text).is_dir(), "velora_edge.preprocessing.image_folder", "ImageFolder"),
-    (holds_aedat4, "velora_edge.preprocessing.aedat4_frames", "Aedat4Frames"),
+    (lambda text: Path(text).is_dir(), "velora_edge.preprocessing.pictures", "ImageFolder"),
+    (holds_aedat4, "velora_edge.preprocessing.pictures", "Aedat4Frames"),
     (lambda text: Path(text).is_file(), "velora_edge.preprocessing.video_file", "VideoFile"),
 ]
 """Who claims a string, and the module and class that open it; the first that claims it is taken."""

@@ -273,8 +273,7 @@ class Trainer:
 
 def blank_colour(source: ClipSource) -> tuple[int, int, int]:
     """The colour that an event image of the source has where no event fell."""
-    from velora_edge.events.accumulate.registration import RegistrationMap
-    from velora_edge.events.accumulate.representations import make_accumulator
+    from velora_edge.events.accumulate.representations import RegistrationMap, make_accumulator
 
     event = source.spec.event
     frame = make_accumulator(event, RegistrationMap.from_fit((1, 1), (1, 1)))

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from velora_edge.manifest import Manifest
     from velora_edge.model.config import ModelConfig
     from velora_edge.model.velora import VELoRA
-    from velora_export.evaluation.clips import Clips, Flags
-    from velora_export.evaluation.sessions import Sessions
+    from velora_export.evaluation.sessions import Clips, Flags, Sessions
 
 
 CLOSELY = 4

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.bundle import Precision
-    from velora_export.evaluation.clips import Clips
+    from velora_export.evaluation.sessions import Clips
     from velora_export.precision.quantization import Method
 
 

@@ -21,14 +21,13 @@ if TYPE_CHECKING:
 
     from velora_edge.bundle import Manifest
     from velora_edge.clock import Clock
-    from velora_edge.events.accumulate.registration import RegistrationMap
+    from velora_edge.events.accumulate.representations import RegistrationMap
     from velora_edge.events.base import Encoding, EventReader, EventStream
     from velora_edge.events.filters.event_preprocessing import EventPreprocessing
     from velora_edge.events.filters.filters import FilterChain
     from velora_edge.preprocessing.sources import RGBSource
     from velora_edge.preprocessing.sync import Sync
-    from velora_runtime.cameras.emulated import EmulatedStream
-    from velora_runtime.cameras.live_events import LiveEvents
+    from velora_runtime.cameras.live_events import EmulatedStream, LiveEvents
     from velora_runtime.cameras.live_rgb import LiveRGB
     from velora_runtime.pipeline.pipeline import Pace, RunInputs
 
@@ -162,7 +161,7 @@ def _open_rgb(opened: RunSources, text: str, setup: LiveSetup) -> None:
 
 def _open_events(opened: RunSources, text: str, setup: LiveSetup) -> None:
     if text == EMULATE:
-        from velora_runtime.cameras.emulated import EmulatedStream
+        from velora_runtime.cameras.live_events import EmulatedStream
 
         if opened.rgb is None:
             raise InputError(

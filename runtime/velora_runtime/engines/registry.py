@@ -21,7 +21,7 @@ BACKENDS = Registry(
     "velora.engines",
     [
         Extension("tensorrt", f"{_E}tensorrt", "tensorrt"),
-        Extension("tensorrt-rtx", f"{_E}tensorrt_rtx", "tensorrt-rtx"),
+        Extension("tensorrt-rtx", f"{_E}tensorrt:RTX_BACKEND", "tensorrt-rtx"),
         Extension("onnxruntime-cuda", f"{_E}ort_cuda", "onnxruntime with CUDA"),
         Extension("onnxruntime", f"{_E}ort", "onnxruntime"),
         Extension("openvino", f"{_E}openvino", "openvino"),

@@ -207,3 +207,24 @@ class TensorRTEngine(GraphEngine):
             lane.close()
         self._runners.clear()
         self._loader = None
+
+
+class TensorRTForRTX:
+    """TensorRT for RTX, for GeForce and RTX cards: the engines of `velora build --for rtx`."""
+
+    def why_not(self, bundle: Bundle, options: EngineOptions) -> str | None:
+        """Why the bundle cannot run on TensorRT for RTX here as asked, or None. Loads no engine."""
+        return why_not_on(RTX, bundle, options)
+
+    def open_engine(self, bundle: Bundle, options: EngineOptions) -> TensorRTEngine:
+        """The bundle's engines for this GPU, loaded; their kernels are compiled when they first run.
+
+        Raises:
+            EngineError: if there is no GPU, no TensorRT for RTX, or no engine for this GPU; or if one is not
+                what the manifest says.
+            BundleError: if a file is no engine.
+        """
+        return TensorRTEngine(bundle, options, RTX)
+
+
+RTX_BACKEND = TensorRTForRTX()

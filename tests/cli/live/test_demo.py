@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes import FakeClock
 from tests.runtime.streaming import stream_and_clips
-from velora_cli.live.demo import command
+from velora_cli.live.live import demo
 from velora_edge.bundle import Bundle, find_model, open_bundle
 from velora_edge.console import run
 from velora_edge.preprocessing.packer import Packer, Pair
@@ -62,7 +62,7 @@ def assert_right_in_each_action(lines: list[dict[str, Any]], clip_length: int) -
 def test_demo_leaves_predictions_overlay_and_summary(
     bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(command, ["--out-dir", str(tmp_path / "demo")], name="velora demo") == 0
+    assert run(demo, ["--out-dir", str(tmp_path / "demo")], name="velora demo") == 0
     assert sorted(p.name for p in (tmp_path / "demo").iterdir()) == [
         "overlay.mp4",
         "predictions.jsonl",

@@ -16,8 +16,7 @@ from velora_edge.bundle import EventInput
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import ConfigError, InputError, RecordingError
 from velora_edge.events.accumulate.frames import frames
-from velora_edge.events.accumulate.registration import RegistrationMap
-from velora_edge.events.accumulate.representations import make_accumulator
+from velora_edge.events.accumulate.representations import RegistrationMap, make_accumulator
 from velora_edge.events.formats.arrays import ArrayStream
 from velora_edge.events.formats.raw import raw_index
 from velora_edge.events.formats.raw.raw import RawStream

@@ -6,8 +6,7 @@ import pytest
 from velora_edge.bundle import EventInput, Palette
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import ConfigError
-from velora_edge.events.accumulate.registration import RegistrationMap
-from velora_edge.events.accumulate.representations import make_accumulator
+from velora_edge.events.accumulate.representations import RegistrationMap, make_accumulator
 from velora_edge.events.formats.arrays import ArrayStream
 from velora_edge.events.kernels import _frame_kernels as kernels
 

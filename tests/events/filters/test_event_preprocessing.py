@@ -5,7 +5,7 @@ import pytest
 
 from velora_edge.errors import InputError
 from velora_edge.events.filters.event_preprocessing import EventPreprocessing
-from velora_edge.events.geometry.hot_pixels import write_mask
+from velora_edge.events.geometry.calibration_files import write_mask
 from velora_edge.events.kernels._frame_kernels import FullMap, SeparableMap
 
 SENSOR = (4, 3)

@@ -7,8 +7,7 @@ from tests.events.words import rows
 from velora_edge import open_events
 from velora_edge.bundle import EventInput
 from velora_edge.datatypes import EventBatch
-from velora_edge.events.accumulate.registration import RegistrationMap
-from velora_edge.events.accumulate.representations import make_accumulator
+from velora_edge.events.accumulate.representations import RegistrationMap, make_accumulator
 from velora_edge.events.base import EventStream
 from velora_edge.events.filters.event_preprocessing import FilteredStream
 from velora_edge.events.filters.filters import FilterChain, RateCap, make_filter

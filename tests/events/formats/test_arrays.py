@@ -8,8 +8,7 @@ import pytest
 from tests.events.words import edge_rows, rows
 from velora_edge.bundle import EventInput
 from velora_edge.datatypes import EventBatch, TriggerBatch
-from velora_edge.events.accumulate.registration import RegistrationMap
-from velora_edge.events.accumulate.representations import make_accumulator
+from velora_edge.events.accumulate.representations import RegistrationMap, make_accumulator
 from velora_edge.events.formats.arrays import ArrayReader
 from velora_edge.events.kernels import _frame_kernels as kernels
 

@@ -72,7 +72,7 @@ def test_times_wrap_after_71_minutes_and_late_events_around_the_wrap_keep_their_
 
 
 def test_wraps_are_counted_across_batches(write, monkeypatch):
-    from velora_edge.events.formats import dat
+    from velora_edge.events.formats import binary as dat
 
     monkeypatch.setattr(dat, "_WORDS", 2)
     times = [0, 2_000_000_000, 4_000_000_000, 100, 2_000_000_000, 4_000_000_000, 50]

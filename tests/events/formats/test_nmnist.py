@@ -4,7 +4,7 @@ import pytest
 
 from velora_edge import open_events
 from velora_edge.errors import RecordingError
-from velora_edge.events.formats import nmnist
+from velora_edge.events.formats import binary as nmnist
 
 
 def event(t: int, x: int, y: int, p: int) -> bytes:

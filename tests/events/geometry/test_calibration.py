@@ -5,7 +5,7 @@ import pytest
 
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import InputError
-from velora_edge.events.accumulate.registration import RegistrationMap
+from velora_edge.events.accumulate.representations import RegistrationMap
 from velora_edge.events.geometry.calibration import Lens, View, ViewedEvents
 from velora_edge.events.kernels._frame_kernels import FullMap, SeparableMap
 

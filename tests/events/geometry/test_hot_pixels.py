@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from velora_edge.errors import InputError
-from velora_edge.events.geometry.hot_pixels import find_hot_pixels, read_mask, write_mask
+from velora_edge.events.geometry.calibration_files import find_hot_pixels, read_mask, write_mask
 
 SECOND = 1_000_000
 

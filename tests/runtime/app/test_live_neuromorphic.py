@@ -37,7 +37,7 @@ STEP_US = 10_000
 @pytest.fixture(autouse=True)
 def nothing_else_attached(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = {"event": [], "video": [], "argus": False}
-    monkeypatch.setattr("velora_edge.doctor.cameras.cameras", lambda root: nothing)
+    monkeypatch.setattr("velora_edge.doctor.host.cameras", lambda root: nothing)
     for library in ("metavision_hal", "dv_processing"):
         monkeypatch.setitem(sys.modules, library, None)
 
@@ -72,10 +72,13 @@ def test_the_attached_cameras_are_taken_where_none_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     camera = FakeCamera("iniVation DAVIS 346", bounds=(0, 2047))
+    settings = tmp_path / "cameras.yaml"
+    settings.write_text("neuromorphic: {longest_delay_ms: 60000}\n")  # a machine that is busy clears nothing
     with plug_in(camera) as nd:
         packets = davis_packets(nd, 3_000)
         camera.begin = lambda camera: let_run(camera, packets)
         args = ["demo", "--duration", "1", "--summary", str(tmp_path / "s.json"), "--quiet"]
+        args += ["--cameras", str(settings)]
         assert run(command, args, name="velora-live") == 0
     told = capsys.readouterr().err
     assert "velora: --events neuromorphic://00051234: by neuromorphic-drivers\n" in told

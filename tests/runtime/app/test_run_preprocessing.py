@@ -24,12 +24,12 @@ from velora_edge import open_events
 from velora_edge.console import run
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import InputError
-from velora_edge.events.accumulate.registration import RegistrationMap
+from velora_edge.events.accumulate.representations import RegistrationMap
 from velora_edge.events.chunk_stream import BatchCursor
 from velora_edge.events.filters.event_preprocessing import EventPreprocessing, FilteredStream
 from velora_edge.events.filters.filters import FilterChain, make_filter
 from velora_edge.events.formats.raw.raw_walker import RawWalker, WordCursor
-from velora_edge.events.geometry.hot_pixels import write_mask
+from velora_edge.events.geometry.calibration_files import write_mask
 from velora_edge.preprocessing.packer import Packer, Pair
 from velora_edge.preprocessing.windows import WindowRule
 

@@ -6,9 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from velora_runtime.cameras import emulated
+from velora_runtime.cameras import live_events as emulated
 from velora_runtime.cameras.camera_settings import EmulatorSettings
-from velora_runtime.cameras.emulated import EmulatedStream
+from velora_runtime.cameras.live_events import EmulatedStream
 
 from tests.fakes import FakeRGB, write_tiny_bundle
 from tests.videos import write_video

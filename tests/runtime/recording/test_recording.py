@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from velora_runtime.queues import ByteQueue
 from velora_runtime.recording.items import AppendFile, Compressed, Edges, Picture, RecordOptions, Said, Words
-from velora_runtime.recording.pre_roll import ByteArena, PreRollBuffer
 from velora_runtime.recording.recorder import Recorder
+from velora_runtime.recording.recorder_worker import ByteArena, PreRollBuffer
 from velora_runtime.recording.words import Place, WordFormat
 from velora_runtime.recording.writer import RecordingWriter
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.datatypes import EventBatch
-    from velora_edge.events.accumulate.registration import RegistrationMap
+    from velora_edge.events.accumulate.representations import RegistrationMap
 
 
 Modality = Literal["rgb", "event"]

@@ -10,7 +10,7 @@ from velora_edge.data.clips.clips import ClipSource, Item, Modality, Pairs, coun
 from velora_edge.data.clips.store import Hdf5File
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import DatasetError
-from velora_edge.events.accumulate.registration import RegistrationMap
+from velora_edge.events.accumulate.representations import RegistrationMap
 
 if TYPE_CHECKING:
     from pathlib import Path

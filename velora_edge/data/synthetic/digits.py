@@ -17,7 +17,7 @@ from velora_edge.data.clips.augment import DIGITS
 from velora_edge.data.clips.clips import ClipSource, Item, Modality, Pairs, count_windows, pack_windows
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import MissingExtraError
-from velora_edge.events.accumulate.registration import RegistrationMap
+from velora_edge.events.accumulate.representations import RegistrationMap
 from velora_edge.events.simulator import EventSimulator, SensorModel
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from velora_edge.data.synthetic.synthetic_scene import (
     render_events,
 )
 from velora_edge.errors import DatasetError, InputError
-from velora_edge.events.accumulate.registration import RegistrationMap
+from velora_edge.events.accumulate.representations import RegistrationMap
 from velora_edge.events.simulator import EventSimulator
 from velora_edge.vision import Resizer
 

@@ -22,8 +22,12 @@ from velora_edge.events.accumulate.frame_threads import (
     frames_by_threads,
     frames_of,
 )
-from velora_edge.events.accumulate.registration import RegistrationMap
-from velora_edge.events.accumulate.representations import Accumulator, CountPlanes, make_accumulator
+from velora_edge.events.accumulate.representations import (
+    Accumulator,
+    CountPlanes,
+    RegistrationMap,
+    make_accumulator,
+)
 from velora_edge.events.base import LONGEST_GAP_US, EventReader
 from velora_edge.events.formats.raw.raw import RawReader
 from velora_edge.events.formats.raw.raw_index import RawIndex

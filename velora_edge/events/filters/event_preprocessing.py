@@ -11,8 +11,7 @@ from velora_edge.datatypes import EventBatch
 from velora_edge.events.base import EventStream
 from velora_edge.events.filters.filters import FilterChain, PixelMask, RateCap, make_filter, read_rate
 from velora_edge.events.geometry.calibration import View, ViewedEvents
-from velora_edge.events.geometry.calibration_files import read_calibration
-from velora_edge.events.geometry.hot_pixels import read_mask
+from velora_edge.events.geometry.calibration_files import read_calibration, read_mask
 from velora_edge.events.kernels import _frame_kernels as kernels
 
 if TYPE_CHECKING:

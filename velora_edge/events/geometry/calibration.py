@@ -19,7 +19,7 @@ import numpy as np
 
 from velora_edge.datatypes import EventBatch, fit
 from velora_edge.errors import InputError
-from velora_edge.events.accumulate.registration import RegistrationMap
+from velora_edge.events.accumulate.representations import RegistrationMap
 from velora_edge.events.base import EventFilter
 from velora_edge.events.kernels._frame_kernels import SeparableMap
 

@@ -175,7 +175,7 @@ def list_attached(root: Path = Path("/")) -> list[Attached]:
     Args:
         root: of the file system in which devices are looked for.
     """
-    from velora_edge.doctor.cameras import cameras as probe_cameras
+    from velora_edge.doctor.host import cameras as probe_cameras
 
     seen = probe_cameras(root)
     listed = list(_listed(seen["event"]))
@@ -205,7 +205,7 @@ def _listed(on_usb: list[dict[str, Any]]) -> Iterator[Attached]:
 
 
 def _maker(driver: Extension) -> str:
-    from velora_edge.doctor.cameras import EVENT_CAMERAS
+    from velora_edge.doctor.host import EVENT_CAMERAS
 
     makers = {maker.lower(): maker for _, maker, _ in EVENT_CAMERAS}
     makers |= {"neuromorphic": "by neuromorphic-drivers", "davis": "the event camera's own frames"}

@@ -13,8 +13,7 @@ from velora_edge import open_events
 from velora_edge.bundle import EventInput
 from velora_edge.datatypes import EventBatch
 from velora_edge.errors import RecordingError
-from velora_edge.events.accumulate.registration import RegistrationMap
-from velora_edge.events.accumulate.representations import REPRESENTATIONS, make_accumulator
+from velora_edge.events.accumulate.representations import REPRESENTATIONS, RegistrationMap, make_accumulator
 from velora_edge.events.formats.raw.raw_header import parse_header
 from velora_edge.events.formats.raw.raw_walker import RawDecoder
 

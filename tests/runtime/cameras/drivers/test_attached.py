@@ -208,7 +208,7 @@ def test_udev_rules_are_written_and_udev_is_told(
     udevadm.write_text(f'#!/bin/sh\necho "$@" >> {log}\n')
     udevadm.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr("velora_cli.live.cameras.UDEV_RULES", rules)
+    monkeypatch.setattr("velora_cli.doctor.UDEV_RULES", rules)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert run(velora, ["cameras", "--install-udev"]) == 2
     assert "cameras --install-udev" in capsys.readouterr().err
