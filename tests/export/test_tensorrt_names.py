@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes_cuda import FakeGPU
@@ -24,6 +24,9 @@ from fakes_tensorrt import FakeTensorRT
 from velora_edge.gpu.cuda import has_gpu
 from velora_edge.gpu.engine import DTYPES
 from velora_edge.gpu.kinds import RTX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +39,8 @@ TENSORRT = {
 BINDINGS_OF_RTX = "tensorrt-rtx-cu13-bindings>=1.7"
 CUDA = {"12.3": "cuda-python==12.3.0", "12.9": "cuda-bindings==12.9.0", "13": "cuda-bindings>=13,<14"}
 
-# Where our sources keep TensorRT's objects: in variables and attributes of these names, in these files.
+# Where our sources keep TensorRT's objects: in variables and attributes of these names, in these files, or in
+# the definitions that follow the file's path.
 RECEIVERS = {
     "export/velora_export/tensorrt/tensorrt_builder.py": {
         "builder": "Builder",
@@ -48,7 +52,7 @@ RECEIVERS = {
         "parser": "OnnxParser",
         "error": "ParserError",
     },
-    "velora_edge/gpu/engine.py": {
+    "velora_edge/gpu/engine.py EngineLoader LoadedEngine": {
         "runtime": "Runtime",
         "_runtime": "Runtime",
         "engine": "ICudaEngine",
@@ -58,17 +62,17 @@ RECEIVERS = {
         "inspector": "EngineInspector",
     },
     "velora_edge/gpu/kinds.py": {},
-    "velora_edge/gpu/matching.py": {},
+    "velora_edge/gpu/matching.py load_tensorrt this_machine find_machine": {},
 }
 ONLY_RTX = {
-    "velora_edge/gpu/engine.py": {
+    "velora_edge/gpu/engine.py KernelCache": {
         "engine": "ICudaEngine",
         "config": "IRuntimeConfig",
         "cache": "IRuntimeCache",
         "_cache": "IRuntimeCache",
         "context": "IExecutionContext",
     },
-    "velora_edge/gpu/matching.py": {"runtime": "Runtime"},
+    "velora_edge/gpu/matching.py read_validity": {"runtime": "Runtime"},
 }
 """Files that use what TensorRT for RTX alone has."""
 RTX_NAMES = {
@@ -253,8 +257,8 @@ def real(bindings: Path, stubs: Path) -> dict[str, Any]:
 def used_names(files: dict[str, dict[str, str]] = RECEIVERS) -> set[tuple[str, ...]]:
     """What our sources use: (name,) in the module, (class, attribute), (class, method that we override)."""
     used: set[tuple[str, ...]] = set()
-    for file, receivers in files.items():
-        for node in ast.walk(ast.parse((ROOT / file).read_text())):
+    for where, receivers in files.items():
+        for node in nodes_of(where):
             if isinstance(node, ast.Attribute):
                 used.update(used_by(node, receivers))
             if isinstance(node, ast.ClassDef):
@@ -262,6 +266,15 @@ def used_names(files: dict[str, dict[str, str]] = RECEIVERS) -> set[tuple[str, .
                 methods = [item.name for item in node.body if isinstance(item, ast.FunctionDef)]
                 used.update((base, method) for base in bases for method in methods)
     return used
+
+
+def nodes_of(where: str) -> Iterator[ast.AST]:
+    """The syntax of a file, or of the definitions that are named after its path."""
+    file, *names = where.split()
+    for node in ast.parse((ROOT / file).read_text()).body:
+        name = getattr(node, "name", None)
+        if not names or name in names:
+            yield from ast.walk(node)
 
 
 def used_by(node: ast.Attribute, receivers: dict[str, str]) -> set[tuple[str, ...]]:
