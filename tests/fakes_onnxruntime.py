@@ -17,16 +17,27 @@ _RealSession = onnxruntime.InferenceSession
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
+_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
 class _Options(onnxruntime.SessionOptions):
-    """The real ones, which remember the weights that they were given."""
+    """The real ones, which remember the weights, or the folder of weights, that they were given."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weights: tuple[Any, ...] | None = None
+        self.folder: str | None = None
 
-    def add_external_initializers_from_files_in_memory(self, *weights: Any) -> None:
-        super().add_external_initializers_from_files_in_memory(*weights)
-        self.weights = weights
+    if hasattr(onnxruntime.SessionOptions, "add_external_initializers_from_files_in_memory"):
+
+        def add_external_initializers_from_files_in_memory(self, *weights: Any) -> None:
+            super().add_external_initializers_from_files_in_memory(*weights)
+            self.weights = weights
+
+    def add_session_config_entry(self, key: str, value: str) -> None:
+        super().add_session_config_entry(key, value)
+        if key == _FOLDER:
+            self.folder = value
 
 
 @dataclass
@@ -143,6 +154,8 @@ class FakeSession:
         plain.add_free_dimension_override_by_name("batch", 1)
         if options is not None and options.weights is not None:
             plain.add_external_initializers_from_files_in_memory(*options.weights)
+        if options is not None and options.folder is not None:
+            plain.add_session_config_entry(_FOLDER, options.folder)
         self._session = _RealSession(model, plain, providers=[CPU])
         self._recorded: dict[str, FakeBinding] = {}
         self.replayed = 0

@@ -17,7 +17,6 @@ import onnx_ir as ir
 from velora_edge.datatypes import MODALITIES
 from velora_edge.errors import DatasetError, EngineError, InputError
 from velora_edge.ort import first_line, load_runtime, open_session, session_options
-from velora_edge.train.evaluate import choose_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -107,6 +106,8 @@ def read_real_clips(
         calibration: at most so many clips to calibrate on.
         judged: at most so many to judge by.
     """
+    from velora_edge.train.evaluate import choose_part  # with torch, which sessions need not have
+
     held_out = choose_part(source, run).members
     try:
         trained = choose_part(source, run, "train").members
