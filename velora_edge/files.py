@@ -17,6 +17,7 @@ import re
 import secrets
 import shutil
 import struct
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,36 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         part.commit()
 
 
-class PartFile:
+class _Part(ABC):
+    """A file or folder under construction, locked while its writer lives."""
+
+    path: Path
+    _lock: int
+
+    @abstractmethod
+    def _remove(self) -> None:
+        """Remove what is under construction."""
+
+    def discard(self) -> None:
+        """Remove it, unless it was moved to its place; does nothing the second time."""
+        if self._lock >= 0:
+            self._remove()
+            self._unlock()
+
+    def _unlock(self) -> None:
+        os.close(self._lock)
+        self._lock = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+
+class PartFile(_Part):
     """A file under construction, empty at first; whoever writes it opens `path` by its name.
 
     Use as a context manager, or call `commit` or `discard`. Single-threaded.
@@ -83,26 +113,11 @@ class PartFile:
             raise
         self._unlock()
 
-    def discard(self) -> None:
-        """Remove the file, unless it was moved to its place; does nothing the second time."""
-        if self._lock >= 0:
-            self.path.unlink(missing_ok=True)
-            self._unlock()
-
-    def _unlock(self) -> None:
-        os.close(self._lock)
-        self._lock = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.discard()
+    def _remove(self) -> None:
+        self.path.unlink(missing_ok=True)
 
 
-class PartFolder:
+class PartFolder(_Part):
     """A folder under construction, empty at first. Used as `PartFile` is.
 
     Args:
@@ -129,23 +144,8 @@ class PartFolder:
         replace_folder(self.path, self._target)
         self._unlock()
 
-    def discard(self) -> None:
-        """Remove the folder, unless it was moved to its place; does nothing the second time."""
-        if self._lock >= 0:
-            shutil.rmtree(self.path, ignore_errors=True)
-            self._unlock()
-
-    def _unlock(self) -> None:
-        os.close(self._lock)
-        self._lock = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.discard()
+    def _remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def replace_folder(new: Path, target: Path) -> None:
