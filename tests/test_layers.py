@@ -19,10 +19,10 @@ HOMES = {
     "velora_export": ROOT / "export",
     "velora_runtime": ROOT / "runtime",
 }
-FACADE = "velora_edge"
-"""Its `__init__` names what the library offers, wherever that lies."""
+FACADES = ("velora_edge", "velora_runtime")
+"""Their `__init__` name what each offers, wherever that lies."""
 MOST_FILES = 14
-MOST_MODULES, MOST_LINES = 250, 400
+MOST_MODULES, MOST_LINES = 290, 400
 
 
 def find_modules() -> dict[str, Path]:
@@ -81,7 +81,7 @@ def test_no_two_files_import_each_other_in_a_circle(imports: dict[str, set[str]]
 def test_no_two_folders_import_each_other_in_a_circle(imports: dict[str, set[str]]) -> None:
     graph: dict[str, set[str]] = {}
     for module, targets in imports.items():
-        if module != FACADE:
+        if module not in FACADES:
             here = folder_of(module)
             graph.setdefault(here, set()).update({folder_of(target) for target in targets} - {here})
     assert len(graph) > 30

@@ -5,19 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "frames", "load_model", "open_bundle", "open_events"]
+__all__ = ["__version__", "frames", "load_model", "open_bundle", "open_events", "pairs"]
 
 if TYPE_CHECKING:
     from velora_edge.bundle import open_bundle
     from velora_edge.events.accumulate.frames import frames
     from velora_edge.events.registry import open_events
     from velora_edge.model.checkpoint import load_model
+    from velora_edge.preprocessing.pairs import pairs
 
 _HOMES = {
     "frames": "velora_edge.events.accumulate.frames",
     "open_events": "velora_edge.events.registry",
     "open_bundle": "velora_edge.bundle",
     "load_model": "velora_edge.model.checkpoint",
+    "pairs": "velora_edge.preprocessing.pairs",
 }
 
 

@@ -19,7 +19,7 @@ from velora_runtime.ingest.scanner import RawScanner
 from velora_runtime.queues import PacketQueue
 
 from tests.fuzz.samples import samples
-from tests.fuzz.texts import check_line
+from tests.fuzz.targets import check_line
 from velora_edge.clock import SystemClock
 from velora_edge.errors import VeloraError
 from velora_edge.events.formats.raw.raw_walker import RawWalker, WordCursor
@@ -140,7 +140,7 @@ def check_tcp(path: Path, rng: random.Random) -> str:
             feed.open()
             _take_all(feed, setup)
         except VeloraError as error:
-            check_line(error)
+            check_line(str(error))
             return "refused"
         finally:
             feed.close()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import random
 import zlib
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tests.fuzz import check
+from tests.fuzz import check, targets
 from tests.fuzz.samples import MADE, samples
 
 if TYPE_CHECKING:
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 HEADERS = {"hdf5": 0, "ecf": 0, "npy": 128, "aedat4": 0}
 """Bytes at the beginning of a format that are spoilt seldom: what follows is of interest."""
 RAW_HEADER = 200
-FUNCTIONS = "tests.fuzz.targets"
 
 
 @dataclass(frozen=True)
@@ -65,17 +62,6 @@ def _formats() -> dict[str, Target]:
     }
 
 
-def _texts() -> dict[str, Target]:
-    from tests.fuzz.texts import TEXTS, text_check
-
-    targets = {}
-    for name, (read, makers) in TEXTS.items():
-        checked = text_check(read)
-        packages = ("velora_edge", "velora_runtime", "yaml")
-        targets[name] = Target(name, checked, partial(_made, makers), checked, packages)
-    return targets
-
-
 def _doors() -> dict[str, Target]:
     from tests.fuzz.doors import DOORS
 
@@ -88,22 +74,18 @@ def _doors() -> dict[str, Target]:
     }
 
 
-def _made(makers: tuple[Callable[[], bytes], ...]) -> tuple[bytes, ...]:
-    return tuple(make() for make in makers)
-
-
-def _functions() -> dict[str, Target]:
-    """Readers that are functions of bytes, where `tests.fuzz.targets` lists some."""
-    if importlib.util.find_spec(FUNCTIONS) is None:
-        return {}
-    readers = importlib.import_module(FUNCTIONS).TARGETS
+def _texts() -> dict[str, Target]:
     packages = ("velora_edge", "velora_runtime", "yaml")
-    targets = {}
-    for reader, known in readers.items():
-        name = f"text.{reader.replace(' ', '_')}"
-        checked = partial(_call, known.run)
-        targets[name] = Target(name, checked, partial(tuple, known.seeds), checked, packages)
-    return targets
+    return {
+        name: Target(name, checked, partial(tuple, known.seeds), checked, packages)
+        for name, known in ((text_name(reader), known) for reader, known in targets.TARGETS.items())
+        for checked in (partial(_call, known.run),)
+    }
+
+
+def text_name(reader: str) -> str:
+    """Of a reader of texts, among all targets."""
+    return f"text.{reader.replace(' ', '_')}"
 
 
 def _call(run: Callable[[bytes], None], path: Path, rng: random.Random) -> str:
@@ -113,13 +95,12 @@ def _call(run: Callable[[bytes], None], path: Path, rng: random.Random) -> str:
 
 def load_targets() -> dict[str, Target]:
     """All of them by name; imports what they read with."""
-    return {**_formats(), **_texts(), **_functions(), **_doors()}
+    return {**_formats(), **_texts(), **_doors()}
 
 
 def names() -> list[str]:
     """Of all targets."""
-    return [*MADE, *TEXT_NAMES, *_functions(), *DOOR_NAMES]
+    return [*MADE, *map(text_name, targets.TARGETS), *DOOR_NAMES]
 
 
-TEXT_NAMES = ("config", "calibration", "mask", "manifest", "recording", "labels", "decide", "option")
 DOOR_NAMES = ("web", "tcp")

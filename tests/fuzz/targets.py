@@ -17,23 +17,31 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from velora_runtime.cameras.camera_settings import CameraSettings
+from velora_runtime.inference.decision import read_decision_settings
+from velora_runtime.sinks.mqtt import Broker
+from velora_runtime.web.access import Address as ServeAddress
 
 from velora_edge.bundle import MANIFEST, find_model, read_manifest
-from velora_edge.config import Section, load_config
-from velora_edge.errors import VeloraError
+from velora_edge.config import Section, load_config, read_labels
+from velora_edge.errors import Address, VeloraError
+from velora_edge.events.filters.filters import read_rate
 from velora_edge.events.formats.raw.raw_header import parse_header
 from velora_edge.events.geometry.calibration_files import read_calibration, read_mask
 from velora_edge.events.registry import open_events
 from velora_edge.limits import load_json, load_yaml, parse_int
 from velora_edge.ort import external_files
-from velora_edge.preprocessing.folder import read_recording
+from velora_edge.preprocessing.folder import INFO, TIMES, TRIGGERS, read_recording
 from velora_edge.preprocessing.pictures import ImageFolder
+from velora_edge.preprocessing.sync import parse_mode
 from velora_edge.vision import decode_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LONGEST_LINE = 3000
+_PARTED = b"\n--8<--\n"
+"""Between a recording's files, which a target takes as one."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,10 @@ def read_integer(data: bytes) -> None:
     assert number is None or -(2**62) <= number <= 2**62
 
 
-def _read_recording() -> None:
+def read_recording_folder(data: bytes) -> None:
+    """A recording's facts, times and triggers, one after another."""
+    for name, part in zip((INFO, TIMES, TRIGGERS), [*data.split(_PARTED), b"", b""], strict=False):
+        _write(f"recording/{name}", part)
     with ours():
         found = read_recording(folder() / "recording")
         for warning in found.warnings:
@@ -112,28 +123,6 @@ def _read_recording() -> None:
             assert isinstance(found.facts.model["path"], str)
         found.triggers()
         found.times_us()
-
-
-def read_facts(data: bytes) -> None:
-    """A recording's `recording.json`."""
-    _write("recording/timestamps.txt", b"5\n")
-    _write("recording/recording.json", data)
-    _read_recording()
-
-
-def read_times(data: bytes) -> None:
-    """A recording's `timestamps.txt`."""
-    _write("recording/recording.json", b'{"v": 1, "ended": "x"}')
-    _write("recording/timestamps.txt", data)
-    _read_recording()
-
-
-def read_triggers(data: bytes) -> None:
-    """A recording's `triggers.csv`."""
-    _write("recording/recording.json", b'{"v": 1, "ended": "x"}')
-    _write("recording/timestamps.txt", b"5\n")
-    _write("recording/triggers.csv", data)
-    _read_recording()
 
 
 def read_image_times(data: bytes) -> None:
@@ -166,6 +155,44 @@ def read_config(data: bytes) -> None:
     """A configuration file."""
     with ours():
         load_config(_write("config.yaml", data), _Config)
+
+
+def read_camera_settings(data: bytes) -> None:
+    """The file of `--cameras`."""
+    with ours():
+        load_config(_write("cameras.yaml", data), CameraSettings)
+
+
+def read_class_names(data: bytes) -> None:
+    """A file of labels."""
+    with ours():
+        read_labels(_write("labels.txt", data))
+
+
+def read_decisions(data: bytes) -> None:
+    """What `--decide` is given: `key=value`, or a file."""
+    path = _write("decide.yaml", data)
+    words = data.decode("utf-8", "replace").split("\n")
+    with ours():  # a word without = is another file's name
+        read_decision_settings([*[word for word in words if "=" in word][:8], str(path)])
+
+
+OPTIONS: dict[str, Callable[[str], object]] = {
+    "serve": ServeAddress.parse,
+    "publish": Broker.parse,
+    "sync": parse_mode,
+    "rate": read_rate,
+    "address": Address,
+}
+
+
+def read_option(data: bytes) -> None:
+    """The name of an option and its value; a value without a name goes to all of them."""
+    name, _, value = data.decode("utf-8", "surrogateescape").partition(" ")
+    for known, read in OPTIONS.items():
+        if name in (known, ""):
+            with ours():
+                read(value)
 
 
 def read_override(data: bytes) -> None:
@@ -248,6 +275,11 @@ _FACTS = json.dumps(
         "first_us": 5, "last_us": 9,
     }
 ).encode()  # fmt: skip
+_RECORDINGS = (
+    (_FACTS, b"0\n5\n", b"t_us,id,p\n5,0,1\n9,1,0\n"),
+    (b'{"v": 1, "ended": null}', b"5\n10\n20\n", b"1,0,1\n2,0,0\n"),
+    (b'{"v": 1, "ended": "x"}', b"-3\n0\n"),
+)
 _OPENCV = (
     b"%YAML:1.0\n"
     b"---\n"
@@ -282,6 +314,19 @@ _DSEC = (
     b"  R_rect1: [[1,0,0],[0,1,0],[0,0,1]]\n"
 )
 _HOMOGRAPHY = b"homography: [[1, 0, 0], [0, 1, 0], [0, 0, 1]]\nresolution: [20, 10]\n"
+_CAMERAS = b"""prophesee:
+  biases: {bias_diff_on: 20}
+  roi: [{x: 0, y: 0, width: 10, height: 10}]
+  erc: {enabled: true, events_per_s: 1000}
+rgb: {width: 640, height: 480, rate_hz: 30.0, delay_us: -5}
+"""
+_OPTIONS = (
+    b"serve [::1]:8080",
+    b"publish mqtts://me:p%40ss@host:8883/a/b",
+    b"sync offset=-300",
+    b"rate 5M",
+    b"address rtsp://me:pass@camera:554/s?a=b",
+)
 _CSV = b"# geometry 64x48\nt,x,y,p\n" + b"".join(
     b"%d,%d,%d,%d\n" % (9 * k, k % 64, k % 48, k % 2) for k in range(50)
 )
@@ -297,13 +342,15 @@ TARGETS: dict[str, Target] = {
         read_yaml_text, (_OPENCV.partition(b"\n")[2], _KALIBR, b"a: &x {b: 1}\nc: *x\nd: 2001-01-01\n")
     ),
     "integer": Target(read_integer, (b"5", b"-17", b"+9000000000000000000")),
-    "recording.json": Target(read_facts, (_FACTS, b'{"v": 1, "ended": null}')),
-    "timestamps.txt": Target(read_times, (b"5\n10\n20\n", b"-3\n0\n")),
-    "triggers.csv": Target(read_triggers, (b"t_us,id,p\n5,0,1\n9,1,0\n",)),
+    "recording": Target(read_recording_folder, tuple(_PARTED.join(parts) for parts in _RECORDINGS)),
     "image times": Target(read_image_times, (b"5\n10\n", b"a.png 5 # x\nb.png 10\n", b"b.png,5\n")),
     "manifest.json": Target(read_bundle_manifest, ((find_model("demo") / MANIFEST).read_bytes(),)),
     "config": Target(read_config, (b"name: x\nsize: 5\ninner: {rate: 0.5}\n", b"")),
     "override": Target(read_override, (b"size=5", b"inner.rate=0.5", b"name=[x]")),
+    "camera settings": Target(read_camera_settings, (_CAMERAS,)),
+    "labels": Target(read_class_names, (b"wave\nnod\n\nstill \n",)),
+    "decide": Target(read_decisions, (b"smooth_ms: 300\nenter: 0.6\n", b"enter=0.5\nidle=[a, b]\n")),
+    "option": Target(read_option, _OPTIONS),
     "calibration": Target(read_calibration_yaml, (_OPENCV, _KALIBR, _DSEC, _HOMOGRAPHY)),
     "hot pixels": Target(
         read_hot_pixels,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.registry import open_engine
-from velora_runtime.inference.recogniser import Recogniser
+from velora_runtime.inference.recogniser import PairRecogniser
 
 from tests.fakes import FakeClock
 from velora_edge.datatypes import EventFrame, FramePair, RGBFrame
@@ -59,7 +59,7 @@ def stream_and_clips(
     engine = open_engine(bundle, backend, EngineOptions(device="cpu", threads=2)).engine
     engine.warm_up()
     clip_graph = _open_clip_graph(bundle)
-    recogniser = Recogniser(manifest, engine, FakeClock())
+    recogniser = PairRecogniser(manifest, engine, FakeClock())
     streamed, whole = [], []
     for i, kind in enumerate(kinds):
         pair = make_pair(i, rgb[i] if kind in "br" else None, event[i] if kind in "be" else None)

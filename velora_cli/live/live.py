@@ -58,7 +58,7 @@ class SensorSize(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # ge
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
         """Read the size."""
-        found = re.fullmatch(r"(\d+)[xX](\d+)", str(value))
+        found = re.fullmatch(r"([0-9]{1,5})[xX]([0-9]{1,5})", str(value))
         if found is None or not (int(found[1]) and int(found[2])):
             self.fail(f"expected WIDTHxHEIGHT in pixels, such as 1280x720, got {value!r}", param, ctx)
         return int(found[1]), int(found[2])
@@ -72,7 +72,8 @@ class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
         """Read the number."""
         try:
-            rate = Fraction(str(value))
+            # Digits alone, and few of them: Fraction("1e999999999") would take all memory.
+            rate = Fraction(str(value)) if re.fullmatch(r"[0-9./]{1,40}", str(value)) else Fraction(0)
         except (ValueError, ZeroDivisionError):
             rate = Fraction(0)
         if not 0 < rate <= 1_000_000:

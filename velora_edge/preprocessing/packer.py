@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -15,13 +15,30 @@ from velora_edge.vision import Resizer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from velora_edge.bundle import Manifest
+    from velora_edge.bundle import EventInput
     from velora_edge.clock import Clock
     from velora_edge.datatypes import RGBFrame
     from velora_edge.events.accumulate.representations import Accumulator
     from velora_edge.events.base import EventStream
+    from velora_edge.manifest import RGBInput
     from velora_edge.preprocessing.sync import AlignedFrame
     from velora_edge.preprocessing.windows import WindowRule
+
+
+class PairForm(Protocol):
+    """Form of a pair's images; a bundle's manifest and a data set's `ClipSpec` have one."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width, pixels."""
+
+    @property
+    def event(self) -> EventInput:
+        """How events become images."""
+
+    @property
+    def rgb(self) -> RGBInput:
+        """How pictures become images."""
 
 
 class PendingImage:
@@ -183,11 +200,11 @@ class Packer:
     Single-threaded: the event camera's thread.
 
     Args:
-        manifest: the model's: image size, representation, fits.
+        form: of the images, such as a model's manifest.
         events: the event camera, None where there is none.
         windows: where each pair's window starts.
         clock: for the time that packing takes.
-        registration: from the event camera's sensor to the model's image; None for the manifest's fit alone.
+        registration: from the event camera's sensor to the model's image; None for the form's fit alone.
 
     Attributes:
         pairs: packed so far.
@@ -197,7 +214,7 @@ class Packer:
 
     def __init__(
         self,
-        manifest: Manifest,
+        form: PairForm,
         events: EventStream | None,
         windows: WindowRule,
         clock: Clock,
@@ -205,13 +222,13 @@ class Packer:
     ) -> None:
         self.pairs = self.skipped = 0
         self.is_waiting = False
-        self._manifest, self._events, self._windows, self._clock = manifest, events, windows, clock
+        self._form, self._events, self._windows, self._clock = form, events, windows, clock
         self._begins_us = None if events is None else events.t_next_us
         self._resizer: Resizer | None = None
         if events is not None:
             sensor_hw = (events.height, events.width)
-            fits = RegistrationMap.from_fit(sensor_hw, manifest.image_size, manifest.event.fit)
-            self._accumulator = make_accumulator(manifest.event, registration or fits)
+            fits = RegistrationMap.from_fit(sensor_hw, form.image_size, form.event.fit)
+            self._accumulator = make_accumulator(form.event, registration or fits)
             self._walk = WindowAccumulator(events, self._accumulator)
 
     def warm_up(self) -> None:
@@ -326,6 +343,6 @@ class Packer:
     def _resize(self, frame: RGBFrame, image: NDArray[np.uint8]) -> None:
         height, width = frame.image.shape[:2]
         if self._resizer is None or self._resizer.source_hw != (height, width):
-            rgb = self._manifest.rgb
-            self._resizer = Resizer((height, width), self._manifest.image_size, rgb.fit, rgb.resample)
+            rgb = self._form.rgb
+            self._resizer = Resizer((height, width), self._form.image_size, rgb.fit, rgb.resample)
         self._resizer.resize_into(frame.image, image)

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from velora_edge.datatypes import TriggerBatch
 from velora_edge.errors import InputError, RecordingError
+from velora_edge.limits import parse_int
 from velora_edge.preprocessing.triggers import EdgeTrack, TriggerMatch, match_triggers
 
 if TYPE_CHECKING:
@@ -156,9 +156,11 @@ def parse_mode(mode: str) -> tuple[str, int]:
     """
     if mode in ("auto", "timestamps", "trigger", "host"):
         return mode, 0
-    if offset := re.fullmatch(r"offset=([+-]?\d+)", mode):
-        return "offset", int(offset[1])
-    raise InputError(f"expected --sync {MODES}, got {mode!r}", remedy="US is in whole microseconds")
+    name, _, offset = mode.partition("=")
+    offset_us = parse_int(offset)
+    if name == "offset" and offset_us is not None:
+        return "offset", offset_us
+    raise InputError(f"expected --sync {MODES}, got {mode[:80]!r}", remedy="US is in whole microseconds")
 
 
 def _by_timestamps(rgb: RGBSource, offset_us: int, t_first_us: int | None) -> TimestampSync:

@@ -37,7 +37,7 @@ from velora_runtime.pipeline.supervisor import ServiceManager, Supervisor, realt
 from velora_runtime.sinks.base import SinkContext, open_sink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from velora_edge.bundle import Bundle, Manifest
     from velora_edge.clock import Clock
@@ -99,13 +99,22 @@ class RunOptions:
         object.__setattr__(self, "outputs", tuple((sink, Address(target)) for sink, target in self.outputs))
 
 
-def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock | None = None) -> RunReport:
+def run_session(
+    options: RunOptions,
+    note: Callable[[str], None],
+    clock: Clock | None = None,
+    *,
+    sinks: Sequence[Sink] = (),
+    stop: threading.Event | None = None,
+) -> RunReport:
     """Run to the end of the sources, or until SIGINT or SIGTERM.
 
     Args:
         options: what was asked for.
         note: gets a line for people: choices that were made, and what was odd.
         clock: of all times; the system's own by default.
+        sinks: besides those of the options; closed at the end.
+        stop: ends the run from outside.
 
     Raises:
         InputError: if the model, a source or an output cannot be used.
@@ -114,7 +123,7 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
     _check(options)
     with contextlib.ExitStack() as closing:
         clock = clock or SystemClock()
-        setup = _Setup(options, clock, note, closing, Supervisor(clock, note, ServiceManager()))
+        setup = _Setup(options, clock, note, closing, Supervisor(clock, note, ServiceManager(), stop))
         model = _open_model(setup)
         sources = _open_sources(setup, model)
         begun = begin_at(sources, options.start_s)
@@ -123,7 +132,7 @@ def run_session(options: RunOptions, note: Callable[[str], None], clock: Clock |
         services = _listen(setup, model, events)
         packer = _make_packer(setup, model, events)
         inputs = services.listen_to_frames(_start(setup, model, sources, begun, events, packer))
-        pipeline = _make_pipeline(setup, model, inputs, packer, services)
+        pipeline = _make_pipeline(setup, model, inputs, packer, [*services.sinks(), *sinks])
         engine_name = "no engine" if engine is None else engine.name
         services.begin(
             pipeline.report, engine_name, CameraStates(pipeline.report, sources.rgb, sources.stream)
@@ -291,15 +300,15 @@ def _check(options: RunOptions) -> None:
 
 
 def _make_pipeline(
-    setup: _Setup, model: _Model, inputs: RunInputs, packer: Packer, services: RunServices
+    setup: _Setup, model: _Model, inputs: RunInputs, packer: Packer, others: Sequence[Sink]
 ) -> Pipeline:
     from velora_runtime.inference.decision import Decider
-    from velora_runtime.inference.recogniser import Recogniser
+    from velora_runtime.inference.recogniser import PairRecogniser
     from velora_runtime.pipeline.pipeline import Pipeline
 
     options, manifest, clock, engine = setup.options, model.manifest, setup.clock, model.engine
-    recogniser = NullRecogniser() if engine is None else Recogniser(manifest, engine, clock)
-    sinks = [*_open_sinks(options, manifest, inputs.rgb, has_events=packer.has_events), *services.sinks()]
+    recogniser = NullRecogniser() if engine is None else PairRecogniser(manifest, engine, clock)
+    sinks = [*_open_sinks(options, manifest, inputs.rgb, has_events=packer.has_events), *others]
     decider = None if options.decide is None else Decider(manifest.labels, options.decide)
     return Pipeline(
         manifest, inputs, packer, recogniser, sinks, options.pace, clock, setup.supervisor, decider

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from velora_edge.console import RateLimitedNotes
 from velora_edge.preprocessing.sync import AlignedFrame, TimestampSync, parse_mode
 from velora_edge.preprocessing.triggers import EdgeTrack
 
@@ -122,7 +123,7 @@ class OnlineTriggerSync:
         clock: the host's.
         stop: ends waiting.
         is_required: frames without a beat have no place; otherwise they go by the host's clock.
-        note: gets a line when the beat is found and lost.
+        note: gets a line when the beat is found and lost, at most once a minute; `counts` has all.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class OnlineTriggerSync:
         self.counts = TriggerCounts()
         self.line = "by triggers as they come" + ("" if is_required else ", by the host's clock without them")
         self._host, self._edges, self._clock, self._stop = host, edges, clock, stop
-        self._is_required, self._note = is_required, note
+        self._is_required, self._rare = is_required, RateLimitedNotes(note, clock.now_us)
         self._delay_us: float | None = None
         self._learning: list[float] = []
         self._missing = 0
@@ -192,13 +193,13 @@ class OnlineTriggerSync:
         self._learning.clear()
         self._delay_us, self._missing = middle, 0
         self.counts.locks += 1
-        self._note(f"frames follow the triggers, {middle / 1000:.1f} ms after them")
+        self._rare("found", f"frames follow the triggers, {middle / 1000:.1f} ms after them")
 
     def _miss(self) -> None:
         self._missing += 1
         if self._missing >= AWAY:
             self._delay_us, self._missing = None, 0
-            self._note("the triggers have stopped, or no longer fit the frames")
+            self._rare("lost", "the triggers have stopped, or no longer fit the frames")
 
     def _place_by_host(self, frame: RGBFrame) -> AlignedFrame | None:
         if self._is_required:

@@ -1,4 +1,4 @@
-"""Recogniser: from pairs to predictions, one at a time; and the one of a run without a model."""
+"""Recognisers: from pairs to predictions, one at a time; and the one of a run without a model."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ TOP = 5
 """Labels that a prediction names."""
 
 
-class Recogniser:
+class PairRecogniser:
     """Recognises a stream of pairs.
 
     Single-threaded: the inference thread only.

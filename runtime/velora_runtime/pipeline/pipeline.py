@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from velora_edge.preprocessing.sync import AlignedFrame, Sync
     from velora_edge.preprocessing.windows import SteadyEdges
     from velora_runtime.inference.decision import Action, Decider
-    from velora_runtime.inference.recogniser import NullRecogniser, Recogniser
+    from velora_runtime.inference.recogniser import NullRecogniser, PairRecogniser
     from velora_runtime.pipeline.frame_source import LiveInstants
     from velora_runtime.sinks.base import Sink
 
@@ -92,7 +92,7 @@ class Pipeline:
         manifest: Manifest,
         feed: RunInputs,
         packer: Packer,
-        recogniser: Recogniser | NullRecogniser,
+        recogniser: PairRecogniser | NullRecogniser,
         sinks: Sequence[Sink],
         pace: Pace,
         clock: Clock,

@@ -156,6 +156,7 @@ class Supervisor:
         clock: of all times.
         note: gets lines for people.
         service: systemd, or whoever stands for it.
+        stop: ends the run from outside; None: one of its own.
 
     Attributes:
         stop: set when the run is to end; callable from anywhere.
@@ -163,9 +164,13 @@ class Supervisor:
     """
 
     def __init__(
-        self, clock: Clock, note: Callable[[str], None] = ignore, service: ServiceManager | None = None
+        self,
+        clock: Clock,
+        note: Callable[[str], None] = ignore,
+        service: ServiceManager | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
-        self.stop = threading.Event()
+        self.stop = stop or threading.Event()
         self.watchdog = Watchdog(clock, note)
         self.service = service or ServiceManager({})
         self._clock = clock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from dataclasses import dataclass, field
@@ -121,6 +122,7 @@ class World:
     drop: float = 0.03
     double: float = 0.03
     period_us: int = PERIOD_US
+    outage_us: int = 0
     edges: EdgeTrack = field(default_factory=lambda: EdgeTrack(None, 1))
     event_map: ClockMap = field(default_factory=ClockMap)
     clock_map: ClockMap = field(default_factory=ClockMap)
@@ -167,6 +169,8 @@ class World:
         edges: list[int] = []
         for t_us in exposures.tolist():
             luck = rng.random()
+            if self.outage_us and t_us // self.outage_us % 2:
+                continue  # the cable is out
             if luck >= self.drop:
                 edges.append(t_us)
             if self.drop <= luck < self.drop + self.double:
@@ -242,6 +246,16 @@ def test_where_triggers_are_required_a_frame_without_any_has_no_place() -> None:
     world = World(drop=1, double=0)
     results = world.run(world.make_sync(is_required=True), 3)
     assert {t_us for _, t_us, _ in results} == {None}
+
+
+def test_a_loose_trigger_cable_is_told_once_a_minute_and_counted_always() -> None:
+    world = World(drop=0, double=0, outage_us=5_000_000)
+    sync = world.make_sync(is_required=False)
+    world.run(sync, 50)
+    assert sync.counts.locks >= 4
+    found, lost = world.notes
+    assert re.fullmatch(r"frames follow the triggers, \d+\.\d ms after them", found)
+    assert lost == "the triggers have stopped, or no longer fit the frames"
 
 
 def test_the_skew_is_what_the_clocks_say_beyond_the_edge() -> None:

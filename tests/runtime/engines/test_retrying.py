@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from velora_runtime.engines.base import RetryingEngine
-from velora_runtime.inference.recogniser import Recogniser
+from velora_runtime.inference.recogniser import PairRecogniser
 
 from tests.fakes import FakeClock, RecordingEngine, tiny_manifest
 from tests.runtime.streaming import make_pair
@@ -45,7 +45,7 @@ class FailingEngine(RecordingEngine):
 
 
 def run_pairs(engine: Any, pairs: int = 6) -> None:
-    recogniser = Recogniser(tiny_manifest(3), engine, FakeClock())
+    recogniser = PairRecogniser(tiny_manifest(3), engine, FakeClock())
     for k in range(pairs):
         image = np.full((8, 8, 3), k, np.uint8)
         recogniser.see(make_pair(k, image, image + 100))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from velora_runtime.inference.recogniser import Recogniser, softmax_into
+from velora_runtime.inference.recogniser import PairRecogniser, softmax_into
 
 from tests.fakes import FakeClock, RecordingEngine, tiny_manifest, write_tiny_bundle
 from tests.runtime.streaming import make_pair, stream_and_clips
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def feed(recogniser: Recogniser, kinds: str) -> list[bool]:
+def feed(recogniser: PairRecogniser, kinds: str) -> list[bool]:
     """Pairs whose images hold their number: b both, r RGB alone, e events alone. Whether each was decided."""
     decided = []
     for i, kind in enumerate(kinds):
@@ -26,8 +26,8 @@ def feed(recogniser: Recogniser, kinds: str) -> list[bool]:
     return decided
 
 
-def recogniser_of(engine: RecordingEngine, clip_length: int, stride: int = 1) -> Recogniser:
-    return Recogniser(tiny_manifest(clip_length, stride), engine, FakeClock())
+def recogniser_of(engine: RecordingEngine, clip_length: int, stride: int = 1) -> PairRecogniser:
+    return PairRecogniser(tiny_manifest(clip_length, stride), engine, FakeClock())
 
 
 def test_tokens_take_the_oldest_slot() -> None:

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from velora_runtime.inference.recogniser import Recogniser
+from velora_runtime.inference.recogniser import PairRecogniser
 from velora_runtime.pipeline.pipeline import ROOM_FOR_STALLS, Pipeline, RunInputs
 
 from tests.fakes import FakeClock, FakeRGB, MemoryEvents, RecordingEngine, RecordingSink, tiny_manifest
@@ -79,7 +79,7 @@ def make(
     else:
         feed = RunInputs(rgb or FakeRGB(times_us), TimestampSync(0, ""), None, duration_us)
     packer = Packer(manifest, stream, WindowRule(1000, start_us), clock)
-    recogniser = Recogniser(manifest, engine or RecordingEngine(3, labels=3), clock)
+    recogniser = PairRecogniser(manifest, engine or RecordingEngine(3, labels=3), clock)
     return Pipeline(manifest, feed, packer, recogniser, sinks or [], pace, clock)
 
 

@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from velora_runtime.inference.recogniser import Recogniser
+from velora_runtime.inference.recogniser import PairRecogniser
 from velora_runtime.pipeline.frame_source import FrameResizer
 from velora_runtime.pipeline.pipeline import Pipeline, RunInputs
 
@@ -84,7 +84,7 @@ def test_the_steady_state_uses_the_same_arrays_again() -> None:
     feed = RunInputs(FakeRGB([1000 * k for k in range(1, 251)]), TimestampSync(0, ""))
     clock, sink = FakeClock(), RecordingSink()
     packer = Packer(MANIFEST, None, WindowRule(1000), clock)
-    recogniser = Recogniser(MANIFEST, RecordingEngine(3, labels=3), clock)
+    recogniser = PairRecogniser(MANIFEST, RecordingEngine(3, labels=3), clock)
     pipeline = Pipeline(MANIFEST, feed, packer, recogniser, [sink], "max", clock)
     assert pipeline.run().pairs.packed == 250
     assert pipeline._resizer._free.made <= 7

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from velora_runtime.inference.decision import Action, Decided, Decider, DecisionSettings
-from velora_runtime.inference.recogniser import Recogniser
+from velora_runtime.inference.recogniser import PairRecogniser
 from velora_runtime.pipeline.pipeline import Pipeline, RunInputs
 from velora_runtime.report import RunReport
 from velora_runtime.sinks.base import Result, Sink, SinkContext
@@ -155,7 +155,7 @@ def run_pipeline(settings: DecisionSettings | None, n_pairs: int) -> tuple[list[
     manifest, clock, sink = tiny_manifest(clip_length=3), FakeClock(), Listener()
     feed = RunInputs(FakeRGB([1000 * k for k in range(1, n_pairs + 1)]), TimestampSync(0, ""))
     packer = Packer(manifest, None, WindowRule(1000, None), clock)
-    recogniser = Recogniser(manifest, Mind(3, labels=3), clock)
+    recogniser = PairRecogniser(manifest, Mind(3, labels=3), clock)
     decider = None if settings is None else Decider(manifest.labels, settings)
     pipeline = Pipeline(manifest, feed, packer, recogniser, [sink], "max", clock, decider=decider)
     return sink.told, pipeline.run()

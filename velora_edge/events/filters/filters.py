@@ -13,6 +13,7 @@ from velora_edge.datatypes import EventBatch
 from velora_edge.errors import InputError
 from velora_edge.events.base import EventFilter
 from velora_edge.events.filters import _filter_kernels as kernels
+from velora_edge.limits import parse_int
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -200,9 +201,10 @@ def make_filter(text: str, sensor: tuple[int, int]) -> EventFilter:
     kind = FILTERS[name]
     if not equals:
         return kind(sensor)
-    if not (value.isascii() and value.isdecimal() and 0 < int(value) <= LONGEST_US):
-        raise InputError(f"expected microseconds above 0 for the filter {name}, got {value!r}")
-    return kind(sensor, int(value))
+    span_us = parse_int(value, LONGEST_US)
+    if span_us is None or span_us <= 0:
+        raise InputError(f"expected microseconds above 0 for the filter {name}, got {value[:80]!r}")
+    return kind(sensor, span_us)
 
 
 def read_rate(text: str) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from velora_edge.console import RateLimitedNotes
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import CameraError, MissingExtraError, SourceError, install_line
 from velora_runtime.cameras.camera_settings import check_bounds, make_configuration
@@ -79,7 +80,7 @@ class _Connection:
         self.users: set[Kind] = set()
         self.is_lost = False
         self._nd, self._settings = import_drivers(source), setup.settings.neuromorphic
-        self._note, self._source = setup.note, source
+        self._rare, self._source = RateLimitedNotes(setup.note, setup.clock.now_us), source
         self._waiting: dict[Kind, deque[Any]] = {"events": deque(), "frames": deque(maxlen=FRAMES_KEPT)}
         self._changed, self._reading = threading.Condition(), threading.Lock()
         self._dropped = 0
@@ -166,7 +167,8 @@ class _Connection:
         self.counts.cleared += cleared
         if cleared:
             self._put(Gap(cleared + self.counts.overrun - before))
-            self._note(f"{self._source}: the host was too slow: {cleared} packets of the camera were cleared")
+            line = f"{self._source}: the host was too slow: {cleared} packets of the camera were cleared"
+            self._rare("slow", line)
 
     def _keep(self, packet: Any, status: Any) -> None:
         if self.model in _WORDS:

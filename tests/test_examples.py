@@ -1,0 +1,67 @@
+"""The examples, run as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from velora_edge.bundle import find_model
+
+ROOT = Path(__file__).parents[1]
+ASSETS = find_model("demo").parent
+EVENTS, VIDEO = str(ASSETS / "demo.raw"), str(ASSETS / "demo.mp4")
+
+
+def run(name: str, *given: Any) -> str:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name), *map(str, given)],
+        cwd=ROOT,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_loop_prints_labels_and_how_many_there_were() -> None:
+    *changes, last = run("loop.py", EVENTS, VIDEO).splitlines()
+    assert len(changes) >= 2
+    assert int(last.split()[0]) > 100
+
+
+def test_pair_by_pair_prints_labels() -> None:
+    lines = run("pair_by_pair.py", EVENTS, VIDEO).splitlines()
+    assert len(lines) > 10
+    assert {len(line.split()) for line in lines} >= {4}
+
+
+def test_the_batch_holds_both_cameras_in_step(tmp_path: Path) -> None:
+    said = run("batch.py", EVENTS, VIDEO, tmp_path / "pairs.npz")
+    with np.load(tmp_path / "pairs.npz") as arrays:
+        rgb, event, t_us = arrays["rgb"], arrays["event"], arrays["t_us"]
+    assert rgb.shape == event.shape == (len(t_us), 112, 112, 3)
+    assert np.all(np.diff(t_us) > 0)
+    assert said.startswith(f"{len(t_us)} pairs")
+
+
+def test_a_representation_of_ones_own_is_rendered(tmp_path: Path) -> None:
+    run("representation.py", EVENTS, tmp_path / "balance.png")
+    picture = cv2.imread(str(tmp_path / "balance.png"))
+    assert picture is not None
+    assert picture.shape == (240, 320, 3)
+    assert {int(picture.min()) < 128, int(picture.max()) > 128} == {True}
+
+
+@pytest.mark.parametrize("name", [path.name for path in (ROOT / "examples").glob("*.py")])
+def test_every_example_is_listed(name: str) -> None:
+    assert f"[{name}]({name})" in (ROOT / "examples" / "README.md").read_text()
