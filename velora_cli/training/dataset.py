@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,21 +31,25 @@ def command() -> None:
 @command.command()
 @click.argument("path")
 @click.option("--kind", default="auto", show_default=True, help=f"The set's layout: {_KINDS}.")
+@click.option(
+    "--for", "config", metavar="CONFIG", help="Training configuration whose clips the recordings must hold."
+)
 @click.option("--quick", is_flag=True, help="Look at names, sizes, heads and tails alone; decode nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def check(path: str, kind: str, quick: bool, as_json: bool) -> None:
-    """Tell classes and counts of a data set, and everything that is wrong with it.
+def check(path: str, kind: str, config: str | None, quick: bool, as_json: bool) -> None:
+    """Tell classes and counts of a data set, everything that is wrong with it, and what looks odd.
 
-    Exit code 2 if anything is wrong.
+    Exit code 2 if anything is wrong; what looks odd is a warning.
     """
     from velora_edge.data.build import check as look_at
     from velora_edge.data.clips.clips import ClipSpec
     from velora_edge.data.clips.store import stored_spec
     from velora_edge.data.registry import detect
 
-    spec = ClipSpec(length=2, image_size=(64, 64))
+    spec = ClipSpec(length=2, image_size=(64, 64)) if config is None else _spec(config, 64)
     if Path(path).is_file() and kind in ("auto", "store") and detect(Path(path)) == "store":
-        spec = stored_spec(Path(path))
+        stored = stored_spec(Path(path))
+        spec = replace(stored, length=spec.length, sampling=spec.sampling, stride=spec.stride)
     source = open_source(path, spec, kind)
     with progress(len(source), "checking", quiet=as_json) as tick:
         report = look_at(source, deep=not quick, tick=tick)
@@ -137,7 +142,8 @@ def _spec(config: str | None, image_size: int) -> ClipSpec:
     size = form.get("image_size", [image_size, image_size])
     if not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size)):
         raise ConfigError([f"model.image_size: expected height and width, got {size!r}"], path=config)
-    return clip.spec(8, (size[0], size[1]))
+    length = form.get("clip_length", 8)
+    return clip.spec(length if isinstance(length, int) and length > 0 else 8, (size[0], size[1]))
 
 
 def _show(report: Report) -> None:
@@ -158,3 +164,5 @@ def _show(report: Report) -> None:
     console.print(table)
     for problem in report.problems:
         console.print(f"problem: {problem}", highlight=False, markup=False, soft_wrap=True)
+    for warning in report.warnings:
+        console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 
 
 CHECK_THREADS = 8
+LETTERS = 4
+"""Names of fewer letters may differ by one and mean two things."""
+LEAST_OF_A_CLASS = 3
+"""One for each of train, val and test."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class Report:
         counts: recordings by class name and by published part ("-" where none is published).
         pairs: shortest, median and longest recording, pairs; None where a recording cannot be counted.
         problems: one sentence each, beginning with the place.
+        warnings: what may be meant otherwise, likewise.
     """
 
     kind: str
@@ -43,6 +50,7 @@ class Report:
     counts: dict[str, dict[str, int]]
     pairs: tuple[int, int, int] | None
     problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values."""
@@ -55,6 +63,7 @@ class Report:
             "counts": self.counts,
             "pairs": pairs,
             "problems": list(self.problems),
+            "warnings": list(self.warnings),
         }
 
 
@@ -67,22 +76,33 @@ def check(source: ClipSource, *, deep: bool = True, tick: Callable[[], None] = l
         tick: called after each recording.
     """
 
-    def look(index: int) -> list[str]:
-        found = source.problems(index, deep=deep)
+    def look(index: int) -> tuple[list[str], list[str]]:
+        found = source.problems(index, deep=deep), source.warnings(index) if deep else []
         tick()
         return found
 
-    problems = list(source.set_problems())
+    problems, warnings = list(source.set_problems()), list(source.set_warnings())
     with ThreadPoolExecutor(1 if source.is_sequential else CHECK_THREADS) as pool:
-        for found in pool.map(look, range(len(source))):
-            problems += found
+        for wrong, odd in pool.map(look, range(len(source))):
+            problems += wrong
+            warnings += odd
     counts: dict[str, dict[str, int]] = {label: {} for label in source.labels}
     for item in source.items:
         of_class = counts[source.labels[item.label]]
         of_class[item.split or "-"] = of_class.get(item.split or "-", 0) + 1
     problems += [f"{label}: the class has no recordings" for label, parts in counts.items() if not parts]
+    warnings += [*_alike(source.labels), *_too_small(counts)]
+    lengths = _lengths(source)
+    if lengths is not None:
+        warnings += _too_short(source)
     return Report(
-        source.kind, source.cameras, source.labels, counts, _lengths(source), tuple(problems + _twice(source))
+        source.kind,
+        source.cameras,
+        source.labels,
+        counts,
+        lengths,
+        tuple(problems + _twice(source)),
+        tuple(warnings),
     )
 
 
@@ -109,6 +129,47 @@ def _lengths(source: ClipSource) -> tuple[int, int, int] | None:
 def _twice(source: ClipSource) -> list[str]:
     names = Counter(item.name for item in source.items)
     return [f"{name}: the name is given {count} times" for name, count in names.items() if count > 1]
+
+
+def _alike(labels: Sequence[str]) -> Iterator[str]:
+    """Names of classes that may be meant to be one: they differ by case, spaces, or one letter."""
+    for first, second in itertools.combinations(sorted(labels), 2):
+        plain = [re.sub(r"[\s_-]", "", label).lower() for label in (first, second)]
+        if plain[0] == plain[1] or (min(map(len, plain)) >= LETTERS and _differ_by_one(*plain)):
+            yield f"{second}: differs from the class {first} by a letter at most: are they one?"
+
+
+def _differ_by_one(first: str, second: str) -> bool:
+    """Whether one letter put in, left out or replaced makes one word of the other; digits count as names."""
+    if abs(len(first) - len(second)) > 1:
+        return False
+    short, long = sorted((first, second), key=len)
+    at = next((k for k, letter in enumerate(short) if letter != long[k]), len(short))
+    rest = short[at + 1 :] if len(short) == len(long) else short[at:]
+    return rest == long[at + 1 :] and long[at].isalpha() and not short[at : at + 1].isdigit()
+
+
+def _too_small(counts: dict[str, dict[str, int]]) -> Iterator[str]:
+    """Classes that cannot be in all of train, val and test, where nobody has published a split."""
+    for label, parts in counts.items():
+        of_class = parts.get("-", 0)
+        if 0 < of_class < LEAST_OF_A_CLASS and len(parts) == 1:
+            recordings = f"{of_class} recording{'s' * (of_class > 1)}"
+            yield f"{label}: {recordings}; train, val and test need one each: record more"
+
+
+def _too_short(source: ClipSource) -> Iterator[str]:
+    """Recordings in which a clip of the model does not fit, so that pairs are taken twice."""
+    spec = source.spec
+    span = spec.length if spec.sampling == "spread" else (spec.length - 1) * spec.stride + 1
+    short = [(source.items[k].name, n) for k in range(len(source)) if (n := source.pairs(k)) < span]
+    if short:
+        name, pairs = min(short, key=lambda one: one[1])
+        yield (
+            f"{name}: {pairs} pairs, and a clip of the model spans {span}"
+            + (f"; so do {len(short) - 1} more recordings" if len(short) > 1 else "")
+            + ": record longer, or make clip_length or stride smaller"
+        )
 
 
 BUILD_THREADS = 4

@@ -148,6 +148,14 @@ class ClipSource(ABC):
         """List problems of the set as a whole, such as a line of a list that names no recording."""
         return []
 
+    def warnings(self, index: int) -> list[str]:
+        """List what of a recording may be meant otherwise, likewise; reads it."""
+        return []
+
+    def set_warnings(self) -> list[str]:
+        """List what of the set as a whole may be meant otherwise, such as folders that are not looked at."""
+        return []
+
     def clip(self, index: int, rng: np.random.Generator | None = None) -> Pairs:
         """T pairs of a recording in their order: drawn by `rng` in training, the same each time without."""
         return self.read(index, choose_pairs(self.pairs(index), self.spec, rng))

@@ -14,6 +14,7 @@ Times in `segments.csv` are seconds from the recording's first pair; labels are 
 from __future__ import annotations
 
 import csv
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,11 +64,13 @@ class RecordingIndex:
         labels: class names, sorted.
         recordings: in the order of files and of time.
         problems: what is wrong with the set, one sentence each.
+        warnings: what may be meant otherwise, likewise.
     """
 
     labels: tuple[str, ...]
     recordings: tuple[Recording, ...]
     problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +103,10 @@ def index_recordings(path: Path) -> RecordingIndex:
     problems: list[str] = []
     root = path.parent if path.is_file() else path
     lists = [path] if path.is_file() else sorted([*path.glob(SEGMENTS), *path.glob(f"*/{SEGMENTS}")])
+    warnings: list[str] = []
     if lists:
         found = [item for file in lists for item in _segments(file, root, problems)]
+        warnings += [*_overlaps(found), *(() if path.is_file() else _passed_over(path))]
     else:
         found = list(_by_class(path, problems))
     if not found:
@@ -118,7 +123,7 @@ def index_recordings(path: Path) -> RecordingIndex:
         Recording(Item(f.name, labels.index(f.label), f.split), f.events, f.video, f.start_us, f.end_us)
         for f in found
     )
-    return RecordingIndex(labels, recordings, tuple(problems))
+    return RecordingIndex(labels, recordings, tuple(problems), tuple(warnings))
 
 
 def _as_listed(found: list[_Found], listed: Listed, problems: list[str]) -> RecordingIndex:
@@ -176,7 +181,11 @@ def _segments(file: Path, root: Path, problems: list[str]) -> Iterator[_Found]:
         video = folder
     try:
         rows = csv.DictReader(read_text(file).splitlines(), skipinitialspace=True)
-        missing = {"start", "end", "label"} - set(rows.fieldnames or ())
+        names = rows.fieldnames or ()
+        if len(names) == 1 and ";" in names[0]:
+            problems.append(f"{shown}: expected columns separated by commas, got semicolons")
+            return
+        missing = {"start", "end", "label"} - set(names)
         if missing:
             problems.append(f"{shown}: the first line lacks {', '.join(sorted(missing))}")
             return
@@ -189,6 +198,29 @@ def _segments(file: Path, root: Path, problems: list[str]) -> Iterator[_Found]:
         (segment for segment in found if segment is not None), key=lambda segment: segment[:2]
     ):
         yield _Found(f"{base}@{start_us / 1e6:g}", label, split, events, video, start_us, end_us)
+
+
+def _overlaps(found: list[_Found]) -> Iterator[str]:
+    """Segments of one recording that share time and have different labels; `found` is in order of time."""
+    for before, after in itertools.pairwise(found):
+        ends_us = before.end_us if before.events == after.events else None
+        if ends_us is not None and after.start_us < ends_us and before.label != after.label:
+            yield (
+                f"{after.name}: {after.label} begins {(ends_us - after.start_us) / 1e6:g} s before "
+                f"{before.label} ends ({before.name})"
+            )
+
+
+def _passed_over(path: Path) -> Iterator[str]:
+    """Folders of event files that are not looked at, as the set has a `segments.csv`."""
+    for folder in _folders(path):
+        inner = [folder, *_folders(folder)]
+        files = [file for one in inner if not (one / SEGMENTS).is_file() for file in _event_files(one)]
+        if files:
+            yield (
+                f"{folder.name}: {len(files)} event files are not taken: where there is a {SEGMENTS}, "
+                "a folder needs one too, or a set of its own"
+            )
 
 
 def _segment(

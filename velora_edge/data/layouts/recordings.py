@@ -83,6 +83,10 @@ LENGTHS_DIFFER_US, LENGTHS_DIFFER = 200_000, 0.05
 """A video and its events may differ in length by this much, or by this share of it."""
 
 
+END_IS_PAST_US = 100_000
+"""A segment's end may lie this far behind the last event: nobody clicks to the millisecond."""
+
+
 class RecordingSet(ClipSource):
     """Our own recordings.
 
@@ -109,6 +113,7 @@ class RecordingSet(ClipSource):
         self.cameras: tuple[Modality, ...] = ("rgb", "event") if has_video else ("event",)
         self._walk: _Walk | None = None
         self._last: tuple[int, Pairs] | None = None
+        self._last_span: tuple[Path, tuple[int | None, list[str]]] | None = None
 
     def pairs(self, index: int) -> int:
         """See `ClipSource.pairs`."""
@@ -157,10 +162,10 @@ class RecordingSet(ClipSource):
         recording = self._index.recordings[index]
         name = recording.item.name
         try:
-            with open_events(recording.events) as reader:
-                if not deep:
-                    return []
-                span, found = _span_us(reader)
+            if not deep:
+                open_events(recording.events).close()
+                return []
+            span, found = self._span(recording.events)
         except (InputError, OSError) as error:
             return [f"{name}: {error.problem if isinstance(error, InputError) else error}"]
         if span is None:
@@ -171,6 +176,28 @@ class RecordingSet(ClipSource):
                 f"{name}: begins at {recording.start_us / 1e6} s, the events end at {span / 1e6} s"
             )
         return problems + self._video_problems(recording, span)
+
+    def warnings(self, index: int) -> list[str]:
+        """See `ClipSource.warnings`."""
+        recording = self._index.recordings[index]
+        if recording.end_us is None:
+            return []
+        try:
+            span_us, _ = self._span(recording.events)
+        except (InputError, OSError):
+            return []
+        if span_us is None or recording.end_us <= span_us + END_IS_PAST_US:
+            return []
+        return [
+            f"{recording.item.name}: ends at {recording.end_us / 1e6:g} s, the events at {span_us / 1e6:g} s"
+        ]
+
+    def _span(self, events: Path) -> tuple[int | None, list[str]]:
+        """See `_span_us`; the segments of one recording share it."""
+        if self._last_span is None or self._last_span[0] != events:
+            with open_events(events) as reader:
+                self._last_span = events, _span_us(reader)
+        return self._last_span[1]
 
     def _video_problems(self, recording: Recording, events_us: int) -> list[str]:
         if recording.video is None or self._packer is None:
@@ -187,6 +214,10 @@ class RecordingSet(ClipSource):
     def set_problems(self) -> list[str]:
         """See `ClipSource.set_problems`."""
         return list(self._index.problems)
+
+    def set_warnings(self) -> list[str]:
+        """See `ClipSource.set_warnings`."""
+        return list(self._index.warnings)
 
 
 def _tell(error: InputError | OSError, recording: Recording) -> str:
