@@ -31,6 +31,7 @@ def test_a_report_counts_by_class_and_part(tmp_path: Path) -> None:
         "counts": {"clubs": {"train": 1, "test": 1}, "hearts": {"train": 1, "test": 1}},
         "pairs": {"min": 4, "median": 5, "max": 5},
         "problems": [],
+        "warnings": [],
     }
 
 
