@@ -19,7 +19,7 @@ A message is one line: what was found, where, and what to do about it. It names 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,9 +92,20 @@ def printable(text: str, most: int = LONGEST_PROBLEM) -> str:
 
 
 class VeloraError(Exception):
-    """Anything that VELoRA-edge raises on purpose."""
+    """Anything that VELoRA-edge raises on purpose; another process gets it as it was, message and fields."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without a second call of `__init__`, which takes other arguments than the message."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[VeloraError], args: tuple[Any, ...], fields: dict[str, Any]) -> VeloraError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
 
 
 class InputError(VeloraError, ValueError):

@@ -148,6 +148,15 @@ class VELoRA(nn.Module):
         for modality in MODALITIES:
             self.tower(modality).vit.set_grad_checkpointing(enable)
 
+    def compile_blocks(self) -> None:
+        """Compile the towers' blocks by torch.compile: one by one, since alike blocks share what is compiled.
+
+        Names and weights stay as they are. The compiler runs when a block first sees images.
+        """
+        for modality in MODALITIES:
+            for block in self.tower(modality).vit.blocks:
+                block.compile()
+
 
 def _in_both_frames(present: torch.Tensor) -> torch.Tensor:
     return present[:, 1:] & present[:, :-1]

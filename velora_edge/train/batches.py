@@ -7,7 +7,10 @@ what it would have seen, and two processes together see what one with twice the 
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -17,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from velora_edge.data.clips.augment import apply, draw
 from velora_edge.data.clips.clips import Pairs
+from velora_edge.errors import VeloraError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,6 +32,11 @@ if TYPE_CHECKING:
     from velora_edge.train.settings import TrainSection
 
 _ORDER, _CLIP = 0, 1  # first words of the seeds of the two kinds of generators
+UNVARIED = -1
+"""In place of an epoch: the clip as it is, for evaluation."""
+
+Key = tuple[int, int]
+"""A clip: (epoch, number in the data set)."""
 
 
 @dataclass
@@ -88,11 +97,11 @@ class Variety:
 
 
 class ClipDataset(Dataset[tuple[Pairs, int, int]]):
-    """Clips of a source by (epoch, number): as they are, or varied.
+    """Clips of a source by (epoch, number): varied, or as they are where the epoch is `UNVARIED`.
 
     Args:
         source: the data set.
-        variety: how training clips are varied; None for evaluation: then every epoch gives the same.
+        variety: how training clips are varied; None: not at all, whatever the epoch.
         blank: colour of an event image without events.
     """
 
@@ -104,10 +113,10 @@ class ClipDataset(Dataset[tuple[Pairs, int, int]]):
     ) -> None:
         self.source, self.variety, self.blank = source, variety, blank
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Pairs, int, int]:
+    def __getitem__(self, key: Key) -> tuple[Pairs, int, int]:
         epoch, index = key
         label = self.source.items[index].label
-        if self.variety is None:
+        if self.variety is None or epoch == UNVARIED:
             return self.source.clip(index), label, index
         rng = np.random.default_rng((_CLIP, self.variety.seed, epoch, index))
         pairs = self.source.clip(index, rng)
@@ -177,7 +186,7 @@ class TrainSampler:
         self.steps = len(members) // (batch_size * share.processes)
         """Steps in an epoch."""
 
-    def batches(self, epoch: int, first: int = 0) -> list[list[tuple[int, int]]]:
+    def batches(self, epoch: int, first: int = 0) -> list[list[Key]]:
         """Keys of the clips of each step of an epoch, from step `first` on."""
         order = np.random.default_rng((_ORDER, self.seed, epoch)).permutation(self.members)
         whole = self.batch_size * self.share.processes
@@ -188,29 +197,125 @@ class TrainSampler:
         ]
 
 
-def load(
-    dataset: ClipDataset, batches: list[list[tuple[int, int]]], workers: int, *, pin: bool = False
-) -> Iterator[Batch]:
-    """The batches, read ahead by `workers` processes."""
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=collate,
-        worker_init_fn=_begin_worker if workers else None,
-        pin_memory=pin,
-        generator=torch.Generator(),  # or making an iterator would draw from the global one
-    )
-    return iter(loader)
+class ClipLoader:
+    """Reads batches of clips, ahead of need where it has workers, which live as long as it does.
+
+    Single-threaded: one `read` at a time; the next one ends what is left of the one before.
+
+    Args:
+        dataset: the clips.
+        workers: processes that read; 0: the caller's own.
+        pin: put batches in memory that a GPU copies from while it computes.
+    """
+
+    def __init__(self, dataset: Dataset[Any], workers: int, *, pin: bool = False) -> None:
+        self.workers = workers
+        self._keys = _Keys()
+        self._loader: DataLoader[Any] | None = DataLoader(
+            _Reported(dataset),
+            batch_sampler=self._keys,
+            num_workers=workers,
+            collate_fn=_collate_read,
+            worker_init_fn=_begin_worker if workers else None,
+            pin_memory=pin,
+            persistent_workers=workers > 0,
+            prefetch_factor=AHEAD if workers else None,
+            generator=torch.Generator(),  # or making an iterator would draw from the global one
+        )
+
+    def read(self, batches: list[list[Key]]) -> Iterator[Batch]:
+        """The batches, in their order.
+
+        Args:
+            batches: keys of each one's clips.
+
+        Raises:
+            DatasetError: if a clip cannot be read, as the data set raised it, whichever process read it.
+        """
+        assert self._loader is not None
+        self._keys.batches = batches
+        for batch in self._loader:
+            if isinstance(batch, VeloraError):
+                raise batch
+            yield batch
+
+    def close(self) -> None:
+        """End the workers."""
+        self._loader = None  # torch ends them with the last reference to its iterator
+
+
+class _Keys:
+    """Keys of the batches that a loader reads; torch asks for them at the beginning of each pass."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Key]] = []
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class _Reported(Dataset[Any]):
+    """Clips by batches; an error of ours is given back as it is: torch would make a text of its traceback."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self._dataset = dataset
+
+    def __getitems__(self, keys: list[Key]) -> list[tuple[Pairs, int, int]] | VeloraError:
+        try:
+            return [self._dataset[key] for key in keys]
+        except VeloraError as error:
+            return error
+
+
+def _collate_read(clips: list[tuple[Pairs, int, int]] | VeloraError) -> Batch | VeloraError:
+    return clips if isinstance(clips, VeloraError) else collate(clips)
+
+
+def load(dataset: ClipDataset, batches: list[list[Key]], workers: int) -> Iterator[Batch]:
+    """The batches of one pass, read ahead by `workers` processes."""
+    return ClipLoader(dataset, workers).read(batches)
+
+
+MOST_WORKERS, AHEAD = 8, 2
+"""Workers that are taken unasked, at most, and batches that each one reads ahead."""
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def count_workers(wanted: int | None, *, on_gpu: bool, batch_bytes: int) -> int:
+    """Return how many processes read clips.
+
+    Unasked, where a GPU trains: all cores but one, divided among the training processes of this host, as far
+    as what is read ahead fits into half of the free shared memory (a container has 64 MB of it unless told
+    otherwise). Where a CPU trains, none: it has no core that idles.
+
+    Args:
+        wanted: of the configuration; a number is taken as it is.
+        on_gpu: whether a GPU trains.
+        batch_bytes: of a batch.
+    """
+    if wanted is not None:
+        return wanted
+    if not on_gpu:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    share = (cores - 1) // processes
+    if SHARED_MEMORY.is_dir():
+        free = shutil.disk_usage(SHARED_MEMORY).free // processes
+        share = min(share, free // 2 // ((AHEAD + 1) * batch_bytes))
+    return min(MOST_WORKERS, share)
 
 
 def evaluation_batches(
     members: NDArray[np.int64], batch_size: int, share: Share | None = None
-) -> list[list[tuple[int, int]]]:
+) -> list[list[Key]]:
     """Keys of clips in their order, as this process's share of them; the last batch may be smaller."""
     share = share or Share()
     mine = members[share.rank :: share.processes]
-    return [[(0, int(i)) for i in mine[k : k + batch_size]] for k in range(0, len(mine), batch_size)]
+    return [[(UNVARIED, int(i)) for i in mine[k : k + batch_size]] for k in range(0, len(mine), batch_size)]
 
 
 def training_variety(config: TrainSection, augment: AugmentConfig) -> Variety:

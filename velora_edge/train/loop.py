@@ -16,18 +16,20 @@ from velora_edge.errors import ConfigError, DatasetError, VeloraError
 from velora_edge.train.batches import (
     Batch,
     ClipDataset,
+    ClipLoader,
     Share,
     TrainSampler,
+    count_workers,
     evaluation_batches,
-    load,
     training_variety,
 )
 from velora_edge.train.objective import Objective, Scores, fair_share, score
 from velora_edge.train.run import RunState, generators, set_generators
 from velora_edge.train.schedule import Ema, make_optimizer, rate_factor, set_rate, swapped
+from velora_edge.train.throughput import ThroughputMeter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from accelerate import Accelerator
 
@@ -89,13 +91,14 @@ class Trainer:
             self.members, self.val = (part[np.isin(part, sound)] for part in (self.members, self.val))
         self.sampler = TrainSampler(self.members, settings.batch_size, settings.seed, self.share)
         self._check_size()
-        blank = blank_colour(source)
-        self.varied = ClipDataset(source, training_variety(settings, config.data.augment), blank)
-        self.plain = ClipDataset(source, None, blank)
+        self.loader = self._make_loader()
+        self.meter = ThroughputMeter.on(accelerator.device, self.share.processes)
 
         model.set_grad_checkpointing(settings.gradient_checkpointing)
+        if settings.compile:
+            model.compile_blocks()
         self.model = model
-        objective = Objective(model, settings.label_smoothing, settings.reconstruction)
+        objective = Objective(model, settings.label_smoothing, settings.reconstruction).to(accelerator.device)
         names = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.parameters: dict[str, torch.nn.Parameter] = names
         self.objective, self.optimizer = accelerator.prepare(
@@ -104,6 +107,16 @@ class Trainer:
         self.ema = Ema(names, settings.ema) if settings.ema else None
         self.steps = self.sampler.steps * settings.epochs
         self.progress = Progress()
+
+    def _make_loader(self) -> ClipLoader:
+        """Training clips and those of validation come from the same workers."""
+        config, on_gpu = self.config, self.accelerator.device.type == "cuda"
+        variety = training_variety(config.train, config.data.augment)
+        clips = ClipDataset(self.source, variety, blank_colour(self.source))
+        workers = count_workers(
+            config.data.workers, on_gpu=on_gpu, batch_bytes=batch_bytes(self.source, config.train.batch_size)
+        )
+        return ClipLoader(clips, workers, pin=on_gpu)
 
     def _check_size(self) -> None:
         if self.sampler.steps == 0:
@@ -132,6 +145,7 @@ class Trainer:
                 self._train_epoch(record)
                 self._finish_epoch(record)
         finally:
+            self.loader.close()
             record.close()
         assert self.progress.best is not None
         return self.progress.best
@@ -139,23 +153,19 @@ class Trainer:
     def _train_epoch(self, record: RunRecord) -> None:
         progress, settings = self.progress, self.config.train
         self.objective.train()
-        for batch in self._batches():
+        keys = self.sampler.batches(progress.epoch, progress.done)
+        for batch in self.meter.watch(self.loader.read(keys)):
             set_rate(
                 self.optimizer, rate_factor(progress.step, self.steps, settings.warmup, settings.final_lr)
             )
-            loss = self._step(batch)
+            loss = self._step(batch.to(self.accelerator.device))
+            self.meter.step_done(len(batch))
             progress.step += 1
             progress.done += 1
             is_logged = progress.step % LOG_EVERY == 0 or progress.done == self.sampler.steps
             record.step(progress.step, progress.epoch, self._figures(loss) if is_logged else None)
             if progress.done % settings.save_every == 0 and progress.done < self.sampler.steps:
                 self.save_state()
-
-    def _batches(self) -> Iterator[Batch]:
-        keys = self.sampler.batches(self.progress.epoch, self.progress.done)
-        pin = self.accelerator.device.type == "cuda"
-        for batch in load(self.varied, keys, self.config.data.workers, pin=pin):
-            yield batch.to(self.accelerator.device)
 
     def _step(self, batch: Batch) -> torch.Tensor:
         """One update of the weights; returns the mean losses (total, classification, reconstruction)."""
@@ -200,6 +210,7 @@ class Trainer:
             "classification": classification,
             "reconstruction": reconstruction,
             "lr": self.optimizer.param_groups[0]["lr"],
+            **self.meter.take().figures(),
         }
 
     def _finish_epoch(self, record: RunRecord) -> None:
@@ -227,7 +238,7 @@ class Trainer:
         objective: Objective = self.accelerator.unwrap_model(self.objective)
         keys = evaluation_batches(self.val, self.config.train.batch_size, self.share)
         told: list[tuple[Any, Any]] = []
-        for batch in load(self.plain, keys, self.config.data.workers):
+        for batch in self.loader.read(keys):
             with self.accelerator.autocast():
                 logits = objective.logits(batch.to(self.accelerator.device))
             told.append((logits.float().cpu().numpy(), batch.label.numpy()))
@@ -269,6 +280,12 @@ class Trainer:
         if self.share.rank < len(state.rng):
             set_generators(state.rng[self.share.rank])
         self.progress = Progress(state.epoch, state.done, state.step, state.best)
+
+
+def batch_bytes(source: ClipSource, clips: int) -> int:
+    """Bytes of the images of so many clips."""
+    height, width = source.spec.image_size
+    return clips * len(source.cameras) * source.spec.length * height * width * 3
 
 
 def blank_colour(source: ClipSource) -> tuple[int, int, int]:

@@ -20,8 +20,16 @@ from velora_edge.data.clips.clips import CAMERAS, split_items
 from velora_edge.data.registry import open_clips
 from velora_edge.errors import ConfigError, InputError
 from velora_edge.files import PartFile, replace_file
-from velora_edge.train.batches import ClipDataset, Share, TrainSampler, Variety, evaluation_batches, load
-from velora_edge.train.loop import LOG_EVERY, blank_colour
+from velora_edge.train.batches import (
+    ClipDataset,
+    ClipLoader,
+    Share,
+    TrainSampler,
+    Variety,
+    count_workers,
+    evaluation_batches,
+)
+from velora_edge.train.loop import LOG_EVERY, batch_bytes, blank_colour
 from velora_edge.train.objective import score
 from velora_edge.train.run import RunRecord, clear_run
 from velora_edge.train.schedule import Ema, make_optimizer, rate_factor, set_rate, swapped
@@ -148,17 +156,20 @@ class _Pretrainer:
                 [f"train.batch_size: there are only {len(self.members)} recordings to learn from"]
             )
         self.steps = self.sampler.steps * settings.epochs
-        torch.manual_seed(settings.seed)
-        self.model = ImageClassifier(config.tower, len(source.labels))
-        self.parameters = dict(self.model.named_parameters())
         self.accelerator = make_accelerator(settings)
+        torch.manual_seed(settings.seed)
+        self.model = ImageClassifier(config.tower, len(source.labels)).to(self.accelerator.device)
+        self.parameters = dict(self.model.named_parameters())
         self.wrapped, self.optimizer = self.accelerator.prepare(
             self.model, make_optimizer(self.parameters, settings)
         )
         self.ema = Ema(self.parameters, settings.ema) if settings.ema else None
         variety = Variety(config.data.augment, 0.0, 0.0, settings.seed)
-        blank = blank_colour(source)
-        self.varied, self.plain = ClipDataset(source, variety, blank), ClipDataset(source, None, blank)
+        on_gpu = self.accelerator.device.type == "cuda"
+        workers = count_workers(
+            config.data.workers, on_gpu=on_gpu, batch_bytes=batch_bytes(source, settings.batch_size)
+        )
+        self.loader = ClipLoader(ClipDataset(source, variety, blank_colour(source)), workers, pin=on_gpu)
 
     def run(self, folder: Path) -> dict[str, float]:
         record = RunRecord(folder, self.steps)
@@ -166,13 +177,14 @@ class _Pretrainer:
         try:
             for epoch in range(self.config.train.epochs):
                 self.wrapped.train()
-                for batch in load(self.varied, self.sampler.batches(epoch), self.config.data.workers):
+                for batch in self.loader.read(self.sampler.batches(epoch)):
                     loss = self._step(batch.to(self.accelerator.device), step)
                     step += 1
                     record.step(step, epoch, {"loss": float(loss)} if step % LOG_EVERY == 0 else None)
                 figures = self._validate()
                 record.evaluated(step, epoch, figures)
         finally:
+            self.loader.close()
             record.close()
         return figures
 
@@ -205,7 +217,7 @@ class _Pretrainer:
         self.wrapped.eval()
         told: dict[Modality, list[tuple[Any, Any]]] = {camera: [] for camera in self.source.cameras}
         with swapped(self.parameters, self.ema.weights if self.ema else {}):
-            for batch in load(self.plain, evaluation_batches(self.val, 16), self.config.data.workers):
+            for batch in self.loader.read(evaluation_batches(self.val, 16)):
                 for camera, logits in told.items():
                     images, labels = _images(batch.to(self.accelerator.device), (camera,))
                     logits.append((self.wrapped(images).cpu().numpy(), labels.cpu().numpy()))

@@ -147,7 +147,8 @@ class RunRecord:
         self._bar.update(self._task, completed=step, description=f"epoch {epoch + 1}")
         if figures is not None:
             self._write({"step": step, "epoch": epoch, "part": "train", **figures})
-            self._bar.update(self._task, figures=f"loss {figures['loss']:.3f}")
+            rate = f", {figures['clips_per_s']:.3g} clips/s" if "clips_per_s" in figures else ""
+            self._bar.update(self._task, figures=f"loss {figures['loss']:.3f}{rate}")
 
     def evaluated(self, step: int, epoch: int, figures: dict[str, float]) -> None:
         """The validation part was told after an epoch."""

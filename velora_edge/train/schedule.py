@@ -34,7 +34,8 @@ def make_optimizer(
 ) -> torch.optim.AdamW:
     """AdamW over the trained parameters, in groups by rate and weight decay.
 
-    Each group keeps its peak rate as `peak_lr`; `set_rate` follows the schedule from there.
+    Each group keeps its peak rate as `peak_lr`; `set_rate` follows the schedule from there. One kernel
+    updates all weights where `is_fused` says so.
 
     Args:
         parameters: by name.
@@ -51,8 +52,14 @@ def make_optimizer(
         [
             {"params": members, "lr": lr, "peak_lr": lr, "weight_decay": decay}
             for (lr, decay), members in groups.items()
-        ]
+        ],
+        fused=is_fused(config, {parameter.device.type for parameter in parameters.values()}) or None,
     )
+
+
+def is_fused(config: OptimSection, devices: set[str]) -> bool:
+    """Whether one kernel updates all weights: on a GPU, but not with fp16, whose skipped steps it hides."""
+    return config.fused and devices == {"cuda"} and config.precision != "fp16"
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from velora_edge.data.clips.clips import ClipSource
-    from velora_edge.train.settings import OptimSection, TrainConfig
+    from velora_edge.train.settings import OptimSection, Precision, TrainConfig
+    from velora_edge.train.throughput import Throughput
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,14 @@ class Outcome:
         folder: the run's.
         best: figures of the best checkpoint on validation.
         parameters: how many the network has, by what training did with them.
+        throughput: of the steps that this session trained; None where there were none left to train.
         is_main: whether this is the process that speaks for all.
     """
 
     folder: Path
     best: dict[str, Any]
     parameters: ParameterCounts
+    throughput: Throughput | None = None
     is_main: bool = True
 
 
@@ -130,6 +133,7 @@ def train(
         ConfigError: if the configuration does not fit the data or the machine.
         InputError: if the folder holds a run and neither `resume` nor `overwrite` is set.
     """
+    config = settle(config)
     accelerator = make_accelerator(config.train)
     tell = say if accelerator.is_main_process else lambda line: None
     source = open_data(config)
@@ -155,13 +159,41 @@ def train(
         f"{len(trainer.members)} clips to train on, {len(trainer.val)} for validation, "
         f"{len(source.labels)} classes; {counts.trained:,} parameters trained, {counts.frozen:,} frozen"
     )
+    tell(_conditions(config, accelerator, trainer.loader.workers))
     record = RunRecord(
         folder.path, trainer.steps, trainer.progress.step, silent=not accelerator.is_main_process
     )
     best = trainer.run(record)
+    throughput = trainer.meter.whole()
+    if throughput is not None:
+        tell(f"trained at {throughput}{_peak_memory(accelerator.device)}")
     source.close()
     accelerator.end_training()
-    return Outcome(folder.path, best, counts, accelerator.is_main_process)
+    return Outcome(folder.path, best, counts, throughput, accelerator.is_main_process)
+
+
+def _conditions(config: TrainConfig, accelerator: Accelerator, workers: int) -> str:
+    """What the run computes on and how, in a line."""
+    device = accelerator.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    count = accelerator.num_processes
+    processes = f"{count} processes, each on " if count > 1 else "on "
+    compiled = ", compiled blocks" if config.train.compile else ""
+    readers = (
+        f"{workers} workers read"
+        if workers > 1
+        else "a worker reads"
+        if workers
+        else "the same process reads"
+    )
+    return f"{processes}{name} in {config.train.precision}{compiled}; {readers} clips"
+
+
+def _peak_memory(device: torch.device) -> str:
+    """The most memory of a GPU that tensors took so far; nothing on a CPU."""
+    if device.type != "cuda":
+        return ""
+    return f", at most {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB of the GPU's memory"
 
 
 def open_data(config: TrainConfig) -> ClipSource:
@@ -184,11 +216,30 @@ def model_config(config: TrainConfig, source: ClipSource) -> ModelConfig:
     return ModelConfig(**{**config.model.model_dump(), "labels": labels})
 
 
+def settle(config: TrainConfig) -> TrainConfig:
+    """The configuration with the precision that `auto` comes to here, which a resumed run then keeps."""
+    train = config.train.model_copy(update={"precision": choose_precision(config.train)})
+    return config.model_copy(update={"train": train})
+
+
+def choose_precision(config: OptimSection) -> Precision:
+    """What is asked for; for `auto`, bf16 on a GPU that computes in it, fp32 elsewhere."""
+    if config.precision != "auto":
+        return config.precision
+    has_bf16 = not is_on_cpu(config) and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has_bf16 else "fp32"
+
+
+def is_on_cpu(config: OptimSection) -> bool:
+    """Whether a run trains on the CPU: as it is told to, or for want of a GPU."""
+    return config.device == "cpu" or not torch.cuda.is_available()
+
+
 def make_accelerator(config: OptimSection) -> Accelerator:
     """Device, precision and processes, as the launcher's environment says.
 
     Raises:
-        ConfigError: if the machine cannot compute in the precision.
+        ConfigError: if the machine cannot compute as the configuration says.
     """
     try:
         from accelerate import Accelerator
@@ -196,9 +247,11 @@ def make_accelerator(config: OptimSection) -> Accelerator:
         from accelerate.utils import DistributedDataParallelKwargs
     except ImportError as error:
         raise MissingExtraError("accelerate", "train", "training") from error
-    on_cpu = config.device == "cpu" or not torch.cuda.is_available()
-    if config.precision == "fp16" and on_cpu:
-        raise ConfigError(["train.precision: fp16 needs a GPU; use bf16 or fp32 on a CPU"])
+    on_cpu, precision = is_on_cpu(config), choose_precision(config)
+    if on_cpu and precision in ("fp16", "tf32"):
+        raise ConfigError([f"train.precision: {precision} needs a GPU; use bf16 or fp32 on a CPU"])
+    if not on_cpu:
+        torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
     # Gradients of clips that are learned become denormal, and a CPU is half as fast with such numbers.
     torch.set_flush_denormal(True)
     if not is_launched():
@@ -209,7 +262,7 @@ def make_accelerator(config: OptimSection) -> Accelerator:
         torch.use_deterministic_algorithms(True)
     return Accelerator(
         cpu=on_cpu,
-        mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
+        mixed_precision={"fp32": "no", "tf32": "no"}.get(precision, precision),
         # A process whose clips all lack a camera has no gradient for that camera's tower.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )

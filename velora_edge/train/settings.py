@@ -12,7 +12,7 @@ from velora_edge.config import Section
 from velora_edge.data.clips.augment import ClipConfig, DataConfig
 from velora_edge.model.config import ModelConfig
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 
 
 class ModelSection(ModelConfig):
@@ -51,10 +51,13 @@ class OptimSection(Section):
         clip_norm: the gradient's norm is cut to this; 0 for never.
         label_smoothing: share of the target that is spread over all classes.
         ema: decay of the moving average of the weights, which is what is evaluated and saved; 0 for none.
-        precision: bf16 and fp16 compute in mixed precision, weights stay fp32.
+        precision: bf16 and fp16 compute in mixed precision, weights stay fp32; tf32 rounds the factors of
+            matrix products on a GPU, as the other two do with those that they leave in fp32; fp32 rounds
+            nothing. `auto` is bf16 on a GPU that has it (compute capability 8.0), and fp32 elsewhere.
         device: `auto` takes the GPUs that there are; `cpu` leaves them alone.
         seed: of the weights, the order of clips, their variation and dropout.
         deterministic: use only algorithms of torch that give the same result each time (slower on a GPU).
+        fused: on a GPU, update all weights in one kernel; not with fp16, whose skipped steps it hides.
     """
 
     epochs: int = Field(50, ge=1)
@@ -66,10 +69,11 @@ class OptimSection(Section):
     clip_norm: float = Field(1.0, ge=0)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     ema: float = Field(0.999, ge=0, lt=1)
-    precision: Precision = "fp32"
+    precision: Precision = "auto"
     device: Literal["auto", "cpu"] = "auto"
     seed: int = Field(0, ge=0)
     deterministic: bool = False
+    fused: bool = True
 
 
 class TrainSection(OptimSection):
@@ -82,6 +86,8 @@ class TrainSection(OptimSection):
         drop_rgb: share of the training clips whose RGB stream is left out, where the other one is there.
         drop_event: the same for the event stream.
         gradient_checkpointing: recompute the towers' blocks in the backward pass, to save memory.
+        compile: compile the towers' blocks by torch.compile: slow first steps, faster ones after; needs a C++
+            compiler, and a resumed run is then not the same to the last bit.
         save_every: steps from one saved state to the next, besides the one after each epoch.
     """
 
@@ -91,6 +97,7 @@ class TrainSection(OptimSection):
     drop_rgb: float = Field(0.1, ge=0, le=1)
     drop_event: float = Field(0.1, ge=0, le=1)
     gradient_checkpointing: bool = False
+    compile: bool = False
     save_every: int = Field(200, ge=1)
 
     def problems(self) -> list[str]:

@@ -142,7 +142,8 @@ class DataConfig(Section):
         check: look at every file's name, head and tail before training; millions of files on a slow disk take
             minutes.
         skip_damaged: leave out recordings that cannot be read, and tell which; the set is read once for that.
-        workers: processes that read clips, for each training process; 0 reads in the training process.
+        workers: processes that read clips, for each training process; 0 reads in the training process. None:
+            up to 8, as there are cores, where a GPU trains, and 0 where the CPU does.
     """
 
     path: str
@@ -152,7 +153,7 @@ class DataConfig(Section):
     seed: int = 0
     check: bool = True
     skip_damaged: bool = False
-    workers: int = Field(0, ge=0)
+    workers: int | None = Field(None, ge=0)
 
     def problems(self) -> list[str]:
         """See `Section.problems`."""
