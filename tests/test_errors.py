@@ -1,4 +1,4 @@
-"""Addresses of cameras and brokers: what is secret in them is shown nowhere, and reaches whoever connects."""
+"""Errors between processes. Addresses: what is secret in them is shown nowhere, and reaches who connects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ import pickle
 
 import pytest
 
-from velora_edge.errors import Address, SourceError, redact
+from velora_edge.errors import (
+    Address,
+    CameraError,
+    ConfigError,
+    DatasetError,
+    EngineError,
+    InputError,
+    MissingExtraError,
+    SourceError,
+    VeloraError,
+    redact,
+)
 
 WHOLE = "rtsp://admin:hunter2@camera:554/stream?key=hunter2"
 SHOWN = "rtsp://***@camera:554/stream?***"
@@ -65,3 +76,23 @@ def test_what_other_programs_quote_is_redacted_within_their_words() -> None:
     assert (
         redact(said) == "ERROR: from rtspsrc0: could not open rtsp://***@camera/1 (401): password = ***, bye"
     )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        VeloraError("plain"),
+        InputError("wrong", path="a.raw", place="byte 4", remedy="copy it again"),
+        DatasetError(["a: cut off", "b: missing"], path="set", remedy="copy it again"),
+        ConfigError(["train.lr: missing"], path="c.yaml"),
+        EngineError("out of memory"),
+        CameraError("gone"),
+        MissingExtraError("torch", "train", "training"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_another_process_gets_an_error_as_it_was(error: VeloraError) -> None:
+    received = pickle.loads(pickle.dumps(error))
+    assert type(received) is type(error)
+    assert str(received) == str(error)
+    assert vars(received) == vars(error)

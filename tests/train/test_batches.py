@@ -1,29 +1,37 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Dataset
 from toy_runs import SIDE, T
 
 from velora_edge.data.clips.augment import AugmentConfig
-from velora_edge.data.clips.clips import ClipSpec
+from velora_edge.data.clips.clips import ClipSpec, Pairs
 from velora_edge.data.clips.store import ClipStore
+from velora_edge.errors import DatasetError
+from velora_edge.train import batches as module
 from velora_edge.train.batches import (
+    UNVARIED,
     Batch,
     ClipDataset,
+    ClipLoader,
     Share,
     TrainSampler,
     Variety,
     collate,
+    count_workers,
     evaluation_batches,
     load,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 MEMBERS = np.arange(100, 123, dtype=np.int64)
 
@@ -93,6 +101,13 @@ def test_evaluation_gives_the_same_clip_in_every_epoch(store: ClipStore) -> None
     assert same(collate([plain[(0, 3)]]), collate([plain[(9, 3)]]))
 
 
+def test_clips_of_an_evaluation_are_not_varied(store: ClipStore) -> None:
+    varied = ClipDataset(store, Variety(AugmentConfig(shift=0.2, brightness=0.3), 1.0, 0.0, seed=1))
+    ((key,),) = evaluation_batches(np.array([3], np.int64), 1)
+    assert key == (UNVARIED, 3)
+    assert same(collate([varied[key]]), collate([ClipDataset(store)[(0, 3)]]))
+
+
 def test_cameras_are_dropped_at_their_rates_and_never_both(store: ClipStore) -> None:
     varied = ClipDataset(store, Variety(AugmentConfig(), 0.25, 0.5, seed=0))
     present = torch.cat([collate([varied[(epoch, 0)]]).present for epoch in range(400)])
@@ -118,6 +133,103 @@ def test_workers_give_what_the_process_itself_gives(store: ClipStore) -> None:
     alone, helped = list(load(varied, keys, 0)), list(load(varied, keys, 2))
     assert len(alone) == len(helped) == 4
     assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
+
+
+class ReaderIds(Dataset[Any]):
+    """Clips whose label is the process that read them."""
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Pairs, int, int]:
+        return Pairs(None, np.zeros((1, 1, 1, 3), np.uint8)), os.getpid(), key[1]
+
+
+def one_by_one(count: int) -> list[list[tuple[int, int]]]:
+    return [[(0, number)] for number in range(count)]
+
+
+def test_workers_live_from_one_pass_to_the_next_and_end_with_their_loader() -> None:
+    loader = ClipLoader(ReaderIds(), workers=2)
+    passes = [{int(batch.label[0]) for batch in loader.read(one_by_one(4))} for _ in range(2)]
+    assert passes[0] == passes[1]
+    assert len(passes[0] - {os.getpid()}) == 2
+    loader.close()
+    for process in passes[0]:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_pass_that_was_broken_off_leaves_nothing_to_the_next(workers: int) -> None:
+    loader = ClipLoader(ReaderIds(), workers)
+    assert next(loader.read(one_by_one(6))).index.tolist() == [0]
+    assert [batch.index.tolist() for batch in loader.read([[(1, 7)], [(1, 8), (1, 9)]])] == [[7], [8, 9]]
+    loader.close()
+
+
+class Damaged(Dataset[Any]):
+    """Clips of which the second cannot be read."""
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Pairs, int, int]:
+        if key[1] == 1:
+            raise DatasetError(["a: cut off", "b: missing"], path=Path("set.h5"), remedy="copy it again")
+        return ReaderIds()[key]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_the_data_comes_as_it_was_raised_whichever_process_read(workers: int) -> None:
+    loader = ClipLoader(Damaged(), workers)
+    reading = loader.read(one_by_one(3))
+    assert next(reading).index.tolist() == [0]
+    with pytest.raises(DatasetError) as caught:
+        next(reading)
+    assert str(caught.value) == "set.h5: a: cut off; b: missing; copy it again"
+    assert caught.value.problems == ("a: cut off", "b: missing")
+    loader.close()
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Sets how many cores, how many training processes and how much free shared memory this host has."""
+
+    def have(cores: int, processes: int = 1, shared_mb: int | None = 10_000) -> None:
+        monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        monkeypatch.setattr(module, "SHARED_MEMORY", tmp_path / "none" if shared_mb is None else tmp_path)
+        free = SimpleNamespace(free=(shared_mb or 0) * 10**6)
+        monkeypatch.setattr(module.shutil, "disk_usage", lambda _: free)
+
+    return have
+
+
+BATCH = 20 * 10**6
+
+
+def test_workers_that_are_asked_for_are_taken(host: Any) -> None:
+    host(1)
+    assert count_workers(3, on_gpu=False, batch_bytes=BATCH) == 3
+    assert count_workers(0, on_gpu=True, batch_bytes=BATCH) == 0
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "expected"), [(1, 1, 0), (2, 1, 1), (6, 1, 5), (64, 1, 8), (16, 4, 3), (8, 8, 0)]
+)
+def test_a_gpu_is_fed_by_the_cores_that_its_process_has_left(
+    cores: int, processes: int, expected: int, host: Any
+) -> None:
+    host(cores, processes)
+    assert count_workers(None, on_gpu=True, batch_bytes=BATCH) == expected
+
+
+def test_a_cpu_that_trains_reads_by_itself(host: Any) -> None:
+    host(16)
+    assert count_workers(None, on_gpu=False, batch_bytes=BATCH) == 0
+
+
+@pytest.mark.parametrize(("shared_mb", "expected"), [(64, 0), (130, 1), (500, 4), (None, 8)])
+def test_workers_do_not_read_ahead_more_than_shared_memory_holds(
+    shared_mb: int | None, expected: int, host: Any
+) -> None:
+    host(64, shared_mb=shared_mb)
+    assert count_workers(None, on_gpu=True, batch_bytes=BATCH) == expected
 
 
 def test_loading_draws_nothing_from_the_global_generator(store: ClipStore) -> None:

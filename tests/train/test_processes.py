@@ -28,9 +28,10 @@ STEPS = 7
 pytestmark = pytest.mark.slow
 
 
-def write_config(folder: Path, data: Path, **train: Any) -> Path:
+def write_config(folder: Path, data: Path, workers: int = 0, **train: Any) -> Path:
     folder.mkdir(parents=True)
     tree = toy_tree(folder, data, **train)
+    tree["data"]["workers"] = workers
     if train.get("batch_size", 4) != 4 or "ema" in train:
         tree["model"]["lora"]["dropout"] = 0.0  # its masks are drawn in each process
     (folder / "c.yaml").write_text(yaml.safe_dump(tree))
@@ -52,7 +53,7 @@ def test_a_run_killed_in_mid_epoch_and_resumed_ends_with_the_same_weights(
 ) -> None:
     settings: dict[str, Any] = {"epochs": 40, "save_every": 3, "drop_rgb": 0.2, "drop_event": 0.2}
     whole = write_config(tmp_path / "whole", toy_clips, **settings)
-    broken = write_config(tmp_path / "broken", toy_clips, **settings)
+    broken = write_config(tmp_path / "broken", toy_clips, workers=2, **settings)
     assert run(whole).returncode == 0
     kills = 0
     process = subprocess.Popen(
@@ -87,7 +88,7 @@ def test_two_processes_give_the_losses_of_one_with_twice_the_batch(
 ) -> None:
     settings: dict[str, Any] = {"epochs": 2, "ema": 0.9, "drop_rgb": drops, "drop_event": drops}
     one = write_config(tmp_path / "one", toy_clips, batch_size=8, **settings)
-    two = write_config(tmp_path / "two", toy_clips, batch_size=4, **settings)
+    two = write_config(tmp_path / "two", toy_clips, batch_size=4, workers=1, **settings)
     alone, together = run(one), run(two, "--processes", "2")
     assert alone.returncode == 0, alone.stderr
     assert together.returncode == 0, together.stderr

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from velora_edge.train.schedule import Ema, make_optimizer, rate_factor, set_rate, swapped
+from velora_edge.train.schedule import Ema, is_fused, make_optimizer, rate_factor, set_rate, swapped
 from velora_edge.train.settings import OptimSection
 
 
@@ -37,6 +39,22 @@ def test_vectors_do_not_decay_and_the_head_has_its_own_rate() -> None:
     optimizer = make_optimizer(parameters(), OptimSection(lr=0.1, weight_decay=0.5), head_lr=0.2)
     groups = {(g["peak_lr"], g["weight_decay"]): len(g["params"]) for g in optimizer.param_groups}
     assert groups == {(0.1, 0.5): 2, (0.2, 0.5): 1, (0.2, 0.0): 2}
+
+
+@pytest.mark.parametrize(
+    ("devices", "settings", "expected"),
+    [
+        ({"cuda"}, {}, True),
+        ({"cuda"}, {"precision": "bf16"}, True),
+        ({"cuda"}, {"precision": "fp16"}, False),
+        ({"cuda"}, {"fused": False}, False),
+        ({"cpu"}, {}, False),
+    ],
+)
+def test_one_kernel_updates_all_weights_on_a_gpu_alone(
+    devices: set[str], settings: dict[str, Any], expected: bool
+) -> None:
+    assert is_fused(OptimSection(**settings), devices) == expected
 
 
 def test_every_groups_rate_is_a_share_of_its_own_peak() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import pytest
 import torch
 import yaml
@@ -15,7 +16,8 @@ from velora_edge.errors import BundleError, ConfigError, DatasetError, InputErro
 from velora_edge.model.checkpoint import load_model, read_checkpoint
 from velora_edge.train import loop
 from velora_edge.train.run import read_metrics
-from velora_edge.train.session import train
+from velora_edge.train.session import choose_precision, train
+from velora_edge.train.settings import OptimSection, TrainConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,6 +125,85 @@ def test_bf16_trains_and_keeps_fp32_weights(tmp_path: Path, toy_clips: Path) -> 
     assert {value.dtype for value in tuned(tmp_path / "toy").values()} == {torch.float32}
 
 
+def test_a_run_tells_its_throughput(tmp_path: Path, toy_clips: Path) -> None:
+    lines: list[str] = []
+    outcome = train(toy_config(tmp_path, toy_clips, epochs=2), say=lines.append)
+    logged = [line for line in read_metrics(tmp_path / "toy") if line["part"] == "train"]
+    assert [line["step"] for line in logged] == [7, 10, 14]
+    assert all(line["clips_per_s"] > 0 and 0 < line["data_wait"] < 1 for line in logged)
+    assert lines[-2] == "on CPU in fp32, workers: 0"
+    assert lines[-1] == f"trained at {outcome.throughput}"
+
+
+def test_a_run_that_is_done_trains_at_no_rate(tmp_path: Path, toy_clips: Path) -> None:
+    config = toy_config(tmp_path, toy_clips, epochs=1)
+    first = train(config)
+    again = train(config, resume=True)
+    assert (again.throughput, again.best) == (None, first.best)
+
+
+def test_a_damaged_clip_ends_a_run_with_the_line_that_names_it(tmp_path: Path) -> None:
+    data = write_clips(tmp_path / "c.h5")
+    with h5py.File(data, "r") as file:
+        chunks = [file["event"].id.get_chunk_info(k) for k in range(file["event"].id.get_num_chunks())]
+    content = bytearray(data.read_bytes())
+    for chunk in chunks[len(chunks) // 2 :]:
+        content[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+    data.write_bytes(content)
+    tree = toy_tree(tmp_path, data, epochs=1)
+    tree["data"]["workers"] = 1
+    with pytest.raises(DatasetError, match=r"c\.h5: clip0\d\d: ") as caught:
+        train(TrainConfig.model_validate(tree))
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "has_gpu", "has_bf16", "chosen"),
+    [
+        ("auto", "auto", True, True, "bf16"),
+        ("auto", "auto", True, False, "fp32"),
+        ("auto", "auto", False, False, "fp32"),
+        ("auto", "cpu", True, True, "fp32"),
+        ("tf32", "auto", True, True, "tf32"),
+        ("fp16", "auto", True, True, "fp16"),
+    ],
+)
+def test_the_precision_is_what_the_device_does_best_unless_asked_for(
+    wanted: Any, device: Any, has_gpu: bool, has_bf16: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
+    assert choose_precision(OptimSection(precision=wanted, device=device)) == chosen
+
+
+def test_a_run_keeps_the_precision_that_it_began_with(tmp_path: Path, toy_clips: Path) -> None:
+    train(toy_config(tmp_path, toy_clips, epochs=1))
+    assert yaml.safe_load((tmp_path / "toy" / "config.yaml").read_text())["train"]["precision"] == "fp32"
+    with pytest.raises(ConfigError, match=r"train\.precision: differs from the run that is to be resumed"):
+        train(toy_config(tmp_path, toy_clips, epochs=1, precision="bf16"), resume=True)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_give_the_losses_of_plain_ones(tmp_path: Path, toy_clips: Path) -> None:
+    for name, compiled in (("plain", False), ("compiled", True)):
+        tree = toy_tree(tmp_path / name, toy_clips, epochs=1, compile=compiled, drop_rgb=0.2)
+        tree["model"]["lora"]["dropout"] = 0.0
+        train(TrainConfig.model_validate(tree))
+    plain, compiled = (losses(tmp_path / name / "toy") for name in ("plain", "compiled"))
+    assert [loss for _, loss in compiled] == pytest.approx([loss for _, loss in plain], abs=1e-4)
+    assert tuned(tmp_path / "plain" / "toy").keys() == tuned(tmp_path / "compiled" / "toy").keys()
+
+
+def test_compiling_without_a_compiler_is_refused(
+    tmp_path: Path, toy_clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ConfigError, match=r"train\.compile: needs a C\+\+ compiler"):
+        train(toy_config(tmp_path, toy_clips, compile=True))
+    assert not (tmp_path / "toy").exists()
+
+
 class _KilledError(Exception):
     pass
 
@@ -140,14 +221,16 @@ def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop.Trainer, "_step", deadly)
 
 
-@pytest.mark.parametrize("died_at", [2, 5, 7, 9, 14])
+@pytest.mark.parametrize(("died_at", "workers"), [(2, 0), (5, 0), (7, 0), (9, 0), (14, 0), (5, 2), (9, 2)])
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
-    died_at: int, tmp_path: Path, toy_clips: Path, monkeypatch: pytest.MonkeyPatch
+    died_at: int, workers: int, tmp_path: Path, toy_clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 28 training clips: 7 steps an epoch; states at steps 3, 6, 7, 10, 13, 14.
     settings: dict[str, Any] = {"epochs": 2, "save_every": 3, "drop_rgb": 0.2, "drop_event": 0.2}
     train(toy_config(tmp_path / "whole", toy_clips, **settings))
-    broken = toy_config(tmp_path / "broken", toy_clips, **settings)
+    tree = toy_tree(tmp_path / "broken", toy_clips, **settings)
+    tree["data"]["workers"] = workers
+    broken = TrainConfig.model_validate(tree)
     with monkeypatch.context() as patch:
         stop_at(died_at, patch)
         with pytest.raises(_KilledError):
@@ -217,9 +300,10 @@ def test_a_set_without_validation_is_refused(tmp_path: Path, toy_clips: Path) ->
     assert not (tmp_path / "toy").exists()
 
 
-def test_fp16_on_a_cpu_is_refused(tmp_path: Path, toy_clips: Path) -> None:
-    with pytest.raises(ConfigError, match=r"train\.precision: fp16 needs a GPU"):
-        train(toy_config(tmp_path, toy_clips, precision="fp16"))
+@pytest.mark.parametrize("precision", ["fp16", "tf32"])
+def test_a_precision_of_gpus_is_refused_on_a_cpu(precision: str, tmp_path: Path, toy_clips: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"train\.precision: {precision} needs a GPU"):
+        train(toy_config(tmp_path, toy_clips, precision=precision))
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, toy_clips: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -134,6 +135,8 @@ def train(
         InputError: if the folder holds a run and neither `resume` nor `overwrite` is set.
     """
     config = settle(config)
+    if config.train.compile:
+        require_compiler()
     accelerator = make_accelerator(config.train)
     tell = say if accelerator.is_main_process else lambda line: None
     source = open_data(config)
@@ -179,14 +182,7 @@ def _conditions(config: TrainConfig, accelerator: Accelerator, workers: int) -> 
     count = accelerator.num_processes
     processes = f"{count} processes, each on " if count > 1 else "on "
     compiled = ", compiled blocks" if config.train.compile else ""
-    readers = (
-        f"{workers} workers read"
-        if workers > 1
-        else "a worker reads"
-        if workers
-        else "the same process reads"
-    )
-    return f"{processes}{name} in {config.train.precision}{compiled}; {readers} clips"
+    return f"{processes}{name} in {config.train.precision}{compiled}, workers: {workers}"
 
 
 def _peak_memory(device: torch.device) -> str:
@@ -233,6 +229,15 @@ def choose_precision(config: OptimSection) -> Precision:
 def is_on_cpu(config: OptimSection) -> bool:
     """Whether a run trains on the CPU: as it is told to, or for want of a GPU."""
     return config.device == "cpu" or not torch.cuda.is_available()
+
+
+def require_compiler() -> None:
+    """Raise ConfigError if there is no C++ compiler, which torch.compile needs for a CPU and for a GPU."""
+    names = (os.environ.get("CXX"), "g++", "clang++")
+    if not any(name and shutil.which(name) for name in names):
+        raise ConfigError(
+            ["train.compile: needs a C++ compiler; install g++, name one by CXX, or leave it out"]
+        )
 
 
 def make_accelerator(config: OptimSection) -> Accelerator:
