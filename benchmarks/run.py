@@ -120,7 +120,11 @@ JOBS = (
     Job("start_up", "live", "python start_up.py", "python start_up.py --rounds 1"),
     Job("watching", "live", "python watching.py", "python watching.py --rounds 1", ("starlette", "uvicorn")),
     Job(
-        "data_path", "data", "python data_path.py", "python data_path.py --rounds 1 --clips 10 --recordings 2"
+        "data_path",
+        "data",
+        "python data_path.py --check",
+        "python data_path.py --rounds 1 --clips 10 --recordings 2 --steps 1",
+        ("torch", "timm"),
     ),
     Job(
         "soak",
