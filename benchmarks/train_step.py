@@ -7,8 +7,9 @@ Both train one network from one seed on the same clips: LoRA, reconstruction los
 code sends each image of each clip through a tower on its own; ours sends all images of a batch through at
 once. Their losses are compared before anything is said of speed. Each way runs in a process of its own, so
 that the peak memory is its own; a process that has only loaded the network and a batch is the floor. The
-first step of a process is told apart: compiling happens there. bf16 and TF32 are measured on a GPU alone: few
-CPUs have them.
+first step of a process is told apart: compiling happens there. "Of cores" is the processor's time for a step,
+of all its threads, which other programs on the machine change little. bf16 and TF32 are measured on a GPU
+alone: few CPUs have them.
 """
 
 from __future__ import annotations
@@ -100,9 +101,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     low = torch.autocast(options.device, torch.bfloat16) if "bf16" in features else None
     if on_gpu and (low or "tf32" in features):
         torch.set_float32_matmul_precision("high")
-    seconds, losses = [], []
+    seconds, cpu_seconds, losses = [], [], []
     for _ in range(0 if options.way == "floor" else options.steps + 1):
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         with low or contextlib.nullcontext():
             loss = objective(batch).total
         loss.backward()
@@ -110,12 +111,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         optimizer.zero_grad(set_to_none=True)
         losses.append(float(loss))
         seconds.append(time.perf_counter() - start)
+        cpu_seconds.append(time.process_time() - cpu_start)
     peak = (
         torch.cuda.max_memory_allocated()
         if on_gpu
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     )
-    return {"first": seconds[:1], "seconds": seconds[1:], "losses": losses, "peak_bytes": peak}
+    return {
+        "first": seconds[:1], "seconds": seconds[1:], "cpu_seconds": cpu_seconds[1:],
+        "losses": losses, "peak_bytes": peak,
+    }  # fmt: skip
 
 
 def run_apart(options: argparse.Namespace, way: str) -> dict[str, Any]:
@@ -144,8 +149,8 @@ def show(options: argparse.Namespace, found: dict[str, dict[str, Any]], differen
     machine = torch.cuda.get_device_name() if options.device == "cuda" else f"{options.threads} CPU threads"
     print(f"{options.backbone}, {options.clips} clips of {options.frames} pairs, LoRA, AdamW; {machine}")
     print(f"torch {torch.__version__}, {platform.machine()}; losses differ by at most {difference:.1e}\n")
-    print("| way | clips/s, median | first step | slowest other | peak memory | above the floor |")
-    print("|---|---|---|---|---|---|")
+    print("| way | clips/s, median | first step | slowest other | of cores | peak memory | above the floor |")
+    print("|---|---|---|---|---|---|---|")
     floor = found["floor"]["peak_bytes"]
     for way, figures in found.items():
         if way == "floor":
@@ -154,6 +159,7 @@ def show(options: argparse.Namespace, found: dict[str, dict[str, Any]], differen
         peak = figures["peak_bytes"]
         print(
             f"| {WAYS[way]} | {rate:.2f} | {figures['first'][0]:.2f} s | {max(figures['seconds']):.2f} s "
+            f"| {statistics.median(figures['cpu_seconds']):.2f} s "
             f"| {peak / 2**20:.0f} MiB | {(peak - floor) / 2**20:.0f} MiB |"
         )
 

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 
@@ -46,6 +47,27 @@ def test_what_was_packed_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pairs.event, recordings[0].event[which])  # type: ignore[index]
     np.testing.assert_array_equal(store.read(1, np.array([1])).event, recordings[1].event[1:])  # type: ignore[index]
     assert [store.problems(i, deep=True) for i in range(2)] == [[], []]
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {},
+        {"compression": "gzip"},
+        dict(hdf5plugin.Blosc2(cname="lz4", clevel=5, filters=hdf5plugin.Blosc2.SHUFFLE)),  # until 0041
+    ],
+    ids=["none", "gzip", "blosc2"],
+)
+def test_images_are_read_whatever_compressed_them(filters: dict[str, Any], tmp_path: Path) -> None:
+    recordings = write(tmp_path / "s.h5")
+    with h5py.File(tmp_path / "s.h5", "a") as file:
+        stored = file["event"][:]
+        del file["event"]
+        file.create_dataset("event", data=stored, chunks=(1, 4, 6, 3), **filters)
+    store = ClipStore(tmp_path / "s.h5", SPEC)
+    which = np.array([0, 2, 2])
+    np.testing.assert_array_equal(store.read(0, which).event, recordings[0].event[which])  # type: ignore[index]
     store.close()
 
 
