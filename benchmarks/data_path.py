@@ -5,7 +5,7 @@
     python benchmarks/data_path.py --check
 
 Clips of 8 pairs of both cameras, 224x224, drawn at random from recordings of the synthetic set, pictures with
-the noise of a camera; one process on one core. The store is what `velora dataset build` writes. PNG files,
+the noise of a camera; one thread, by its processor time. The store is what `velora dataset build` writes. PNG files,
 one an image, are what published sets of this kind come as; they hold the same images, which is checked first.
 Packing, from events and pictures in memory, is what a set costs that was not built. Files are in the page
 cache; the ways take turns.
@@ -18,13 +18,14 @@ the store gives 4 times the clips of PNG files and two workers more than the ste
 from __future__ import annotations
 
 import argparse
-import contextlib
+import functools
 import itertools
 import json
 import os
 import statistics
 import sys
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +42,7 @@ from velora_edge.data.synthetic.synthetic import RenderedSet, SyntheticSet, pack
 from velora_edge.train.batches import ClipDataset, ClipLoader, Share, TrainSampler, Variety
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -113,20 +114,6 @@ def add_noise(pairs: Pairs, spread: float, seed: int) -> Pairs:
     return Pairs(np.clip(pairs.rgb + drawn, 0, 255).astype(np.uint8), pairs.event)
 
 
-@contextlib.contextmanager
-def on_one_core() -> Iterator[None]:
-    """While inside, this process has one core, where the system can do that."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, cores)
-
-
 def load_rates(store: ClipStore, batches: int, rounds: int) -> dict[int, float]:
     """Clips a second by workers, as training reads them: varied, in batches; the median of the rounds."""
     dataset = ClipDataset(store, Variety(AUGMENT, 0.1, 0.1, seed=0))
@@ -140,7 +127,7 @@ def load_rates(store: ClipStore, batches: int, rounds: int) -> dict[int, float]:
 
     for loader in loaders.values():
         read_all(loader)  # its workers begin
-    ways = {workers: (lambda loader=loader: read_all(loader), 1) for workers, loader in loaders.items()}
+    ways = {workers: (functools.partial(read_all, loader), 1) for workers, loader in loaders.items()}
     times = take_turns(ways, rounds)
     for loader in loaders.values():
         loader.close()
@@ -227,8 +214,7 @@ def main() -> None:
             "PNG files": (each(clips, png.read), given.clips),
             "packed each time": (lambda: pack_clip(packed, store.spec), given.clips),
         }
-        with on_one_core():
-            times = take_turns(ways, given.rounds)
+        times = take_turns(ways, given.rounds, clock=time.process_time)
         loaded = load_rates(store, max(1, given.clips // BATCH), given.rounds)
         sizes = {"store": store.path.stat().st_size, "PNG files": png.bytes()}
         store.close()

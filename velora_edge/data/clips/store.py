@@ -1,10 +1,10 @@
 """Store of packed clips in one HDF5 file, shared by threads, opened by each process for itself.
 
 Layout: `rgb`, `event` uint8[M, H, W, 3], the pairs of all recordings one after the other, a chunk each,
-compressed without loss by any filter of HDF5 (written: LZ4); one of the two may be missing. `offsets` int64[N + 1], where each recording begins;
-`label` int64[N]; `name`, `split` strings [N], split empty where it is not set. Attributes: `format`,
-`version`, `labels`, `event`, `rgb` (JSON; how images were made), `source` (what it was packed from),
-`event_frames` (files, where event images came from image files).
+compressed without loss by any filter of HDF5 (written: LZ4); one of the two may be missing. `offsets`
+int64[N + 1], where each recording begins; `label` int64[N]; `name`, `split` strings [N], split empty where it
+is not set. Attributes: `format`, `version`, `labels`, `event`, `rgb` (JSON; how images were made), `source`
+(what it was packed from), `event_frames` (files, where event images came from image files).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import hdf5plugin
-from h5py import h5s
 import numpy as np
+from h5py import h5s
 
 from velora_edge.bundle import EventInput, RGBInput
 from velora_edge.data.clips.clips import CAMERAS, ClipSource, ClipSpec, Item, Pairs
