@@ -5,8 +5,8 @@
     python benchmarks/data_path.py --check
 
 Clips of 8 pairs of both cameras, 224x224, drawn at random from recordings of the synthetic set, pictures with
-the noise of a camera; one thread, by its processor time. The store is what `velora dataset build` writes. PNG files,
-one an image, are what published sets of this kind come as; they hold the same images, which is checked first.
+the noise of a camera; one thread, by its processor time. The store is what `velora dataset build` writes. PNG
+files, one an image, are what published sets of this kind come as; that they hold the same images is checked.
 Packing, from events and pictures in memory, is what a set costs that was not built. Files are in the page
 cache; the ways take turns.
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -191,11 +192,11 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Sets how many cores, how many training processes and how much free shared memory this host has."""
 
     def have(cores: int, processes: int = 1, shared_mb: int | None = 10_000) -> None:
-        monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
         monkeypatch.setattr(module, "SHARED_MEMORY", tmp_path / "none" if shared_mb is None else tmp_path)
         free = SimpleNamespace(free=(shared_mb or 0) * 10**6)
-        monkeypatch.setattr(module.shutil, "disk_usage", lambda _: free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
 
     return have
 

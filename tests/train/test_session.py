@@ -184,6 +184,7 @@ def test_a_run_keeps_the_precision_that_it_began_with(tmp_path: Path, toy_clips:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # torch's compiler hides warnings of its own that "error" sees first
 def test_compiled_blocks_give_the_losses_of_plain_ones(tmp_path: Path, toy_clips: Path) -> None:
     for name, compiled in (("plain", False), ("compiled", True)):
         tree = toy_tree(tmp_path / name, toy_clips, epochs=1, compile=compiled, drop_rgb=0.2)

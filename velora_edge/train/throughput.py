@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -39,19 +40,6 @@ class Throughput:
         return f"{self.clips_per_s:.3g} clips/s, {self.data_wait:.0%} of the time waiting for clips{gpu}"
 
 
-class Mark(Protocol):
-    """A point in a GPU's queue of work; `torch.cuda.Event` is one."""
-
-    def record(self) -> None:
-        """Put it at the end of the queue."""
-
-    def synchronize(self) -> None:
-        """Wait until the GPU has reached it."""
-
-    def elapsed_time(self, end: Mark) -> float:
-        """Milliseconds from here to a later point, as the GPU reached them."""
-
-
 class ThroughputMeter:
     """Times the steps of a training loop. Validation, between two passes, is left out.
 
@@ -59,26 +47,27 @@ class ThroughputMeter:
 
     Args:
         processes: that train together, each with as many clips.
-        make_mark: makes points in the GPU's queue; None on a CPU.
+        make_mark: makes points in the GPU's queue of work, as `torch.cuda.Event`; None on a CPU.
         clock: seconds.
     """
 
     def __init__(
         self,
         processes: int = 1,
-        make_mark: Callable[[], Mark] | None = None,
+        make_mark: Callable[[], Any] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._processes, self._make_mark, self._clock = processes, make_mark, clock
         self._since = clock()
         self._recent, self._whole = _Sums(), _Sums()
-        self._marks: list[tuple[Mark, Mark]] = []
-        self._begun: Mark | None = None
+        self._marks: list[tuple[Any, Any]] = []
+        self._begun: Any = None
 
     @classmethod
     def on(cls, device: torch.device, processes: int) -> ThroughputMeter:
         """The meter for training on a device."""
-        return cls(processes, _timed_event if device.type == "cuda" else None)
+        timed = functools.partial(torch.cuda.Event, enable_timing=True)
+        return cls(processes, timed if device.type == "cuda" else None)
 
     def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches of one pass, with the time that each one was waited for counted."""
@@ -112,7 +101,7 @@ class ThroughputMeter:
         """Throughput of all steps that were taken; None where there were none."""
         return self._throughput(self._whole) if self._whole.clips else None
 
-    def _mark(self) -> Mark | None:
+    def _mark(self) -> Any:
         if self._make_mark is None:
             return None
         mark = self._make_mark()
@@ -139,8 +128,3 @@ class _Sums:
         self.seconds += other.seconds
         self.waited += other.waited
         self.on_gpu += other.on_gpu
-
-
-def _timed_event() -> Mark:
-    event: Mark = torch.cuda.Event(enable_timing=True)
-    return event
