@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -190,6 +191,13 @@ _WATCHING = (
         help="The token to ask for, also $VELORA_TOKEN; none: ask for none.  "
         "[default: a random one, but none on 127.0.0.1]",
     ),
+    _watching(
+        "--perf",
+        type=click.FloatRange(0, min_open=True),
+        metavar="S",
+        help="Tell every S seconds what live cameras deliver: rates, drops, delay, drift of their clocks.  "
+        "[default: at the end]",
+    ),
 )
 _OUTPUTS = (
     *(
@@ -202,7 +210,8 @@ _OUTPUTS = (
         "sinks",
         multiple=True,
         metavar="NAME=TARGET",
-        help="Another place for predictions: a sink that an installed plugin brings. May be given again.",
+        help="Another place for predictions: ros2://TOPIC, or a sink that an installed plugin brings, as "
+        "NAME=TARGET or NAME://TARGET. May be given again.",
     ),
     _output("--summary", metavar="FILE.json", help="Write the run's figures as JSON."),
     _output("--quiet", is_flag=True, help="Do not print predictions."),
@@ -247,6 +256,7 @@ def read_attach_options(given: dict[str, Any]) -> AttachOptions:
         serve=given["serve"],
         token=given["token"],
         keys=given.get("events") != "-",
+        perf_s=given["perf"],
     )
 
 
@@ -259,8 +269,15 @@ def read_outputs(given: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     """
     outputs = [(sink.name, given[sink.name]) for sink in SINKS if given.get(sink.name) is not None]
     for text in given["sinks"]:
-        name, _, target = text.partition("=")
+        name, target = _split_sink(text)
         if SINKS.find(name) is None:
             raise InputError(f"no sink is called {name!r}; there are {SINKS.names()}", place="--sink")
         outputs.append((name, target))
     return tuple(outputs) if given["quiet"] else (("terminal", ""), *outputs)
+
+
+def _split_sink(text: str) -> tuple[str, str]:
+    """A sink and its target: `udp=127.0.0.1:9000`, or an address, which is the target whole."""
+    scheme = re.match(r"([A-Za-z][\w+.-]*)://", text)
+    name, _, target = text.partition("=")
+    return (scheme[1], text) if scheme else (name, target)

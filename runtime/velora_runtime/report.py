@@ -1,4 +1,4 @@
-"""Report of a run: counters and histograms of durations."""
+"""Report of a run: counters, histograms of durations, what live cameras deliver."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
+    from velora_edge.clock import Clock
 
 _STEPS = 200
 """Bins to a decade: neighbouring values are told apart to 1.2 %."""
@@ -53,6 +54,72 @@ class Histogram:
         values = {f"p{percent}": self.percentile(percent) for percent in (50, 95, 99)}
         values["max"] = self.highest
         return {name: round(value / scale, 3) for name, value in values.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What a live camera has delivered so far.
+
+    Attributes:
+        counts: what came, by what it is: events, triggers, frames.
+        dropped: what was lost, likewise, on its way or as the host was too slow.
+        delay_us: how much later than it could have been there the latest data of the last seconds was there.
+        drift_ppm: how much faster the host's clock runs than the camera's.
+    """
+
+    counts: Mapping[str, int]
+    dropped: Mapping[str, int]
+    delay_us: int
+    drift_ppm: float
+
+
+class CameraMeter:
+    """Lines about what live cameras deliver: rates, drops, delay, drift. Single-threaded: the main thread.
+
+    Args:
+        cameras: each tells what it has delivered so far.
+        clock: the host's.
+        every_s: from one line to the next while the run goes on; None: none.
+        note: gets them.
+    """
+
+    def __init__(
+        self,
+        cameras: Sequence[Callable[[], Delivery]],
+        clock: Clock,
+        every_s: float | None,
+        note: Callable[[str], None],
+    ) -> None:
+        self._cameras, self._clock, self._note = cameras, clock, note
+        self._every_us = None if every_s is None else round(every_s * 1e6)
+        self._begin = self._last = self._look()
+
+    def poll(self) -> None:
+        """Tell what came since the last line, where one is due; called some times a second."""
+        if not self._cameras or self._every_us is None:
+            return
+        if self._clock.now_us() - self._last[0] >= self._every_us:
+            before, self._last = self._last, self._look()
+            self._note(_perf_line(before, self._last))
+
+    def whole(self) -> list[str]:
+        """The line about all of the run; none without a live camera."""
+        return [_perf_line(self._begin, self._look())] if self._cameras else []
+
+    def _look(self) -> tuple[int, list[Delivery]]:
+        return self._clock.now_us(), [camera() for camera in self._cameras]
+
+
+def _perf_line(before: tuple[int, list[Delivery]], now: tuple[int, list[Delivery]]) -> str:
+    seconds = max(now[0] - before[0], 1) / 1e6
+    parts = []
+    for old, new in zip(before[1], now[1], strict=True):
+        rates = [f"{name} {(n - old.counts[name]) / seconds:,.1f}/s" for name, n in new.counts.items()]
+        drops = [f"{n - old.dropped[name]:,} {name} dropped" for name, n in new.dropped.items()]
+        parts.append(
+            "  ".join([*rates, *drops, f"delay {new.delay_us / 1e3:.1f} ms", f"drift {new.drift_ppm:+.1f} ppm"])
+        )
+    return "perf   " + "; ".join(parts)
 
 
 RATE_CAP = "rate cap"
@@ -130,6 +197,7 @@ class RunReport:
         cameras: what live cameras say of themselves, by `rgb` and `event`.
         actions: that started, by label; None in a run that does not decide.
         count_filtered: gives the events that filters have dropped so far, by the filter's name.
+        perf: what live cameras delivered, one line; none without any.
         warnings: what was odd in the sources.
     """
 
@@ -147,6 +215,7 @@ class RunReport:
     cameras: dict[str, Any] = field(default_factory=dict)
     actions: dict[str, int] | None = None
     count_filtered: Callable[[], dict[str, int]] = dict
+    perf: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def dropped(self) -> dict[str, int]:
@@ -221,6 +290,7 @@ class RunReport:
                 f"RGB frames {frames.read:,} read, {self.dropped()['rgb']:,} dropped, "
                 f"{frames.unplaced:,} without a trigger, {frames.late:,} not later than the one before"
             )
+        lines += self.perf
         absent = (pairs.without_rgb, pairs.without_events)
         if any(absent) and pairs.packed not in absent:
             lines.append(f"absent: RGB in {absent[0]:,} pairs, events in {absent[1]:,}")

@@ -104,6 +104,7 @@ class AttachOptions:
         serve: HOST:PORT of the page, or None.
         token: that the page asks for; None: what fits the address.
         keys: single keys on the terminal record and save clips.
+        perf_s: from one line about what live cameras deliver to the next; None: only one at the end.
     """
 
     record: str | None = None
@@ -112,6 +113,7 @@ class AttachOptions:
     serve: str | None = None
     token: str | None = field(default=None, repr=False)
     keys: bool = False
+    perf_s: float | None = None
 
     @property
     def wants_recorder(self) -> bool:

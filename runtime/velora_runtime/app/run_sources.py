@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from velora_runtime.cameras.live_events import EmulatedStream, LiveEvents
     from velora_runtime.cameras.live_rgb import LiveRGB
     from velora_runtime.pipeline.pipeline import Pace, RunInputs
+    from velora_runtime.report import Delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,10 @@ class RunSources:
         """State and counts of live cameras, for the summary."""
         cameras = {"rgb": self.live_rgb, "event": self.live_events}
         return {name: camera.as_dict() for name, camera in cameras.items() if camera is not None}
+
+    def deliveries(self) -> list[Callable[[], Delivery]]:
+        """What tells of each live camera how much it has delivered, the event camera first."""
+        return [camera.delivery for camera in (self.live_events, self.live_rgb) if camera is not None]
 
     def close(self) -> None:
         """Close all sources."""

@@ -34,6 +34,7 @@ from velora_runtime.engines.base import EngineOptions, RetryingEngine
 from velora_runtime.engines.registry import open_engine
 from velora_runtime.inference.recogniser import NullRecogniser, no_model
 from velora_runtime.pipeline.supervisor import ServiceManager, Supervisor, realtime_interpreter
+from velora_runtime.report import CameraMeter
 from velora_runtime.sinks.base import SinkContext, open_sink
 
 if TYPE_CHECKING:
@@ -133,12 +134,15 @@ def run_session(
         packer = _make_packer(setup, model, events)
         inputs = services.listen_to_frames(_start(setup, model, sources, begun, events, packer))
         pipeline = _make_pipeline(setup, model, inputs, packer, [*services.sinks(), *sinks])
+        meter = CameraMeter(sources.deliveries(), clock, options.attach.perf_s, note)
+        setup.supervisor.listen(meter.poll)
         engine_name = "no engine" if engine is None else engine.name
         services.begin(
             pipeline.report, engine_name, CameraStates(pipeline.report, sources.rgb, sources.stream)
         )
         with realtime_interpreter(), _stopped_by_signals(pipeline.stop):
             report = pipeline.run()
+        report.perf = meter.whole()
         events.close()
         sources.close()
         services.end()

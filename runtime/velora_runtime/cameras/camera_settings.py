@@ -104,6 +104,18 @@ class NeuromorphicSettings(Section):
     longest_delay_ms: int = Field(500, ge=20)
 
 
+class Ros2Settings(Section):
+    """Of topics of ROS 2.
+
+    Attributes:
+        depth: messages of events that wait for a host that is busy; older ones are lost, and counted.
+        reliability: of the subscriptions; match: reliable where all publishers of the topic are.
+    """
+
+    depth: int = Field(256, ge=1, le=10_000)
+    reliability: Literal["match", "reliable", "best_effort"] = "match"
+
+
 class EmulatorSettings(Section):
     """Of the event camera that is made up from the RGB camera's pictures.
 
@@ -154,6 +166,7 @@ class CameraSettings(Section):
     neuromorphic: NeuromorphicSettings = NeuromorphicSettings()
     prophesee: PropheseeSettings = PropheseeSettings()
     inivation: InivationSettings = InivationSettings()
+    ros2: Ros2Settings = Ros2Settings()
     emulate: EmulatorSettings = EmulatorSettings()
     rgb: RGBSettings = RGBSettings()
 

@@ -19,6 +19,7 @@ from velora_runtime.ingest.event_ingest import EventIngest, PacketRateCap
 from velora_runtime.ingest.live_stream import LiveStream
 from velora_runtime.ingest.scanner import RawScanner
 from velora_runtime.queues import PacketQueue
+from velora_runtime.report import Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,8 +119,18 @@ class LiveEvents:
         if counts.garbage_bytes:
             found.append(f"{counts.garbage_bytes:,} bytes were no events and were passed over")
         if counts.lost_packets:
-            found.append(f"{counts.lost_packets:,} packets of the camera were lost: the host was too slow")
+            found.append(f"{counts.lost_packets:,} packets of the camera were lost: the host, or the way to it, was too slow")
         return [f"{self.name}: {sentence}" for sentence in found]
+
+    def delivery(self) -> Delivery:
+        """What it has delivered so far; callable from any thread."""
+        counts, clock_map = self.ingest.counts, self.ingest.clock_map
+        return Delivery(
+            {"events": counts.received, "triggers": counts.triggers},
+            {"events": sum(tuple(counts.dropped.values())), "packets": counts.lost_packets},
+            clock_map.lateness_us,
+            clock_map.rate_ppm,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """For the summary."""

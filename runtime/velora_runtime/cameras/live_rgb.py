@@ -16,6 +16,7 @@ from velora_runtime.cameras.feeds import open_first
 from velora_runtime.clocks import ClockMap, ContinuousClock
 from velora_runtime.ingest.live_stream import STATE_POLL_S
 from velora_runtime.pacing import BurstPacer, FramePeriod
+from velora_runtime.report import Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -157,6 +158,16 @@ class LiveRGB(RGBSource):
     def times_us(self) -> NDArray[np.int64]:
         """None: they have not come yet."""
         return np.empty(0, np.int64)
+
+    def delivery(self) -> Delivery:
+        """What it has delivered so far; callable from any thread."""
+        slot = self._slot
+        return Delivery(
+            {"frames": slot.received},
+            {"frames": slot.overrun},
+            slot.clock_map.lateness_us,
+            slot.clock_map.rate_ppm,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """For the summary."""

@@ -250,6 +250,7 @@ class EventIngest:
     def _put(self, packet: EventPacket) -> None:
         self._number += 1
         self._reached_us = packet.t_reached_us
+        self.counts.triggers += len(packet.edges)
         self._extend(packet.t_first_us, packet.t_reached_us)
         for listener in self._listeners:
             listener.add_edges(packet.edges, packet.t_reached_us)

@@ -110,6 +110,7 @@ class EventCounts:
 
     Attributes:
         received: events that came, those of garbage not counted.
+        triggers: trigger edges that came, likewise.
         bytes: raw bytes that came.
         dropped: events by cause: overrun (the packing thread was too slow), rate_cap, clock (the packet in
             which the camera's clock was set).
@@ -121,6 +122,7 @@ class EventCounts:
     """
 
     received: int = 0
+    triggers: int = 0
     bytes: int = 0
     dropped: dict[str, int] = field(default_factory=lambda: {"overrun": 0, "rate_cap": 0, "clock": 0})
     garbage_bytes: int = 0
@@ -133,6 +135,7 @@ class EventCounts:
         """For the summary."""
         return {
             "received": self.received,
+            "triggers": self.triggers,
             "bytes": self.bytes,
             "dropped": dict(self.dropped),
             "garbage_bytes": self.garbage_bytes,

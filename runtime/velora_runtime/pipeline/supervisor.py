@@ -175,6 +175,11 @@ class Supervisor:
         self.service = service or ServiceManager({})
         self._clock = clock
         self._is_stopping = False
+        self._polls: tuple[Callable[[], None], ...] = ()
+
+    def listen(self, poll: Callable[[], None]) -> None:
+        """Let a function be called with each `poll`; it must be quick, and not raise."""
+        self._polls = (*self._polls, poll)
 
     def tell_stop(self) -> None:
         """Tell the service manager that the run stops, where it was asked to; also after the last turn."""
@@ -189,5 +194,7 @@ class Supervisor:
             EngineError: if a stage is stuck.
         """
         self.tell_stop()
+        for also in self._polls:
+            also()
         if self.watchdog.check() and not self._is_stopping:
             self.service.alive(self._clock.now_us(), f"{report.predictions} predictions")

@@ -115,6 +115,7 @@ SINKS = Registry(
                 Option("--publish", "URL", "Publish each prediction: mqtt://[USER@]HOST[:PORT]/TOPIC."),
             ),
         ),
+        Extension("ros2", f"{_S}ros2:Ros2Sink", "messages on a topic of ROS 2: --sink ros2://TOPIC"),
         Extension(
             "rerun",
             f"{_S}rerun_viewer:RerunSink",

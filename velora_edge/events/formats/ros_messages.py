@@ -1,7 +1,8 @@
-"""Event messages of ROS 1 and ROS 2, decoded without a library: `event_camera_msgs` and `dvs_msgs`.
+"""Messages of ROS 1 and ROS 2, decoded without a library: events (`event_camera_msgs`, `dvs_msgs`), pictures.
 
-Layouts: the .msg files of ros-event-camera/event_camera_msgs and uzh-rpg/rpg_dvs_ros; wiki.ros.org/msg for
-ROS 1, where fields are packed; OMG's CDR for ROS 2, where numbers are aligned to their size from byte 4 on.
+Layouts: the .msg files of ros-event-camera/event_camera_msgs, uzh-rpg/rpg_dvs_ros and ros2/common_interfaces;
+wiki.ros.org/msg for ROS 1, where fields are packed; OMG's CDR for ROS 2, where numbers are aligned to their size
+from byte 4 on.
 
 One of the encodings is `libcaer_cmp`, the compressed packets of the ROS drivers for iniVation's cameras.
 Layout (facts from ros-event-camera/event_camera_codecs, Apache-2.0): little-endian u16 words, the type in the
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,6 +76,7 @@ def decode_libcaer_cmp(words: Any, base_us: Any, x: Any, t_us: Any, xs: Any, ys:
     return n, x, unknown
 
 
+IMAGE_TYPE, COMPRESSED_TYPE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 PACKET_TYPES = ("event_camera_msgs/msg/EventPacket", "event_array_msgs/msg/EventArray")
 ARRAY_TYPES = ("dvs_msgs/msg/EventArray", "prophesee_event_msgs/msg/EventArray")
 
@@ -135,11 +138,13 @@ class _Fields:
     def text(self) -> str:
         return self.take(self.number("I")).rstrip(b"\0").decode("utf-8", "replace")
 
-    def skip_header(self) -> None:
-        """A std_msgs/Header: in ROS 1 with a sequence number; the stamp; the frame's name."""
-        for _ in range(2 if self._is_cdr else 3):
+    def header_us(self) -> int:
+        """The stamp of a std_msgs/Header; in ROS 1 a sequence number stands before it, the frame's name after."""
+        if not self._is_cdr:
             self.number("I")
+        s, ns = self.number("I"), self.number("I")
         self.text()
+        return s * 1_000_000 + ns // 1000
 
 
 def parse_packet(data: bytes, is_cdr: bool) -> EventPacket:
@@ -149,7 +154,7 @@ def parse_packet(data: bytes, is_cdr: bool) -> EventPacket:
         RecordingError: if it ends too early, or its payload is big endian.
     """
     fields = _Fields(data, is_cdr)
-    fields.skip_header()
+    fields.header_us()
     height, width = fields.number("I"), fields.number("I")
     seq, time_base_ns = fields.number("Q"), fields.number("Q")
     encoding = fields.text()
@@ -167,7 +172,7 @@ def parse_array(data: bytes, is_cdr: bool) -> tuple[int, int, EventBatch]:
     fields = _Fields(data, is_cdr)
     if not fields.is_little_endian:
         raise RecordingError("a message of a big-endian machine, which is not read")
-    fields.skip_header()
+    fields.header_us()
     height, width, n = fields.number("I"), fields.number("I"), fields.number("I")
     if is_cdr:
         # The first event lacks the two bytes that align the times of the others: put them in.
@@ -188,8 +193,58 @@ def parse_array(data: bytes, is_cdr: bool) -> tuple[int, int, EventBatch]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A message of `sensor_msgs`: a picture, compressed or not.
+
+    Attributes:
+        t_us: of its header, on its node's clock; 0 where the node set none.
+        encoding: such as rgb8; of a compressed picture what it is compressed as, in its node's words.
+        payload: the pixels, row by row; or a file of JPEG, PNG and so on.
+        width: pixels; 0 where it is compressed, as the next two.
+        height: pixels.
+        step: bytes from one row to the next.
+        is_big_endian: pixels of two bytes have the upper one first.
+    """
+
+    t_us: int
+    encoding: str
+    payload: bytes
+    width: int = 0
+    height: int = 0
+    step: int = 0
+    is_big_endian: bool = False
+
+
+def parse_image(data: bytes, is_cdr: bool) -> Picture:
+    """The picture in a serialised message of `IMAGE_TYPE`.
+
+    Raises:
+        RecordingError: if it ends too early, or has fewer rows than it tells.
+    """
+    fields = _Fields(data, is_cdr)
+    t_us, height, width = fields.header_us(), fields.number("I"), fields.number("I")
+    encoding, is_big_endian, step = fields.text(), bool(fields.number("B")), fields.number("I")
+    payload = fields.take(fields.number("I"))
+    if step * height > len(payload):
+        raise RecordingError(f"a picture of {height} rows of {step} bytes in {len(payload)} bytes")
+    return Picture(t_us, encoding, payload, width, height, step, is_big_endian)
+
+
+def parse_compressed(data: bytes, is_cdr: bool) -> Picture:
+    """The picture in a serialised message of `COMPRESSED_TYPE`.
+
+    Raises:
+        RecordingError: if it ends too early.
+    """
+    fields = _Fields(data, is_cdr)
+    return Picture(fields.header_us(), fields.text(), fields.take(fields.number("I")))
+
+
 _RAW: dict[str, Encoding] = {"evt2": "EVT2", "evt2.1": "EVT2.1", "evt21": "EVT2.1", "evt3": "EVT3"}
 ENCODINGS = (*_RAW, "libcaer_cmp", "libcaer", "mono", "trigger")
+WORD_ENCODINGS = MappingProxyType(_RAW)
+"""Encodings of event_camera_msgs whose payload is a camera's raw words, in our names."""
 _LIBCAER_WRAP_US = 1 << 31
 _LARGEST_TIME_NS = 1 << 62
 

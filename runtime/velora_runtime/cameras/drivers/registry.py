@@ -56,6 +56,7 @@ CAMERAS = Registry(
             modality="events",
             listing=f"{_D}inivation:list_inivation",
         ),
+        Extension("ros2", f"{_D}ros2:Ros2Events", "ros2://TOPIC", modality="events"),
         Extension("tcp", f"{_D}raw_bytes:TcpEvents", "tcp://HOST:PORT", modality="events"),
         Extension(
             "stdin",
@@ -74,6 +75,13 @@ CAMERAS = Registry(
             modality="rgb",
         ),
         Extension("gst", f"{_D}gstreamer:open_pipeline", "gst://PIPELINE", modality="rgb"),
+        Extension(
+            "ros2-image",
+            f"{_D}ros2:Ros2Images",
+            "ros2://TOPIC",
+            lambda text: _scheme(text) == "ros2",
+            modality="rgb",
+        ),
         Extension(
             "davis",
             f"{_D}neuromorphic:NeuromorphicFrames",
