@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from velora_runtime.cameras.camera_settings import CameraSettings
 from velora_runtime.inference.decision import read_decision_settings
-from velora_runtime.sinks.mqtt import Broker
+from velora_runtime.sinks.publishers import Broker
 from velora_runtime.web.access import Address as ServeAddress
 
 from velora_edge.bundle import MANIFEST, find_model, read_manifest

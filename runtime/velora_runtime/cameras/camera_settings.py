@@ -144,6 +144,9 @@ class RGBSettings(Section):
         delay_us: from the middle of the exposure to the picture's time, where that is known; it is taken off.
         transport: of RTSP.
         pixel_format: of a V4L2 camera, such as mjpeg or yuyv422.
+        decoder: of RTSP streams and of a V4L2 camera's mjpeg; auto: hardware where GStreamer has a decoder, and
+            the CPU where it has none, or where it does not work.
+        gstreamer: where the pipelines of csi:// and gst:// run: in a process of their own, or in this one.
     """
 
     width: int | None = Field(None, gt=0)
@@ -152,6 +155,8 @@ class RGBSettings(Section):
     delay_us: int = 0
     transport: Literal["tcp", "udp"] = "tcp"
     pixel_format: str | None = None
+    decoder: Literal["auto", "hardware", "software"] = "auto"
+    gstreamer: Literal["process", "appsink"] = "process"
 
     def problems(self) -> list[str]:
         """A width needs a height."""

@@ -109,13 +109,13 @@ SINKS = Registry(
         ),
         Extension(
             "publish",
-            f"{_S}mqtt:MqttSink",
+            f"{_S}publishers:MqttSink",
             "messages to an MQTT broker",
             options=(
                 Option("--publish", "URL", "Publish each prediction: mqtt://[USER@]HOST[:PORT]/TOPIC."),
             ),
         ),
-        Extension("ros2", f"{_S}ros2:Ros2Sink", "messages on a topic of ROS 2: --sink ros2://TOPIC"),
+        Extension("ros2", f"{_S}publishers:Ros2Sink", "messages on a topic of ROS 2: --sink ros2://TOPIC"),
         Extension(
             "rerun",
             f"{_S}rerun_viewer:RerunSink",

@@ -23,7 +23,7 @@ from velora_runtime.cameras.drivers.av_camera import open_network
 from velora_runtime.cameras.drivers.gstreamer import GStreamerCamera
 from velora_runtime.cameras.drivers.registry import open_live_events, open_live_rgb
 from velora_runtime.cameras.feeds import LiveSetup
-from velora_runtime.sinks.mqtt import Broker
+from velora_runtime.sinks.publishers import Broker
 
 from tests.fakes import FakeClock
 from tests.peers import ROOT, end_live, free_port, start_live

@@ -13,7 +13,7 @@ from velora_runtime.pipeline.pipeline import Pipeline, RunInputs
 from velora_runtime.report import RunReport
 from velora_runtime.sinks.base import Result, Sink, SinkContext
 from velora_runtime.sinks.jsonl import encode_line
-from velora_runtime.sinks.mqtt import MqttSink
+from velora_runtime.sinks.publishers import MqttSink
 from velora_runtime.sinks.terminal import TerminalSink, as_action_line
 from velora_runtime.sinks.video import _words
 from velora_runtime.web.metrics import RunMetrics

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from velora_runtime.sinks.base import Result, SinkContext, open_sink
-from velora_runtime.sinks.mqtt import Broker, MqttSink
+from velora_runtime.sinks.publishers import Broker, MqttSink
 
 from tests.fakes import tiny_manifest
 from velora_edge.datatypes import FramePair, Prediction

@@ -8,7 +8,7 @@ import pytest
 from velora_runtime.inference.decision import Action
 from velora_runtime.sinks.base import Result, SinkContext, open_sink
 from velora_runtime.sinks.jsonl import encode_line
-from velora_runtime.sinks.ros2 import Ros2Sink
+from velora_runtime.sinks.publishers import Ros2Sink
 
 from tests import fakes_rclpy as fakes
 from tests.fakes import tiny_manifest

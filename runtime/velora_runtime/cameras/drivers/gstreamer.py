@@ -1,8 +1,9 @@
-"""Driver of RGB cameras by GStreamer: a Jetson's CSI cameras (`csi://0`), any pipeline (`gst://ELEMENTS`).
+"""Driver of RGB cameras by GStreamer: a Jetson's CSI cameras (`csi://0`), any pipeline (`gst://ELEMENTS`),
+RTSP streams and motion JPEG of V4L2 cameras where a hardware decoder is there.
 
-The pipeline runs in a process of its own, gst-launch-1.0, and hands its pictures over a pipe as Matroska,
-which keeps their times. So neither an OpenCV with GStreamer is needed (the index's has none, and takes the
-place of JetPack's) nor GStreamer's Python, and a driver that hangs can be ended.
+A pipeline runs in a process of its own, gst-launch-1.0, and hands its pictures over a pipe as Matroska, which
+keeps their times: a driver that hangs can be ended. Or it runs in this process (`appsink.py`), where the user
+asks for it, and where the address may hold a password, which a process's arguments would show.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ import tempfile
 from typing import IO, TYPE_CHECKING, Any
 
 from velora_edge.errors import Address, CameraError, SourceError, redact
+from velora_runtime.cameras.drivers import av_camera
+from velora_runtime.cameras.drivers.appsink import AppSinkCamera, find_elements
 from velora_runtime.cameras.drivers.av_camera import SILENCE_S, AvCamera
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from velora_runtime.cameras.camera_settings import RGBSettings
-    from velora_runtime.cameras.feeds import LiveSetup
+    from velora_runtime.cameras.feeds import LiveSetup, RGBFeed, Shot
 
 LAUNCH = "gst-launch-1.0"
 TO_PIPE = (
@@ -122,7 +127,16 @@ class GStreamerCamera(AvCamera):
         return f": {redact(found.strip())}" if found else ""
 
 
-def open_csi(text: str, setup: LiveSetup) -> GStreamerCamera:
+Pipeline = GStreamerCamera | AppSinkCamera
+
+
+def _make(name: str, pipeline: str, setup: LiveSetup) -> Pipeline:
+    """A pipeline as the user wants it run."""
+    kind = AppSinkCamera if setup.settings.rgb.gstreamer == "appsink" else GStreamerCamera
+    return kind(name, pipeline)
+
+
+def open_csi(text: str, setup: LiveSetup) -> Pipeline:
     """A Jetson's CSI camera, `csi://N`.
 
     Raises:
@@ -131,7 +145,7 @@ def open_csi(text: str, setup: LiveSetup) -> GStreamerCamera:
     found = re.fullmatch(r"csi://(\d+)", text)
     if found is None:
         raise SourceError("expected csi://N, the sensor's number", path=text, remedy="such as csi://0")
-    return GStreamerCamera(text, csi_pipeline(int(found[1]), setup.settings.rgb))
+    return _make(text, csi_pipeline(int(found[1]), setup.settings.rgb), setup)
 
 
 def csi_pipeline(number: int, settings: RGBSettings) -> str:
@@ -145,7 +159,110 @@ def csi_pipeline(number: int, settings: RGBSettings) -> str:
     )
 
 
-def open_pipeline(text: str, setup: LiveSetup) -> GStreamerCamera:
+def open_pipeline(text: str, setup: LiveSetup) -> Pipeline:
     """Any pipeline that ends in raw pictures: `gst://v4l2src ! videoconvert ! video/x-raw,format=I420`."""
     address = Address(text)
-    return GStreamerCamera(address, address.secret.removeprefix("gst://"))
+    return _make(address, address.secret.removeprefix("gst://"), setup)
+
+
+DECODERS = ("nvv4l2decoder", "nvh264dec", "nvh265dec", "vah264dec", "vah265dec", "v4l2h264dec", "v4l2slh264dec")
+JPEG_DECODERS = ("nvjpegdec", "vajpegdec", "v4l2jpegdec")
+"""Elements of hardware decoders, of Jetsons, NVIDIA's and Intel's or AMD's GPUs, and small boards, in this order."""
+LATENCY_MS = 100
+"""How long rtspsrc waits for packets that are late."""
+
+
+class DecodedCamera:
+    """A camera whose pictures hardware decodes, or, where that does not work, the CPU; what has worked is kept.
+
+    Single-threaded: the camera's thread.
+
+    Args:
+        hardware: by GStreamer.
+        software: by PyAV.
+        note: gets a line where the second takes the place of the first.
+
+    Attributes:
+        size: width and height, pixels, once it was opened.
+    """
+
+    may_be_silent = False
+    comes_back = True
+
+    def __init__(self, hardware: RGBFeed, software: RGBFeed, note: Callable[[str], None]) -> None:
+        self.name, self.size = software.name, (0, 0)
+        self._software, self._note = software, note
+        self._used, self._has_worked = hardware, False
+
+    def open(self) -> None:
+        """Connect: at first in the one way, and where that fails in the other."""
+        try:
+            self._used.open()
+        except CameraError as error:
+            if self._has_worked:
+                raise
+            self._software.open()
+            self._used = self._software
+            self._note(f"{self.name}: decoded on the CPU, for in hardware it {error}")
+        self.size, self._has_worked = self._used.size, True
+
+    def read(self) -> Shot | None:
+        """The next picture."""
+        return self._used.read()
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._used.close()
+
+
+def open_network(text: str, setup: LiveSetup) -> RGBFeed:
+    """A network stream; the pictures of an RTSP stream are decoded by hardware where there is a decoder.
+
+    Raises:
+        SourceError: if hardware is required, and there is none.
+    """
+    software = av_camera.open_network(text, setup)
+    if not re.match(r"rtsps?://", text, re.IGNORECASE):
+        return software
+    transport = setup.settings.rgb.transport
+    source = f"rtspsrc name=source latency={LATENCY_MS} protocols={transport} ! application/x-rtp,media=video"
+    return _decoded(software, DECODERS, source, setup, location=Address(text).secret)
+
+
+def open_v4l2(text: str, setup: LiveSetup) -> RGBFeed:
+    """A V4L2 camera; motion JPEG (`rgb.pixel_format: mjpeg`) is decoded by hardware where there is a decoder.
+
+    Raises:
+        SourceError: if hardware is required, and there is none.
+    """
+    software, rgb = av_camera.open_v4l2(text, setup), setup.settings.rgb
+    if rgb.pixel_format != "mjpeg":
+        return software
+    asked = "image/jpeg"
+    if rgb.width is not None:
+        asked += f",width={rgb.width},height={rgb.height}"
+    if rgb.rate_hz is not None:
+        asked += f",framerate={round(rgb.rate_hz * 1000)}/1000"
+    device = f"/dev/video{text}" if text.isdigit() else text
+    return _decoded(software, JPEG_DECODERS, f"v4l2src name=source ! {asked}", setup, device=device)
+
+
+def _decoded(
+    software: AvCamera, decoders: tuple[str, ...], source: str, setup: LiveSetup, **properties: str
+) -> RGBFeed:
+    """The camera as the user wants it decoded; `properties` are those of the source, its address among them."""
+    asked = setup.settings.rgb.decoder
+    if asked == "software":
+        return software
+    if not find_elements(decoders):
+        if asked == "auto":
+            return software
+        raise SourceError(
+            f"expected one of GStreamer's elements {', '.join(decoders)}, there is none",
+            path=software.name,
+            remedy="install the maker's GStreamer plugins, or leave out rgb.decoder: hardware",
+        )
+    # A Jetson's decoders leave pictures in the GPU's memory; elsewhere they give them in the host's.
+    fetch = " ! nvvidconv ! video/x-raw,format=I420" if find_elements(("nvvidconv",)) else ""
+    hardware = AppSinkCamera(software.name, f"{source} ! decodebin{fetch}", **properties)
+    return hardware if asked == "hardware" else DecodedCamera(hardware, software, setup.note)

@@ -65,11 +65,11 @@ CAMERAS = Registry(
             lambda text: text == "-",
             modality="events",
         ),
-        Extension("v4l2", f"{_D}av_camera:open_v4l2", "0 or /dev/video0", _is_v4l2, modality="rgb"),
+        Extension("v4l2", f"{_D}gstreamer:open_v4l2", "0 or /dev/video0", _is_v4l2, modality="rgb"),
         Extension("csi", f"{_D}gstreamer:open_csi", "csi://0", modality="rgb"),
         Extension(
             "network",
-            f"{_D}av_camera:open_network",
+            f"{_D}gstreamer:open_network",
             "rtsp:// or http:// address",
             lambda text: _scheme(text) in _NETWORK,
             modality="rgb",
