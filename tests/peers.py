@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 LIVE = "import sys; from velora_cli.main import live; sys.argv[0] = 'velora-live'; live()"
 CHUNK_BYTES = 2048
+PYTHON = "/usr/bin/python3"
+IMPORTS = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
 
 
 @dataclass(frozen=True)
@@ -233,3 +235,13 @@ def wait_for_lines(folder: Path, count: int) -> None:
             return
         time.sleep(0.02)
     raise TimeoutError(f"no {count} predictions came")
+
+
+def rtsp_server(port: int, *secret: str) -> list[object]:
+    """The command of an RTSP server; the test is skipped where there is none."""
+    if (
+        not Path(PYTHON).exists()
+        or subprocess.run([PYTHON, "-c", IMPORTS], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("needs Debian's GStreamer RTSP server: .ci/install-peers")
+    return [PYTHON, "tests/peer_rtsp.py", port, *secret]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.peers import (
     end_live,
     free_port,
     peer,
+    rtsp_server,
     start_live,
     wait_for_lines,
     wait_until_served,
@@ -27,8 +29,6 @@ from tests.peers import (
 
 pytestmark = pytest.mark.slow
 CLIP = 3
-PYTHON = "/usr/bin/python3"
-IMPORTS = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
 USER, PASSWORD = "admin", "hunter2"
 
 
@@ -36,16 +36,6 @@ USER, PASSWORD = "admin", "hunter2"
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Clips of three pairs."""
     return write_tiny_bundle(tmp_path_factory.mktemp("models") / "tiny.velora", CLIP).path
-
-
-def rtsp_server(port: int, *secret: str) -> list[object]:
-    """The command of an RTSP server; the test is skipped where there is none."""
-    if (
-        not Path(PYTHON).exists()
-        or subprocess.run([PYTHON, "-c", IMPORTS], capture_output=True, check=False).returncode
-    ):
-        pytest.skip("needs Debian's GStreamer RTSP server: .ci/install-peers")
-    return [PYTHON, "tests/peer_rtsp.py", port, *secret]
 
 
 def find_program(name: str) -> str:
@@ -105,6 +95,22 @@ def test_an_rtsp_server_that_is_killed_and_started_again_is_back(model: Path, tm
     assert_accounted(run, CLIP)
     camera = run.report["cameras"]["rgb"]
     assert (camera["connections"], camera["outages"]) == (2, 1)
+    assert run.lines[-1]["t_us"] > run.lines[0]["t_us"] + 6_000_000
+
+
+def test_an_rtsp_server_that_stands_still_for_seconds_is_no_outage(model: Path, tmp_path: Path) -> None:
+    port = free_port()
+    with peer(rtsp_server(port), ready=b"ready") as server:
+        live = start_live(tmp_path, model, "--rgb", f"rtsp://127.0.0.1:{port}/camera", "--duration", 8)
+        wait_for_lines(tmp_path, 20)
+        server.send_signal(signal.SIGSTOP)
+        time.sleep(2.5)
+        server.send_signal(signal.SIGCONT)
+        run = end_live(live, tmp_path)
+    assert run.code == 0, run.err
+    assert_accounted(run, CLIP)
+    camera = run.report["cameras"]["rgb"]
+    assert (camera["connections"], camera["outages"]) == (1, 0)
     assert run.lines[-1]["t_us"] > run.lines[0]["t_us"] + 6_000_000
 
 
