@@ -236,7 +236,7 @@ def output_options(command: Command) -> Command:
 
 
 def recording_options(command: Command) -> Command:
-    """A command with --recordings, --keep, --serve and --token."""
+    """A command with --recordings, --keep, --serve, --token and --perf."""
     return add_options(command, _WATCHING)
 
 

@@ -60,7 +60,8 @@ def command(**given: Any) -> None:
 
     from velora_edge.console import note
 
-    run_session(_options(given), note)
+    for line in run_session(_options(given), note).perf:
+        note(line)
 
 
 def _options(given: dict[str, Any]) -> RunOptions:
