@@ -1,9 +1,10 @@
 """A stand-in for ROS 2's Python: contexts, nodes, executors, QoS and a graph in this process.
 
-Names and arguments are those of rclpy 7 (Jazzy), of which ours are a part (`tests/runtime/test_ros_node.py` compares
-them where ROS 2 is installed). As there: a subscription keeps `depth` messages and lets go of the oldest; what QoS
-forbids is not heard; callbacks run on the thread that spins; a message goes through the graph as CDR bytes, made and
-read by rosbags; a context that was shut down, and a node that was destroyed, refuse everything.
+Names and arguments are those of rclpy 7 (Jazzy), of which ours are a part (`tests/runtime/test_ros_node.py`
+compares them where ROS 2 is installed). As there: a subscription keeps `depth` messages and lets go of the
+oldest; what QoS forbids is not heard; callbacks run on the thread that spins; a message goes through the
+graph as CDR bytes, made and read by rosbags; a context that was shut down, and a node that was destroyed,
+refuse everything.
 """
 
 from __future__ import annotations
@@ -64,15 +65,15 @@ class QoSProfile:
         return not any(is_asked_too_much)
 
 
-class InvalidTopicNameException(Exception):
+class InvalidTopicNameException(Exception):  # noqa: N818  (as are the next two: rclpy's names)
     """Like all of rclpy's, of no common base."""
 
 
-class ExternalShutdownException(Exception):
+class ExternalShutdownException(Exception):  # noqa: N818
     """Somebody shut the context down while it was spun."""
 
 
-class InvalidHandle(RuntimeError):
+class InvalidHandle(RuntimeError):  # noqa: N818
     """What was destroyed was used."""
 
 
@@ -236,7 +237,9 @@ class Node:
             self.graph.publishers.append(made)
         return made
 
-    def get_publishers_info_by_topic(self, topic_name: str, no_mangle: bool = False) -> list[TopicEndpointInfo]:
+    def get_publishers_info_by_topic(
+        self, topic_name: str, no_mangle: bool = False
+    ) -> list[TopicEndpointInfo]:
         self._check(topic_name)
         return [
             TopicEndpointInfo(p.msg_type.KIND, p.qos_profile)
@@ -345,7 +348,8 @@ def _modules(graph: Graph, packages: tuple[str, ...]) -> dict[str, Any]:
             "ExternalShutdownException": ExternalShutdownException,
         },
         "rclpy.qos": {
-            policy.__name__: policy for policy in (QoSProfile, HistoryPolicy, ReliabilityPolicy, DurabilityPolicy)
+            policy.__name__: policy
+            for policy in (QoSProfile, HistoryPolicy, ReliabilityPolicy, DurabilityPolicy)
         },
     }
     for package in packages:

@@ -117,7 +117,9 @@ def _perf_line(before: tuple[int, list[Delivery]], now: tuple[int, list[Delivery
         rates = [f"{name} {(n - old.counts[name]) / seconds:,.1f}/s" for name, n in new.counts.items()]
         drops = [f"{n - old.dropped[name]:,} {name} dropped" for name, n in new.dropped.items()]
         parts.append(
-            "  ".join([*rates, *drops, f"delay {new.delay_us / 1e3:.1f} ms", f"drift {new.drift_ppm:+.1f} ppm"])
+            "  ".join(
+                [*rates, *drops, f"delay {new.delay_us / 1e3:.1f} ms", f"drift {new.drift_ppm:+.1f} ppm"]
+            )
         )
     return "perf   " + "; ".join(parts)
 

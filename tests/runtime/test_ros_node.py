@@ -76,7 +76,7 @@ def test_a_message_comes_as_it_was_serialised_on_the_thread_that_spins() -> None
         publisher.publish(fakes.message("std_msgs", "String")(data="wave"))
         assert got == []
         node.spin(0)
-        assert got == [b"\0\1\0\0" b"\5\0\0\0" b"wave\0"]
+        assert got == [b"\0\1\0\0\5\0\0\0wave\0"]
         assert graph.threads == {"MainThread"}
         node.close()
 

@@ -144,8 +144,8 @@ class RGBSettings(Section):
         delay_us: from the middle of the exposure to the picture's time, where that is known; it is taken off.
         transport: of RTSP.
         pixel_format: of a V4L2 camera, such as mjpeg or yuyv422.
-        decoder: of RTSP streams and of a V4L2 camera's mjpeg; auto: hardware where GStreamer has a decoder, and
-            the CPU where it has none, or where it does not work.
+        decoder: of RTSP streams and of a V4L2 camera's mjpeg; auto: hardware where GStreamer has a decoder,
+            and the CPU where it has none, or where it does not work.
         gstreamer: where the pipelines of csi:// and gst:// run: in a process of their own, or in this one.
     """
 

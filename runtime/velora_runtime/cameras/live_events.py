@@ -119,7 +119,8 @@ class LiveEvents:
         if counts.garbage_bytes:
             found.append(f"{counts.garbage_bytes:,} bytes were no events and were passed over")
         if counts.lost_packets:
-            found.append(f"{counts.lost_packets:,} packets of the camera were lost: the host, or the way to it, was too slow")
+            lost = f"{counts.lost_packets:,} packets of the camera were lost"
+            found.append(f"{lost}: the host, or the way to it, was too slow")
         return [f"{self.name}: {sentence}" for sentence in found]
 
     def delivery(self) -> Delivery:

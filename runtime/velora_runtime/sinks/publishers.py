@@ -1,4 +1,4 @@
-"""Sinks that publish, to an MQTT broker or on a topic of ROS 2: one message a prediction, a line of `--out`."""
+"""Sinks that publish each prediction as a line of `--out`: to an MQTT broker, on a topic of ROS 2."""
 
 from __future__ import annotations
 
@@ -165,8 +165,10 @@ DEPTH = 10
 
 
 class Ros2Sink(Sink):
-    """Publishes predictions on TOPIC, and on TOPIC/action starts and ends of actions, the newest of which
-    comes to later subscribers, too. A subscriber that is slow or away costs messages, never time.
+    """Publishes predictions on TOPIC, and starts and ends of actions on TOPIC/action.
+
+    The newest of these comes to later subscribers, too. A subscriber that is slow or away costs messages,
+    never time.
 
     Args:
         target: ros2://TOPIC.

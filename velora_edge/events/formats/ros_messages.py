@@ -1,8 +1,8 @@
-"""Messages of ROS 1 and ROS 2, decoded without a library: events (`event_camera_msgs`, `dvs_msgs`), pictures.
+"""Messages of ROS 1 and ROS 2, decoded without a library: `event_camera_msgs`, `dvs_msgs`, `sensor_msgs`.
 
-Layouts: the .msg files of ros-event-camera/event_camera_msgs, uzh-rpg/rpg_dvs_ros and ros2/common_interfaces;
-wiki.ros.org/msg for ROS 1, where fields are packed; OMG's CDR for ROS 2, where numbers are aligned to their size
-from byte 4 on.
+Layouts: the .msg files of ros-event-camera/event_camera_msgs, uzh-rpg/rpg_dvs_ros, ros2/common_interfaces;
+wiki.ros.org/msg for ROS 1, where fields are packed; OMG's CDR for ROS 2, where numbers are aligned to their
+size from byte 4 on.
 
 One of the encodings is `libcaer_cmp`, the compressed packets of the ROS drivers for iniVation's cameras.
 Layout (facts from ros-event-camera/event_camera_codecs, Apache-2.0): little-endian u16 words, the type in the
@@ -139,7 +139,7 @@ class _Fields:
         return self.take(self.number("I")).rstrip(b"\0").decode("utf-8", "replace")
 
     def header_us(self) -> int:
-        """The stamp of a std_msgs/Header; in ROS 1 a sequence number stands before it, the frame's name after."""
+        """The stamp of a std_msgs/Header, behind a sequence number in ROS 1, before the frame's name."""
         if not self._is_cdr:
             self.number("I")
         s, ns = self.number("I"), self.number("I")

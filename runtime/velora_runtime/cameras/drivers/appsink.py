@@ -1,7 +1,7 @@
-"""GStreamer pipelines in this process, whose pictures are read where they lie; GStreamer's C library by ctypes.
+"""GStreamer pipelines in this process, whose pictures are read where they lie, by GStreamer's C library.
 
-So neither GStreamer's Python is needed nor an OpenCV with GStreamer: the index's has none, and takes the place
-of JetPack's.
+It is called by ctypes. So neither GStreamer's Python is needed nor an OpenCV with GStreamer: the index's has
+none, and takes the place of JetPack's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TO_APPSINK = (
 )
 NO_TIME = 2**64 - 1
 _PTS_AT = 72
-"""Bytes from the beginning of a GstBuffer to its pts, where pointers have 64 bits: gstbuffer.h, gstminiobject.h."""
+"""Bytes from a GstBuffer's beginning to its pts on 64 bits: gstbuffer.h, gstminiobject.h."""
 _NULL, _PLAYING, _FAILED, _READ, _ERROR = 1, 4, 0, 1, 1 << 1
 
 
@@ -100,7 +100,9 @@ def find_elements(names: tuple[str, ...]) -> list[str]:
 
 
 class AppSinkCamera:
-    """A pipeline in this process, whose pictures are read where they lie. Single-threaded: the camera's thread.
+    """A pipeline in this process, whose pictures are read where they lie.
+
+    Single-threaded: the camera's thread.
 
     Args:
         name: what the user called it.
@@ -232,7 +234,6 @@ class AppSinkCamera:
         message = error.contents.message.decode(errors="replace")
         self._gst.g_error_free(error)
         return redact(message)
-
 
 
 def _copy_rows(info: _MapInfo, width: int, height: int) -> NDArray[np.uint8]:

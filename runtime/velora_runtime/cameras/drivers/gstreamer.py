@@ -1,5 +1,6 @@
-"""Driver of RGB cameras by GStreamer: a Jetson's CSI cameras (`csi://0`), any pipeline (`gst://ELEMENTS`),
-RTSP streams and motion JPEG of V4L2 cameras where a hardware decoder is there.
+"""Driver of RGB cameras by GStreamer: a Jetson's CSI cameras (`csi://0`), any pipeline (`gst://ELEMENTS`).
+
+So are RTSP streams and motion JPEG of V4L2 cameras, where a hardware decoder is there.
 
 A pipeline runs in a process of its own, gst-launch-1.0, and hands its pictures over a pipe as Matroska, which
 keeps their times: a driver that hangs can be ended. Or it runs in this process (`appsink.py`), where the user
@@ -165,17 +166,25 @@ def open_pipeline(text: str, setup: LiveSetup) -> Pipeline:
     return _make(address, address.secret.removeprefix("gst://"), setup)
 
 
-DECODERS = ("nvv4l2decoder", "nvh264dec", "nvh265dec", "vah264dec", "vah265dec", "v4l2h264dec", "v4l2slh264dec")
+DECODERS = (
+    "nvv4l2decoder",
+    "nvh264dec",
+    "nvh265dec",
+    "vah264dec",
+    "vah265dec",
+    "v4l2h264dec",
+    "v4l2slh264dec",
+)
 JPEG_DECODERS = ("nvjpegdec", "vajpegdec", "v4l2jpegdec")
-"""Elements of hardware decoders, of Jetsons, NVIDIA's and Intel's or AMD's GPUs, and small boards, in this order."""
+"""Elements of hardware decoders: of Jetsons, of NVIDIA's, Intel's and AMD's GPUs, of small boards."""
 LATENCY_MS = 100
 """How long rtspsrc waits for packets that are late."""
 
 
 class DecodedCamera:
-    """A camera whose pictures hardware decodes, or, where that does not work, the CPU; what has worked is kept.
+    """A camera whose pictures hardware decodes, or, where that does not work, the CPU.
 
-    Single-threaded: the camera's thread.
+    What has worked is kept. Single-threaded: the camera's thread.
 
     Args:
         hardware: by GStreamer.
@@ -250,7 +259,7 @@ def open_v4l2(text: str, setup: LiveSetup) -> RGBFeed:
 def _decoded(
     software: AvCamera, decoders: tuple[str, ...], source: str, setup: LiveSetup, **properties: str
 ) -> RGBFeed:
-    """The camera as the user wants it decoded; `properties` are those of the source, its address among them."""
+    """The camera as the user wants it decoded; `properties` are those of the source, such as its address."""
     asked = setup.settings.rgb.decoder
     if asked == "software":
         return software

@@ -1,4 +1,4 @@
-"""Topics of ROS 2 as cameras, `ros2://TOPIC`: events of event_camera_msgs or dvs_msgs, pictures of sensor_msgs.
+"""Topics of ROS 2 as cameras, `ros2://TOPIC`: events of event_camera_msgs or dvs_msgs, and pictures.
 
 Messages are taken as they were serialised, and read without ROS 2's own Python classes: raw words of a packet
 go into our kernels, as those of a camera do. A packet's number tells what was lost on the way.
@@ -48,7 +48,9 @@ MOST_DAMAGED = 300
 
 
 class _Topic(ABC):
-    """What the feeds have in common: a subscription. Single-threaded: the camera's thread, which spins the node.
+    """What the feeds have in common: a subscription.
+
+    Single-threaded: the camera's thread, which spins the node.
 
     Args:
         text: what the user called it.
@@ -187,7 +189,9 @@ class Ros2Events(_Topic):
         if not (0 < sensor[0] <= 65536 and 0 < sensor[1] <= 65536):
             raise RecordingError(f"a sensor of {sensor[0]}x{sensor[1]} pixels")
         if encoding and encoding not in ENCODINGS:
-            raise RecordingError(f"expected events encoded as one of {', '.join(ENCODINGS)}, got {encoding!r}")
+            raise RecordingError(
+                f"expected events encoded as one of {', '.join(ENCODINGS)}, got {encoding!r}"
+            )
         layout = WordLayout(WORD_ENCODINGS[encoding]) if encoding in WORD_ENCODINGS else None
         if self._is_known and (sensor, layout) != (self.sensor, self.layout):
             raise CameraError(f"another camera is there now: {encoding or 'arrays'}, {sensor[0]}x{sensor[1]}")
@@ -229,7 +233,9 @@ class Ros2Events(_Topic):
         encoding = WORD_ENCODINGS.get(packet.encoding.lower())
         expected = None if self.layout is None else self.layout.encoding
         if (packet.width, packet.height, encoding) != (*self.sensor, expected):
-            raise CameraError(f"another camera is there now: {packet.encoding}, {packet.width}x{packet.height}")
+            raise CameraError(
+                f"another camera is there now: {packet.encoding}, {packet.width}x{packet.height}"
+            )
 
     def _put(self, batch: EventBatch, edges: TriggerBatch) -> None:
         """Queue events in time order and inside the sensor, whatever the publisher says."""
@@ -343,7 +349,8 @@ def check_layout(picture: Picture) -> None:
     row = picture.width * layout[0] * layout[1]
     if min(picture.width, picture.height) < 2 or picture.step < row or (layout[1] == 2 and picture.width % 2):
         raise RecordingError(
-            f"a picture of {picture.encoding}, {picture.width}x{picture.height}, in rows of {picture.step} bytes"
+            f"a picture of {picture.encoding}, {picture.width}x{picture.height}, "
+            f"in rows of {picture.step} bytes"
         )
 
 
