@@ -13,7 +13,7 @@ from velora_runtime.cameras.camera_settings import CameraSettings
 from velora_runtime.cameras.drivers import ros2
 from velora_runtime.cameras.drivers.registry import is_live, open_live_events
 from velora_runtime.cameras.drivers.ros2 import Ros2Events, Ros2Images
-from velora_runtime.cameras.feeds import LiveSetup, WordLayout
+from velora_runtime.cameras.feeds import LiveSetup, Shot, WordLayout
 from velora_runtime.ingest.packets import Decoded, Gap
 
 from tests import fakes_rclpy as fakes
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytest.importorskip("rosbags", reason="needs rosbags (the extra ros)")
 
-from tests.events.formats.test_ros_bag import ARRAY, EVT3, array, header, packet, serialize, store
+from tests.events.formats.test_ros_bag import EVT3, array, header, packet, serialize, store
 
 EVENTS, IMAGES = "ros2://camera/events", "ros2://camera/image"
 BEST_EFFORT = fakes.ReliabilityPolicy.BEST_EFFORT
@@ -365,5 +365,44 @@ def test_only_the_newest_pictures_wait(graph: fakes.Graph) -> None:
         assert [None if s is None else s.render()[0, 0, 0] for s in shots] == [5, 6, 7, 8, None]
 
 
-def test_events_and_arrays_are_the_types_that_bags_hold() -> None:
-    assert ARRAY in Ros2Events.kinds
+# ---- anybody may publish --------------------------------------------------------------------------------
+
+
+def changed(data: bytes, rng: np.random.Generator) -> bytes:
+    """A message with some of its bytes changed, or cut off."""
+    made = bytearray(data)
+    for place in rng.integers(0, len(made), rng.integers(1, 6)):
+        made[place] = rng.choice((0, 1, 0x7F, 0xFF, int(rng.integers(256))))
+    return bytes(made[: rng.integers(len(made) + 1)] if rng.random() < 0.3 else made)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        (Ros2Events, "EventPacket", packet(2, EVT3)),
+        (Ros2Events, "EventPacket", packet(2, bytes(range(64)), "libcaer_cmp")),
+        (Ros2Events, "EventPacket", packet(2, bytes(range(64)), "mono", time_base=10**9)),
+        (Ros2Events, "EventArray", array(2, [(k * 1000, k, k, 1) for k in range(9)])),
+        (Ros2Images, "Image", image(RGB, "bgr8")),
+        (Ros2Images, "CompressedImage", compressed(cv2.imencode(".png", RGB)[1].tobytes())),
+    ],
+)
+def test_changed_bytes_of_a_message_cost_itself_or_the_connection(
+    graph: fakes.Graph, kind: Any, name: str, message: bytes
+) -> None:
+    rng, topic = np.random.default_rng(7), "/camera/events"
+    feed, driver = kind(f"ros2:/{topic}", setup_of(depth=1000)), Driver(graph, name, topic)
+    refused = 0
+    with opened(feed, driver, message):
+        for _ in range(300):
+            driver.publish(changed(message, rng))
+            try:
+                item = feed.read()
+                if isinstance(item, Shot):
+                    assert item.render().dtype == np.uint8
+                elif isinstance(item, Decoded):
+                    assert (np.diff(item.batch.t_us) >= 0).all()
+                    assert not len(item.batch) or item.batch.x.max() < feed.sensor[0]
+            except CameraError:
+                refused += 1
+    assert (refused > 20) is (kind is Ros2Events)
