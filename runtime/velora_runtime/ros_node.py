@@ -52,8 +52,8 @@ def import_ros(module: str, purpose: str) -> Any:
         raise InputError(
             f"needs {module} of ROS 2 ({error})",
             path=purpose,
-            remedy="run in ROS 2's own Python, after `source /opt/ros/$ROS_DISTRO/setup.bash` and "
-            f"`apt install ros-$ROS_DISTRO-{package}`; docs/guides/cameras.md has the steps",
+            remedy=f"apt install ros-$ROS_DISTRO-{package}, source /opt/ros/$ROS_DISTRO/setup.bash, and run in "
+            "ROS 2's own Python: docs/guides/cameras.md",
         ) from error
 
 
