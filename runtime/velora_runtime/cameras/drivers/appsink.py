@@ -53,6 +53,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "gst_bus_pop_filtered": (_P, (_P, _I)),
     "gst_message_parse_error": (None, (_P, _P, _P)),
     "g_error_free": (None, (_P,)),
+    "g_free": (None, (_P,)),
     "gst_mini_object_unref": (None, (_P,)),
     "gst_object_unref": (None, (_P,)),
     "gst_util_set_object_arg": (None, (_P, _S, _S)),
@@ -222,10 +223,12 @@ class AppSinkCamera:
         message = self._gst.gst_bus_pop_filtered(self._bus, _ERROR)
         if message is None:
             return ""
-        error = ctypes.POINTER(_GError)()
-        self._gst.gst_message_parse_error(message, ctypes.byref(error), None)
+        error, debug = ctypes.POINTER(_GError)(), ctypes.c_void_p()
+        self._gst.gst_message_parse_error(message, ctypes.byref(error), ctypes.byref(debug))
         self._gst.gst_mini_object_unref(message)
-        return self._message_of(error)
+        lines = (ctypes.string_at(debug.value) if debug.value else b"").decode(errors="replace").splitlines()
+        self._gst.g_free(debug)
+        return self._message_of(error) + (f" ({redact(lines[-1])})" if lines else "")
 
     def _message_of(self, error: Any) -> str:
         """The message of a GError, which is freed."""
