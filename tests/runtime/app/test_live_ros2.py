@@ -62,7 +62,8 @@ def bag(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     types = store(2)
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         topics = {
-            topic: writer.add_connection(topic, kind, typestore=types) for _, topic, kind, _ in messages
+            topic: writer.add_connection(topic, kind, typestore=types)
+            for topic, kind in {message[1:3] for message in messages}
         }
         for t_ns, topic, _, data in sorted(messages, key=lambda message: message[0]):
             writer.write(topics[topic], t_ns, data)
@@ -128,8 +129,16 @@ class Player:
             self._node.destroy_node()
 
     def _play_until(self, messages: list[tuple[str, int, bytes]], stops_s: float | None) -> None:
-        while not all(p.get_subscription_count() for p in self._publishers.values()):
-            time.sleep(0.005)
+        for topic in ("/camera/image", "/camera/events"):  # in this order they are opened
+            until_s = time.monotonic() + 60
+            while topic in self._publishers and not self._publishers[topic].get_subscription_count():
+                if time.monotonic() > until_s:
+                    return
+                time.sleep(0.005)
+            first = next((data for other, _, data in messages if other == topic), None)
+            if topic == "/camera/image" and first is not None:
+                self._publishers[topic].publish(first)
+                self.sent[topic] += 1
         began_s = time.monotonic()
         for topic, t_ns, data in messages:
             if stops_s is not None and t_ns > stops_s * 1e9:
