@@ -6,8 +6,9 @@ import json
 
 import numpy as np
 import pytest
-from velora_runtime.report import Histogram, RunReport
+from velora_runtime.report import CameraMeter, Delivery, Histogram, RunReport
 
+from tests.fakes import FakeClock
 from velora_edge.events.filters.filters import RateCap
 
 
@@ -93,3 +94,49 @@ def test_report_for_people_is_a_few_lines() -> None:
         "total  p50    2.00  p95    2.00  p99    2.00  max    2.00 ms",
         "sinks too slow: 2 video dropped",
     ]
+
+
+def delivered(events: int, triggers: int, dropped: int, packets: int) -> Delivery:
+    return Delivery(
+        {"events": events, "triggers": triggers}, {"events": dropped, "packets": packets}, 2_100, -12.34
+    )
+
+
+def test_lines_about_cameras_come_when_they_are_due_and_tell_what_came_since() -> None:
+    clock, notes = FakeClock(), list[str]()
+    events = [delivered(1_000, 1, 0, 0)]
+    frames = [Delivery({"frames": 10}, {"frames": 2}, 0, 0.0)]
+    meter = CameraMeter([lambda: events[-1], lambda: frames[-1]], clock, 2.0, notes.append)
+    clock.t_us = 1_999_999
+    meter.poll()
+    assert notes == []
+    clock.t_us = 2_000_000
+    events.append(delivered(3_001_000, 61, 500, 3))
+    frames.append(Delivery({"frames": 70}, {"frames": 5}, 900, 3.0))
+    meter.poll()
+    meter.poll()
+    line = (
+        "perf   events 1,500,000.0/s  triggers 30.0/s  500 events dropped  3 packets dropped  delay 2.1 ms  "
+        "drift -12.3 ppm; frames 30.0/s  3 frames dropped  delay 0.9 ms  drift +3.0 ppm"
+    )
+    assert notes == [line]
+    clock.t_us = 4_000_000
+    meter.poll()
+    assert "events 0.0/s  triggers 0.0/s  0 events dropped" in notes[1]
+    assert "events 750,000.0/s" in meter.whole()[0]
+
+
+def test_without_live_cameras_or_an_interval_there_are_no_lines_meanwhile() -> None:
+    clock, notes = FakeClock(), list[str]()
+    none = CameraMeter([], clock, 1.0, notes.append)
+    quiet = CameraMeter([lambda: delivered(0, 0, 0, 0)], clock, None, notes.append)
+    clock.t_us = 10_000_000
+    none.poll()
+    quiet.poll()
+    assert (notes, none.whole(), len(quiet.whole())) == ([], [], 1)
+
+
+def test_the_report_tells_what_cameras_delivered() -> None:
+    report = make_report()
+    report.perf = ["perf   frames 30.0/s"]
+    assert "perf   frames 30.0/s" in report.lines()

@@ -155,7 +155,10 @@ class Player:
 
 
 def run_live(folder: Path, model: Path, *args: object) -> Run:
+    settings = folder / "cameras.yaml"
+    settings.write_text("ros2: {depth: 5000}\n")  # a machine that is busy loses nothing
     files = ["--out", folder / "p.jsonl", "--summary", folder / "s.json", "--quiet", "--threads", 1]
+    files += ["--cameras", settings]
     code = run(command, [str(one) for one in (model, *args, *files)], name="velora-live")
     lines = [json.loads(line) for line in (folder / "p.jsonl").read_text().splitlines()]
     return Run(code, "", "", lines, json.loads((folder / "s.json").read_text()))
