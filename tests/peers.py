@@ -51,11 +51,13 @@ class Run:
         return camera
 
 
-def start_live(folder: Path, *args: object, **how: Any) -> subprocess.Popen[bytes]:
+def start_live(
+    folder: Path, *args: object, program: Sequence[str] = (sys.executable, "-c", LIVE), **how: Any
+) -> subprocess.Popen[bytes]:
     """Start velora-live; it writes p.jsonl and s.json to the folder."""
     files = ["--out", folder / "p.jsonl", "--summary", folder / "s.json", "--quiet", "--threads", 1]
     return subprocess.Popen(
-        [sys.executable, "-c", LIVE, *map(str, (*args, *files))],
+        [*program, *map(str, (*args, *files))],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

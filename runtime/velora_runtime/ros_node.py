@@ -1,7 +1,7 @@
 """Node of ROS 2: subscriptions to serialised messages, publishers, and the thread that callbacks run on.
 
-rclpy comes with ROS 2 and is of its Python; it is imported where a node is made. Written against rclpy 3.3
-(Humble) to 9 (Kilted).
+rclpy comes with ROS 2 and is of its Python; it is imported where a node is made. Run with rclpy 9.1.2 (Kilted)
+over Fast DDS; what is called of it is in 3.3 (Humble) and 7 (Jazzy), too.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def import_ros(module: str, purpose: str) -> Any:
         raise InputError(
             f"needs {module} of ROS 2 ({error})",
             path=purpose,
-            remedy=f"apt install ros-$ROS_DISTRO-{package}, source /opt/ros/$ROS_DISTRO/setup.bash, and run in "
+            remedy=f"apt install ros-$ROS_DISTRO-{package}, source /opt/ros/$ROS_DISTRO/setup.bash, run in "
             "ROS 2's own Python: docs/guides/cameras.md",
         ) from error
 

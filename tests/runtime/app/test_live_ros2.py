@@ -8,12 +8,11 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
 from tests import fakes_rclpy as fakes
 from tests.fakes import write_tiny_bundle
-from tests.peers import Run, assert_accounted, count_exact_windows, read_paced
+from tests.peers import Run, assert_accounted, count_exact_windows
 from velora_cli.live.live import command
 from velora_edge.console import run
 from velora_edge.events.registry import open_events
@@ -23,14 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytest.importorskip("rosbags", reason="needs rosbags (the extra ros)")
-from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from rosbags.rosbag2 import Reader
 
-from tests.events.formats.test_ros_bag import PACKET, header, packet, serialize, store
+from tests.ros_bags import write_bag
 
 pytestmark = pytest.mark.slow
 CLIP = 3
-IMAGE = "sensor_msgs/msg/Image"
-FRAME_NS = 33_333_333
 
 
 @pytest.fixture(scope="module")
@@ -50,34 +47,7 @@ def recording(shared_events: Path) -> Path:
 @pytest.fixture(scope="module")
 def bag(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The recording's words in packets, and pictures at 30 Hz beside them."""
-    path = tmp_path_factory.mktemp("bags") / "bag"
-    messages = [
-        (round(due_s * 1e9), "/camera/events", PACKET, packet(2, piece, seq=i))
-        for i, (due_s, piece) in enumerate(read_paced(recording).pieces)
-    ]
-    messages += [
-        (t_ns, "/camera/image", IMAGE, picture(t_ns, k))
-        for k, t_ns in enumerate(range(0, messages[-1][0], FRAME_NS))
-    ]
-    types = store(2)
-    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-        topics = {
-            topic: writer.add_connection(topic, kind, typestore=types)
-            for topic, kind in {message[1:3] for message in messages}
-        }
-        for t_ns, topic, _, data in sorted(messages, key=lambda message: message[0]):
-            writer.write(topics[topic], t_ns, data)
-    return path
-
-
-def picture(t_ns: int, k: int) -> bytes:
-    types, about = store(2), header(store(2), 2)
-    about.stamp.sec, about.stamp.nanosec = 1_700_000_000 + t_ns // 10**9, t_ns % 10**9
-    made = types.types[IMAGE](
-        header=about, height=48, width=64, encoding="bgr8", is_bigendian=0, step=192,
-        data=np.full(48 * 192, k, np.uint8),
-    )  # fmt: skip
-    return serialize(types, 2, made, IMAGE)
+    return write_bag(tmp_path_factory.mktemp("bags") / "bag", recording)
 
 
 class Player:

@@ -245,5 +245,5 @@ def _copy_rows(info: _MapInfo, width: int, height: int) -> NDArray[np.uint8]:
     if not width or not height or info.size < step * height:
         raise CameraError(f"a picture of {width}x{height} in {info.size} bytes")
     mapped = (ctypes.c_uint8 * (step * height)).from_address(info.data)
-    rows = np.frombuffer(mapped, np.uint8).reshape(height, step)
+    rows = np.frombuffer(memoryview(mapped), np.uint8).reshape(height, step)
     return rows[:, : 3 * width].reshape(height, width, 3).copy()

@@ -242,7 +242,8 @@ class Ros2Events(_Topic):
         is_inside = (batch.x < self.sensor[0]) & (batch.y < self.sensor[1])
         batch = batch if is_inside.all() else batch[is_inside]
         if len(batch) and (np.diff(batch.t_us) < 0).any():
-            batch = batch[np.argsort(batch.t_us, kind="stable")]
+            order = np.argsort(batch.t_us, kind="stable")
+            batch = EventBatch(*(part[order] for part in (batch.t_us, batch.x, batch.y, batch.p)))
         times = [int(part.t_us[-1]) for part in (batch, edges) if len(part)]
         self._reached_us = max(self._reached_us, *times) if times else self._reached_us
         self._items.append(Decoded(batch, edges, self._reached_us))
