@@ -3,8 +3,8 @@
     .venv-ros2/bin/python tests/peer_ros2.py BAG
 
 Publishes the bag's messages as they are, at their times, once each topic is subscribed to; at the end it goes
-away, and prints what it heard of the decisions as lines. Packets of events go as std_msgs/String, for there are
-no wheels of event_camera_msgs: ROS 2 does not look into a serialised message.
+away, and prints what it heard of the decisions as lines. Packets of events go as std_msgs/String, for there
+are no wheels of event_camera_msgs: ROS 2 does not look into a serialised message.
 """
 
 from __future__ import annotations
