@@ -1,7 +1,7 @@
 """Node of ROS 2: subscriptions to serialised messages, publishers, and the thread that callbacks run on.
 
-rclpy comes with ROS 2 and is of its Python; it is imported where a node is made. Run with rclpy 9.1.2 over Fast
-DDS; what is called of it is in 3.3 (Humble) and 7 (Jazzy), too.
+rclpy comes with ROS 2 and is of its Python; it is imported where a node is made. Run with rclpy 9.1.2 over
+Fast DDS; what is called of it is in 3.3 (Humble) and 7 (Jazzy), too.
 """
 
 from __future__ import annotations

@@ -243,7 +243,7 @@ class Ros2Events(_Topic):
         batch = batch if is_inside.all() else batch[is_inside]
         if len(batch) and (np.diff(batch.t_us) < 0).any():
             order = np.argsort(batch.t_us, kind="stable")
-            batch = EventBatch(*(part[order] for part in (batch.t_us, batch.x, batch.y, batch.p)))
+            batch = EventBatch(batch.t_us[order], batch.x[order], batch.y[order], batch.p[order])
         times = [int(part.t_us[-1]) for part in (batch, edges) if len(part)]
         self._reached_us = max(self._reached_us, *times) if times else self._reached_us
         self._items.append(Decoded(batch, edges, self._reached_us))
