@@ -10,6 +10,7 @@ import ctypes
 import functools
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from velora_edge.errors import CameraError, SourceError, redact
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 TO_APPSINK = (
     "queue leaky=downstream max-size-buffers=2 ! videoconvert "
-    "! appsink name=velora sync=false max-buffers=2 drop=true caps=video/x-raw,format=RGB"
+    "! appsink name=velora sync=false max-buffers=2 drop=true "
+    "caps=video/x-raw,format=(string){I420,RGB}"
 )
 NO_TIME = 2**64 - 1
 _PTS_AT = 72
@@ -61,6 +63,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "gst_sample_get_caps": (_P, (_P,)),
     "gst_caps_get_structure": (_P, (_P, _I)),
     "gst_structure_get_int": (_I, (_P, _S, _P)),
+    "gst_structure_get_string": (_S, (_P, _S)),
     "gst_buffer_map": (_I, (_P, _P, _I)),
     "gst_buffer_unmap": (None, (_P, _P)),
     "gst_element_factory_find": (_P, (_S,)),
@@ -202,18 +205,20 @@ class AppSinkCamera:
         gst, info = self._gst, _MapInfo()
         buffer, caps = gst.gst_sample_get_buffer(sample), gst.gst_sample_get_caps(sample)
         pts_ns = ctypes.c_uint64.from_address(buffer + _PTS_AT).value
-        width, height = (self._number(caps, name) for name in (b"width", b"height"))
+        about = gst.gst_caps_get_structure(caps, 0)
+        width, height = (self._number(about, name) for name in (b"width", b"height"))
+        convert = _from_i420 if gst.gst_structure_get_string(about, b"format") == b"I420" else _from_rgb
         if not gst.gst_buffer_map(buffer, ctypes.byref(info), _READ):
             raise CameraError("a picture cannot be read")
         try:
-            image = _copy_rows(info, width, height)
+            image = convert(info, width, height)
         finally:
             gst.gst_buffer_unmap(buffer, ctypes.byref(info))
         return Shot(lambda: image, None if pts_ns == NO_TIME else pts_ns // 1000)
 
-    def _number(self, caps: int, name: bytes) -> int:
+    def _number(self, about: int, name: bytes) -> int:
         value = ctypes.c_int()
-        self._gst.gst_structure_get_int(self._gst.gst_caps_get_structure(caps, 0), name, ctypes.byref(value))
+        self._gst.gst_structure_get_int(about, name, ctypes.byref(value))
         return value.value
 
     def _complaint(self) -> str:
@@ -239,11 +244,36 @@ class AppSinkCamera:
         return redact(message)
 
 
-def _copy_rows(info: _MapInfo, width: int, height: int) -> NDArray[np.uint8]:
-    """The mapped picture, uint8[H, W, 3]; rows begin at multiples of four bytes."""
-    step = -(-3 * width // 4) * 4
-    if not width or not height or info.size < step * height:
-        raise CameraError(f"a picture of {width}x{height} in {info.size} bytes")
-    mapped = (ctypes.c_uint8 * (step * height)).from_address(info.data)
-    rows = np.frombuffer(memoryview(mapped), np.uint8).reshape(height, step)
+def _from_rgb(info: _MapInfo, width: int, height: int) -> NDArray[np.uint8]:
+    """A mapped picture, uint8[H, W, 3]; rows begin at multiples of four bytes."""
+    step = _up(3 * width, 4)
+    rows = _look(info, step * height, width, height).reshape(height, step)
     return rows[:, : 3 * width].reshape(height, width, 3).copy()
+
+
+def _from_i420(info: _MapInfo, width: int, height: int) -> NDArray[np.uint8]:
+    """A mapped picture of planes as uint8[H, W, 3], RGB, by BT.601 as FFmpeg's are.
+
+    Layout: GStreamer's "Raw Video Media Types". Rows begin at multiples of four bytes; heights are even.
+    """
+    w, h = _up(width, 2), _up(height, 2)
+    steps = (_up(w, 4), _up(w // 2, 4), _up(w // 2, 4))
+    sizes = (steps[0] * h, steps[1] * h // 2, steps[2] * h // 2)
+    planes: Any = _look(info, sum(sizes), width, height)
+    if steps[0] != w or steps[1] != w // 2:
+        parts = np.split(planes, np.cumsum(sizes)[:-1])
+        rows = [part.reshape(-1, step) for part, step in zip(parts, steps, strict=True)]
+        planes = np.concatenate([rows[0][:, :w].ravel(), *(row[:, : w // 2].ravel() for row in rows[1:])])
+    image: Any = cv2.cvtColor(planes.reshape(h * 3 // 2, w), cv2.COLOR_YUV2RGB_I420)
+    return image if image.shape[:2] == (height, width) else image[:height, :width].copy()
+
+
+def _up(n: int, step: int) -> int:
+    return -(-n // step) * step
+
+
+def _look(info: _MapInfo, size: int, width: int, height: int) -> NDArray[np.uint8]:
+    """The mapped bytes themselves; gone when they are unmapped."""
+    if not width or not height or info.size < size:
+        raise CameraError(f"a picture of {width}x{height} in {info.size} bytes")
+    return np.frombuffer(memoryview((ctypes.c_uint8 * size).from_address(info.data)), np.uint8)

@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 
 LAUNCH = "gst-launch-1.0"
 TO_PIPE = (
-    "queue leaky=downstream max-size-buffers=2 ! matroskamux streamable=true timecodescale=100000 "
-    "! fdsink fd=1 sync=false"
+    "queue leaky=downstream max-size-buffers=2 ! videoconvert "
+    "! video/x-raw,width=[8,32768,8],height=[2,32768,2];video/x-raw,format=UYVY,width=[2,32768,2] "
+    "! matroskamux streamable=true timecodescale=100000 ! fdsink fd=1 sync=false"
 )
+"""Rows and planes of other sizes are padded, which Matroska does not tell; those of UYVY are not."""
 SIZE, RATE_HZ = (1280, 720), 30.0
 """What a CSI camera is asked for where nobody says."""
 END_WAIT_S = 2.0

@@ -182,16 +182,39 @@ def test_pictures_in_this_process_are_those_of_the_pipeline(width: int) -> None:
 
 @pytest.mark.usefixtures("gst")
 @pytest.mark.slow
-def test_either_way_the_pictures_are_the_same() -> None:
-    """But for how each brings colours of a camera to RGB."""
-    text = "videotestsrc ! video/x-raw,format=I420,width=64,height=48,framerate=50/1"
-    in_process, piped = AppSinkCamera("a", text), GStreamerCamera("b", text)
+@pytest.mark.parametrize("size", [(64, 48), (62, 46), (64, 47), (62, 47), (1280, 720)])
+def test_either_way_the_pictures_are_the_same(size: tuple[int, int]) -> None:
+    """But for how each makes colours of neighbours that share one."""
+    text = (
+        "videotestsrc pattern=solid-color foreground-color=0xff3264c8 "
+        f"! video/x-raw,format=I420,width={size[0]},height={size[1]},framerate=50/1"
+    )
     found = []
-    for camera in (in_process, piped):
+    for camera in (AppSinkCamera("a", text), GStreamerCamera("b", text)):
         camera.open()
-        found.append(images(camera, 1)[0][:30].astype(int))  # below there is noise
+        found.append(images(camera, 1)[0].astype(int))
         camera.close()
-    assert np.abs(found[0] - found[1]).max() <= 6
+    assert found[0].shape == found[1].shape == (size[1], size[0], 3)
+    assert np.ptp(found[0], axis=(0, 1)).max() == 0
+    assert np.abs(found[0] - found[1]).max() <= 3
+
+
+@pytest.mark.usefixtures("gst")
+def test_planes_are_put_together_in_their_places() -> None:
+    """Black and white, of a width whose rows are padded."""
+    text = "videotestsrc pattern=pinwheel num-buffers=1 ! video/x-raw,format=RGB,width=62,height=46"
+    plain, planes = (
+        AppSinkCamera("a", text),
+        AppSinkCamera("b", f"{text} ! videoconvert ! video/x-raw,format=I420"),
+    )
+    found = []
+    for camera in (plain, planes):
+        camera.open()
+        found.append(images(camera, 1)[0].astype(int))
+        camera.close()
+    grey = [image.mean(axis=2) for image in found]
+    assert np.abs(grey[0] - grey[1]).max() <= 4
+    assert np.ptp(grey[0]) > 200
 
 
 @pytest.mark.usefixtures("gst")
