@@ -4,7 +4,15 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from velora_edge.config import Section, build_config, load_config, read_yaml, write_yaml
+from velora_edge.config import (
+    Section,
+    build_config,
+    commented_yaml,
+    load_config,
+    read_meanings,
+    read_yaml,
+    write_yaml,
+)
 from velora_edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -108,3 +116,86 @@ def test_a_stored_tree_is_checked_for_form_but_not_against_the_machine() -> None
     assert build_config({"model": {"name": "taken"}}, Root).model.name == "taken"
     with pytest.raises(ConfigError, match=r"model\.name: missing"):
         build_config({"model": {}}, Root)
+
+
+class Solver(Section):
+    """Solver of a toy problem.
+
+    Attributes:
+        rate: of each step.
+        steps: how many there are; the meaning of this key
+            goes on in the next line.
+
+    Raises:
+        nothing: ever.
+    """
+
+    rate: float = 0.5
+    steps: int = 3
+
+
+class Adaptive(Solver):
+    """The same with a rate that adapts.
+
+    Attributes:
+        rule: of the rate.
+    """
+
+    rule: Literal["up", "down"] = "up"
+
+
+class Whole(Section):
+    """A configuration.
+
+    Attributes:
+        name: of the run.
+        solver: how it is solved.
+    """
+
+    name: str
+    solver: Adaptive = Adaptive()
+
+
+def test_meanings_come_from_the_docstrings_of_a_class_and_of_those_that_it_extends() -> None:
+    assert read_meanings(Adaptive) == {
+        "rate": "of each step",
+        "steps": "how many there are; the meaning of this key goes on in the next line",
+        "rule": "of the rate",
+    }
+
+
+def test_a_commented_configuration_tells_meaning_default_and_choices() -> None:
+    text = commented_yaml(Whole(name="yes", solver=Adaptive(steps=9)), notes={"solver.rate": "Half is usual"})
+    assert text == (
+        "# of the run\n"
+        "name: 'yes'  # required\n"
+        "\n"
+        "# how it is solved\n"
+        "solver:\n"
+        "  # of each step\n"
+        "  # Half is usual\n"
+        "  rate: 0.5\n"
+        "  # how many there are; the meaning of this key goes on in the next line\n"
+        "  steps: 9  # default 3\n"
+        "  # of the rate\n"
+        "  rule: up  # up or down\n"
+    )
+
+
+def test_only_the_keys_that_are_asked_for_are_written() -> None:
+    config = Whole(name="a")
+    text = commented_yaml(config, only={"name": "a", "solver": {"steps": 3}})
+    assert [line for line in text.splitlines() if line and "#" not in line[:3]] == [
+        "name: a  # required", "solver:", "  steps: 3",
+    ]  # fmt: skip
+
+
+def test_a_commented_configuration_reads_the_same(tmp_path: Path) -> None:
+    config = Root(model=Model(name="a: b # c"), extra=Lora(rank=1), lr=1e-5)
+    (tmp_path / "c.yaml").write_text(commented_yaml(config))
+    assert load_config(tmp_path / "c.yaml", Root) == config
+
+
+def test_a_configuration_that_is_only_shown_may_name_what_is_not_here(tmp_path: Path) -> None:
+    path = write(tmp_path, "model: {name: taken}\n")
+    assert load_config(path, Root, is_used=False).model.name == "taken"

@@ -1,4 +1,4 @@
-"""Configuration from YAML and dotted overrides; all problems are reported at once, each with its key.
+"""Configuration from YAML and dotted overrides, and back to YAML with comments; all problems come at once.
 
 And class names: those of the published data sets, which ship with the package, and those of a user's file.
 """
@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import inspect
+import re
+import textwrap
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import to_jsonable_python
 
 from velora_edge.errors import ConfigError, InputError, printable
 from velora_edge.limits import LARGEST_YAML, load_yaml, read_text
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
 
@@ -40,7 +45,9 @@ class Section(BaseModel):
 C = TypeVar("C", bound=Section)
 
 
-def load_config(path: str | os.PathLike[str], schema: type[C], overrides: Sequence[str] = ()) -> C:
+def load_config(
+    path: str | os.PathLike[str], schema: type[C], overrides: Sequence[str] = (), *, is_used: bool = True
+) -> C:
     """The configuration that the YAML file at `path` describes, after the overrides.
 
     Args:
@@ -48,6 +55,7 @@ def load_config(path: str | os.PathLike[str], schema: type[C], overrides: Sequen
         schema: the configuration's type.
         overrides: `key=value` each, the key with dots (`model.lora.rank=8`), the value as YAML; the last
             one for a key wins. `key=null` sets None.
+        is_used: ask its sections for their problems, such as files that are not here; not needed to show it.
 
     Raises:
         ConfigError: with every problem of the file and of the overrides.
@@ -59,7 +67,8 @@ def load_config(path: str | os.PathLike[str], schema: type[C], overrides: Sequen
         config = schema.model_validate(tree)
     except ValidationError as error:
         problems += [_sentence(e, schema) for e in error.errors(include_url=False)]
-    problems += _problems(tree, schema)
+    if is_used:
+        problems += _problems(tree, schema)
     if problems or config is None:
         raise ConfigError(problems, path=path)
     return config
@@ -111,6 +120,83 @@ def _not_yaml(reason: str) -> str:
 def write_yaml(config: Section, path: Path) -> None:
     """Write a configuration so that `load_config` gives it back."""
     path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+
+
+LONGEST_LINE = 100
+
+
+def commented_yaml(
+    config: BaseModel, *, only: Mapping[str, Any] | None = None, notes: Mapping[str, str] | None = None
+) -> str:
+    """A configuration as YAML that `load_config` reads, with the meaning of each key above it.
+
+    Meanings are the `Attributes` of the sections' docstrings. Beside a value stand its choices, and the
+    default where the value is another.
+
+    Args:
+        config: with its values.
+        only: tree of the keys to write; a key whose value is no tree is written whole. None: all keys.
+        notes: what else to say of a key, by its dotted name.
+    """
+    return "\n".join(_commented(config, only, notes or {}, "")).lstrip("\n") + "\n"
+
+
+def _commented(
+    config: BaseModel, only: Mapping[str, Any] | None, notes: Mapping[str, str], prefix: str
+) -> Iterator[str]:
+    """Lines of the section that `prefix` leads to; an empty one before each section of the whole."""
+    meanings, indent = read_meanings(type(config)), "  " * prefix.count(".")
+    for name, field in type(config).model_fields.items():
+        if only is not None and name not in only:
+            continue
+        key, value = f"{prefix}{name}", getattr(config, name)
+        if isinstance(value, BaseModel) and not prefix:
+            yield ""
+        for text in filter(None, [meanings.get(name, ""), notes.get(key, "")]):
+            yield from (f"{indent}# {line}" for line in textwrap.wrap(text, LONGEST_LINE - len(indent) - 2))
+        if isinstance(value, BaseModel):
+            yield f"{indent}{_flow(name)}:"
+            inner = None if only is None or not isinstance(only[name], dict) else only[name]
+            yield from _commented(value, inner, notes, f"{key}.")
+            continue
+        plain = config.model_dump(mode="json", include={name})[name]
+        beside = "; ".join(filter(None, [_choices(field.annotation), _default(field, value)]))
+        yield f"{indent}{_flow(name)}: {_flow(plain)}" + (f"  # {beside}" if beside else "")
+
+
+def read_meanings(kind: type[BaseModel]) -> dict[str, str]:
+    """What each field means, by the `Attributes` in the docstrings of the class and of those it extends."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        _, _, block = inspect.cleandoc(base.__doc__ or "").partition("\nAttributes:\n")
+        name = ""
+        for line in block.splitlines():
+            if line and not line.startswith(" "):
+                break
+            if match := re.fullmatch(r" {4}(\w+): (.+)", line):
+                name, found[match[1]] = match[1], match[2]
+            elif name and line.strip():
+                found[name] += f" {line.strip()}"
+    return {name: text.rstrip(".") for name, text in found.items() if name in kind.model_fields}
+
+
+def _choices(annotation: Any) -> str:
+    if get_origin(annotation) is not Literal:
+        return ""
+    *others, last = map(str, get_args(annotation))
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _default(field: FieldInfo, value: object) -> str:
+    if field.is_required():
+        return "required"
+    default = field.get_default(call_default_factory=True)
+    return "" if value == default else f"default {_flow(to_jsonable_python(default))}"
+
+
+def _flow(value: object) -> str:
+    """A plain value as YAML on one line."""
+    return yaml.safe_dump([value], default_flow_style=True, width=10**6, sort_keys=False).strip()[1:-1]
 
 
 def _override(tree: dict[str, Any], item: str) -> str | None:

@@ -71,7 +71,13 @@ class _Strict(BaseModel):
 
 
 class Palette(_Strict):
-    """Colours of the polarity image, RGB, 0 to 255."""
+    """Colours of the polarity image, RGB, 0 to 255.
+
+    Attributes:
+        background: where no event fell.
+        off: of a pixel that became darker.
+        on: of a pixel that became brighter.
+    """
 
     background: RGB = (255, 255, 255)
     off: RGB = (0, 0, 255)

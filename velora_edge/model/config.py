@@ -81,6 +81,8 @@ class ModelConfig(_Strict):
         image_size: height and width of the images, pixels.
         mean: subtracted from an image scaled to 0..1, by channel.
         std: divides it afterwards.
+        backbone: the towers' vision transformer, and its weights.
+        lora: the low-rank branches.
         tuning: what training changes. lora: the branches and the head; full: everything; linear: one linear
             layer on the frozen towers' tokens (a head of its own, without fusion).
         compat: reference for the maths of the published code at batch 1, which imported checkpoints need.
