@@ -167,6 +167,11 @@ def is_base(name: str) -> bool:
     return not is_lora(name) and name.startswith(("towers.", "head.shared.", "head.reconstruct."))
 
 
+def is_of_head(name: str) -> bool:
+    """Whether a parameter of that name belongs to the fusion head outside LoRA branches."""
+    return name.startswith("head.") and not is_lora(name)
+
+
 def base_names(model: Tunable) -> set[str]:
     """Names of the state that comes with the backbone and that LoRA tuning leaves as it is."""
     names = {name for name in model.state_dict() if is_base(name)}
@@ -204,5 +209,5 @@ def count_parameters(model: nn.Module) -> ParameterCounts:
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     trained = {name: p.numel() for name, p in trainable_parameters(model)}
     lora = sum(size for name, size in trained.items() if is_lora(name))
-    head = sum(size for name, size in trained.items() if name.startswith("head.") and not is_lora(name))
+    head = sum(size for name, size in trained.items() if is_of_head(name))
     return ParameterCounts(sum(trained.values()), sum(sizes.values()) - sum(trained.values()), lora, head)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 
 BOTH = "both"
+CHOSE = "by which the checkpoint was chosen, so not unseen"
+"""Why a test part is told where training took its best epoch on it."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ def choose_part(source: ClipSource, run: dict[str, Any], wanted: str = "auto") -
             "held out from the model's training" if is_same else "published" if is_published
             else "the model was not trained on this set"
         )  # fmt: skip
+    if name == "test" and is_same and data.get("chosen_by") == "test":
+        why = CHOSE
     if name == "all":
         return Part(name, np.arange(len(source), dtype=np.int64), why)
     config = SplitConfig.model_validate(data["split"]) if is_same and "split" in data else SplitConfig()

@@ -13,6 +13,7 @@ import torch
 from velora_edge.data.build import leave_out_damaged
 from velora_edge.data.clips.clips import fingerprint, split_items
 from velora_edge.errors import ConfigError, DatasetError, VeloraError
+from velora_edge.model.lora import is_of_head
 from velora_edge.train.batches import (
     Batch,
     ClipDataset,
@@ -49,7 +50,7 @@ class Progress:
         epoch: number of the epoch that the next step belongs to.
         done: steps of that epoch that are done.
         step: steps of the whole run that are done.
-        best: figures of the best validation so far, with their epoch and step.
+        best: figures of the best checkpoint so far, with their epoch and step.
     """
 
     epoch: int = 0
@@ -83,7 +84,7 @@ class Trainer:
         settings = config.train
         self.share = Share(accelerator.process_index, accelerator.num_processes)
         parts = split_items(source.items, config.data.split)
-        self.members, self.val = parts["train"], parts["val"]
+        self.members, self.val = parts["train"], parts["test" if settings.choose == "test" else "val"]
         if config.data.skip_damaged:
             sound = leave_out_damaged(
                 source, np.concatenate([self.members, self.val]), lambda problem: say(f"left out: {problem}")
@@ -101,6 +102,7 @@ class Trainer:
         objective = Objective(model, settings.label_smoothing, settings.reconstruction).to(accelerator.device)
         names = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.parameters: dict[str, torch.nn.Parameter] = names
+        self.clipped = [p for name, p in names.items() if settings.clip_norm_of == "all" or is_of_head(name)]
         self.objective, self.optimizer = accelerator.prepare(
             objective, make_optimizer(names, settings, settings.head_lr)
         )
@@ -127,15 +129,21 @@ class Trainer:
                     "to train on; make it smaller"
                 ]
             )
-        if len(self.val) == 0:
+        if len(self.val) == 0 and self.config.train.choose == "test":
+            raise DatasetError(
+                ["there is no test part by which a checkpoint could be chosen"],
+                path=self.source.path,
+                remedy="set data.split.test, or train.choose=val",
+            )
+        if len(self.val) == 0 and self.config.train.choose == "val":
             raise DatasetError(
                 ["validation has no clips, so that no checkpoint can be chosen"],
                 path=self.source.path,
-                remedy="set data.split.val, such as data.split.val=0.1",
+                remedy="set data.split.val, such as data.split.val=0.1, or take the last: train.choose=last",
             )
 
     def run(self, record: RunRecord) -> dict[str, Any]:
-        """Train to the end; returns what the best checkpoint scored on validation.
+        """Train to the end; returns what the best checkpoint scored on the part that chose it.
 
         Raises:
             VeloraError: if the loss stops being a number.
@@ -184,7 +192,7 @@ class Trainer:
                 [losses.total, losses.classification, losses.reconstruction * share]
             ).detach() / len(parts)
         if settings.clip_norm:
-            accelerator.clip_grad_norm_(self.parameters.values(), settings.clip_norm)
+            accelerator.clip_grad_norm_(self.clipped, settings.clip_norm)
         self.optimizer.step()
         if self.ema is not None and not accelerator.optimizer_step_was_skipped:
             self.ema.update(self.parameters)
@@ -217,11 +225,15 @@ class Trainer:
         """Validate, keep the best and the last weights, save the state for the next epoch."""
         progress = self.progress
         with swapped(self.parameters, self.ema.weights if self.ema else {}):
-            scores = self._validate()
-            figures = {"top1": scores.top1, "top5": scores.top5, "loss": scores.loss}
-            record.evaluated(progress.step, progress.epoch, figures)
+            figures, chosen_by = dict[str, float](), self.config.train.choose
+            if len(self.val):
+                scores = self._validate()
+                figures = {"top1": scores.top1, "top5": scores.top5, "loss": scores.loss}
+                record.evaluated(
+                    progress.step, progress.epoch, figures, "test" if chosen_by == "test" else "val"
+                )
             told = {"epoch": progress.epoch + 1, "step": progress.step, **figures}
-            is_best = progress.best is None or _rank(figures) > _rank(progress.best)
+            is_best = chosen_by == "last" or progress.best is None or _rank(figures) > _rank(progress.best)
             if is_best:
                 progress.best = told
             if self.accelerator.is_main_process:
@@ -233,7 +245,7 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self) -> Scores:
-        """Scores on the validation part, the same in every process."""
+        """Scores on the part that chooses the checkpoint, the same in every process."""
         self.objective.eval()
         objective: Objective = self.accelerator.unwrap_model(self.objective)
         keys = evaluation_batches(self.val, self.config.train.batch_size, self.share)

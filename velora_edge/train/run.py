@@ -150,13 +150,14 @@ class RunRecord:
             rate = f", {figures['clips_per_s']:.3g} clips/s" if "clips_per_s" in figures else ""
             self._bar.update(self._task, figures=f"loss {figures['loss']:.3f}{rate}")
 
-    def evaluated(self, step: int, epoch: int, figures: dict[str, float]) -> None:
-        """The validation part was told after an epoch."""
+    def evaluated(self, step: int, epoch: int, figures: dict[str, float], part: str = "val") -> None:
+        """The part that chooses the checkpoint, val or test, was told after an epoch."""
         if self.silent:
             return
-        self._write({"step": step, "epoch": epoch, "part": "val", **figures})
+        self._write({"step": step, "epoch": epoch, "part": part, **figures})
         told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
-        self._bar.console.print(f"epoch {epoch + 1}: validation {told}", highlight=False)
+        name = {"val": "validation"}.get(part, part)
+        self._bar.console.print(f"epoch {epoch + 1}: {name} {told}", highlight=False)
 
     def close(self) -> None:
         """End the progress bar and the files."""
@@ -252,8 +253,8 @@ class RunFolder:
         """Save a state, whole or not at all."""
         save_state(state, self.path)
 
-    def save_model(self, model: VELoRA, name: str, validation: dict[str, Any]) -> None:
-        """Save the network as it is now as the checkpoint `name`."""
+    def save_model(self, model: VELoRA, name: str, scored: dict[str, Any]) -> None:
+        """Save the network as it is now as the checkpoint `name`, with what it scored."""
         backbone = model.config.backbone
         is_named = (backbone.pretrained or backbone.weights is not None) and model.config.tuning != "full"
         clip = self.config.clip
@@ -263,7 +264,7 @@ class RunFolder:
             include_base=not is_named,
             inputs=Inputs(event=clip.event, rgb=clip.rgb, stride=clip.stride),
             run=self.identity,
-            accuracy={"validation": validation},
+            accuracy={"chosen_on_test" if self.config.train.choose == "test" else "validation": scored},
         )
 
 
@@ -292,6 +293,7 @@ def run_identity(config: TrainConfig, source: ClipSource) -> dict[str, Any]:
             "fingerprint": fingerprint(source.items),
             "split": config.data.split.model_dump(mode="json"),
             "seed": config.data.seed,
+            "chosen_by": config.train.choose,
             "sampling": config.clip.sampling,
             "cameras": list(source.cameras),
             "event_frames": source.event_frames,

@@ -101,7 +101,7 @@ class Outcome:
 
     Attributes:
         folder: the run's.
-        best: figures of the best checkpoint on validation.
+        best: its epoch, and figures of the best checkpoint on the part that chose it, where there was one.
         parameters: how many the network has, by what training did with them.
         throughput: of the steps that this session trained; None where there were none left to train.
         is_main: whether this is the process that speaks for all.
@@ -158,8 +158,9 @@ def train(
         tell(f"resumed at step {trainer.progress.step} of {trainer.steps}")
     counts = count_parameters(model)
     folder.identity["parameters"] = {"trained": counts.trained, "frozen": counts.frozen}
+    use = "of the test part to choose the epoch by" if config.train.choose == "test" else "for validation"
     tell(
-        f"{len(trainer.members)} clips to train on, {len(trainer.val)} for validation, "
+        f"{len(trainer.members)} clips to train on, {len(trainer.val)} {use}, "
         f"{len(source.labels)} classes; {counts.trained:,} parameters trained, {counts.frozen:,} frozen"
     )
     tell(_conditions(config, accelerator, trainer.loader.workers))

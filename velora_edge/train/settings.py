@@ -13,10 +13,16 @@ from velora_edge.data.clips.augment import ClipConfig, DataConfig
 from velora_edge.model.config import ModelConfig
 
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
+ChosenBy = Literal["val", "test", "last"]
+"""What decides which epoch's weights become the checkpoint `best`."""
 
 
 class ModelSection(ModelConfig):
-    """The network's form; its labels are the data set's unless they are given."""
+    """The network's form.
+
+    Attributes:
+        labels: class names in the order of the logits; none: the data set's.
+    """
 
     labels: tuple[str, ...] = ()
 
@@ -26,7 +32,7 @@ class RunConfig(Section):
 
     Attributes:
         name: the run's name; its folder is `folder/name`.
-        folder: that holds all runs.
+        folder: the one that holds all runs.
     """
 
     name: str = Field(pattern=r"^[\w.-]+$")
@@ -85,6 +91,10 @@ class TrainSection(OptimSection):
         reconstruction: weight of the loss of telling each camera's tokens from the other's.
         drop_rgb: share of the training clips whose RGB stream is left out, where the other one is there.
         drop_event: the same for the event stream.
+        clip_norm_of: whose gradient `clip_norm` cuts: that of all trained weights, or that of the head
+            outside its LoRA branches, as the published code does.
+        choose: which epoch becomes the checkpoint `best`: the one that does best on the validation part; on
+            the test part, as many publications do, after which that part is no longer unseen; or the last.
         gradient_checkpointing: recompute the towers' blocks in the backward pass, to save memory.
         compile: compile the towers' blocks by torch.compile: slow first steps, faster ones after; needs a C++
             compiler, and a resumed run is then not the same to the last bit.
@@ -96,6 +106,8 @@ class TrainSection(OptimSection):
     reconstruction: float = Field(1.0, ge=0)
     drop_rgb: float = Field(0.1, ge=0, le=1)
     drop_event: float = Field(0.1, ge=0, le=1)
+    clip_norm_of: Literal["all", "head"] = "all"
+    choose: ChosenBy = "val"
     gradient_checkpointing: bool = False
     compile: bool = False
     save_every: int = Field(200, ge=1)
