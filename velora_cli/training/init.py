@@ -39,19 +39,17 @@ class Tower:
         side: of its images, pixels.
         batch_size: clips in a step.
         steps: about as many make a run.
-        precision: that its arithmetic has.
     """
 
     name: str
     side: int
     batch_size: int
     steps: int
-    precision: str
 
 
 TOWERS = {
-    "gpu": Tower("vit_base_patch16_clip_quickgelu_224.openai", 224, 16, 2000, "bf16"),
-    "cpu": Tower("vit_tiny_patch16_224.augreg_in21k", 112, 8, 600, "fp32"),
+    "gpu": Tower("vit_base_patch16_clip_quickgelu_224.openai", 224, 16, 2000),
+    "cpu": Tower("vit_tiny_patch16_224.augreg_in21k", 112, 8, 600),
 }
 
 
@@ -276,7 +274,6 @@ def propose(facts: SetFacts, name: str, tower: Tower) -> tuple[dict[str, Any], d
             "weight_decay": 0.01,
             "reconstruction": 0.1,
             "ema": 0.99,
-            "precision": tower.precision,
         },
     }
     if facts.stored is not None:
