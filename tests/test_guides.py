@@ -21,6 +21,7 @@ FOREIGN = {
     "--home-dir",
     "--now",
     "--restart",
+    "--ros-args",
 }
 FOREIGN |= {"--rm", "--runtime", "--shell", "--show", "--system", "--system-site-packages", "--name"}
 """Options of other programs that the guides show."""
