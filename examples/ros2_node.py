@@ -9,13 +9,15 @@ to do. It pairs by arrival: each picture with the events that came since the one
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
-import rclpy
 from event_camera_msgs.msg import EventPacket as EventMessage
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from velora_runtime import Recogniser
@@ -23,18 +25,20 @@ from velora_runtime import Recogniser
 from velora_edge.datatypes import EventBatch
 from velora_edge.events.formats.ros_messages import EventPacket, PacketDecoder
 
+SENSOR_DATA = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+
 
 class RecogniserNode(Node):
     """Publishes the label of each pair on `label`. Single-threaded: the executor's thread."""
 
-    def __init__(self) -> None:
-        super().__init__("velora")
+    def __init__(self, context: Context) -> None:
+        super().__init__("velora", context=context)
         self._events: list[EventBatch] = []
         self._decoder: PacketDecoder | None = None
         self._recogniser: Recogniser | None = None
-        self._labels = self.create_publisher(String, "label", 10)
-        self.create_subscription(EventMessage, "events", self.take_events, qos_profile_sensor_data)
-        self.create_subscription(Image, "image", self.take_image, qos_profile_sensor_data)
+        self._labels = self.create_publisher(String, "label", QoSProfile(depth=10))
+        self.create_subscription(EventMessage, "events", self.take_events, SENSOR_DATA)
+        self.create_subscription(Image, "image", self.take_image, SENSOR_DATA)
 
     def take_events(self, message: Any) -> None:
         """Decode a packet of events."""
@@ -67,13 +71,18 @@ class RecogniserNode(Node):
 
 def main() -> None:
     """Run until the node is stopped."""
-    rclpy.init()
-    node = RecogniserNode()
+    context = Context()
+    context.init(args=sys.argv)
+    node, executor = RecogniserNode(context), SingleThreadedExecutor(context=context)
+    executor.add_node(node)
     try:
-        rclpy.spin(node)
+        while context.ok():
+            executor.spin_once(timeout_sec=1.0)
+    except (ExternalShutdownException, KeyboardInterrupt):
+        pass
     finally:
         node.destroy_node()
-        rclpy.try_shutdown()
+        context.try_shutdown()
 
 
 if __name__ == "__main__":

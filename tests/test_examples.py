@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import velora_runtime
 
 from velora_edge.bundle import find_model
 
@@ -60,6 +62,43 @@ def test_a_representation_of_ones_own_is_rendered(tmp_path: Path) -> None:
     assert picture is not None
     assert picture.shape == (240, 320, 3)
     assert {int(picture.min()) < 128, int(picture.max()) > 128} == {True}
+
+
+def test_the_node_publishes_a_label_for_each_pair_of_a_bag(tmp_path: Path, shared_events: Path) -> None:
+    pytest.importorskip("rosbags", reason="needs rosbags (the extra ros)")
+    from rosbags.rosbag2 import Reader
+
+    from tests import fakes_rclpy
+    from tests.ros_bags import write_bag
+
+    bag = write_bag(tmp_path / "bag", shared_events / "ecpy_test1_evt3_triggers.raw")
+    with fakes_rclpy.installed() as graph, Reader(bag) as reader:
+        example = runpy.run_path(str(ROOT / "examples" / "ros2_node.py"))
+        node = example["RecogniserNode"](context := graph.node().context)
+        executor = example["SingleThreadedExecutor"](context=context)
+        executor.add_node(node)
+        driver, heard = graph.node(), []
+        label = fakes_rclpy.message("std_msgs", "String")
+        driver.create_subscription(label, "label", heard.append, example["QoSProfile"](depth=1000))
+        depth = example["QoSProfile"](depth=10)
+        publishers = {
+            topic: driver.create_publisher(fakes_rclpy.message(*kind), name, depth)
+            for topic, name, kind in (
+                ("/camera/events", "events", ("event_camera_msgs", "EventPacket")),
+                ("/camera/image", "image", ("sensor_msgs", "Image")),
+            )
+        }
+        for connection, _, data in reader.messages():
+            publishers[connection.topic].publish(bytes(data))
+            executor.spin_once(timeout_sec=0.0)
+        pictures = sum(connection.topic == "/camera/image" for connection, _, _ in reader.messages())
+        ears = fakes_rclpy.SingleThreadedExecutor(context=driver.context)
+        ears.add_node(driver)
+        for _ in range(pictures):
+            ears.spin_once(timeout_sec=0.0)
+    missing = velora_runtime.Recogniser("demo").missing
+    assert len(heard) == pictures - (missing - 1)  # the pair that fills the clip is told already
+    assert {len(message.data.split()) for message in heard} == {2}
 
 
 @pytest.mark.parametrize("name", [path.name for path in (ROOT / "examples").glob("*.py")])
