@@ -17,6 +17,9 @@ COMMANDS = Registry(
         Extension("live", f"{_LIVE}live:command", "recognise what two cameras, or two recordings, show"),
         Extension("demo", f"{_LIVE}live:demo", "replay the packaged recording through the packaged model"),
         Extension("record", f"{_LIVE}record:command", "record cameras to a folder that can be replayed"),
+        Extension(
+            "predict", f"{_FILES}predict:command", "predict an archive of recordings, to Parquet files"
+        ),
         Extension("info", f"{_FILES}info:command", "tell what a recording, a bundle or an engine is"),
         Extension("convert", f"{_FILES}convert:command", "write events in another format, or from a video"),
         Extension("dataset", f"{_TRAINING}dataset:command", "look at a data set, or pack it for training"),

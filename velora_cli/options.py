@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
+from velora_runtime.engines.registry import BACKENDS
 from velora_runtime.sinks.base import SINKS
 
 from velora_edge.console import Command, add_options
 from velora_edge.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from velora_runtime.app.run_services import AttachOptions
     from velora_runtime.app.run_sources import LiveOptions
+    from velora_runtime.app.session import RunOptions
 
     from velora_edge.events.filters.event_preprocessing import EventPreprocessing
 
@@ -47,7 +52,39 @@ def under(heading: str) -> Any:
     return partial(click.option, cls=HeadedOption, heading=heading)
 
 
-_camera, _event = under("Cameras"), under("Events")
+class SensorSize(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
+    """WxH, as (width, height)."""
+
+    name = "WxH"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Read the size."""
+        found = re.fullmatch(r"([0-9]{1,5})[xX]([0-9]{1,5})", str(value))
+        if found is None or not (int(found[1]) and int(found[2])):
+            self.fail(f"expected WIDTHxHEIGHT in pixels, such as 1280x720, got {value!r}", param, ctx)
+        return int(found[1]), int(found[2])
+
+
+class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
+    """A positive number, kept exact."""
+
+    name = "HZ"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+        """Read the number."""
+        try:
+            # Digits alone, and few of them: Fraction("1e999999999") would take all memory.
+            rate = Fraction(str(value)) if re.fullmatch(r"[0-9./]{1,40}", str(value)) else Fraction(0)
+        except (ValueError, ZeroDivisionError):
+            rate = Fraction(0)
+        if not 0 < rate <= 1_000_000:
+            self.fail(f"expected windows a second, above 0 and up to 1000000, got {value!r}", param, ctx)
+        return rate
+
+
+_camera, _event, _sync, _model = under("Cameras"), under("Events"), under("Synchronisation"), under("Model")
 _output, _recording, _watching = under("Output"), under("Recording"), under("Watching")
 
 _CAMERAS = (
@@ -96,6 +133,100 @@ def read_live_options(given: dict[str, Any]) -> LiveOptions:
     )
 
 
+sensor_option = _camera(
+    "--sensor",
+    type=SensorSize(),
+    metavar="WxH",
+    help="Size of the event sensor, where the file does not tell.",
+)
+start_option = _camera(
+    "--start",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="S",
+    help="Recordings: begin S seconds after the first event.",
+)
+duration_option = _camera(
+    "--duration", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after S seconds."
+)
+_SYNC = (
+    _sync(
+        "--sync",
+        default="auto",
+        metavar="HOW",
+        help="How RGB frames find their time: auto, timestamps, offset=US (timestamps and US microseconds "
+        "more), trigger (edges on the event camera's input), host (live cameras: by arrival).  "
+        "[default: auto]",
+    ),
+    _sync("--trigger-id", type=int, metavar="N", help="Trigger input.  [default: the one with most edges]"),
+    _sync(
+        "--trigger-edge",
+        type=click.Choice(["rising", "falling"]),
+        default="rising",
+        show_default=True,
+        help="The edge that stands for a frame.",
+    ),
+    _sync("--rate", type=Rate(), help="Windows a second, for events alone.  [default: the model's]"),
+)
+_MODEL = (
+    _model(
+        "--backend",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help=f"auto, {', '.join(backend.name for backend in BACKENDS)}.",
+    ),
+    _model(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda", "gpu", "npu"]),
+        default="auto",
+        show_default=True,
+        help="Where the model runs: cuda is an NVIDIA GPU; gpu and npu are Intel's, by openvino. "
+        "One that is asked for is never replaced by another.",
+    ),
+)
+
+
+def sync_options(command: Command) -> Command:
+    """A command with --sync, --trigger-id, --trigger-edge and --rate."""
+    return add_options(command, _SYNC)
+
+
+def model_options(threads: int) -> Callable[[Command], Command]:
+    """What gives a command --backend, --device and --threads, so many by default."""
+    default = {"default": threads, "show_default": bool(threads)}
+    option = _model(
+        "--threads",
+        type=click.IntRange(0),
+        metavar="N",
+        help="For a model on the CPU; 0: all cores.",
+        **default,
+    )
+    return lambda command: add_options(command, (*_MODEL, option))
+
+
+def read_run_options(given: dict[str, Any]) -> RunOptions:
+    """What a user gave with the options of synchronisation, of the model and of what is done to events."""
+    from velora_runtime.app.session import RunOptions
+    from velora_runtime.engines.base import EngineOptions
+    from velora_runtime.inference.decision import read_decision_settings
+
+    from velora_edge.preprocessing.sync import SyncOptions
+
+    return RunOptions(
+        model=given["model"],
+        sync=SyncOptions(given["sync"], given["trigger_id"], given["trigger_edge"]),
+        backend=given["backend"],
+        engine=EngineOptions(given["device"], given["threads"]),
+        duration_s=given["duration"],
+        rate_hz=given["rate"],
+        sensor=given["sensor"],
+        start_s=given["start"],
+        preprocessing=read_preprocessing(given),
+        decide=read_decision_settings(given["decide"]),
+    )
+
+
 _EVENTS = (
     _event(
         "--calibration",
@@ -137,7 +268,7 @@ _EVENTS = (
 )
 
 
-rate_cap_option = click.option(
+rate_cap_option = _event(
     "--event-rate-cap",
     metavar="N",
     help="Events a second at most, such as 5M; the rest is thinned evenly and counted.",
@@ -199,6 +330,13 @@ _WATCHING = (
         "[default: at the end]",
     ),
 )
+decide_option = _output(
+    "--decide",
+    multiple=True,
+    metavar="WHAT",
+    help="Tell when actions start and end: default, FILE.yaml, or KEY=VALUE, and again for more. Keys: "
+    "smooth_ms, enter, leave, margin, hold_ms, gap_ms, idle; docs/guides/decisions.md.",
+)
 _OUTPUTS = (
     *(
         _output(option.name, sink.name, metavar=option.metavar, help=option.help)
@@ -215,13 +353,7 @@ _OUTPUTS = (
     ),
     _output("--summary", metavar="FILE.json", help="Write the run's figures as JSON."),
     _output("--quiet", is_flag=True, help="Do not print predictions."),
-    _output(
-        "--decide",
-        multiple=True,
-        metavar="WHAT",
-        help="Tell when actions start and end: default, FILE.yaml, or KEY=VALUE, and again for more. Keys: "
-        "smooth_ms, enter, leave, margin, hold_ms, gap_ms, idle; docs/guides/decisions.md.",
-    ),
+    decide_option,
 )
 _RECORD = _recording(
     "--record",

@@ -11,12 +11,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from velora_edge.bundle import open_bundle
 from velora_edge.clock import SystemClock
 from velora_edge.errors import Address, InputError, RecordingError
 from velora_edge.events.filters.event_preprocessing import EventPreprocessing
 from velora_edge.files import replace_file
-from velora_edge.manifest import was_trained_on_files
 from velora_edge.preprocessing.sources import NONE
 from velora_edge.preprocessing.sync import SyncOptions
 from velora_edge.preprocessing.windows import WindowRule
@@ -30,9 +28,8 @@ from velora_runtime.app.run_sources import (
 )
 from velora_runtime.cameras.camera import CameraStates
 from velora_runtime.cameras.drivers.registry import is_live
-from velora_runtime.engines.base import EngineOptions, RetryingEngine
-from velora_runtime.engines.registry import open_engine
-from velora_runtime.inference.recogniser import NullRecogniser, no_model
+from velora_runtime.engines.base import EngineOptions
+from velora_runtime.inference.recogniser import NullRecogniser, RunModel
 from velora_runtime.pipeline.supervisor import ServiceManager, Supervisor, realtime_interpreter
 from velora_runtime.report import CameraMeter
 from velora_runtime.sinks.base import SinkContext, open_sink
@@ -40,7 +37,7 @@ from velora_runtime.sinks.base import SinkContext, open_sink
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from velora_edge.bundle import Bundle, Manifest
+    from velora_edge.bundle import Manifest
     from velora_edge.clock import Clock
     from velora_edge.preprocessing.packer import Packer
     from velora_edge.preprocessing.sources import RGBSource
@@ -105,6 +102,7 @@ def run_session(
     note: Callable[[str], None],
     clock: Clock | None = None,
     *,
+    model: RunModel | None = None,
     sinks: Sequence[Sink] = (),
     stop: threading.Event | None = None,
 ) -> RunReport:
@@ -114,6 +112,7 @@ def run_session(
         options: what was asked for.
         note: gets a line for people: choices that were made, and what was odd.
         clock: of all times; the system's own by default.
+        model: kept open from run to run, for one run at a time; None: the options' own, closed at the end.
         sinks: besides those of the options; closed at the end.
         stop: ends the run from outside.
 
@@ -125,11 +124,13 @@ def run_session(
     with contextlib.ExitStack() as closing:
         clock = clock or SystemClock()
         setup = _Setup(options, clock, note, closing, Supervisor(clock, note, ServiceManager(), stop))
-        model = _open_model(setup)
+        if model is None:
+            model = closing.enter_context(RunModel(options.model, options.backend, options.engine))
         sources = _open_sources(setup, model)
         begun = begin_at(sources, options.start_s)
         events = _filter_events(setup, model, sources, begun)
-        engine = model.open_engine(setup)
+        engine = model.open_engine(note)
+        retries = 0 if engine is None else engine.retries
         services = _listen(setup, model, events)
         packer = _make_packer(setup, model, events)
         inputs = services.listen_to_frames(_start(setup, model, sources, begun, events, packer))
@@ -147,7 +148,7 @@ def run_session(
         sources.close()
         services.end()
         report.cameras = sources.as_dict()
-        report.engine_retries = 0 if engine is None else engine.retries
+        report.engine_retries = 0 if engine is None else engine.retries - retries
         report.warnings += [*sources.warnings(), *services.warnings()]
     for warning in report.warnings:
         note(warning)
@@ -169,46 +170,10 @@ class _Setup:
     supervisor: Supervisor
 
 
-@dataclass(slots=True)
-class _Model:
-    """The bundle, where there is one, and its engine once it is opened."""
-
-    bundle: Bundle | None
-    manifest: Manifest
-    engine: RetryingEngine | None = None
-
-    def open_engine(self, setup: _Setup) -> RetryingEngine | None:
-        """The engine, opened when it is first asked for; None without a model."""
-        if self.engine is not None or self.bundle is None:
-            return self.engine
-        options, note, manifest = setup.options, setup.note, self.manifest
-        if not manifest.weights.trained:
-            note(f"the weights of {manifest.name} are random: its labels mean nothing")
-        if options.events is not None and was_trained_on_files(manifest):
-            note(
-                f"{manifest.name} was trained on event frames of image files, whose windows and colours are "
-                "not known: packed here, events look different, and labels may be wrong; train on a set "
-                "built from event files, or correct --palette at export"
-            )
-        choice = open_engine(self.bundle, options.backend, options.engine)
-        setup.closing.callback(choice.engine.close)
-        note(f"{manifest.name} on {choice.engine.name}")
-        for reason in choice.passed_over:
-            note(f"passed over {reason}")
-        choice.engine.warm_up()
-        self.engine = RetryingEngine(choice.engine, note)
-        return self.engine
-
-
-def _open_model(setup: _Setup) -> _Model:
-    bundle = None if setup.options.model is None else open_bundle(setup.options.model)
-    return _Model(bundle, no_model() if bundle is None else bundle.manifest)
-
-
-def _open_sources(setup: _Setup, model: _Model) -> RunSources:
+def _open_sources(setup: _Setup, model: RunModel) -> RunSources:
     options = setup.options
     if is_live(options.events, options.rgb):
-        model.open_engine(setup)  # first: a camera would not wait for it
+        model.open_engine(setup.note)  # first: a camera would not wait for it
     sources = open_sources(
         options.events,
         options.rgb,
@@ -223,14 +188,14 @@ def _open_sources(setup: _Setup, model: _Model) -> RunSources:
     return sources
 
 
-def _filter_events(setup: _Setup, model: _Model, sources: RunSources, begun: Begun) -> RunEvents:
+def _filter_events(setup: _Setup, model: RunModel, sources: RunSources, begun: Begun) -> RunEvents:
     is_camera = sources.live_events is not None
     if begun.stream is not None:
         setup.closing.callback(begun.stream.close)
     return preprocess_events(begun.stream, setup.options.preprocessing, model.manifest, is_live=is_camera)
 
 
-def _listen(setup: _Setup, model: _Model, events: RunEvents) -> RunServices:
+def _listen(setup: _Setup, model: RunModel, events: RunEvents) -> RunServices:
     """Open the services beside the pipeline; the recorder listens before the first event is taken."""
     options, bundle, stream = setup.options, model.bundle, events.stream
     about = None if bundle is None else {"name": bundle.manifest.name, "path": str(options.model)}
@@ -243,7 +208,7 @@ def _listen(setup: _Setup, model: _Model, events: RunEvents) -> RunServices:
     return services
 
 
-def _make_packer(setup: _Setup, model: _Model, events: RunEvents) -> Packer:
+def _make_packer(setup: _Setup, model: RunModel, events: RunEvents) -> Packer:
     """Make a packer and load its kernels, before a live camera begins to deliver."""
     from velora_edge.preprocessing.packer import Packer
 
@@ -254,7 +219,7 @@ def _make_packer(setup: _Setup, model: _Model, events: RunEvents) -> Packer:
 
 
 def _start(
-    setup: _Setup, model: _Model, sources: RunSources, begun: Begun, events: RunEvents, packer: Packer
+    setup: _Setup, model: RunModel, sources: RunSources, begun: Begun, events: RunEvents, packer: Packer
 ) -> RunInputs:
     """Start the cameras, and choose when pairs are made."""
     options, manifest = setup.options, model.manifest
@@ -278,7 +243,7 @@ def _start(
     )
 
 
-def _note_empty(model: _Model, sources: RunSources, report: RunReport, note: Callable[[str], None]) -> None:
+def _note_empty(model: RunModel, sources: RunSources, report: RunReport, note: Callable[[str], None]) -> None:
     """Note why there were no events or no predictions, where that is so."""
     is_recorded = sources.reader is not None and sources.rgb is not None
     if is_recorded and 0 < report.pairs.packed == report.pairs.without_events:
@@ -304,7 +269,7 @@ def _check(options: RunOptions) -> None:
 
 
 def _make_pipeline(
-    setup: _Setup, model: _Model, inputs: RunInputs, packer: Packer, others: Sequence[Sink]
+    setup: _Setup, model: RunModel, inputs: RunInputs, packer: Packer, others: Sequence[Sink]
 ) -> Pipeline:
     from velora_runtime.inference.decision import Decider
     from velora_runtime.inference.recogniser import PairRecogniser

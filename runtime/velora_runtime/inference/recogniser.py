@@ -1,4 +1,4 @@
-"""Recognisers: from pairs to predictions, one at a time; and the one of a run without a model."""
+"""Model of a run, opened once, and its recogniser: from pairs to predictions, one at a time."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from velora_edge import __version__
-from velora_edge.bundle import EventInput, Manifest, Weights
+from velora_edge.bundle import EventInput, Manifest, Weights, open_bundle
 from velora_edge.datatypes import Prediction
 from velora_edge.errors import EngineError
+from velora_edge.manifest import was_trained_on_files
 from velora_edge.preprocessing.packer import Pair
+from velora_runtime.engines.base import EngineOptions, RetryingEngine
+from velora_runtime.engines.registry import open_engine
 from velora_runtime.engines.ring import ClipRing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
 
     from numpy.typing import NDArray
+    from typing_extensions import Self
 
     from velora_edge.clock import Clock
     from velora_runtime.engines.base import Engine
@@ -42,6 +47,76 @@ def no_model() -> Manifest:
         weights=Weights(trained=True, architecture=NO_MODEL, sha256=""),
         opset=18,
     )
+
+
+class RunModel:
+    """A run's model: the bundle, where there is one, and its engine once it is opened.
+
+    Use as a context manager, or call `close`. Single-threaded, and of one run at a time.
+
+    Args:
+        model: a bundle's folder, or demo; None for a run without a model.
+        backend: the engine's, or auto.
+        options: what it runs on.
+
+    Attributes:
+        bundle: None in a run without a model.
+        manifest: the bundle's, or that of a run without a model.
+        engine: None until it is opened.
+
+    Raises:
+        BundleError: if there is no such model, or it is damaged.
+    """
+
+    def __init__(
+        self, model: str | None, backend: str = "auto", options: EngineOptions | None = None
+    ) -> None:
+        self._backend, self._options = backend, options or EngineOptions()
+        self.bundle = None if model is None else open_bundle(model)
+        self.manifest = no_model() if self.bundle is None else self.bundle.manifest
+        self.engine: RetryingEngine | None = None
+
+    def open_engine(self, note: Callable[[str], None]) -> RetryingEngine | None:
+        """The engine, opened when it is first asked for; None without a model.
+
+        Args:
+            note: gets lines about it, now and at failures that are got over.
+
+        Raises:
+            EngineError: if there is none for this machine.
+        """
+        if self.engine is not None or self.bundle is None:
+            return self.engine
+        manifest = self.manifest
+        if not manifest.weights.trained:
+            note(f"the weights of {manifest.name} are random: its labels mean nothing")
+        if was_trained_on_files(manifest):
+            note(
+                f"{manifest.name} was trained on event frames of image files, whose windows and colours are "
+                "not known: packed here, events look different, and labels may be wrong; train on a set "
+                "built from event files, or correct --palette at export"
+            )
+        choice = open_engine(self.bundle, self._backend, self._options)
+        self.engine = RetryingEngine(choice.engine, note)
+        note(f"{manifest.name} on {choice.engine.name}")
+        for reason in choice.passed_over:
+            note(f"passed over {reason}")
+        self.engine.warm_up()
+        return self.engine
+
+    def close(self) -> None:
+        """Let go of the engine; the next run opens another one."""
+        engine, self.engine = self.engine, None
+        if engine is not None:
+            engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class NullRecogniser:
