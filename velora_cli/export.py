@@ -9,6 +9,7 @@ import click
 
 from velora_cli.training.import_checkpoint import input_options, read_corrections
 from velora_edge.bundle import MANIFEST, Bundle, find_model, open_bundle
+from velora_edge.console import note, overwrite_option, refuse_existing
 from velora_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class _Steps:
     help="What an int8 or fp8 model's other layers compute in: fp32 for a CPU, fp16 for a GPU.  "
     "[default: fp32 for int8, fp16 for fp8]",
 )
+@overwrite_option
 @click.option("--force", is_flag=True, help="Keep an export that is slower or less accurate than fp32.")
 @click.option(
     "--triton",
@@ -78,19 +80,31 @@ class _Steps:
     metavar="DIR",
     help="Write a model repository for Triton Inference Server; CHECKPOINT may be a bundle.",
 )
-def command(checkpoint: Path, out: Path | None, triton: Path | None, **given: Any) -> None:
-    """Turn CHECKPOINT, a folder that training or import wrote, into the bundle OUT (NAME.velora).
+def command(checkpoint: Path, out: Path | None, triton: Path | None, overwrite: bool, **given: Any) -> None:
+    """Turn CHECKPOINT, a run's folder (its best) or one that import wrote, into the bundle OUT (NAME.velora).
 
     LoRA is merged, five ONNX graphs are written over one file of weights, and their logits are compared
     with the model's own before the bundle is moved to its place. An int8 bundle that is slower here than
     fp32, or loses more than half a point of accuracy, is refused.
     """
+    checkpoint = best_of(checkpoint)
     is_bundle = (find_model(checkpoint) / MANIFEST).is_file()
     if is_bundle == (out is not None) or (triton is None and out is None):
         raise click.UsageError("give CHECKPOINT and OUT, or a bundle and --triton DIR")
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
     bundle = open_bundle(checkpoint) if out is None else _export(checkpoint, out, **given)
     if triton is not None:
         _write_triton(bundle, triton)
+
+
+def best_of(path: Path) -> Path:
+    """The best checkpoint of a run's folder; any other path as it is."""
+    best = path / "best"
+    if not best.is_dir():
+        return path
+    note(f"taking {best}")
+    return best
 
 
 def _write_triton(bundle: Bundle, folder: Path) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 from velora_runtime.engines.registry import BACKENDS
-from velora_runtime.sinks.base import SINKS
+from velora_runtime.sinks.base import SINKS, STANDARD_OUTPUT
 
-from velora_edge.console import Command, add_options
+from velora_edge.console import Command, Rate, SensorSize, add_options
 from velora_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,38 +48,6 @@ class HeadedCommand(click.Command):
 def under(heading: str) -> Any:
     """As `click.option`, for options under a heading."""
     return partial(click.option, cls=HeadedOption, heading=heading)
-
-
-class SensorSize(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
-    """WxH, as (width, height)."""
-
-    name = "WxH"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        """Read the size."""
-        found = re.fullmatch(r"([0-9]{1,5})[xX]([0-9]{1,5})", str(value))
-        if found is None or not (int(found[1]) and int(found[2])):
-            self.fail(f"expected WIDTHxHEIGHT in pixels, such as 1280x720, got {value!r}", param, ctx)
-        return int(found[1]), int(found[2])
-
-
-class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
-    """A positive number, kept exact."""
-
-    name = "HZ"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
-        """Read the number."""
-        try:
-            # Digits alone, and few of them: Fraction("1e999999999") would take all memory.
-            rate = Fraction(str(value)) if re.fullmatch(r"[0-9./]{1,40}", str(value)) else Fraction(0)
-        except (ValueError, ZeroDivisionError):
-            rate = Fraction(0)
-        if not 0 < rate <= 1_000_000:
-            self.fail(f"expected windows a second, above 0 and up to 1000000, got {value!r}", param, ctx)
-        return rate
 
 
 _camera, _event, _sync, _model = under("Cameras"), under("Events"), under("Synchronisation"), under("Model")
@@ -203,6 +169,22 @@ def model_options(threads: int) -> Callable[[Command], Command]:
         **default,
     )
     return lambda command: add_options(command, (*_MODEL, option))
+
+
+def without_sources_of_a_place(given: dict[str, Any], *recordings: str | None) -> dict[str, Any]:
+    """What a user gave; sources of `velora.toml` give way to any that the command line names.
+
+    Args:
+        given: the options.
+        recordings: recordings' folders that the command line may name in other places.
+    """
+    context, origin = click.get_current_context(silent=True), click.core.ParameterSource
+    if context is None:
+        return given
+    origins = {name: context.get_parameter_source(name) for name in ("events", "rgb")}
+    is_told = any(recordings) or origin.COMMANDLINE in origins.values()
+    gone = {name: None for name, found in origins.items() if is_told and found is origin.DEFAULT_MAP}
+    return {**given, **gone}
 
 
 def read_run_options(given: dict[str, Any]) -> RunOptions:
@@ -405,7 +387,8 @@ def read_outputs(given: dict[str, Any]) -> tuple[tuple[str, str], ...]:
         if SINKS.find(name) is None:
             raise InputError(f"no sink is called {name!r}; there are {SINKS.names()}", place="--sink")
         outputs.append((name, target))
-    return tuple(outputs) if given["quiet"] else (("terminal", ""), *outputs)
+    is_silent = given["quiet"] or given.get("jsonl") == STANDARD_OUTPUT
+    return tuple(outputs) if is_silent else (("terminal", ""), *outputs)
 
 
 def _split_sink(text: str) -> tuple[str, str]:

@@ -12,10 +12,10 @@ import re
 import textwrap
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import to_jsonable_python
 
 from velora_edge.errors import ConfigError, InputError, printable
@@ -41,6 +41,14 @@ class Section(BaseModel):
         """
         return []
 
+
+def as_square(value: Any) -> Any:
+    """Height and width, where one number stands for both; anything else as it is."""
+    return (value, value) if type(value) is int else value
+
+
+ImageSize = Annotated[tuple[int, int], BeforeValidator(as_square)]
+"""Height and width, pixels; `64` in a file is `[64, 64]`."""
 
 C = TypeVar("C", bound=Section)
 

@@ -1,31 +1,49 @@
-"""What every command shares at its edge with the shell: exit codes, one-line errors, progress, rare notes."""
+"""What every command shares at its edge with the shell: exit codes, errors, types of options, progress, notes."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import sys
 import threading
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from velora_edge.errors import VeloraError
+from velora_edge.errors import InputError, VeloraError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
 
-def run(command: click.Command, args: Sequence[str] | None = None, name: str | None = None) -> int:
+def run(
+    command: click.Command,
+    args: Sequence[str] | None = None,
+    name: str | None = None,
+    defaults: Callable[[], dict[str, Any]] | None = None,
+) -> int:
     """Run a command to its end and return its exit code.
 
     Our own errors become one line on standard error; Ctrl-C becomes exit code 130. Any other exception
     is a bug of ours and keeps its traceback.
+
+    Args:
+        command: to be run.
+        args: its arguments; None: the process's.
+        name: of the program, for people.
+        defaults: gives values of options that the arguments do not give, by their parameters' names.
     """
     try:
         result = command.main(
-            args=None if args is None else list(args), prog_name=name, standalone_mode=False
+            args=None if args is None else list(args),
+            prog_name=name,
+            standalone_mode=False,
+            default_map=None if defaults is None else defaults(),
         )
     except VeloraError as error:
         click.echo(f"error: {error}", err=True)
@@ -37,9 +55,15 @@ def run(command: click.Command, args: Sequence[str] | None = None, name: str | N
         error.show()
         return error.exit_code
     except BrokenPipeError:
-        sys.stderr.close()
+        _drop_output()
         return 0
     return result if isinstance(result, int) else 0
+
+
+def _drop_output() -> None:
+    """Let what is still printed go nowhere: whoever read it has closed the pipe, and has what it wanted."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def add_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
@@ -47,6 +71,54 @@ def add_options(command: Command, options: Sequence[Callable[[Command], Command]
     for option in reversed(options):
         command = option(command)
     return command
+
+
+class SensorSize(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
+    """WxH, as (width, height)."""
+
+    name = "WxH"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Read the size."""
+        found = re.fullmatch(r"([0-9]{1,5})[xX]([0-9]{1,5})", str(value))
+        if found is None or not (int(found[1]) and int(found[2])):
+            self.fail(f"expected WIDTHxHEIGHT in pixels, such as 1280x720, got {value!r}", param, ctx)
+        return int(found[1]), int(found[2])
+
+
+class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
+    """A positive number, kept exact."""
+
+    name = "HZ"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+        """Read the number."""
+        try:
+            # Digits alone, and few of them: Fraction("1e999999999") would take all memory.
+            rate = Fraction(str(value)) if re.fullmatch(r"[0-9./]{1,40}", str(value)) else Fraction(0)
+        except (ValueError, ZeroDivisionError):
+            rate = Fraction(0)
+        if not 0 < rate <= 1_000_000:
+            self.fail(f"expected windows a second, above 0 and up to 1000000, got {value!r}", param, ctx)
+        return rate
+
+
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace OUT where it exists.")
+
+
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """The rule for what a command makes: it replaces nothing unasked; files that an option names are replaced.
+
+    Raises:
+        InputError: if there is something, other than an empty folder, and nobody asked to replace it.
+    """
+    is_free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    if not (is_free or overwrite):
+        raise InputError(
+            "exists already", path=path, remedy="give another name, or replace it by --overwrite"
+        )
 
 
 @contextlib.contextmanager

@@ -130,6 +130,50 @@ RATE_CAP = "rate cap"
 STAGES = ("pack", "encode", "head", "total")
 
 
+NOTABLE_US = 100_000
+"""A camera that comes so late is told."""
+
+
+class RunStart:
+    """When a run began, and what was missing then. Single-threaded: the packing thread.
+
+    A duration counts from the first pair of all cameras, and from the first window until there is one.
+    """
+
+    def __init__(self) -> None:
+        self._first_us: int | None = None
+        self._whole_us: int | None = None
+        self._last_us: int | None = None
+        self._missing: tuple[str, ...] = ()
+
+    def begin(self, t_us: int) -> None:
+        """A window ends at `t_us`."""
+        self._first_us = t_us if self._first_us is None else self._first_us
+        self._last_us = t_us
+
+    def see(self, t_us: int, missing: tuple[str, ...]) -> None:
+        """A pair was made at `t_us`, without these cameras."""
+        if self._whole_us is None and missing:
+            self._missing = self._missing or missing
+        elif self._whole_us is None:
+            self._whole_us = t_us
+
+    def passed_us(self, t_us: int) -> int:
+        """How much of the run's duration has passed."""
+        start_us = self._first_us if self._whole_us is None else self._whole_us
+        return 0 if start_us is None else t_us - start_us
+
+    def warnings(self) -> list[str]:
+        """What was missing at the start, where that was long enough to matter."""
+        if not self._missing or self._first_us is None or self._last_us is None:
+            return []
+        names = " and ".join({"rgb": "pictures", "event": "events"}[camera] for camera in self._missing)
+        if self._whole_us is None:
+            return [f"no pair of both cameras: {names} were missing from the start"]
+        late_us = self._whole_us - self._first_us
+        return [f"the first {late_us / 1e6:.2f} s are without {names}"] if late_us >= NOTABLE_US else []
+
+
 @dataclass(slots=True)
 class FrameCounts:
     """Counts of RGB frames; written by the camera's thread, but `late` by the packing thread.

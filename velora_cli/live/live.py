@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from velora_runtime.cameras.drivers.registry import describe_cameras
+from velora_runtime.sinks.base import STANDARD_OUTPUT
 
 from velora_cli.options import (
     HeadedCommand,
@@ -26,6 +27,7 @@ from velora_cli.options import (
     sync_options,
     under,
     watching_options,
+    without_sources_of_a_place,
 )
 from velora_edge.console import note
 
@@ -90,9 +92,10 @@ def command(**given: Any) -> None:
     """
     from velora_runtime.app.session import run_session
 
-    report = run_session(_options(given), note)
+    options = _options(given)
+    report = run_session(options, note)
     for line in report.lines():
-        click.echo(line)
+        click.echo(line, err=("jsonl", STANDARD_OUTPUT) in options.outputs)
 
 
 def agree(question: str) -> bool:
@@ -109,9 +112,12 @@ def _attached_cameras() -> dict[str, str]:
 
 
 def _options(given: dict[str, Any]) -> RunOptions:
+    from velora_edge.preprocessing.folder import is_recording
     from velora_edge.preprocessing.registry import find_sources
     from velora_edge.preprocessing.sources import NONE
 
+    model = given["model"] if is_recording(given["model"]) else None
+    given = without_sources_of_a_place(given, given["recording"], model)
     found = find_sources(given["model"], given["recording"], given["events"], given["rgb"], note, agree)
     if given["events"] is None and given["rgb"] is None and found.events == found.rgb == NONE:
         found = replace(found, **_attached_cameras())

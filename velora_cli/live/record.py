@@ -13,6 +13,7 @@ from velora_cli.options import (
     read_live_options,
     recording_options,
     under,
+    without_sources_of_a_place,
 )
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def _options(given: dict[str, Any]) -> RunOptions:
     from velora_cli.recordings.info import parse_sensor
     from velora_edge.preprocessing.sync import SyncOptions
 
+    given = without_sources_of_a_place(given)
     return RunOptions(
         model=None,
         events=given["events"] or "none",

@@ -1,15 +1,17 @@
-"""`velora info PATH`: facts about a recording, a bundle or an engine, and problems found in it."""
+"""`velora info PATH`: facts about a recording, a video, a store of clips, a bundle or an engine."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from velora_cli.recordings.event_facts import look_options, read_facts, read_look
-from velora_edge.errors import EngineError, InputError, MissingExtraError
+from velora_edge.errors import EngineError, InputError, MissingExtraError, RecordingError
+from velora_edge.events.registry import FORMATS, HEAD_BYTES, is_hdf5
 from velora_edge.gpu.kinds import RTX, is_plan, read_plan_header
 from velora_edge.gpu.matching import describe_target, read_validity
 from velora_edge.preprocessing.folder import is_recording, read_recording
@@ -93,12 +95,110 @@ def recording_rows(path: str) -> list[tuple[str, str]]:
 
 
 def _span_s(recording: Recording) -> float:
-    """By the frames' times where there are any, which a crash leaves; else by what was noted at the end."""
+    """By the frames' times where there are any, which a crash leaves; else as noted at the end, or by events."""
     times_us = recording.times_us()
     if len(times_us):
         return float(times_us[-1] - times_us[0]) / 1e6
     first_us, last_us = recording.facts.first_us, recording.facts.last_us
-    return 0.0 if first_us is None or last_us is None else (last_us - first_us) / 1e6
+    if first_us is not None and last_us is not None:
+        return (last_us - first_us) / 1e6
+    if recording.events is None:
+        return 0.0
+    from velora_edge.events.registry import open_events
+
+    with open_events(recording.events) as reader:
+        return (read_facts(reader).duration_us or 0) / 1e6
+
+
+def describe_other(path: Path) -> dict[str, Any] | None:
+    """Facts about a video or a store of clips; None for anything else.
+
+    Raises:
+        VeloraError: if it is damaged.
+    """
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if is_hdf5(head, path):
+        return _describe_store(path)
+    return None if FORMATS.claiming(head, path) is not None else _describe_video(path)
+
+
+def _describe_store(path: Path) -> dict[str, Any] | None:
+    from velora_edge.data.clips.store import ClipStore, Hdf5File, is_store, stored_spec
+
+    opener = Hdf5File(path)
+    try:
+        if not is_store(opener()):
+            return None
+    finally:
+        opener.close()
+    store = ClipStore(path, stored_spec(path))
+    height, width = store.spec.image_size
+    splits = Counter(item.split or "-" for item in store.items)
+    facts = {
+        "kind": "store of clips",
+        "recordings": len(store),
+        "pairs": sum(store.pairs(index) for index in range(len(store))),
+        "classes": len(store.labels),
+        "labels": list(store.labels),
+        "cameras": list(store.cameras),
+        "image_size": [height, width],
+        "events_as": store.spec.event.model_dump(mode="json"),
+        "splits": dict(splits),
+        "source": store.source,
+        "bytes": path.stat().st_size,
+    }
+    store.close()
+    return facts
+
+
+def _describe_video(path: Path) -> dict[str, Any] | None:
+    from velora_edge.preprocessing.video_file import VideoFile
+
+    try:
+        video = VideoFile(str(path))
+    except RecordingError:
+        return None
+    times_us = video.times_us()
+    span_us = int(times_us[-1] - times_us[0])
+    return {
+        "kind": "video",
+        "width": video.width,
+        "height": video.height,
+        "frames": len(times_us),
+        "duration_us": span_us,
+        "rate_hz": round((len(times_us) - 1) * 1e6 / span_us, 3) if span_us else None,
+        "warnings": list(video.warnings),
+    }
+
+
+def other_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Facts about a video or a store, for people."""
+    if facts["kind"] == "video":
+        rate = "" if facts["rate_hz"] is None else f", {facts['rate_hz']:g} a second"
+        return [
+            ("kind", "video"),
+            ("size", f"{facts['width']}x{facts['height']}"),
+            ("frames", f"{facts['frames']:,}{rate}"),
+            ("duration", f"{facts['duration_us'] / 1e6:.3f} s"),
+            *(("warning", warning) for warning in facts["warnings"]),
+        ]
+    labels, event = facts["labels"], facts["events_as"]
+    height, width = facts["image_size"]
+    return [
+        ("kind", f"store of clips, {facts['bytes'] / 1e6:.1f} MB"),
+        (
+            "recordings",
+            f"{facts['recordings']:,}, {facts['pairs']:,} pairs by {' and '.join(facts['cameras'])}",
+        ),
+        ("labels", f"{len(labels)}: {', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''}"),
+        ("splits", ", ".join(f"{name} {count:,}" for name, count in sorted(facts["splits"].items()))),
+        ("image", f"{width}x{height}"),
+        ("events as", f"{event['representation']}, {event['window_us']:,} us, {event['fit']}"),
+        ("source", facts["source"] or "not told"),
+    ]
 
 
 def parse_sensor(text: str | None) -> tuple[int, int] | None:
@@ -203,7 +303,7 @@ def _print_rows(rows: list[tuple[str, str]]) -> None:
 )
 @look_options
 def command(path: str, as_json: bool, sensor: str | None, format_name: str | None, **look: Any) -> None:
-    """Tell what a recording, a model bundle or an engine is, and what is wrong with it."""
+    """Tell what a recording, a video, a store of clips, a bundle or an engine is, and what is wrong with it."""
     if path == "demo" or (Path(path).is_dir() and (Path(path) / "manifest.json").is_file()):
         from velora_edge.bundle import open_bundle
 
@@ -226,6 +326,13 @@ def command(path: str, as_json: bool, sensor: str | None, format_name: str | Non
             click.echo(json.dumps(engine, indent=2))
         else:
             _print_rows(list(engine.items()))
+        return
+    other = describe_other(Path(path)) if format_name is None else None
+    if other is not None:
+        if as_json:
+            click.echo(json.dumps(other, indent=2))
+        else:
+            _print_rows(other_rows(other))
         return
     from velora_edge.events.registry import open_events
 

@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples, in a checkout:
-  velora predict demo 'velora_edge/assets/demo.*' --out preds
-  velora predict demo velora_edge/assets/demo.raw --out preds --only events --rate 30
-  velora predict demo 'recordings/**' --out preds --decide default --workers 8
-  velora predict door.velora /archive/2026 --out /archive/preds --ray auto
+  D=velora_edge/assets
+  velora predict demo $D --out preds
+  velora predict demo $D/demo.raw --out preds --only events --rate 30 --decide default
+  velora predict demo $D --out preds --ray auto
 
-docs/guides/archives.md tells what is in a part, and how to ask questions of many.
+Patterns such as 'recordings/**' are in quotes, so that the shell leaves them alone. docs/guides/archives.md
+tells what is in a part, and how to ask questions of many.
 """
 WORKERS_ON_A_GPU = 2
 """One takes recordings apart while the other one's pairs are computed."""
@@ -100,7 +101,7 @@ def command(recordings: tuple[str, ...], out: str, **given: Any) -> None:
         click.echo(f"failed: {failure.recording}: {failure.error}", err=True)
     if failures:
         raise VeloraError(
-            f"{len(failures):,} of {len(found):,} recordings failed; {plan.folder / REPORT} has a line for each"
+            f"{len(failures):,} of {len(found):,} recordings failed; {plan.folder / REPORT} tells why"
         )
 
 

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from velora_edge.console import progress
+from velora_edge.console import overwrite_option, progress, refuse_existing
 from velora_edge.data.registry import LAYOUTS
 from velora_edge.errors import ConfigError, DatasetError
 
@@ -77,6 +77,7 @@ def check(path: str, kind: str, config: str | None, quick: bool, as_json: bool) 
 @click.option("--image-size", type=int, default=224, show_default=True, help="Side in pixels, without --for.")
 @click.option("--pairs", type=int, help="Keep so many pairs of longer recordings, evenly spread.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the set called synthetic.")
+@overwrite_option
 @click.option(
     "--skip-damaged",
     is_flag=True,
@@ -90,11 +91,13 @@ def build(
     image_size: int,
     pairs: int | None,
     seed: int,
+    overwrite: bool,
     skip_damaged: bool,
 ) -> None:
     """Pack the data set at PATH into the file OUT, by the same packer as the runtime."""
     from velora_edge.data.build import build_store
 
+    refuse_existing(out, overwrite=overwrite)
     source = open_source(path, _spec(config, image_size), kind, seed)
     skipped: list[str] = []
     skip = skipped.append if skip_damaged else None
@@ -133,15 +136,20 @@ def _spec(config: str | None, image_size: int) -> ClipSpec:
 
     if config is None:
         return ClipSpec(length=8, image_size=(image_size, image_size))
-    from velora_edge.config import build_config, read_yaml
+    from velora_edge.config import as_square, build_config, read_yaml
     from velora_edge.data.clips.augment import ClipConfig
 
     tree = read_yaml(config)
     clip = build_config(tree.get("clip") or {}, ClipConfig, path=config)
     form = tree.get("model") or tree.get("tower") or {}
-    size = form.get("image_size", [image_size, image_size])
-    if not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size)):
-        raise ConfigError([f"model.image_size: expected height and width, got {size!r}"], path=config)
+    size = as_square(form.get("image_size", image_size))
+    if not (
+        isinstance(size, (list, tuple)) and len(size) == 2 and all(isinstance(side, int) for side in size)
+    ):
+        raise ConfigError(
+            [f"model.image_size: expected height and width, or one number for both, got {size!r}"],
+            path=config,
+        )
     length = form.get("clip_length", 8)
     return clip.spec(length if isinstance(length, int) and length > 0 else 8, (size[0], size[1]))
 

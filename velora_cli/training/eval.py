@@ -146,11 +146,11 @@ def _show(predictor: Predictor, source: ClipSource, part: Part, scores: dict[str
         f"{source.path}: {scores['both'].clips} clips, part {part.name} ({part.why})", highlight=False
     )
     names = {"both": "both cameras" if len(source.cameras) > 1 else f"{source.cameras[0]} camera"}
-    table = Table("", "top-1", "top-5", "loss")
+    has_top5 = len(predictor.labels) > 5  # of five classes or fewer, the label is always among the first five
+    table = Table("", "top-1", *(["top-5"] if has_top5 else []), "loss")
     for mode, found in scores.items():
-        table.add_row(
-            names.get(mode, f"{mode} alone"), f"{found.top1:.2%}", f"{found.top5:.2%}", f"{found.loss:.3f}"
-        )
+        top5 = [f"{found.top5:.2%}"] if has_top5 else []
+        table.add_row(names.get(mode, f"{mode} alone"), f"{found.top1:.2%}", *top5, f"{found.loss:.3f}")
     console.print(table)
     if len(predictor.labels) <= 40:
         table = Table("class", "clips", "recall", "precision")

@@ -116,6 +116,7 @@ def _read_palette(text: str) -> Palette:
 @click.option("--alpha", default=8.0, show_default=True, help="LoRA's alpha, which the file does not hold.")
 @click.option("--clip-length", default=8, show_default=True, help="Pairs in a clip.")
 @click.option("--allow-unknown", is_flag=True, help="Pass over names that nobody here knows, and list them.")
+@overwrite_option
 @click.option("--verbose", is_flag=True, help="List the names that have no effect on a prediction.")
 def command(
     published: Path,
@@ -129,6 +130,7 @@ def command(
     alpha: float,
     clip_length: int,
     allow_unknown: bool,
+    overwrite: bool,
     verbose: bool,
 ) -> None:
     """Turn PUBLISHED, a .pth file of VELoRA's authors, into the checkpoint folder OUT.
@@ -140,6 +142,7 @@ def command(
     from velora_edge.model.checkpoint import Inputs, save_checkpoint
     from velora_edge.model.published import INPUTS, import_published
 
+    refuse_existing(out, overwrite=overwrite)
     corrections = read_corrections(labels, fit, stride, palette)
     imported = import_published(
         published,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from velora_edge.config import ImageSize
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -78,7 +80,7 @@ class ModelConfig(_Strict):
     Attributes:
         labels: class names in the order of the logits.
         clip_length: pairs in a clip, T.
-        image_size: height and width of the images, pixels.
+        image_size: height and width of the images, pixels; one number for both.
         mean: subtracted from an image scaled to 0..1, by channel.
         std: divides it afterwards.
         backbone: the towers' vision transformer, and its weights.
@@ -93,7 +95,7 @@ class ModelConfig(_Strict):
 
     labels: tuple[str, ...] = Field(min_length=1)
     clip_length: int = Field(8, ge=2)
-    image_size: tuple[int, int] = (224, 224)
+    image_size: ImageSize = (224, 224)
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     backbone: Backbone = Backbone()

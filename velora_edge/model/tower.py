@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -71,6 +73,8 @@ def _create_vit(backbone: Backbone, image_size: tuple[int, int]) -> VisionTransf
             place="backbone.name",
             remedy=f"try one of: {close}" if close else "list them with timm.list_models('vit*')",
         )
+    if backbone.pretrained:
+        _check_hub(backbone.name)
     arguments: dict[str, Any] = {
         "num_classes": _projection(backbone),
         "img_size": image_size,
@@ -93,6 +97,45 @@ def _create_vit(backbone: Backbone, image_size: tuple[int, int]) -> VisionTransf
             remedy="choose a vit_*, deit_* or CLIP tower",
         )
     return vit
+
+
+HUB_TIMEOUT_S = 4.0
+
+
+def _check_hub(name: str) -> None:
+    """Refuse at once what the hub's client would try for a minute.
+
+    Raises:
+        InputError: if the weights are not in its cache, and nobody answers at the hub.
+    """
+    from huggingface_hub import constants
+
+    published = timm.get_pretrained_cfg(name)
+    hub_id = getattr(published, "hf_hub_id", None)
+    if not hub_id or getattr(published, "file", None):
+        return
+    cached = Path(constants.HF_HUB_CACHE) / f"models--{str(hub_id).replace('/', '--')}" / "snapshots"
+    if cached.is_dir() and any(cached.iterdir()):
+        return
+    reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _why_no_answer(constants.ENDPOINT)
+    if reason is not None:
+        raise InputError(
+            f"the weights of {name} are not in the cache, and {constants.ENDPOINT} is out of reach: {reason}",
+            place="backbone.pretrained",
+            remedy=f"fetch {hub_id} where there is a network, and give the file in backbone.weights, "
+            "in place of pretrained",
+        )
+
+
+def _why_no_answer(address: str) -> str | None:
+    request = urllib.request.Request(address, method="HEAD")  # by way of the proxies of the environment
+    try:
+        urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return None  # an answer, too
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "reason", error))
+    return None
 
 
 def _is_plain(block: nn.Module) -> bool:

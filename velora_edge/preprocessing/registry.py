@@ -47,7 +47,10 @@ def open_rgb_source(text: str) -> RGBSource | None:
     for claims, module, name in RGB_SOURCES:
         if claims(text):
             source: Any = getattr(importlib.import_module(module), name)
-            return cast("RGBSource", source(text))
+            try:
+                return cast("RGBSource", source(text))
+            except RecordingError as error:
+                raise _if_swapped(text, "--rgb", error) from error
     raise _unknown(
         text,
         "RGB",
@@ -73,11 +76,41 @@ def open_event_source(text: str, sensor: tuple[int, int] | None = None) -> Event
     from velora_edge.events.registry import open_events
 
     if not is_recording(text):
-        return open_events(text, sensor=sensor)
+        try:
+            return open_events(text, sensor=sensor)
+        except RecordingError as error:
+            raise _if_swapped(text, "--events", error) from error
     recorded = read_recording(text).events
     if recorded is None:
         raise SourceError("the recording holds no events", path=text, remedy="use --events none")
     return open_events(recorded, sensor=sensor)
+
+
+def _if_swapped(text: str, option: str, error: RecordingError) -> InputError:
+    """The error that tells what a file is that was given for the other camera; else the one there was."""
+    other, what = ("--rgb", "a video") if option == "--events" else ("--events", "a recording of events")
+    if not (_is_a_video(text) if option == "--events" else _is_of_events(text)):
+        return error
+    return SourceError(f"is {what}, and was given with {option}", path=text, remedy=f"give it with {other}")
+
+
+def _is_a_video(text: str) -> bool:
+    from velora_edge.preprocessing.video_file import VideoFile
+
+    try:
+        return Path(text).is_file() and bool(VideoFile(text).width)
+    except RecordingError:
+        return False
+
+
+def _is_of_events(text: str) -> bool:
+    from velora_edge.events.registry import open_events
+
+    try:
+        with open_events(text):
+            return True
+    except InputError as error:
+        return isinstance(error, RecordingError) and error.remedy.startswith("pass the sensor's size")
 
 
 def _unknown(text: str, camera: str, known: str) -> SourceError:

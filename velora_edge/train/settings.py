@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from velora_edge.config import Section
+from velora_edge.config import ImageSize, Section
 from velora_edge.data.clips.augment import ClipConfig, DataConfig
 from velora_edge.model.config import ModelConfig
 
@@ -153,7 +153,7 @@ class TowerSection(Section):
     Attributes:
         name: timm's name of a ViT.
         args: passed on to `timm.create_model`; a model that uses the tower takes the same.
-        image_size: height and width of its images, pixels.
+        image_size: height and width of its images, pixels; one number for both.
         mean: subtracted from an image scaled to 0..1, by channel.
         std: divides it afterwards.
         images: taken of each camera's images of a recording in each epoch.
@@ -163,7 +163,7 @@ class TowerSection(Section):
 
     name: str
     args: dict[str, Any] = Field(default_factory=dict)
-    image_size: tuple[int, int]
+    image_size: ImageSize
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     images: int = Field(2, ge=1)

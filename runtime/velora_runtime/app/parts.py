@@ -56,9 +56,9 @@ def load_pyarrow() -> Any:
 
 
 def make_schema(metadata: Mapping[str, str]) -> Any:
-    """The Arrow schema of all parts: fields of `--out`'s lines, but for `v` and `latency_ms`; `recording` before.
+    """The Arrow schema of all parts: the fields of `--out`'s lines, less `v` and `latency_ms`.
 
-    Fields of actions are null in the row of a prediction, and the other way round.
+    `recording` comes first. Fields of actions are null in the row of a prediction, and the other way round.
     """
     arrow = load_pyarrow()
     text, score, number = arrow.string(), arrow.float64(), arrow.int64()
@@ -236,8 +236,8 @@ class Outcome:
 class Report:
     """The report of a run's folder, which grows by a line for each recording; locked while it is open.
 
-    Opening it keeps the lines of recordings whose parts are there, and drops those of failures, which are tried
-    again. Use as a context manager. Single-threaded.
+    Opening it keeps the lines of recordings whose parts are there, and drops those of failures, which are
+    tried again. Use as a context manager. Single-threaded.
 
     Args:
         folder: of the run; made where it is not there.

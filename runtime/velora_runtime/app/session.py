@@ -277,7 +277,8 @@ def _make_pipeline(
 
     options, manifest, clock, engine = setup.options, model.manifest, setup.clock, model.engine
     recogniser = NullRecogniser() if engine is None else PairRecogniser(manifest, engine, clock)
-    sinks = [*_open_sinks(options, manifest, inputs.rgb, has_events=packer.has_events), *others]
+    mine = _open_sinks(options, manifest, inputs.rgb, setup.note, has_events=packer.has_events)
+    sinks = [*mine, *others]
     decider = None if options.decide is None else Decider(manifest.labels, options.decide)
     return Pipeline(
         manifest, inputs, packer, recogniser, sinks, options.pace, clock, setup.supervisor, decider
@@ -285,13 +286,19 @@ def _make_pipeline(
 
 
 def _open_sinks(
-    options: RunOptions, manifest: Manifest, rgb: RGBSource | None, *, has_events: bool
+    options: RunOptions,
+    manifest: Manifest,
+    rgb: RGBSource | None,
+    note: Callable[[str], None],
+    *,
+    has_events: bool,
 ) -> list[Sink]:
     context = SinkContext(
         manifest,
         None if rgb is None else (rgb.height, rgb.width),
         manifest.image_size if has_events else None,
         decides=options.decide is not None,
+        note=note,
     )
     sinks: list[Sink] = []
     try:

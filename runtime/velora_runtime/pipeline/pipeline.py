@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +21,7 @@ from velora_edge.preprocessing.packer import Pair, PairRequest
 from velora_runtime.pipeline.frame_source import FrameResizer
 from velora_runtime.pipeline.supervisor import LEAVE_BEHIND_S, Supervisor, give_back_memory
 from velora_runtime.queues import Channel, ClosedError, FreeList, FullPolicy
-from velora_runtime.report import RunReport
+from velora_runtime.report import RunReport, RunStart
 from velora_runtime.sinks.base import Result
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class RunInputs:
         rgb: the RGB camera, or None.
         sync: its way onto the event clock, where there is a camera.
         edges_us: ends of windows for events alone, where there is none.
-        duration_us: the run ends once this much of the recording has passed; None: at its end.
+        duration_us: the run ends once this much has passed since its first pair; None: at its end. Live, that is
+            the first pair of all cameras, for which as much is waited.
         live: when pairs are made with a live RGB camera, which may be away; None otherwise.
         is_live: data comes when it comes: nothing is held back to its pace.
         start_us: frames before it are passed over; None: none is.
@@ -119,6 +121,7 @@ class Pipeline:
         self._decider = decider
         if decider is not None:
             self.report.actions = {}
+        self._start = RunStart()
         self._errors: list[BaseException] = []
 
     def stop(self) -> None:
@@ -225,14 +228,12 @@ class Pipeline:
                 self._resizer.give(instant.shrunk)
 
     def _pack(self) -> None:
-        first_us: int | None = None
         for instant in self._instants():
             if not self._packer.accepts(instant.t_us):
                 self.report.frames.late += instant.placed is not None
                 continue
-            first_us = instant.t_us if first_us is None else first_us
-            duration_us = self._feed.duration_us
-            if duration_us is not None and instant.t_us - first_us >= duration_us:
+            self._start.begin(instant.t_us)
+            if self._start.passed_us(instant.t_us) >= (self._feed.duration_us or math.inf):
                 self._stop.set()
                 break
             with self._watchdog.working("packing"):
@@ -241,6 +242,7 @@ class Pipeline:
             if self._feed.rgb is None and not self._stop.is_set():
                 self._packer.skip_rest()
         self._packer.step_back()
+        self.report.warnings += self._start.warnings()
         self.report.pairs.skipped_events = self._packer.skipped
         if self._feed.edges_us is not None:
             self.report.warnings += self._feed.edges_us.warnings()
@@ -277,6 +279,8 @@ class Pipeline:
             self._free.give(packed)
             return
         counts.packed += 1
+        if self._feed.is_live:
+            self._start.see(packed.frames.t_us, self._missing(packed))
         counts.without_rgb += packed.frames.rgb is None
         counts.without_events += packed.frames.event is None
         counts.events += packed.events

@@ -58,7 +58,7 @@ class RecordResult:
 
     @property
     def seconds(self) -> float:
-        """Time between its first frame or prediction and its last."""
+        """Time between its first frame or prediction and its last; of its events where it holds neither."""
         first_us, last_us = self.facts.first_us, self.facts.last_us
         return 0.0 if first_us is None or last_us is None else (last_us - first_us) / 1e6
 

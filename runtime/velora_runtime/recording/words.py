@@ -145,6 +145,15 @@ def time_after(form: WordFormat, place: Place | None, data: bytes | memoryview) 
     return None if reached is None else reached.t_us
 
 
+def first_time(form: WordFormat, place: Place | None, data: bytes | memoryview) -> int | None:
+    """The time of the first event in these words, before which a decoder stood at `place`; None without any."""
+    decoder = RawDecoder(form.encoding, form.sensor, form.is_legacy)
+    if place is not None:
+        decoder.feed(lead_in(form, place))
+    batch = decoder.feed(data)
+    return int(batch.t_us[0]) if len(batch) else None
+
+
 _KINDS: dict[str, tuple[type[RawWriter], int]] = {
     "EVT2": (EVT2Writer, 6),
     "EVT2.1": (EVT21Writer, 6),

@@ -12,7 +12,7 @@ import av
 from velora_edge.errors import InputError
 from velora_edge.preprocessing import folder as names
 from velora_runtime.recording.items import AppendFile, Compressed, Edges, Picture, Words, check_room
-from velora_runtime.recording.words import lead_in, time_after
+from velora_runtime.recording.words import first_time, lead_in, time_after
 from velora_runtime.sinks.jsonl import encode_line
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ class RecordingWriter:
         self._last_words: Words | None = None
         self._last_frame_us: int | None = None
         self._gaps = self._late = 0
+        self._is_timed_by_words = False
         self._synced_s = time.monotonic()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -188,6 +189,7 @@ class RecordingWriter:
         late = {"late_frames": self._late} if self._late else {}
         self.facts.dropped = {**(dropped or {}), **late, "gaps": self._gaps}
         self.facts.ended, self.facts.why_ended = _now(), why
+        self._attempt(self._reach_end)
         self._attempt(self._end_video)
         self._attempt(self._end_files)
         self._attempt(self._end_folder)
@@ -204,6 +206,8 @@ class RecordingWriter:
         elif last is not None and item.number != last.number + 1:
             self._bridge(last, item)
         self._last_words = item
+        if self.facts.first_us is None or self._is_timed_by_words:
+            self._reach_by(item)
         self._file(names.EVENTS).write(item.data)
         self._count("event_bytes", len(item.data))
 
@@ -251,7 +255,25 @@ class RecordingWriter:
     def _count(self, what: str, n: int) -> None:
         self.facts.counts[what] += n
 
+    def _reach_by(self, item: Words) -> None:
+        """Let words give the times where neither a frame nor a prediction has come."""
+        if self._is_timed_by_words:
+            self.facts.last_us = self.facts.last_us if item.t_us is None else item.t_us
+            return
+        first_us = first_time(item.form, item.place, item.data)
+        if first_us is not None:
+            self.facts.first_us = self.facts.last_us = first_us
+            self._is_timed_by_words = True
+
+    def _reach_end(self) -> None:
+        last = self._last_words
+        if self._is_timed_by_words and last is not None:
+            reached_us = time_after(last.form, last.place, last.data)
+            self.facts.last_us = self.facts.last_us if reached_us is None else reached_us
+
     def _reach(self, t_us: int) -> None:
+        if self._is_timed_by_words:
+            self._is_timed_by_words, self.facts.first_us = False, None
         self.facts.first_us = t_us if self.facts.first_us is None else self.facts.first_us
         self.facts.last_us = t_us
 

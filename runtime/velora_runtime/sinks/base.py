@@ -13,6 +13,8 @@ from velora_edge.errors import InputError
 from velora_edge.extensions import Extension, Option, Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from velora_edge.bundle import Manifest
     from velora_edge.datatypes import FramePair, Prediction
     from velora_runtime.inference.decision import Action, Decided
@@ -27,12 +29,14 @@ class SinkContext:
         rgb_hw: height and width of the RGB pictures, pixels; None where there is no RGB camera.
         event_hw: height and width of the event frames; None where there is no event camera.
         decides: the run tells when actions start and end.
+        note: gets a line for people, from any thread.
     """
 
     manifest: Manifest
     rgb_hw: tuple[int, int] | None = None
     event_hw: tuple[int, int] | None = None
     decides: bool = False
+    note: Callable[[str], None] = lambda line: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,8 @@ class Sink(ABC):
         """Finish what was written, also after an error elsewhere; nothing is left half-written."""
 
 
+STANDARD_OUTPUT = "-"
+"""The target that stands for it."""
 _S = "velora_runtime.sinks."
 SINKS = Registry(
     "velora.sinks",
@@ -99,7 +105,13 @@ SINKS = Registry(
             "jsonl",
             f"{_S}jsonl:JsonlSink",
             "lines of JSON",
-            options=(Option("--out", "FILE.jsonl", "Write each prediction as a line of JSON."),),
+            options=(
+                Option(
+                    "--out",
+                    "FILE.jsonl",
+                    f"Write each prediction as a line of JSON; {STANDARD_OUTPUT}: to standard output alone.",
+                ),
+            ),
         ),
         Extension(
             "video",

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from velora_edge.datatypes import Prediction
 from velora_edge.errors import InputError
-from velora_runtime.sinks.base import Result, Sink
+from velora_runtime.sinks.base import STANDARD_OUTPUT, Result, Sink
 
 if TYPE_CHECKING:
     from velora_runtime.inference.decision import Action
@@ -25,11 +27,12 @@ class JsonlSink(Sink):
     """Writes each prediction as a whole line at once, so that the file can be followed while it grows.
 
     Args:
-        target: the file; what it held is replaced.
+        target: the file; what it held is replaced. `-` is standard output; a pipe is as good as a file.
         context: not used.
 
     Raises:
         InputError: if it cannot be written.
+        BrokenPipeError: from `write`, if whoever read it has closed the pipe.
     """
 
     name = "jsonl"
@@ -37,11 +40,11 @@ class JsonlSink(Sink):
     def __init__(self, target: str, context: SinkContext) -> None:
         self._path = Path(target)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("wb", buffering=0)
-            self._bytes = 0
+            self._file = self._open(target)
         except OSError as error:
             raise _cannot_write(target, error) from error
+        self._is_file = target != STANDARD_OUTPUT and self._file.seekable()
+        self._bytes = self._whole = 0
 
     def take(self, result: Result) -> Prediction | None:
         """The prediction, where there is one."""
@@ -56,16 +59,31 @@ class JsonlSink(Sink):
         line = encode_line(item)
         try:
             while line:
-                line = line[self._file.write(line) :]
+                written = self._file.write(line)
+                line, self._bytes = line[written:], self._bytes + written
+        except BrokenPipeError:
+            raise
         except OSError as error:
-            with contextlib.suppress(OSError):
-                self._file.truncate(self._bytes)
+            self._cut()
             raise _cannot_write(self._path, error) from error
-        self._bytes = self._file.tell()
+        self._whole = self._bytes
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; standard output stays open."""
         self._file.close()
+
+    def _open(self, target: str) -> FileIO:
+        if target == STANDARD_OUTPUT:
+            sys.stdout.flush()
+            return FileIO(sys.stdout.fileno(), "wb", closefd=False)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        return FileIO(self._path, "wb")
+
+    def _cut(self) -> None:
+        """Leave whole lines alone, where that can be."""
+        if self._is_file:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._whole)
 
 
 def as_record(prediction: Prediction) -> dict[str, Any]:

@@ -72,11 +72,12 @@ class Broker:
 class MqttSink(Sink):
     """Publishes at quality of service 0. A broker that is slow or away costs messages, never time.
 
-    It connects in the background, and again whenever the connection is lost.
+    It connects in the background, and again whenever the connection is lost. A broker that is away or refuses is
+    told once, and once more that it answers.
 
     Args:
         target: mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC, or mqtts://.
-        context: not used.
+        context: who is told.
 
     Raises:
         InputError: if the target is no such URL.
@@ -94,6 +95,7 @@ class MqttSink(Sink):
         except ImportError as error:
             raise MissingExtraError("paho-mqtt", "mqtt", "--publish") from error
         self.lost = 0
+        self._note, self._is_away = context.note, False
         self._unsent = 0
         self._lock = threading.Lock()
         self._client = client = Client(CallbackAPIVersion.VERSION2)
@@ -103,6 +105,7 @@ class MqttSink(Sink):
             client.tls_set()
         client.will_set(self._status, "offline", retain=True)
         client.on_connect = self._greet
+        client.on_connect_fail = lambda client, data: self._tell_away("nobody answers")
         client.on_publish = self._count_sent
         client.reconnect_delay_set(1, 30)
         client.connect_async(broker.host, broker.port)
@@ -142,6 +145,8 @@ class MqttSink(Sink):
         self._client.loop_stop()
         if (left := self._client.socket()) is not None:  # its thread had just connected anew
             left.close()
+        if self.lost:
+            self._note(f"{self.lost:,} predictions were not published: {self._place} was away, or too slow")
 
     @property
     def _status(self) -> str:
@@ -152,8 +157,23 @@ class MqttSink(Sink):
         with self._lock:
             self.lost += self._unsent
             self._unsent = 0
-        if not reason.is_failure:
-            client.publish(self._status, "online", retain=True)
+        if reason.is_failure:
+            self._tell_away(f"refuses: {reason}")
+            return
+        client.publish(self._status, "online", retain=True)
+        if self._is_away:
+            self._is_away = False
+            self._note(f"publishing to {self._place}, which answers now")
+
+    def _tell_away(self, why: str) -> None:
+        """Tell that there is no broker, once for each time that it goes; the client's thread."""
+        if not self._is_away:
+            self._is_away = True
+            self._note(f"the broker at {self._place}: {why}; predictions are not published until it does")
+
+    @property
+    def _place(self) -> str:
+        return f"{self._broker.host}:{self._broker.port}"
 
     def _count_sent(self, client: Any, data: Any, message: int, reason: Any, properties: Any) -> None:
         with self._lock:
