@@ -91,7 +91,7 @@ demo-model: setup
 	$(VENV)/bin/velora pretrain configs/demo_pretrain.yaml --overwrite
 	$(VENV)/bin/velora train configs/demo.yaml --overwrite
 	$(VENV)/bin/velora eval runs/demo_model/best --data synthetic --ablate
-	$(VENV)/bin/velora export runs/demo_model/best velora_edge/assets/demo.velora --name demo
+	$(VENV)/bin/velora export runs/demo_model/best velora_edge/assets/demo.velora --name demo --overwrite
 
 clean:
 	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,4 +1,4 @@
-"""What every command shares at its edge with the shell: exit codes, errors, types of options, progress, notes."""
+"""What every command shares at its edge with the shell: exit codes, errors, options, progress, notes."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace OUT w
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """The rule for what a command makes: it replaces nothing unasked; files that an option names are replaced.
+    """Refuse to replace what a command is to make; files that its options name are replaced.
 
     Raises:
         InputError: if there is something, other than an empty folder, and nobody asked to replace it.

@@ -175,7 +175,9 @@ def test_the_services_command_line_is_one_that_the_command_takes() -> None:
 
 
 def test_there_is_an_image_for_each_kind_of_machine() -> None:
-    assert [image.name for image in IMAGES] == [f"Dockerfile.{x}" for x in ("cuda", "jetpack6", "jetpack7")]
+    assert [image.name for image in IMAGES] == [
+        f"Dockerfile.{x}" for x in ("cpu", "cuda", "jetpack6", "jetpack7")
+    ]
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.suffix[1:])
@@ -183,7 +185,8 @@ class TestImage:
     def test_begins_with_a_tag_that_stays_what_it_is(self, image: Path) -> None:
         assert [verb for verb, _ in instructions(image)][:2] == ["ARG", "FROM"]
         assert arguments(image, "FROM") == ["${BASE}"]
-        assert re.fullmatch(r"BASE=nvcr\.io/nvidia/[a-z0-9-]+:[a-z]?\d[\w.-]+", arguments(image, "ARG")[0])
+        maker = r"docker\.io/library" if image.suffix == ".cpu" else r"nvcr\.io/nvidia"
+        assert re.fullmatch(rf"BASE={maker}/[a-z0-9-]+:[a-z]?\d[\w.-]+", arguments(image, "ARG")[0])
 
     def test_copies_what_is_there_and_all_that_is_installed(self, image: Path) -> None:
         copies = [shlex.split(rest) for rest in arguments(image, "COPY")]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import glob
 import itertools
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +15,9 @@ import click
 import numpy as np
 
 from velora_cli.options import preprocessing_options, rate_cap_option, read_preprocessing
+from velora_edge.console import refuse_existing
 from velora_edge.datatypes import EventBatch, TriggerBatch
-from velora_edge.errors import InputError
+from velora_edge.errors import InputError, VeloraError
 from velora_edge.events.writers import WRITERS, format_of, open_writer
 
 if TYPE_CHECKING:
@@ -259,6 +262,7 @@ Examples, in a checkout:
   velora info $D/demo.raw --hot-pixels hot.json
   velora convert $D/demo.raw clean.raw --filter background=3000 --hot-pixels hot.json
   velora convert $D/demo.mp4 events.raw --sensor 320x240 --threshold 0.25
+  velora convert 'velora_edge/assets/*.raw' converted --format HDF5
 """
 
 
@@ -277,7 +281,7 @@ Examples, in a checkout:
 )
 @click.option("--duration", type=float, metavar="S", help="Keep this many seconds.  [default: all]")
 @click.option("--rebase", is_flag=True, help="Let times begin at 0.  [default: they stay as they are]")
-@click.option("--force", is_flag=True, help="Replace OUT where it exists.")
+@click.option("--overwrite", "--force", "overwrite", is_flag=True, help="Replace OUT where it exists.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @click.option("--threshold", default=0.2, show_default=True, help="Video: log-intensity step of an event.")
 @click.option(
@@ -295,29 +299,94 @@ Examples, in a checkout:
 @rate_cap_option
 def command(
     source: str, target: str, format_name: str | None, input_format: str | None, sensor: str | None,
-    start: float, duration: float | None, rebase: bool, force: bool, quiet: bool, threshold: float,
+    start: float, duration: float | None, rebase: bool, overwrite: bool, quiet: bool, threshold: float,
     refractory: int, noise: float, seed: int, **preprocessing: Any,
 ) -> None:  # fmt: skip
-    """Write the events of IN, a recording of events, a video or a folder of images, to a new file OUT."""
+    """Write the events of IN, a recording of events, a video or a folder of images, to a new file OUT.
+
+    IN may be a pattern in quotes, such as 'recordings/**/*.raw': then OUT is a folder, --format says what is
+    written, and each file keeps its name and its place under the pattern's first folder.
+    """
     from velora_cli.recordings.info import parse_sensor
     from velora_edge.events.simulator import SensorModel
 
     if start < 0 or (duration is not None and duration <= 0):
         raise InputError("--start: expected 0 or more seconds, and --duration: more than 0")
-    if Path(target).exists() and not force:
-        raise InputError("exists already", path=target, remedy="give another name, or --force to replace it")
-    name = format_name or format_of(target)
     size = parse_sensor(sensor)
     cut = Cut(round(start * 1e6), None if duration is None else round(duration * 1e6), rebase)
-    if is_pictures(source):
-        model = SensorModel(threshold, threshold, refractory_us=refractory, noise_rate_hz=noise)
-        events = from_pictures(source, size, model, seed)
-    else:
-        events = from_recording(source, size, input_format, cut)
-    chain, (width, height) = read_preprocessing(preprocessing).rewriting_chain((events.width, events.height))
-    with (
-        open_writer(target, name, width=width, height=height) as writer,
-        _progress(events, quiet) as advance,
-    ):
-        convert(events, writer, cut, chain, advance)
-    _report(writer, events, chain)
+    model = SensorModel(threshold, threshold, refractory_us=refractory, noise_rate_hz=noise)
+
+    def convert_one(one: str, to: Path) -> None:
+        if is_pictures(one):
+            events = from_pictures(one, size, model, seed)
+        else:
+            events = from_recording(one, size, input_format, cut)
+        treatment = read_preprocessing(preprocessing)
+        chain, (width, height) = treatment.rewriting_chain((events.width, events.height))
+        with (
+            open_writer(to, format_name or format_of(to), width=width, height=height) as writer,
+            _progress(events, quiet) as advance,
+        ):
+            convert(events, writer, cut, chain, advance)
+        _report(writer, events, chain)
+
+    if is_pattern(source):
+        _convert_all(list_outputs(source, Path(target), format_name), convert_one, overwrite=overwrite)
+        return
+    refuse_existing(Path(target), overwrite=overwrite)
+    convert_one(source, Path(target))
+
+
+def is_pattern(source: str) -> bool:
+    """Whether it names files by a shell pattern, and none by itself."""
+    return glob.has_magic(source) and not Path(source).exists()
+
+
+def list_outputs(pattern: str, folder: Path, format_name: str | None) -> dict[str, Path]:
+    """The file to write for each that a pattern matches.
+
+    Args:
+        pattern: with `*`, `?`, `[...]`, `**`.
+        folder: where the files go.
+        format_name: what is written.
+
+    Raises:
+        InputError: if no format is named, nothing matches, or two would be written to one place.
+    """
+    if format_name is None or format_name.upper() not in WRITERS:
+        raise InputError(
+            f"a pattern needs --format, one of {', '.join(WRITERS)}; got {format_name}", path=pattern
+        )
+    found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207  (absolute ones)
+    root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
+    ending = WRITERS[format_name.upper()][2][0]
+    outputs = {
+        str(path): folder / path.relative_to(root).with_suffix(ending) for path in found if path.is_file()
+    }
+    if not outputs:
+        raise InputError("matches no file", path=pattern, remedy="check the pattern; keep it in quotes")
+    twice = [str(path) for path, count in Counter(outputs.values()).items() if count > 1]
+    if twice:
+        raise InputError(f"several files would become {twice[0]}", path=pattern, remedy="narrow the pattern")
+    return outputs
+
+
+def _convert_all(
+    outputs: dict[str, Path], convert_one: Callable[[str, Path], None], *, overwrite: bool
+) -> None:
+    """Convert one after the other; what cannot be converted is told, and in nobody's way."""
+    for target in outputs.values():
+        refuse_existing(target, overwrite=overwrite)
+    done = [_is_converted(source, target, convert_one) for source, target in outputs.items()]
+    if not all(done):
+        raise VeloraError(f"{done.count(False):,} of {len(done):,} files could not be converted")
+
+
+def _is_converted(source: str, target: Path, convert_one: Callable[[str, Path], None]) -> bool:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        convert_one(source, target)
+    except (VeloraError, OSError) as error:
+        click.echo(f"failed: {error}", err=True)
+        return False
+    return True

@@ -95,7 +95,7 @@ def recording_rows(path: str) -> list[tuple[str, str]]:
 
 
 def _span_s(recording: Recording) -> float:
-    """By the frames' times where there are any, which a crash leaves; else as noted at the end, or by events."""
+    """By the frames' times where there are any; else as noted at the end, or, after a crash, by events."""
     times_us = recording.times_us()
     if len(times_us):
         return float(times_us[-1] - times_us[0]) / 1e6
@@ -303,7 +303,7 @@ def _print_rows(rows: list[tuple[str, str]]) -> None:
 )
 @look_options
 def command(path: str, as_json: bool, sensor: str | None, format_name: str | None, **look: Any) -> None:
-    """Tell what a recording, a video, a store of clips, a bundle or an engine is, and what is wrong with it."""
+    """Tell what a recording, a video, a store of clips, a bundle or an engine is, and what is wrong in it."""
     if path == "demo" or (Path(path).is_dir() and (Path(path) / "manifest.json").is_file()):
         from velora_edge.bundle import open_bundle
 

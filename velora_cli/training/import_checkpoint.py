@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from velora_edge.console import Command, add_options
+from velora_edge.console import Command, add_options, overwrite_option, refuse_existing
 from velora_edge.errors import InputError
 
 if TYPE_CHECKING:

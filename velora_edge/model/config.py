@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from velora_edge.config import ImageSize
+from velora_edge.config import ImageSize  # noqa: TC001  (pydantic reads it)
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -56,7 +56,7 @@ class Facts:
         video: source of the pictures, height and width once some came; None without an RGB camera.
         counts: bytes of words, frames, edges, predictions.
         dropped: the same, of what came too fast to be written; `gaps` are the cuts in the words.
-        first_us: time of the first frame or prediction, event clock; where there is neither, of the first event.
+        first_us: time of the first frame or prediction, event clock; without these, of the first event.
         last_us: of the last one.
     """
 

@@ -52,8 +52,8 @@ class RunInputs:
         rgb: the RGB camera, or None.
         sync: its way onto the event clock, where there is a camera.
         edges_us: ends of windows for events alone, where there is none.
-        duration_us: the run ends once this much has passed since its first pair; None: at its end. Live, that is
-            the first pair of all cameras, for which as much is waited.
+        duration_us: the run ends once this much has passed since its first pair; None: at its end. A live run
+            waits as long for its first pair of all cameras, and counts from that.
         live: when pairs are made with a live RGB camera, which may be away; None otherwise.
         is_live: data comes when it comes: nothing is held back to its pace.
         start_us: frames before it are passed over; None: none is.

@@ -146,7 +146,7 @@ def time_after(form: WordFormat, place: Place | None, data: bytes | memoryview) 
 
 
 def first_time(form: WordFormat, place: Place | None, data: bytes | memoryview) -> int | None:
-    """The time of the first event in these words, before which a decoder stood at `place`; None without any."""
+    """The time of the first event that a decoder which stood at `place` finds in these words, or None."""
     decoder = RawDecoder(form.encoding, form.sensor, form.is_legacy)
     if place is not None:
         decoder.feed(lead_in(form, place))

@@ -72,8 +72,8 @@ class Broker:
 class MqttSink(Sink):
     """Publishes at quality of service 0. A broker that is slow or away costs messages, never time.
 
-    It connects in the background, and again whenever the connection is lost. A broker that is away or refuses is
-    told once, and once more that it answers.
+    It connects in the background, and again whenever the connection is lost. A broker that is away or refuses
+    is told once, and once more that it answers.
 
     Args:
         target: mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC, or mqtts://.
