@@ -91,7 +91,7 @@ def command(checkpoint: Path, out: Path | None, triton: Path | None, overwrite: 
     is_bundle = (find_model(checkpoint) / MANIFEST).is_file()
     if is_bundle == (out is not None) or (triton is None and out is None):
         raise click.UsageError("give CHECKPOINT and OUT, or a bundle and --triton DIR")
-    if out is not None:
+    if out is not None and (out / MANIFEST).is_file():  # anything else is never replaced
         refuse_existing(out, overwrite=overwrite)
     bundle = open_bundle(checkpoint) if out is None else _export(checkpoint, out, **given)
     if triton is not None:

@@ -117,7 +117,7 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
     is_free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
     if not (is_free or overwrite):
         raise InputError(
-            "exists already", path=path, remedy="give another name, or replace it by --overwrite"
+            "exists already", path=path, remedy="give another name, or --overwrite to replace it"
         )
 
 

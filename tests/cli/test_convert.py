@@ -140,14 +140,14 @@ def test_events_are_laid_onto_another_cameras_picture(convert, tmp_path):
     )
 
 
-def test_a_file_that_exists_is_replaced_only_by_force(convert, tmp_path):
+def test_a_file_that_exists_is_replaced_only_where_that_is_asked_for(convert, tmp_path):
     write_events(tmp_path / "in.raw", count=500)
     (tmp_path / "out.csv").write_text("mine")
     code, out, err = convert("in.raw", "out.csv")
     assert (code, out) == (2, "")
-    assert err == "error: DIR/out.csv: exists already; give another name, or --force to replace it\n"
+    assert err == "error: DIR/out.csv: exists already; give another name, or --overwrite to replace it\n"
     assert (tmp_path / "out.csv").read_text() == "mine"
-    assert convert("in.raw", "out.csv", "--force")[0] == 0
+    assert convert("in.raw", "out.csv", "--overwrite")[0] == 0
     assert (tmp_path / "out.csv").read_text().startswith("t,x,y,p\n7000000,")
 
 
@@ -223,3 +223,45 @@ def test_videos_and_folders_are_pictures_but_not_a_ros_bag(tmp_path):
     (bag / "metadata.yaml").write_text("")
     paths = [tmp_path, bag, tmp_path / "a.MP4", tmp_path / "a.raw", tmp_path / "a.hdf5"]
     assert [is_pictures(str(path)) for path in paths] == [True, False, True, False, False]
+
+
+def test_a_pattern_is_converted_file_by_file_to_the_same_places(capsys, tmp_path):
+    for name in ("day/a.raw", "day/deep/b.raw", "other/c.raw"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_events(tmp_path / name, count=100)
+    (tmp_path / "day" / "damaged.raw").write_bytes(b"% evt 3.0\n% geometry 0x0\n% end\n")
+    arguments = ["convert", f"{tmp_path}/day/**/*.raw", str(tmp_path / "out"), "--format", "evt2", "--quiet"]
+    assert run(velora, arguments) == 1
+    out, err = (text.replace(str(tmp_path), "DIR") for text in capsys.readouterr())
+    assert out.splitlines() == [
+        f"DIR/out/{name}: EVT2, 64x48, 100 events" for name in ("a.raw", "deep/b.raw")
+    ]
+    first, last = err.splitlines()
+    assert first.startswith("failed: DIR/day/damaged.raw: ")
+    assert last == "error: 1 of 3 files could not be converted"
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == ["a.raw", "b.raw"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "options", "message"),
+    [
+        ("*.raw", (), "a pattern needs --format, one of EVT3, "),
+        ("*.h5", ("--format", "HDF5"), "matches no file; check the pattern; keep it in quotes"),
+        ("*.*", ("--format", "HDF5"), "several files would become DIR/out/a.h5; narrow the pattern"),
+        ("b.*", ("--format", "EVT3"), "DIR/out/b.raw: exists already; give another name, or --overwrite"),
+    ],
+)
+def test_a_pattern_that_cannot_be_converted_writes_nothing(convert, tmp_path, pattern, options, message):
+    for name in ("a.raw", "a.csv", "b.raw"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "b.raw").write_bytes(b"mine")
+    code, out, err = convert(pattern, "out", *options)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert (tmp_path / "out" / "b.raw").read_bytes() == b"mine"
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file(convert, tmp_path):
+    write_events(tmp_path / "a[1].raw", count=100)
+    assert convert("a[1].raw", "out.raw")[:2] == (0, "DIR/out.raw: EVT3, 64x48, 100 events\n")

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from tests.events import words as w
+from tests.videos import write_video
 from velora_cli.main import velora
 from velora_cli.recordings.event_facts import Look, read_facts
 from velora_edge import open_events
 from velora_edge.console import run
+from velora_edge.data.clips.clips import ClipSpec, Item, Pairs
+from velora_edge.data.clips.store import ClipStoreWriter
 
 HEADER = b"% evt 3.0\n% geometry 40x8\n% end\n"
 PAYLOAD = w.evt3(
@@ -169,3 +172,48 @@ def test_times_that_jump_are_told(tmp_path, times_s, said):
         warnings = [text for text in read_facts(reader).warnings if "no event" in text]
     remedy = "the camera's clock was set, or the file is damaged"
     assert warnings == ([] if said is None else [said + remedy])
+
+
+def test_a_video_is_told_by_its_size_frames_and_time(capsys, tmp_path):
+    write_video(tmp_path / "v.mp4", [0, 40_000, 80_000, 160_000])
+    assert run(velora, ["info", str(tmp_path / "v.mp4")]) == 0
+    assert [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()] == [
+        ["kind", "video"],
+        ["size", "48x32"],
+        ["frames", "4, 18.75 a second"],
+        ["duration", "0.160 s"],
+    ]
+    assert run(velora, ["info", str(tmp_path / "v.mp4"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "kind": "video", "width": 48, "height": 32, "frames": 4, "duration_us": 160_000, "rate_hz": 18.75,
+        "warnings": [],
+    }  # fmt: skip
+
+
+def test_a_store_is_told_by_what_was_packed(capsys, tmp_path):
+    spec = ClipSpec(length=3, image_size=(8, 16))
+    images = np.zeros((4, 8, 16, 3), np.uint8)
+    with ClipStoreWriter(tmp_path / "s.h5", ("a", "b"), ("rgb", "event"), spec, "somewhere") as writer:
+        for k, split in enumerate(("train", "train", "test")):
+            writer.add(Item(f"clip{k}", k % 2, split), Pairs(images, images))
+        writer.finish()
+    assert run(velora, ["info", str(tmp_path / "s.h5")]) == 0
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert rows.pop("kind").startswith("store of clips, ")
+    assert rows.pop("events").startswith("as  polarity, 33,333 us, crop")
+    assert rows == {
+        "recordings": "3, 12 pairs by rgb and event",
+        "labels": "2: a, b",
+        "splits": "test 1, train 2",
+        "image": "16x8",
+        "source": "somewhere",
+    }
+    assert run(velora, ["info", str(tmp_path / "s.h5"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["kind"], told["pairs"], told["image_size"]) == ("store of clips", 12, [8, 16])
+
+
+def test_what_is_neither_keeps_its_own_error(capsys, tmp_path):
+    (tmp_path / "x.bin").write_bytes(b"\x00\xff" * 40)
+    assert run(velora, ["info", str(tmp_path / "x.bin")]) == 2
+    assert "not a recording of any known format" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -124,3 +125,37 @@ def test_what_is_not_there_is_named_in_one_line(
     assert code == 2
     (line,) = err.splitlines()
     assert line.startswith(error)
+
+
+def test_build_replaces_a_store_only_where_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["dataset", "build", write_poker(tmp_path / "set"), tmp_path / "s.h5", "--image-size", "8"]
+    assert call(capsys, args)[0] == 0
+    before = (tmp_path / "s.h5").stat().st_ino
+    code, _, err = call(capsys, args)
+    assert (code, err) == (
+        2,
+        f"error: {tmp_path}/s.h5: exists already; give another name, or --overwrite to replace it\n",
+    )
+    assert (tmp_path / "s.h5").stat().st_ino == before
+    assert call(capsys, [*args, "--overwrite"])[0] == 0
+    assert (tmp_path / "s.h5").stat().st_ino != before
+
+
+@pytest.mark.parametrize(("classes", "is_shown"), [(5, False), (6, True)])
+def test_top5_is_shown_where_it_tells_something(
+    classes: int, is_shown: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import numpy as np
+
+    from velora_cli.training import eval as command
+    from velora_edge.train.objective import Scores
+
+    confusion = np.eye(classes, dtype=np.int64)
+    scores = Scores(classes, 1.0, 1.0, 0.1, confusion)
+    facts = SimpleNamespace(name="toy", kind="bundle", runtime="here", trained=True, parameters={})
+    predictor = SimpleNamespace(labels=tuple("abcdef"[:classes]), facts=facts)
+    source = SimpleNamespace(path="set", cameras=("rgb", "event"))
+    command._show(predictor, source, SimpleNamespace(name="test", why="held out"), {"both": scores})  # type: ignore[arg-type]
+    assert ("top-5" in capsys.readouterr().out) == is_shown

@@ -144,3 +144,19 @@ def test_an_int8_export_tells_its_ranges_its_speed_beside_fp32_and_what_was_over
     assert tuple(warned) == report.overridden
     slower = report.latency.p50_ms >= report.latency.fp32_p50_ms
     assert any("no faster here" in reason for reason in report.overridden) == slower
+
+
+def test_a_run_stands_for_its_best_checkpoint_and_a_bundle_is_replaced_only_where_that_is_asked_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_model(tuning="linear", backbone=SHALLOW)
+    for name in ("best", "last"):
+        save_checkpoint(model, tmp_path / "run" / name, include_base=True, trained=False)
+    arguments = ["export", str(tmp_path / "run"), str(tmp_path / "x.velora")]
+    assert run(velora, arguments) == 0
+    assert capfd.readouterr().err.startswith(f"velora: taking {tmp_path}/run/best\n")
+    assert run(velora, arguments) == 2
+    assert (
+        "x.velora: exists already; give another name, or --overwrite to replace it" in capfd.readouterr().err
+    )
+    assert run(velora, [*arguments, "--overwrite"]) == 0

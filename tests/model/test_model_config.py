@@ -50,3 +50,10 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> Non
 @pytest.mark.parametrize(("width", "heads"), [(64, 4), (192, 4), (384, 6), (768, 12), (1024, 16)])
 def test_published_heads_have_64_channels_but_are_4_at_least(width: int, heads: int) -> None:
     assert default_heads(width) == heads
+
+
+def test_one_number_is_the_side_of_a_square_image() -> None:
+    assert build_config({"labels": ["wave"], "image_size": 64}, ModelConfig).image_size == (64, 64)
+    assert build_config({"labels": ["wave"], "image_size": [48, 64]}, ModelConfig).image_size == (48, 64)
+    with pytest.raises(ConfigError, match=r"image_size: expected a valid tuple, got 64\.5"):
+        build_config({"labels": ["wave"], "image_size": 64.5}, ModelConfig)

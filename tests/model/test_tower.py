@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from velora_edge.errors import BundleError, InputError
 from velora_edge.model.config import Backbone
-from velora_edge.model.tower import Tower, create_tower
+from velora_edge.model.tower import Tower, _check_hub, create_tower
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,6 +153,30 @@ def test_published_weights_out_of_reach_say_how_to_give_them_as_a_file(
     def unreachable(*_: object, **__: object) -> None:
         raise HubError("cannot reach the hub\nfor several reasons")
 
+    monkeypatch.setattr("velora_edge.model.tower._check_hub", lambda name: None)
     monkeypatch.setattr("timm.create_model", unreachable)
     with pytest.raises(InputError, match=r"cannot reach the hub; .* local file in backbone\.weights$"):
         _tower(pretrained=True)
+
+
+def test_without_a_network_published_weights_are_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: pytest.fail("the hub was asked"))
+    message = (
+        r"backbone\.pretrained: the weights of vit_tiny_patch16_224 are not in the cache, and "
+        r"http://127\.0\.0\.1:9 is out of reach: .*refused; fetch timm/vit_tiny_\S+ where there is a network, "
+        r"and give the file in backbone\.weights, in place of pretrained"
+    )
+    with pytest.raises(InputError, match=message):
+        _tower(pretrained=True)
+
+
+def test_weights_in_the_cache_need_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hub_id = timm.get_pretrained_cfg("vit_tiny_patch16_224").hf_hub_id
+    (tmp_path / f"models--{hub_id.replace('/', '--')}" / "snapshots" / "1").mkdir(parents=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    _check_hub("vit_tiny_patch16_224")

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.recordings import write_events
 from tests.videos import write_video
 from velora_edge.errors import RecordingError, SourceError
 from velora_edge.preprocessing.pictures import ImageFolder
@@ -156,3 +157,26 @@ def test_a_kind_of_source_that_there_is_not_is_a_source_error(text: str) -> None
         open_rgb_source(text)
     with pytest.raises(SourceError, match="no event source of this kind; there are: a recording"):
         open_event_source(text)
+
+
+def test_a_video_that_is_given_for_events_is_told_by_what_it_is(tmp_path: Path) -> None:
+    write_video(tmp_path / "v.mp4", [0])
+    with pytest.raises(
+        SourceError, match=r"v\.mp4: is a video, and was given with --events; give it with --rgb$"
+    ):
+        open_event_source(str(tmp_path / "v.mp4"))
+
+
+def test_events_that_are_given_for_a_video_are_told_by_what_they_are(tmp_path: Path) -> None:
+    write_events(tmp_path / "e.raw", count=100)
+    message = r"e\.raw: is a recording of events, and was given with --rgb; give it with --events$"
+    with pytest.raises(SourceError, match=message):
+        open_rgb_source(str(tmp_path / "e.raw"))
+
+
+def test_a_file_of_neither_camera_keeps_its_own_error(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"\x00nothing" * 9)
+    with pytest.raises(RecordingError, match="not a recording of any known format"):
+        open_event_source(str(tmp_path / "x"))
+    with pytest.raises(RecordingError, match="cannot be read as a video"):
+        open_rgb_source(str(tmp_path / "x"))

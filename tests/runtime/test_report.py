@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from velora_runtime.report import CameraMeter, Delivery, Histogram, RunReport
+from velora_runtime.report import CameraMeter, Delivery, Histogram, RunReport, RunStart
 
 from tests.fakes import FakeClock
 from velora_edge.events.filters.filters import RateCap
@@ -140,3 +140,36 @@ def test_the_report_tells_what_cameras_delivered() -> None:
     report = make_report()
     report.perf = ["perf   frames 30.0/s"]
     assert "perf   frames 30.0/s" in report.lines()
+
+
+def test_a_duration_counts_from_the_first_pair_of_all_cameras() -> None:
+    start = RunStart()
+    for t_us, missing in (
+        (1_000_000, ("rgb",)),
+        (1_500_000, ("rgb",)),
+        (2_000_000, ()),
+        (3_000_000, ("event",)),
+    ):
+        start.begin(t_us)
+        start.see(t_us, missing)
+    assert start.passed_us(3_000_000) == 1_000_000
+    assert start.warnings() == ["the first 1.00 s are without pictures"]
+
+
+def test_until_there_is_one_it_counts_from_the_first_window() -> None:
+    start = RunStart()
+    assert start.passed_us(7) == 0
+    for t_us in (1_000_000, 1_500_000):
+        start.begin(t_us)
+        start.see(t_us, ("event",))
+    assert start.passed_us(1_500_000) == 500_000
+    assert start.warnings() == ["no pair of both cameras: events were missing from the start"]
+
+
+@pytest.mark.parametrize(("first_us", "told"), [(1_900_001, 0), (1_900_000, 1)])
+def test_a_camera_that_is_hardly_late_is_not_told(first_us: int, told: int) -> None:
+    start = RunStart()
+    for t_us, missing in ((first_us, ("rgb",)), (2_000_000, ())):
+        start.begin(t_us)
+        start.see(t_us, missing)
+    assert len(start.warnings()) == told

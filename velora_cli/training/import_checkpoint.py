@@ -139,10 +139,11 @@ def command(
     its images as that code does: stretched, mean and standard deviation 0.5, clips of the whole recording.
     Every tensor is taken over by name and shape; a missing or an unknown one is an error that names it.
     """
-    from velora_edge.model.checkpoint import Inputs, save_checkpoint
+    from velora_edge.model.checkpoint import CHECKPOINT, Inputs, save_checkpoint
     from velora_edge.model.published import INPUTS, import_published
 
-    refuse_existing(out, overwrite=overwrite)
+    if (out / CHECKPOINT).is_file():  # anything else is never replaced
+        refuse_existing(out, overwrite=overwrite)
     corrections = read_corrections(labels, fit, stride, palette)
     imported = import_published(
         published,

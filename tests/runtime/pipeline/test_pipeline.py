@@ -68,6 +68,7 @@ def make(
     duration_us: int | None = None,
     clock: FakeClock | None = None,
     passes_gaps: bool = True,
+    is_live: bool = False,
 ) -> Pipeline:
     manifest, clock = tiny_manifest(clip_length=3), clock or FakeClock()
     stream = None if events is None else MemoryEvents(events).stream()
@@ -77,7 +78,7 @@ def make(
         next_us = None if stream is None or not passes_gaps else lambda: stream.t_next_us
         feed = RunInputs(None, None, SteadyEdges(start_us, Fraction(rate_hz), next_us, lead=3), duration_us)
     else:
-        feed = RunInputs(rgb or FakeRGB(times_us), TimestampSync(0, ""), None, duration_us)
+        feed = RunInputs(rgb or FakeRGB(times_us), TimestampSync(0, ""), None, duration_us, is_live=is_live)
     packer = Packer(manifest, stream, WindowRule(1000, start_us), clock)
     recogniser = PairRecogniser(manifest, engine or RecordingEngine(3, labels=3), clock)
     return Pipeline(manifest, feed, packer, recogniser, sinks or [], pace, clock)
@@ -183,6 +184,17 @@ def test_realtime_waits_for_each_instant_of_the_recording() -> None:
     clock.t_us = 50_000
     make(times_us=None, pace="realtime", clock=clock).run()
     assert clock.waits == [50_000 + 1000 * k for k in range(12)]
+
+
+@pytest.mark.parametrize(("is_live", "last_us"), [(True, 305_000), (False, 6000)])
+def test_a_live_duration_counts_from_the_first_pair_of_both_cameras(is_live: bool, last_us: int) -> None:
+    """Events come from 300 ms on, pictures from 1 ms on."""
+    late = [(300_000 + 100 * k, k % 8, 3, k % 2) for k in range(120)]
+    times_us = [*FRAMES_US[:5], *(301_000 + 1000 * k for k in range(10))]
+    sink = RecordingSink()
+    report = make(times_us=times_us, events=late, sinks=[sink], duration_us=301_000, is_live=is_live).run()
+    assert [result.pair.t_us for result in sink.written][-1] == last_us
+    assert report.warnings == (["the first 0.30 s are without events"] if is_live else [])
 
 
 def test_duration_ends_the_run_early() -> None:

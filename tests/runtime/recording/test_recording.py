@@ -16,7 +16,7 @@ from velora_runtime.queues import ByteQueue
 from velora_runtime.recording.items import AppendFile, Compressed, Edges, Picture, RecordOptions, Said, Words
 from velora_runtime.recording.recorder import Recorder
 from velora_runtime.recording.recorder_worker import ByteArena, PreRollBuffer
-from velora_runtime.recording.words import Place, WordFormat
+from velora_runtime.recording.words import Place, WordEncoder, WordFormat
 from velora_runtime.recording.writer import RecordingWriter
 
 from tests.fakes import MemoryEvents
@@ -492,3 +492,36 @@ def test_whatever_goes_wrong_ends_the_recording_and_not_the_run(tmp_path: Path) 
     (result,) = recorder.close()
     assert not result.is_whole
     assert "is earlier than the event before it (20 us)" in result.why
+
+
+def record_words(folder: Path, source: Path) -> Recorder:
+    """A recorder that took all words of a file, and nothing else."""
+    recorder = make_recorder(folder)
+    reader = open_events(source)
+    stream = reader.stream()
+    stream.listen(recorder)
+    while stream.t_next_us is not None:
+        stream.skip_to(stream.t_next_us + 50_000)
+    stream.close()
+    return recorder
+
+
+def test_a_recording_of_events_alone_lasts_as_long_as_its_events(tmp_path: Path) -> None:
+    write_events(tmp_path / "e.raw", duration_us=400_000)  # one each 100 us from 7 s on
+    [result] = record_words(tmp_path / "r", tmp_path / "e.raw").close()
+    assert read_recording(tmp_path / "r").facts.first_us == 7_000_000
+    assert result.seconds == pytest.approx(0.4, abs=0.001)
+    assert ": 0.40 s, " in result.line()
+
+
+def test_a_frame_tells_the_time_of_a_recording_that_began_with_events(tmp_path: Path) -> None:
+    encoder = WordEncoder(FORM)
+    writer = RecordingWriter(tmp_path / "r", Facts())
+    for number, t_us in enumerate((5_000, 9_000)):
+        event = (np.array([t_us], np.int64), *(np.array([1], kind) for kind in ("u2", "u2", "u1")))
+        place, data = encoder.encode(EventBatch(*event))
+        writer.write(Words(FORM, data, place if number else None, number))
+    assert writer.facts.first_us == 5_000
+    writer.write(picture(7_000))
+    writer.close("asked for")
+    assert (writer.facts.first_us, writer.facts.last_us) == (7_000, 7_000)

@@ -167,3 +167,32 @@ def test_a_url_names_broker_topic_and_user(url: str, wanted: Broker) -> None:
 def test_what_names_none_is_refused(url: str) -> None:
     with pytest.raises(InputError, match="give --publish mqtt://HOST/TOPIC"):
         Broker.parse(url)
+
+
+def test_a_broker_that_is_away_is_told_once_and_what_was_lost_at_the_end() -> None:
+    notes: list[str] = []
+    port = free_port()
+    sink = MqttSink(f"mqtt://me:secret@127.0.0.1:{port}/t", SinkContext(tiny_manifest(), note=notes.append))
+    deadline = time.monotonic() + 20
+    while not notes:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for _ in range(3):
+        sink._client.on_connect_fail(sink._client, None)
+    sink.write(said(0))
+    sink.close()
+    assert notes == [
+        f"the broker at 127.0.0.1:{port}: nobody answers; predictions are not published until it does",
+        f"1 predictions were not published: 127.0.0.1:{port} was away, or too slow",
+    ]
+
+
+def test_a_broker_that_comes_is_told_where_it_was_away(broker: int) -> None:
+    notes: list[str] = []
+    context = SinkContext(tiny_manifest(), note=notes.append)
+    sink = MqttSink(f"mqtt://127.0.0.1:{broker}/t", context)
+    wait_until_connected(sink)
+    sink._tell_away("nobody answers")
+    sink._greet(sink._client, None, None, paho.ReasonCode(paho.PacketTypes.CONNACK), None)
+    sink.close()
+    assert notes[1:] == [f"publishing to 127.0.0.1:{broker}, which answers now"]
