@@ -134,15 +134,28 @@ def test_what_cannot_begin_is_one_line_and_exit_code_2(
     for args, error in (
         (("none.velora", "a"), "error: none.velora: no such model"),
         (("m.velora", "a/*.h5"), "error: a/*.h5: matches no recording"),
-        (("m.velora", "a", "--sync", "never"), "error: "),
+        (("m.velora", "a", "--sync", "never"), "error: expected --sync auto, timestamps, trigger, host or"),
+        (("m.velora", "a", "--sync", "host"), "error: --sync host is for live cameras"),
+        (("m.velora", "a", "--filter", "magic"), "error: "),
     ):
         code, out, err = predict(capsys, *args, "--out", "preds")
-        assert (code in (1, 2), "Traceback" in err, err.splitlines()[-1].startswith(error.strip())) == (
-            True,
-            False,
-            True,
-        ), err
-    assert "2 of 2 recordings failed" in err
+        assert (code, out, len(err.splitlines())) == (2, "", 1)
+        assert err.startswith(error)
+    assert not (archive / "preds").exists()
+
+
+def test_options_for_one_kind_of_recording_leave_the_others_as_they_are(
+    archive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--rate", "50", "--sync", "offset=10000")
+    assert predict(capsys, "m.velora", "a", "--out", "preds", *options)[0] == 0
+    times_us: dict[str, list[int]] = {}
+    for row in rows(archive / "preds"):
+        times_us.setdefault(row["recording"], []).append(row["t_us"])
+    assert times_us == {
+        "a/x.raw": [10_000 * k for k in range(4, 31)],
+        "a/b/y.raw": [7_000_000 + 20_000 * k for k in range(3, 20)],
+    }
 
 
 @pytest.fixture

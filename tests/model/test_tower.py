@@ -167,8 +167,8 @@ def test_without_a_network_published_weights_are_refused_at_once(
     monkeypatch.setattr("timm.create_model", lambda *_, **__: pytest.fail("the hub was asked"))
     message = (
         r"backbone\.pretrained: the weights of vit_tiny_patch16_224 are not in the cache, and "
-        r"http://127\.0\.0\.1:9 is out of reach: .*refused; fetch timm/vit_tiny_\S+ where there is a network, "
-        r"and give the file in backbone\.weights, in place of pretrained"
+        r"http://127\.0\.0\.1:9 is out of reach: .*refused; fetch timm/vit_tiny_\S+ where there is a "
+        r"network, and give the file in backbone\.weights, in place of pretrained"
     )
     with pytest.raises(InputError, match=message):
         _tower(pretrained=True)

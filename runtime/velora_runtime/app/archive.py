@@ -26,6 +26,7 @@ from velora_edge.events.registry import open_events
 from velora_edge.preprocessing.folder import EVENTS, INFO, TIMES, TRIGGERS, VIDEO, is_recording
 from velora_edge.preprocessing.registry import find_sources
 from velora_edge.preprocessing.sources import NONE
+from velora_edge.preprocessing.sync import SyncOptions, parse_mode
 from velora_runtime.app.parts import SCHEMA_VERSION, Outcome, ParquetPart
 from velora_runtime.app.session import RunOptions, run_session
 from velora_runtime.inference.recogniser import RunModel
@@ -203,6 +204,7 @@ def make_plan(options: RunOptions, out: Path, only: Only | None = None) -> Archi
         InputError: if the model or a file that an option names cannot be used.
     """
     assert options.model is not None
+    _check(options)
     bundle = open_bundle(options.model)
     asked = _asked(options, only)
     model = _model_digest(bundle.manifest)
@@ -221,6 +223,19 @@ def make_plan(options: RunOptions, out: Path, only: Only | None = None) -> Archi
         about,
         only,
     )
+
+
+def _check(options: RunOptions) -> None:
+    """Refuse once what would fail every recording.
+
+    Raises:
+        InputError: if there is no such synchronisation of recordings, or no such filter.
+    """
+    if parse_mode(options.sync.mode)[0] == "host":
+        raise InputError(
+            "--sync host is for live cameras", remedy="use auto, timestamps, trigger or offset=US"
+        )
+    replace(options.preprocessing, hot_pixels=None).filter_chain((8, 8))
 
 
 def _model_digest(manifest: Manifest) -> str:
@@ -332,7 +347,10 @@ class ArchivePredictor:
         )
 
     def _options(self, recording: ArchivedRecording, note: Callable[[str], None]) -> RunOptions:
-        """The run's options with the recording's sources, less the camera that is not wanted."""
+        """The run's options with the recording's sources, less the camera that is not wanted.
+
+        A synchronisation is for recordings of both cameras, a rate for those of events alone.
+        """
         given = None if recording.rgb == recording.events else recording.rgb  # a folder brings its own video
         found = find_sources(str(self._plan.options.model), None, recording.events, given, note)
         events, rgb = found.events, found.rgb
@@ -341,11 +359,11 @@ class ArchivePredictor:
         only = self._plan.only
         if only is not None and {"events": events, "rgb": rgb}[only] == NONE:
             raise SourceError(f"holds no {only}", path=recording.name, remedy="leave out --only")
-        return replace(
-            self._plan.options,
-            events=NONE if only == "rgb" else events,
-            rgb=NONE if only == "events" else rgb,
-        )
+        events, rgb = NONE if only == "rgb" else events, NONE if only == "events" else rgb
+        options = self._plan.options
+        if rgb == NONE:
+            return replace(options, events=events, rgb=rgb, sync=SyncOptions())
+        return replace(options, events=events, rgb=rgb, rate_hz=None)
 
 
 def _has_frames(events: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -62,8 +63,9 @@ def test_a_reader_that_closes_the_pipe_ends_the_run_without_an_error(
 
 
 def test_a_pipe_in_a_file_s_place_is_written_to(folder: Path) -> None:
+    live = shlex.join(command("--out", "/dev/stdout", "--quiet", "--duration", "0.01"))
     done = subprocess.run(
-        f"{' '.join(map(repr, command('--out', '/dev/stdout', '--quiet', '--duration', '0.01')))} | head -n 3",
+        f"{live} | head -n 3",
         shell=True,
         cwd=folder,
         capture_output=True,
