@@ -20,14 +20,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from velora_edge.bundle import file_sha256, open_bundle
+from velora_edge.bundle import MANIFEST, file_sha256, open_bundle
 from velora_edge.errors import EngineError, InputError, SourceError, VeloraError
 from velora_edge.events.registry import open_events
 from velora_edge.preprocessing.folder import EVENTS, INFO, TIMES, TRIGGERS, VIDEO, is_recording
 from velora_edge.preprocessing.registry import find_sources
 from velora_edge.preprocessing.sources import NONE
 from velora_edge.preprocessing.sync import SyncOptions, parse_mode
-from velora_runtime.app.parts import SCHEMA_VERSION, Outcome, ParquetPart
+from velora_runtime.app.parts import SCHEMA_VERSION, Outcome, ParquetPart, count_rows
 from velora_runtime.app.session import RunOptions, run_session
 from velora_runtime.inference.recogniser import RunModel
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from velora_edge.bundle import Manifest
 
-Files = tuple[tuple[str, int, int], ...]
 Only = Literal["events", "rgb"]
 
 EVENT_FILES = (
@@ -76,14 +75,14 @@ class ArchivedRecording:
             else:
                 yield path
 
-    def stamp(self) -> Files:
-        """Name, bytes and time of change of each of its files.
+    def stamp(self) -> str:
+        """SHA-256 of its files' names, sizes and times of change, hexadecimal; reads none of them.
 
         Raises:
             OSError: if one is gone.
         """
-        stats = [(file.as_posix(), file.stat()) for file in self.files()]
-        return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+        stats = [(str(file), file.stat()) for file in self.files()]
+        return _digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
     def digest(self) -> str:
         """SHA-256 of the content of its files, hexadecimal; reads all of them.
@@ -91,8 +90,7 @@ class ArchivedRecording:
         Raises:
             OSError: if one cannot be read.
         """
-        digests = [(file.name, file_sha256(file)) for file in self.files()]
-        return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+        return _digest([(file.name, file_sha256(file)) for file in self.files()])
 
 
 def find_recordings(patterns: Sequence[str]) -> list[ArchivedRecording]:
@@ -130,8 +128,8 @@ def _recordings_at(path: Path, pattern: str) -> Iterator[ArchivedRecording]:
     if path.is_dir():
         yield from _in_folder(path)
         return
-    if _is_one(path.parent):
-        return  # a file of a recording's folder, which a pattern matches too
+    if _is_one(path.parent) or _is_bundle(path.parent):
+        return  # a file of a folder that a pattern matches too
     is_meant = path == Path(pattern) or path.suffix == Path(pattern).suffix != ""
     one = _from_file(path, is_meant=is_meant)
     if one is not None:
@@ -143,12 +141,16 @@ def _is_one(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (INFO, TIMES, _BAG))
 
 
+def _is_bundle(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file()
+
+
 def _in_folder(folder: Path) -> Iterator[ArchivedRecording]:
     name, place = folder.as_posix(), str(folder.absolute())
     if _is_one(folder):
         is_both, is_bag = is_recording(folder), (folder / _BAG).is_file()
         yield ArchivedRecording(name, place if is_both or is_bag else NONE, NONE if is_bag else place)
-    else:
+    elif not _is_bundle(folder):
         for entry in sorted(folder.iterdir()):
             if entry.name.startswith("."):
                 continue
@@ -208,7 +210,7 @@ def make_plan(options: RunOptions, out: Path, only: Only | None = None) -> Archi
     bundle = open_bundle(options.model)
     asked = _asked(options, only)
     model = _model_digest(bundle.manifest)
-    key = hashlib.sha256(json.dumps([SCHEMA_VERSION, model, asked], sort_keys=True).encode()).hexdigest()
+    key = _digest([SCHEMA_VERSION, model, asked])
     name = re.sub(r"[^A-Za-z0-9._]+", "_", bundle.manifest.name)
     about = {"v": SCHEMA_VERSION, "model": bundle.manifest.name, "model_digest": model, "options": asked}
     preprocessing = replace(
@@ -243,7 +245,12 @@ def _model_digest(manifest: Manifest) -> str:
     told = manifest.model_dump(mode="json", exclude={"engines", "report", "accuracy"})
     engines = {engine.file for engine in manifest.engines}
     told["files"] = {name: digest for name, digest in told["files"].items() if name not in engines}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return _digest(told)
+
+
+def _digest(values: Any) -> str:
+    """SHA-256 of plain values, hexadecimal."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _asked(options: RunOptions, only: Only | None) -> dict[str, Any]:
@@ -319,12 +326,12 @@ class ArchivePredictor:
         self._model.close()
 
     def _predict(self, recording: ArchivedRecording) -> Outcome:
-        files = recording.stamp()
+        stamp = recording.stamp()
         digest = recording.digest()
         part = self._plan.part_name(recording.name, digest)
         path = self._plan.folder / part
         if path.exists():
-            return Outcome(recording.name, "kept", part, digest, files)
+            return Outcome(recording.name, "kept", part, digest, stamp, count_rows(path))
         notes, self._notes = self._notes, []
         options = self._options(recording, notes.append)
         metadata = {"velora": json.dumps({**self._plan.about, "recording": recording.name, "digest": digest})}
@@ -339,7 +346,7 @@ class ArchivePredictor:
             "done",
             part,
             digest,
-            files,
+            stamp,
             sink.rows,
             round(report.recording_s, 6),
             engine=None if engine is None else engine.name,

@@ -94,6 +94,11 @@ def as_row(recording: str, item: Prediction | Action) -> dict[str, Any]:
     return {"recording": recording, "type": "prediction", **record, "top": top}
 
 
+def count_rows(part: Path) -> int:
+    """The rows of a part, by its metadata."""
+    return int(load_pyarrow().parquet.read_metadata(part).num_rows)
+
+
 class ParquetPart(Sink):
     """A part under construction, and the sink that fills it.
 
@@ -119,9 +124,9 @@ class ParquetPart(Sink):
         self._arrow, self._schema = load_pyarrow(), make_schema(metadata)
         with self._told():
             self._part = PartFile(path)
-        self._writer = self._arrow.parquet.ParquetWriter(
-            str(self._part.path), self._schema, compression="zstd"
-        )
+            self._writer = self._arrow.parquet.ParquetWriter(
+                str(self._part.path), self._schema, compression="zstd"
+            )
 
     def take(self, result: Result) -> Prediction | None:
         """The prediction, where there is one."""
@@ -193,7 +198,7 @@ class Outcome:
         state: `done`; `kept`, where its part was there already; `failed`.
         part: the file of its rows, in the run's folder; None where it failed.
         digest: of the recording's name and content.
-        files: name, bytes and time of change of each of its files: while they stay, so does the digest.
+        stamp: digest of its files' names, sizes and times of change: while it stays, so does the other one.
         rows: in the part.
         recording_s: between the first pair and the last, seconds.
         wall_s: what it took.
@@ -206,7 +211,7 @@ class Outcome:
     state: Literal["done", "kept", "failed"]
     part: str | None = None
     digest: str = ""
-    files: tuple[tuple[str, int, int], ...] = ()
+    stamp: str = ""
     rows: int | None = None
     recording_s: float | None = None
     wall_s: float | None = None
@@ -223,8 +228,7 @@ class Outcome:
         """
         said = json.loads(text)
         try:
-            files = tuple((str(name), int(size), int(changed)) for name, size, changed in said.pop("files"))
-            return cls(**{**said, "files": files, "notes": tuple(said["notes"])})
+            return cls(**{**said, "notes": tuple(said["notes"])})
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"expected a line of {REPORT}, got {text[:60]!r}") from error
 

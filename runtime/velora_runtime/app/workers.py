@@ -79,14 +79,14 @@ def predict_archive(
             counts.done += outcome.state == "done"
             counts.kept += outcome.state == "kept"
             counts.failed += outcome.state == "failed"
-            counts.rows += outcome.rows or 0
+            counts.rows += (outcome.rows or 0) if outcome.state == "done" else 0
             advance(outcome)
     return counts
 
 
 def _is_unchanged(recording: ArchivedRecording, known: Outcome) -> bool:
     try:
-        return recording.stamp() == known.files
+        return recording.stamp() == known.stamp
     except OSError:
         return False
 

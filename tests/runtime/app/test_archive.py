@@ -84,6 +84,11 @@ def test_a_file_that_is_named_is_taken_whatever_its_ending(here: Path) -> None:
     assert [name for name, _, _ in found("a/*")] == ["a/x.raw"]
 
 
+def test_a_model_beside_recordings_is_none(here: Path) -> None:
+    touch(here, "a/m.velora/manifest.json", "a/m.velora/weights.bin", "a/door.raw")
+    assert [name for name, _, _ in found("a/**", "a")] == ["a/door.raw"]
+
+
 def test_files_under_construction_and_hidden_folders_are_no_recordings(here: Path) -> None:
     touch(here, "a/.door.raw.12345678.part", "a/.cache/x.raw", "a/door.raw")
     assert [name for name, _, _ in found("a")] == ["a/door.raw"]

@@ -103,7 +103,7 @@ def test_a_row_of_an_action_has_its_fields_alone() -> None:
     assert as_row("a", STARTS) == {"recording": "a", **as_action_record(STARTS)}
 
 
-DONE = Outcome("a", "done", "a.parquet", "d1", (("/x/a.raw", 5, 7),), 3, 1.5, 0.2, "onnxruntime", ("odd",))
+DONE = Outcome("a", "done", "a.parquet", "d1", "5e7", 3, 1.5, 0.2, "onnxruntime", ("odd",))
 FAILED = Outcome("b", "failed", error="the file is empty")
 
 
@@ -112,7 +112,9 @@ def test_an_outcome_survives_its_line() -> None:
     assert Outcome.from_json(FAILED.to_json()) == FAILED
 
 
-@pytest.mark.parametrize("line", ["", "{", "[]", '{"recording":"a"}', '{"files":[],"notes":[],"x":1}', "7"])
+@pytest.mark.parametrize(
+    "line", ["", "{", "[]", '{"recording":"a"}', '{"recording":"a","state":"done","notes":[],"x":1}', "7"]
+)
 def test_a_line_that_is_none_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         Outcome.from_json(line)
