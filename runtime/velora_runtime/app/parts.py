@@ -287,6 +287,7 @@ class Report:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self._lock.close()
             raise InputError(
                 "another velora predict writes here",
                 path=self._path.parent,

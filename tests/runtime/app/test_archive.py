@@ -165,10 +165,14 @@ def test_another_model_has_a_folder_of_its_own_and_an_engine_built_of_it_has_not
     (bundle.path / "engines").mkdir()
     (bundle.path / "engines" / "rgb.plan").write_bytes(b"plan")
     engine = EngineFile(
-        graph="rgb", file="engines/rgb.plan", model="0" * 64, precision="fp32", tensorrt="10.3.0"
+        graph="rgb",
+        file="engines/rgb.plan",
+        sha256="0" * 64,
+        model="0" * 64,
+        precision="fp32",
+        tensorrt="10.3.0",
     )
-    digest = "6b9e4b2cfeb5a0d60d71be2d1a8c2fa1dd5d7fcd9bff0e6fdcc7ee7f1d5b87f8"
-    files = {**bundle.manifest.files, "engines/rgb.plan": digest}
+    files = {**bundle.manifest.files, "engines/rgb.plan": "0" * 64}
     changed = bundle.manifest.model_copy(update={"engines": (engine,), "files": files})
     assert plan_of(bundle.path, changed, here) == folder
     window = bundle.manifest.event.model_copy(update={"window_us": 5_000})
