@@ -38,6 +38,7 @@ def run(
         name: of the program, for people.
         defaults: gives values of options that the arguments do not give, by their parameters' names.
     """
+    streams = sys.stdout, sys.stderr
     try:
         result = command.main(
             args=None if args is None else list(args),
@@ -54,7 +55,10 @@ def run(
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except BrokenPipeError:
+    except SystemExit:
+        if sys.stdout is streams[0]:
+            raise
+        sys.stdout, sys.stderr = streams  # which click has replaced: the pipe was closed by its reader
         _drop_output()
         return 0
     return result if isinstance(result, int) else 0

@@ -200,7 +200,7 @@ def test_a_store_is_told_by_what_was_packed(capsys, tmp_path):
     assert run(velora, ["info", str(tmp_path / "s.h5")]) == 0
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert rows.pop("kind").startswith("store of clips, ")
-    assert rows.pop("events").startswith("as  polarity, 33,333 us, crop")
+    assert rows.pop("events").startswith("as   polarity, 33,333 us, crop")
     assert rows == {
         "recordings": "3, 12 pairs by rgb and event",
         "labels": "2: a, b",

@@ -56,7 +56,11 @@ def without_nulls(row: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [(), ("--decide", "default", "--decide", "hold_ms=0", "--decide", "enter=0.3"), ("--start", "0.5")],
+    [
+        (),
+        ("--decide", "default", "--decide", "hold_ms=0", "--decide", "enter=0.3", "--decide", "leave=0.2"),
+        ("--start", "0.5"),
+    ],
 )
 def test_rows_are_those_of_velora_live(
     options: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]

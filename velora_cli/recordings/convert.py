@@ -359,7 +359,7 @@ def list_outputs(pattern: str, folder: Path, format_name: str | None) -> dict[st
         )
     found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207  (absolute ones)
     root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
-    ending = WRITERS[format_name.upper()][2][0]
+    ending = next(iter(WRITERS[format_name.upper()][2]), ".raw")
     outputs = {
         str(path): folder / path.relative_to(root).with_suffix(ending) for path in found if path.is_file()
     }

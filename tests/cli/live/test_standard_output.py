@@ -38,26 +38,26 @@ def test_standard_output_has_lines_of_json_and_nothing_else(folder: Path) -> Non
         command("--out", "-", "--duration", "0.01"), cwd=folder, capture_output=True, text=True, check=True
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [line["seq"] for line in lines] == list(range(2, 99))
-    assert "99 pairs, 97 predictions" in done.stderr
+    assert [line["seq"] for line in lines] == list(range(2, 100))
+    assert "100 pairs, 98 predictions" in done.stderr
 
 
 @pytest.mark.parametrize("out", [("--out", "-"), ("--out", "/dev/stdout", "--quiet"), ()])
 def test_a_reader_that_closes_the_pipe_ends_the_run_without_an_error(
     folder: Path, out: tuple[str, ...]
 ) -> None:
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command(*out, "--record", f"rec{len(out)}"),
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    assert process.stdout.readline()
-    process.stdout.close()
-    said = process.stderr.read().decode()
-    assert process.wait(120) == 0
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read().decode()
+        assert process.wait(120) == 0
     assert [line for line in said.splitlines() if "rror" in line or "Traceback" in line] == []
     assert "recorded rec" in said
 

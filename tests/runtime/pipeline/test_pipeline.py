@@ -186,15 +186,15 @@ def test_realtime_waits_for_each_instant_of_the_recording() -> None:
     assert clock.waits == [50_000 + 1000 * k for k in range(12)]
 
 
-@pytest.mark.parametrize(("is_live", "last_us"), [(True, 305_000), (False, 6000)])
+@pytest.mark.parametrize(("is_live", "last_us"), [(True, 450_000), (False, 300_000)])
 def test_a_live_duration_counts_from_the_first_pair_of_both_cameras(is_live: bool, last_us: int) -> None:
-    """Events come from 300 ms on, pictures from 1 ms on."""
-    late = [(300_000 + 100 * k, k % 8, 3, k % 2) for k in range(120)]
-    times_us = [*FRAMES_US[:5], *(301_000 + 1000 * k for k in range(10))]
+    """Pictures come every 50 ms, events from 160 ms on."""
+    late = [(160_000 + 100 * k, k % 8, 3, k % 2) for k in range(8000)]
+    times_us = [50_000 * k for k in range(1, 18)]
     sink = RecordingSink()
-    report = make(times_us=times_us, events=late, sinks=[sink], duration_us=301_000, is_live=is_live).run()
+    report = make(times_us=times_us, events=late, sinks=[sink], duration_us=300_000, is_live=is_live).run()
     assert [result.pair.t_us for result in sink.written][-1] == last_us
-    assert report.warnings == (["the first 0.30 s are without events"] if is_live else [])
+    assert report.warnings == (["the first 0.15 s are without events"] if is_live else [])
 
 
 def test_duration_ends_the_run_early() -> None:

@@ -501,7 +501,7 @@ def record_words(folder: Path, source: Path) -> Recorder:
     stream = reader.stream()
     stream.listen(recorder)
     while stream.t_next_us is not None:
-        stream.skip_to(stream.t_next_us + 50_000)
+        stream.skip_until(stream.t_next_us + 50_000)
     stream.close()
     return recorder
 
@@ -520,7 +520,7 @@ def test_a_frame_tells_the_time_of_a_recording_that_began_with_events(tmp_path: 
     for number, t_us in enumerate((5_000, 9_000)):
         event = (np.array([t_us], np.int64), *(np.array([1], kind) for kind in ("u2", "u2", "u1")))
         place, data = encoder.encode(EventBatch(*event))
-        writer.write(Words(FORM, data, place if number else None, number))
+        writer.write(Words(FORM, data, place, number))
     assert writer.facts.first_us == 5_000
     writer.write(picture(7_000))
     writer.close("asked for")
