@@ -237,7 +237,7 @@ def test_a_pattern_is_converted_file_by_file_to_the_same_places(capsys, tmp_path
         f"DIR/out/{name}: EVT2, 64x48, 100 events" for name in ("a.raw", "deep/b.raw")
     ]
     first, last = err.splitlines()
-    assert first.startswith("failed: DIR/day/damaged.raw: ")
+    assert first.startswith("failed: DIR/day/damaged.raw, header, geometry: expected a sensor size")
     assert last == "error: 1 of 3 files could not be converted"
     assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == ["a.raw", "b.raw"]
 
