@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -143,11 +144,13 @@ class _Worker:
     def end(self, patience_s: float) -> None:
         """End it: without work at once, else after `patience_s` in the middle of it, which leaves no part."""
         self.connection.close()
-        for end in (lambda: None, self._process.terminate, self._process.kill):
-            end()
+        self._process.join(patience_s)
+        if not self.has_ended:
+            self._process.terminate()
             self._process.join(patience_s)
-            if self.has_ended:
-                return
+        if not self.has_ended:
+            self._process.kill()
+            self._process.join()
 
     def _ended(self) -> Outcome:
         self._process.join()
@@ -257,7 +260,7 @@ def _connect(address: str) -> Any:
     except ImportError as error:
         raise MissingExtraError(error.name or "ray", "ray", "--ray") from error
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise EngineError(

@@ -93,30 +93,25 @@ def test_what_is_done_and_unchanged_is_not_given_to_workers_again(archive: Path,
     assert (counts.done, counts.kept, counts.rows) == (0, 3, 0)
 
 
+@pytest.fixture
+def poisoned(archive: Path, tmp_path: Path) -> list[ArchivedRecording]:
+    """Three recordings, of which one ends the process that opens it."""
+    folder = tmp_path / "poisoned"
+    folder.mkdir()
+    for name in ("a.raw", "poison.raw", "z.raw"):
+        (folder / name).write_bytes((archive / "recordings" / "00.raw").read_bytes())
+    return find_recordings([str(folder)])
+
+
+@pytest.mark.usefixtures("deadly")
 def test_a_worker_that_dies_costs_its_recording_alone(
-    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    archive: Path, tmp_path: Path, poisoned: list[ArchivedRecording]
 ) -> None:
-    """A plug-in would do that; here a format whose reader ends the process."""
     plan = plan_for(archive, tmp_path)
-    recordings = find_recordings([str(archive / "recordings")])[:4]
-    poison = recordings[1]
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os\n"
-        "import velora_edge.events.registry as registry\n"
-        "opened = registry._read_head\n"
-        "def read(path):\n"
-        f"    if str(path) == {poison.events!r}:\n"
-        "        os.kill(os.getpid(), 9)\n"
-        "    return opened(path)\n"
-        "registry._read_head = read\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
     plan.folder.mkdir(parents=True)
-    outcomes = {one.recording: one for one in predict_on_processes(plan, recordings, 2)}
-    assert {name: one.state for name, one in outcomes.items()} == {
-        one.name: "failed" if one is poison else "done" for one in recordings
-    }
-    assert outcomes[poison.name].error == "its worker ended: signal SIGKILL"
+    outcomes = {one.recording: one for one in predict_on_processes(plan, poisoned, 2)}
+    assert [outcomes[one.name].state for one in poisoned] == ["done", "failed", "done"]
+    assert outcomes[poisoned[1].name].error == "its worker ended: signal SIGKILL"
 
 
 def test_a_model_that_no_worker_can_run_ends_it(archive: Path, tmp_path: Path) -> None:
@@ -133,14 +128,33 @@ def test_gpus_are_named_as_the_process_sees_them(monkeypatch: pytest.MonkeyPatch
     assert workers.list_gpus() == []
 
 
-def predict(archive: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+@pytest.fixture(scope="module")
+def deadly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Processes that are started meanwhile end by a signal when they open poison.raw."""
+    folder = tmp_path_factory.mktemp("deadly")
+    (folder / "sitecustomize.py").write_text(
+        "import os\n"
+        "import velora_edge.events.registry as registry\n"
+        "read_head = registry._read_head\n"
+        "def read(path):\n"
+        "    if path.name == 'poison.raw':\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "    return read_head(path)\n"
+        "registry._read_head = read\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, sys.path)]))
+        yield
+
+
+def predict(archive: Path, out: Path, *options: str, source: Path | None = None) -> subprocess.Popen[str]:
     command = [
         sys.executable,
         "-c",
         CODE,
         "predict",
         str(archive / "tiny.velora"),
-        str(archive / "recordings"),
+        str(source or archive / "recordings"),
     ]
     command += ["--out", str(out), "--backend", "onnxruntime", "--device", "cpu", "--quiet", *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -174,7 +188,7 @@ def test_a_run_that_was_ended_in_the_middle_goes_on_to_the_same_parts(
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def cluster(deadly: None) -> Iterator[str]:
     """The address of a Ray cluster of two nodes on this machine, one processor each."""
     ray = pytest.importorskip("ray", reason="needs the ray extra: pip install -e '.[ray]'")
     from ray.cluster_utils import Cluster
@@ -200,3 +214,25 @@ def test_a_ray_cluster_of_two_workers_writes_the_same_parts(
     ), err
     assert parts(plan_for(archive, tmp_path)) == undisturbed
     assert "damaged.raw: " in err
+
+
+@pytest.mark.slow
+def test_a_recording_that_ends_its_actor_costs_its_own_line(
+    archive: Path, tmp_path: Path, cluster: str, poisoned: list[ArchivedRecording]
+) -> None:
+    process = predict(archive, tmp_path, "--ray", cluster, "--workers", "1", source=tmp_path / "poisoned")
+    out, err = process.communicate(timeout=280)
+    assert (process.returncode, out.splitlines()[0]) == (
+        1,
+        "3 recordings: 2 predicted, 14 rows; 0 were there already; 1 failed",
+    ), err
+    assert f"failed: {poisoned[1].name}: its worker ended, more than once" in err
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there_is_one_line(archive: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs the ray extra: pip install -e '.[ray]'")
+    process = predict(archive, tmp_path, "--ray", "127.0.0.1:9")
+    _, err = process.communicate(timeout=280)
+    assert process.returncode == 1
+    assert err.splitlines()[-1].startswith("error: no Ray cluster at 127.0.0.1:9: ")
