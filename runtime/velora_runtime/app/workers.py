@@ -7,12 +7,14 @@ report; another worker takes its place.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import logging
 import multiprocessing
 import os
 import signal
+import socket
 from collections import deque
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import wait
@@ -240,6 +242,7 @@ def predict_on_ray(
         EngineError: if the cluster is not there.
     """
     ray = _connect(address)
+    _forget_tries(plan.folder)
     try:
         missing = {recording.name: recording for recording in recordings}
         data = _distribute(ray, plan, recordings, workers)
@@ -248,9 +251,10 @@ def predict_on_ray(
             if missing.pop(outcome.recording, None) is not None:
                 yield outcome
         for name in missing:
-            yield Outcome(name, "failed", error="its worker ended, more than once")
+            yield Outcome(name, "failed", error="its worker ended, and Ray gave it to no other")
     finally:
         ray.shutdown()
+        _forget_tries(plan.folder)
 
 
 def _connect(address: str) -> Any:
@@ -259,9 +263,13 @@ def _connect(address: str) -> Any:
         import ray.data
     except ImportError as error:
         raise MissingExtraError(error.name or "ray", "ray", "--ray") from error
+    host, colon, port = address.rpartition(":")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
+        if colon and port.isdigit() and "//" not in host:
+            socket.create_connection((host, int(port)), CONNECT_S).close()  # Ray would try for minutes
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise EngineError(
             f"no Ray cluster at {address}: {reason}; start one with ray start --head"
@@ -269,8 +277,17 @@ def _connect(address: str) -> Any:
     return ray
 
 
+CONNECT_S = 5.0
 MOST_BLOCKS = 2000
 """Of Ray Data: what is given to an actor at once, and given again where it dies."""
+MOST_TRIES = 2
+"""Ray gives the work of an actor that ended to another one, without end: no recording is tried more often."""
+_TRIES = ".tries-"
+
+
+def _forget_tries(folder: Path) -> None:
+    for tries in folder.glob(f"{_TRIES}*"):
+        tries.unlink(missing_ok=True)
 
 
 def _distribute(
@@ -289,11 +306,9 @@ def _distribute(
     return ray.data.from_items(items, override_num_blocks=min(len(items), MOST_BLOCKS)).map(
         _RayPredictor,
         fn_constructor_args=(plan,),
-        concurrency=count,
+        compute=ray.data.ActorPoolStrategy(size=count),
         num_cpus=cpus_each,
         num_gpus=min(1.0, gpus / count) or None,
-        max_restarts=-1,
-        max_task_retries=1,
     )
 
 
@@ -301,9 +316,18 @@ class _RayPredictor:
     """An actor's state: the plan's predictor, called with a row and giving one."""
 
     def __init__(self, plan: ArchivePlan) -> None:
-        self._predictor = ArchivePredictor(plan)
+        self._folder, self._predictor = plan.folder, ArchivePredictor(plan)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:
-        """Predict the row's recording."""
+        """Predict the row's recording, unless it has ended two actors."""
         recording = ArchivedRecording(**json.loads(row["recording"]))
-        return {"outcome": self._predictor.predict(recording).to_json()}
+        tries = self._folder / f"{_TRIES}{hashlib.sha256(recording.name.encode()).hexdigest()[:16]}"
+        with tries.open("ab") as file:
+            file.write(b".")
+            count = file.tell()
+        if count > MOST_TRIES:
+            outcome = Outcome(recording.name, "failed", error=f"it ended its worker, {MOST_TRIES} times")
+        else:
+            outcome = self._predictor.predict(recording)
+        tries.unlink(missing_ok=True)
+        return {"outcome": outcome.to_json()}
