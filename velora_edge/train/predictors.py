@@ -124,6 +124,7 @@ class BundlePredictor:
             stride=manifest.stride,
             event=manifest.event,
             rgb=manifest.rgb,
+            rate_hz=manifest.rate_hz,
         )
         self.spec = clip.spec(manifest.clip_length, manifest.image_size)
         self.facts = Facts(
@@ -195,6 +196,7 @@ def _open_checkpoint(path: Path, device: str) -> TorchPredictor:
         stride=inputs.stride,
         event=inputs.event,
         rgb=inputs.rgb,
+        rate_hz=inputs.rate_hz,
     )
     facts = Facts(
         str(description.run.get("name", path.name)),
