@@ -49,6 +49,21 @@ def add_options(command: Command, options: Sequence[Callable[[Command], Command]
     return command
 
 
+class StrideType(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
+    """Pairs from one of a clip's pairs to the next: a number from 1 on, or `auto`."""
+
+    name = "N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Read the number."""
+        text = str(value)
+        if text == "auto":
+            return text
+        if not (text.isascii() and text.isdigit() and int(text) > 0):
+            self.fail(f"expected a number of pairs from 1 on, or auto, got {text!r}", param, ctx)
+        return int(text)
+
+
 @contextlib.contextmanager
 def progress(total: int, what: str, *, quiet: bool = False) -> Iterator[Callable[[], None]]:
     """A progress bar on standard error; gives a function to be called once for each of `total` things."""

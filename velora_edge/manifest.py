@@ -320,7 +320,7 @@ class Manifest(_Strict):
     labels: tuple[str, ...] = Field(min_length=1)
     clip_length: int = Field(ge=2)
     stride: int = Field(1, ge=1)
-    span_s: float | None = Field(None, ge=0)
+    span_s: float | None = Field(None, gt=0)
     rate_hz: float | None = Field(None, gt=0)
     image_size: tuple[int, int]
     tokens: int = Field(gt=0)

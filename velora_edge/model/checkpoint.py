@@ -56,7 +56,7 @@ class Inputs(_Strict):
     event: EventInput = EventInput()
     rgb: RGBInput = RGBInput()
     stride: int = Field(1, ge=1)
-    span_s: float | None = Field(None, ge=0)
+    span_s: float | None = Field(None, gt=0)
     rate_hz: float | None = Field(None, gt=0)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from velora_edge.errors import InputError
 from velora_edge.events.base import LONGEST_GAP_US
 
 if TYPE_CHECKING:
@@ -195,6 +196,23 @@ def is_span_off(span_s: float, trained_s: float) -> bool:
 def stride_for(span_s: float, clip_length: int, rate_hz: float) -> int:
     """The stride by which a clip covers the span best, at so many pairs a second; at least 1."""
     return max(1, round(span_s * rate_hz / (clip_length - 1)))
+
+
+def auto_stride(span_s: float | None, clip_length: int, rate_hz: float | None) -> int:
+    """The stride that `--stride auto` stands for.
+
+    Raises:
+        InputError: if the span or the rate is not known.
+    """
+    lacks = [name for name, value in (("--span S", span_s), ("--rate HZ", rate_hz)) if value is None]
+    if span_s is None or rate_hz is None:
+        raise InputError(
+            "auto needs the seconds that a clip covered in training and the pairs a second, and "
+            f"{'neither is' if len(lacks) == 2 else 'one is not'} known",
+            place="--stride",
+            remedy=f"add {' and '.join(lacks)}, or give a number of pairs",
+        )
+    return stride_for(span_s, clip_length, rate_hz)
 
 
 def pair_rate_hz(times_us: NDArray[np.int64]) -> float | None:

@@ -36,6 +36,7 @@ class Facts:
         run: identity of its training run.
         accuracy: figures that travel with it.
         parameters: how many, by trained and frozen, where it is known.
+        span_s: seconds that a clip covered in training; None: not known.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Facts:
     run: dict[str, Any] = field(default_factory=dict)
     accuracy: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
+    span_s: float | None = None
 
 
 class Predictor(Protocol):
@@ -135,6 +137,7 @@ class BundlePredictor:
             run,
             manifest.accuracy,
             run.get("parameters", {}),
+            manifest.span_s,
         )
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
@@ -206,5 +209,6 @@ def _open_checkpoint(path: Path, device: str) -> TorchPredictor:
         description.run,
         description.accuracy,
         {"trained": counts.trained, "frozen": counts.frozen},
+        inputs.span_s,
     )
     return TorchPredictor(model, clip, facts, device)

@@ -205,7 +205,7 @@ def choose_pairs(
 
 
 def median_span_s(source: ClipSource, members: Sequence[int] | NDArray[np.int64]) -> float | None:
-    """Seconds from the first pair of a clip to its last; None where nobody knows the rate of the pairs.
+    """Seconds from the first pair of a clip to its last; None where nobody knows, or recordings are one pair.
 
     Of clips that are spread over recordings it is the median over some of `members`; others follow from the
     stride.
@@ -220,7 +220,7 @@ def median_span_s(source: ClipSource, members: Sequence[int] | NDArray[np.int64]
         with suppress(DatasetError):  # data.skip_damaged leaves it out
             counts.append(source.pairs(int(index)))
     reach = [int(which[-1] - which[0]) for which in (choose_pairs(count, spec) for count in counts)]
-    return float(np.median(reach)) / rate_hz if reach else None
+    return float(np.median(reach)) / rate_hz or None if reach else None
 
 
 class SplitConfig(Section):
