@@ -25,7 +25,7 @@ from velora_cli.options import (
     under,
     watching_options,
 )
-from velora_edge.console import note
+from velora_edge.console import StrideType, note
 
 if TYPE_CHECKING:
     from velora_runtime.app.session import RunOptions
@@ -153,6 +153,13 @@ class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
 @_model(
     "--threads", type=click.IntRange(0), default=0, metavar="N", help="For a model on the CPU; 0: all cores."
 )
+@_model(
+    "--stride",
+    type=StrideType(),
+    metavar="N",
+    help="Pairs from one of a clip's pairs to the next; auto: so many that a clip covers the time that it "
+    "covered in training, at the cameras' rate.  [default: the model's]",
+)
 @output_options
 @watching_options
 def command(**given: Any) -> None:
@@ -204,6 +211,7 @@ def _options(given: dict[str, Any]) -> RunOptions:
         outputs=read_outputs(given),
         duration_s=given["duration"],
         rate_hz=given["rate"],
+        stride=given["stride"],
         sensor=given["sensor"],
         summary=given["summary"],
         live=read_live_options(given),

@@ -8,8 +8,9 @@ import signal
 import threading
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from velora_edge.bundle import open_bundle
 from velora_edge.clock import SystemClock
@@ -17,6 +18,7 @@ from velora_edge.errors import Address, InputError, RecordingError
 from velora_edge.events.filters.event_preprocessing import EventPreprocessing
 from velora_edge.files import replace_file
 from velora_edge.manifest import was_trained_on_files
+from velora_edge.preprocessing.registry import recorded_rate_hz
 from velora_edge.preprocessing.sources import NONE
 from velora_edge.preprocessing.sync import SyncOptions
 from velora_edge.preprocessing.windows import WindowRule
@@ -29,10 +31,12 @@ from velora_runtime.app.run_sources import (
     preprocess_events,
 )
 from velora_runtime.cameras.camera import CameraStates
-from velora_runtime.cameras.drivers.registry import is_live
+from velora_runtime.cameras.camera_settings import read_camera_settings
+from velora_runtime.cameras.drivers.registry import is_live, live_rate_hz
+from velora_runtime.cameras.feeds import LiveSetup
 from velora_runtime.engines.base import EngineOptions, RetryingEngine
 from velora_runtime.engines.registry import open_engine
-from velora_runtime.inference.recogniser import NullRecogniser, no_model
+from velora_runtime.inference.recogniser import NullRecogniser, no_model, with_stride
 from velora_runtime.pipeline.supervisor import ServiceManager, Supervisor, realtime_interpreter
 from velora_runtime.report import CameraMeter
 from velora_runtime.sinks.base import SinkContext, open_sink
@@ -66,6 +70,7 @@ class RunOptions:
         outputs: sink and target, in order.
         duration_s: of the recording; None: all.
         rate_hz: windows a second for events alone; None: the model's own.
+        stride: pairs from one of a clip's pairs to the next, `auto`, or None: the model's own.
         sensor: width and height, for event files that do not tell.
         summary: where the report goes as JSON, or None.
         live: of live cameras.
@@ -85,6 +90,7 @@ class RunOptions:
     outputs: tuple[tuple[str, str], ...] = (("terminal", ""),)
     duration_s: float | None = None
     rate_hz: Fraction | None = None
+    stride: int | Literal["auto"] | None = None
     sensor: tuple[int, int] | None = None
     summary: str | None = None
     live: LiveOptions = field(default_factory=LiveOptions)
@@ -184,7 +190,7 @@ class _Model:
         options, note, manifest = setup.options, setup.note, self.manifest
         if not manifest.weights.trained:
             note(f"the weights of {manifest.name} are random: its labels mean nothing")
-        if options.events is not None and was_trained_on_files(manifest):
+        if options.events != NONE and was_trained_on_files(manifest):
             note(
                 f"{manifest.name} was trained on event frames of image files, whose windows and colours are "
                 "not known: packed here, events look different, and labels may be wrong; train on a set "
@@ -201,8 +207,27 @@ class _Model:
 
 
 def _open_model(setup: _Setup) -> _Model:
-    bundle = None if setup.options.model is None else open_bundle(setup.options.model)
-    return _Model(bundle, no_model() if bundle is None else bundle.manifest)
+    options = setup.options
+    if options.model is None:
+        return _Model(None, no_model())
+    bundle = open_bundle(options.model)
+    manifest = bundle.manifest
+    find_rate_hz = partial(_find_rate_hz, setup, manifest)
+    bundle.manifest = with_stride(manifest, options.stride, find_rate_hz, setup.note)
+    return _Model(bundle, bundle.manifest)
+
+
+def _find_rate_hz(setup: _Setup, manifest: Manifest) -> float | None:
+    """Pairs a second of the run, before it begins; None where nobody can tell."""
+    options = setup.options
+    if options.rgb == NONE:
+        return float(options.rate_hz or Fraction(1_000_000, manifest.event.window_us))
+    if not is_live(options.rgb):
+        return recorded_rate_hz(options.rgb)
+    settings = read_camera_settings(options.live.settings)
+    return live_rate_hz(
+        options.rgb, LiveSetup(setup.clock, setup.supervisor.stop, setup.note, settings=settings)
+    )
 
 
 def _open_sources(setup: _Setup, model: _Model) -> RunSources:
@@ -311,7 +336,9 @@ def _make_pipeline(
     from velora_runtime.pipeline.pipeline import Pipeline
 
     options, manifest, clock, engine = setup.options, model.manifest, setup.clock, model.engine
-    recogniser = NullRecogniser() if engine is None else PairRecogniser(manifest, engine, clock)
+    recogniser = (
+        NullRecogniser() if engine is None else PairRecogniser(manifest, engine, clock, setup.note)
+    )
     sinks = [*_open_sinks(options, manifest, inputs.rgb, has_events=packer.has_events), *others]
     decider = None if options.decide is None else Decider(manifest.labels, options.decide)
     return Pipeline(

@@ -1,20 +1,21 @@
-"""Recognisers: from pairs to predictions, one at a time; and the one of a run without a model."""
+"""Recognisers: from pairs to predictions, one at a time; the span of its clips; and runs without a model."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from velora_edge import __version__
 from velora_edge.bundle import EventInput, Manifest, Weights
 from velora_edge.datatypes import Prediction
-from velora_edge.errors import EngineError
+from velora_edge.errors import EngineError, InputError
 from velora_edge.preprocessing.packer import Pair
+from velora_edge.preprocessing.windows import clip_span_s, is_span_off, pair_rate_hz, stride_for
 from velora_runtime.engines.ring import ClipRing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -49,6 +50,7 @@ class NullRecogniser:
 
     missing = 0
     encode_us = head_us = 0
+    span = None
     scores = np.zeros(1, np.float32)
 
     def see(self, packed: Pair) -> None:
@@ -57,6 +59,112 @@ class NullRecogniser:
     def predict(self, *args: Any) -> Any:
         """Never called, as there are no logits."""
         raise RuntimeError("expected a model")
+
+
+class SpanWatch:
+    """Watch over the time that a clip covers, beside the time that it covered in training.
+
+    It looks at one clip's length of pairs after the other, by the median of the times between them: a stall or
+    a lost frame is no other rate. The user is told once, after two such looks in a row.
+
+    Single-threaded: the inference thread only.
+
+    Args:
+        manifest: the model's.
+        note: gets the line.
+
+    Attributes:
+        span_s: seconds from a clip's first pair to its last at the last look; None before the first one.
+        trained_s: the same in training; None: the bundle does not say.
+    """
+
+    def __init__(self, manifest: Manifest, note: Callable[[str], None]) -> None:
+        self.span_s: float | None = None
+        self.trained_s = manifest.span_s
+        self._length, self._stride, self._note = manifest.clip_length, manifest.stride, note
+        self._times_us = np.zeros((self._length - 1) * self._stride + 1, np.int64)
+        self._taken = self._looks = self._off = 0
+        self._is_told = False
+
+    def see(self, t_us: int) -> None:
+        """Take the time of the next pair."""
+        self._times_us[self._taken] = t_us
+        self._taken += 1
+        if self._taken == len(self._times_us):
+            self._taken = 0
+            self._look()
+
+    def end(self) -> None:
+        """The run is over: tell what a short run showed once."""
+        if self._looks == self._off == 1:
+            self._tell()
+
+    def _look(self) -> None:
+        rate_hz = pair_rate_hz(self._times_us)
+        if rate_hz is None:
+            return
+        self.span_s = clip_span_s(self._length, self._stride, rate_hz)
+        self._looks += 1
+        is_off = self.trained_s is not None and is_span_off(self.span_s, self.trained_s)
+        self._off = self._off + 1 if is_off else 0
+        if self._off > 1 and not self._is_told:
+            self._is_told = True
+            self._tell()
+
+    def _tell(self) -> None:
+        assert self.span_s is not None
+        assert self.trained_s is not None
+        rate_hz = clip_span_s(self._length, self._stride, 1.0) / self.span_s
+        stride = stride_for(self.trained_s, self._length, rate_hz)
+        span_s = clip_span_s(self._length, stride, rate_hz)
+        remedy = f"--stride {stride} makes it {span_s:.2f} s, --stride auto finds the stride by itself"
+        if is_span_off(span_s, self.trained_s):
+            needed_hz = clip_span_s(self._length, 1, self.trained_s)
+            remedy = f"no stride mends that, {needed_hz:.3g} pairs a second would"
+        self._note(
+            f"a clip covers {self.span_s:.2f} s, at {rate_hz:.3g} pairs a second and a stride of {self._stride}; "
+            f"in training it covered {self.trained_s:.2f} s, so labels may be wrong: {remedy}"
+        )
+
+
+def with_stride(
+    manifest: Manifest,
+    stride: int | Literal["auto"] | None,
+    find_rate_hz: Callable[[], float | None],
+    note: Callable[[str], None],
+) -> Manifest:
+    """The manifest with the stride that a user wants.
+
+    Args:
+        manifest: the model's.
+        stride: what the user gave: pairs, `auto`, or None for the model's own.
+        find_rate_hz: gives the pairs a second, where they are needed.
+        note: gets a line about what `auto` found.
+
+    Raises:
+        InputError: if `auto` cannot be found.
+    """
+    if stride == "auto":
+        if manifest.span_s is None:
+            raise InputError(
+                f"auto: {manifest.name} does not say how long a clip was in training",
+                place="--stride",
+                remedy="export it again with --span S, or give a number of pairs",
+            )
+        rate_hz = find_rate_hz()
+        if rate_hz is None:
+            raise InputError(
+                "auto: nobody can tell how many frames a second the RGB source gives",
+                place="--stride",
+                remedy="give a number of pairs",
+            )
+        stride = stride_for(manifest.span_s, manifest.clip_length, rate_hz)
+        span_s = clip_span_s(manifest.clip_length, stride, rate_hz)
+        note(
+            f"stride {stride}: a clip covers {span_s:.2f} s at {rate_hz:.3g} pairs a second, "
+            f"{manifest.span_s:.2f} s in training"
+        )
+    return manifest if stride is None else manifest.model_copy(update={"stride": stride})
 
 
 TOP = 5
@@ -72,16 +180,25 @@ class PairRecogniser:
         manifest: the model's.
         engine: warmed up.
         clock: for the stages' times.
+        note: gets a line where clips cover another time than in training.
 
     Attributes:
         ring: which pairs it holds.
+        span: the watch over the time that they cover.
         encode_us: what the towers took for the last pair, microseconds.
         head_us: what the head took, 0 where the clip was not yet full.
         scores: probabilities of the last prediction by label, float32[K]; valid until the next.
     """
 
-    def __init__(self, manifest: Manifest, engine: Engine, clock: Clock) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        engine: Engine,
+        clock: Clock,
+        note: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self.ring = ClipRing(manifest.clip_length, manifest.stride)
+        self.span = SpanWatch(manifest, note)
         self.encode_us = self.head_us = 0
         self._labels, self._engine, self._clock = manifest.labels, engine, clock
         self._before = [Pair.empty(manifest.image_size) for _ in range(manifest.stride)]
@@ -105,6 +222,7 @@ class PairRecogniser:
             EngineError: if the engine fails, or gives what is no number.
         """
         start_us = self._clock.now_us()
+        self.span.see(packed.frames.t_us)
         has_rgb, has_event = packed.frames.rgb is not None, packed.frames.event is not None
         entry = self.ring.enter(rgb=has_rgb, event=has_event)
         if has_rgb:
