@@ -17,7 +17,6 @@ from velora_edge.clock import SystemClock
 from velora_edge.errors import Address, InputError, RecordingError
 from velora_edge.events.filters.event_preprocessing import EventPreprocessing
 from velora_edge.files import replace_file
-from velora_edge.manifest import was_trained_on_files
 from velora_edge.preprocessing.registry import recorded_rate_hz
 from velora_edge.preprocessing.sources import NONE
 from velora_edge.preprocessing.sync import SyncOptions
@@ -36,7 +35,7 @@ from velora_runtime.cameras.drivers.registry import is_live, live_rate_hz
 from velora_runtime.cameras.feeds import LiveSetup
 from velora_runtime.engines.base import EngineOptions, RetryingEngine
 from velora_runtime.engines.registry import open_engine
-from velora_runtime.inference.recogniser import NullRecogniser, no_model, with_stride
+from velora_runtime.inference.recogniser import NullRecogniser, model_warnings, no_model, with_stride
 from velora_runtime.pipeline.supervisor import ServiceManager, Supervisor, realtime_interpreter
 from velora_runtime.report import CameraMeter
 from velora_runtime.sinks.base import SinkContext, open_sink
@@ -188,14 +187,8 @@ class _Model:
         if self.engine is not None or self.bundle is None:
             return self.engine
         options, note, manifest = setup.options, setup.note, self.manifest
-        if not manifest.weights.trained:
-            note(f"the weights of {manifest.name} are random: its labels mean nothing")
-        if options.events != NONE and was_trained_on_files(manifest):
-            note(
-                f"{manifest.name} was trained on event frames of image files, whose windows and colours are "
-                "not known: packed here, events look different, and labels may be wrong; train on a set "
-                "built from event files, or correct --palette at export"
-            )
+        for line in model_warnings(manifest, has_events=options.events != NONE):
+            note(line)
         choice = open_engine(self.bundle, options.backend, options.engine)
         setup.closing.callback(choice.engine.close)
         note(f"{manifest.name} on {choice.engine.name}")

@@ -10,6 +10,7 @@ from velora_edge import __version__
 from velora_edge.bundle import EventInput, Manifest, Weights
 from velora_edge.datatypes import Prediction
 from velora_edge.errors import EngineError, InputError
+from velora_edge.manifest import was_trained_on_files
 from velora_edge.preprocessing.packer import Pair
 from velora_edge.preprocessing.windows import clip_span_s, is_span_off, pair_rate_hz, stride_for
 from velora_runtime.engines.ring import ClipRing
@@ -125,6 +126,25 @@ class SpanWatch:
             f"a clip covers {self.span_s:.2f} s, at {rate_hz:.3g} pairs a second and a stride of {self._stride}; "
             f"in training it covered {self.trained_s:.2f} s, so labels may be wrong: {remedy}"
         )
+
+
+def model_warnings(manifest: Manifest, *, has_events: bool) -> list[str]:
+    """Lines for people about a model whose labels may be wrong, whatever it is shown.
+
+    Args:
+        manifest: the model's.
+        has_events: it will see events.
+    """
+    found = []
+    if not manifest.weights.trained:
+        found.append(f"the weights of {manifest.name} are random: its labels mean nothing")
+    if has_events and was_trained_on_files(manifest):
+        found.append(
+            f"{manifest.name} was trained on event frames of image files, whose windows and colours are "
+            "not known: packed here, events look different, and labels may be wrong; train on a set "
+            "built from event files, or correct --palette at export"
+        )
+    return found
 
 
 def with_stride(
