@@ -111,3 +111,18 @@ def test_a_camera_that_is_not_there_and_one_that_should_wait_are_refused() -> No
         LiveRGB(feed, LiveSetup(clock, threading.Event(), print))
     with pytest.raises(SourceError, match="a camera cannot wait; leave out --pace max"):
         make([], waits=True)
+
+
+def test_a_cameras_rate_is_that_of_its_newest_frames() -> None:
+    rgb, feed = make([(40 * MS * k, shot(k, 40 * MS * k)) for k in range(20)])
+    while feed.script:
+        rgb.camera.step()
+    assert rgb.measure_rate_hz() == pytest.approx(25.0)
+    rgb.close()
+
+
+def test_the_rate_of_a_camera_that_gives_nothing_is_given_up() -> None:
+    rgb, feed = make([])
+    assert rgb.measure_rate_hz() is None
+    assert feed.clock.t_us == 5_000 * MS
+    rgb.close()
