@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 METADATA_PREFIX = "velora."
 _IN_METADATA = (
-    "name", "version", "labels", "clip_length", "stride", "span_s", "rate_hz", "image_size", "tokens", "token_size",
-    "mean", "std", "event", "rgb", "precision", "weights",
+    "name", "version", "labels", "clip_length", "stride", "span_s", "rate_hz", "image_size", "tokens",
+    "token_size", "mean", "std", "event", "rgb", "precision", "weights",
 )  # fmt: skip
 
 

@@ -53,7 +53,9 @@ def test_drawn_spread_takes_one_pair_of_each_part() -> None:
     assert {len(np.unique(column)) for column in drawn.T} == {10}
 
 
-@pytest.mark.parametrize(("rate", "which"), [(1.0, [5, 8, 11, 14]), (0.5, [0, 6, 12, 18]), (3.0, [8, 9, 10, 11])])
+@pytest.mark.parametrize(
+    ("rate", "which"), [(1.0, [5, 8, 11, 14]), (0.5, [0, 6, 12, 18]), (3.0, [8, 9, 10, 11])]
+)
 def test_at_another_rate_a_stride_covers_another_time(rate: float, which: list[int]) -> None:
     assert choose_pairs(20, spec(sampling="stride", stride=3), None, rate).tolist() == which
 
@@ -86,7 +88,9 @@ class Lengths:
         (Lengths([1], sampling="stride", stride=5), 1.5),
     ],
 )
-def test_the_span_of_clips_is_the_median_or_follows_from_the_stride(source: Any, span_s: float | None) -> None:
+def test_the_span_of_clips_is_the_median_or_follows_from_the_stride(
+    source: Any, span_s: float | None
+) -> None:
     assert median_span_s(source, np.arange(len(source.counts))) == span_s
 
 

@@ -179,7 +179,9 @@ def draw_windows(representation: str, lengths: list[int]) -> np.ndarray:
     rng = np.random.default_rng(5)
     t_us = np.sort(rng.integers(0, 2000, 40))
     events = EventBatch(
-        t_us, *(rng.integers(0, 4, 40).astype(np.uint16) for _ in "xy"), rng.integers(0, 2, 40).astype(np.uint8)
+        t_us,
+        *(rng.integers(0, 4, 40).astype(np.uint16) for _ in "xy"),
+        rng.integers(0, 2, 40).astype(np.uint8),
     )
     windows, start = [], 0
     for length in lengths:
@@ -223,9 +225,19 @@ def test_a_shorter_window_keeps_its_share_of_the_events(representation: str) -> 
     [
         ("polarity", {BLUE, RED}),
         ("counts", {(1, 0, 0), (0, 1, 0)}),
-        ("voxel_grid", {(112, 128, 128), (128, 112, 128), (128, 128, 112)} | {(144, 128, 128), (128, 144, 128), (128, 128, 144)}),
+        (
+            "voxel_grid",
+            {
+                (112, 128, 128),
+                (128, 112, 128),
+                (128, 128, 112),
+                (144, 128, 128),
+                (128, 144, 128),
+                (128, 128, 144),
+            },
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_event_of_noise_looks_as_an_event_does(representation: str, colours: set[tuple[int, ...]]) -> None:
     images = event_images(EventInput(representation=representation))
     blank = np.broadcast_to(images.blank, (1, 16, 16, 3)).copy()

@@ -257,7 +257,9 @@ def test_part_of_a_batch_keeps_its_clips_together() -> None:
     assert len(part) == 2
 
 
-HARSH = AugmentConfig(noise=0.1, hot_pixels=0.02, rgb_noise=0.1, stale_rgb=0.5, window=1.0, warp=0.5, delay_pairs=1)
+HARSH = AugmentConfig(
+    noise=0.1, hot_pixels=0.02, rgb_noise=0.1, stale_rgb=0.5, window=1.0, warp=0.5, delay_pairs=1
+)
 
 
 def test_noise_and_time_follow_from_seed_epoch_and_number_alone(store: ClipStore) -> None:

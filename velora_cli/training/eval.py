@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     is_flag=False,
     flag_value="all",
     metavar="[KIND,...]",
-    help="Also tell how scores fall with noise, drop-events, hot-pixels, rgb-noise, rgb-stale, rgb-lost, desync "
-    "(pictures late, ms) and rate (of the pairs); all of them without KIND. KIND=LEVEL:LEVEL sets levels.",
+    help="Also tell how scores fall with noise, drop-events, hot-pixels, rgb-noise, rgb-stale, rgb-lost, "
+    "desync (pictures late, ms) and rate (of the pairs); all of them without KIND. KIND=LEVEL:LEVEL sets levels.",
 )
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures to this file.")
 @click.option(
@@ -112,9 +112,7 @@ def command(
     with progress(batches * (1 + len(wanted)), "evaluating") as tick:
         reading: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "tick": tick}
         scores = evaluate(predictor, source, part, ablate=ablate, **reading)
-        curve = [
-            evaluate_corrupted(predictor, source, part, one, seed, reopen, **reading) for one in wanted
-        ]
+        curve = [evaluate_corrupted(predictor, source, part, one, seed, reopen, **reading) for one in wanted]
     _show(predictor, source, part, scores)
     if curve:
         _show_curve(curve, scores["both"])
@@ -194,7 +192,9 @@ def read_corruptions(text: str, source: ClipSource) -> list[tuple[str, float]]:
         kind, _, levels = part.strip().partition("=")
         problem = _problem(kind, source)
         if problem:
-            raise InputError(f"{part.strip()!r}: {problem}", place="--corrupt", remedy="see velora eval --help")
+            raise InputError(
+                f"{part.strip()!r}: {problem}", place="--corrupt", remedy="see velora eval --help"
+            )
         found += [(kind, level) for level in _levels(kind, levels, source)]
     return found
 

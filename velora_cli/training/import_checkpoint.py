@@ -36,8 +36,8 @@ _INPUTS = (
         "--stride",
         type=StrideType(),
         metavar="N",
-        help="Pairs from one of a clip's pairs to the next, where the model says otherwise; auto: so many that "
-        "a clip covers the time that it covered in training.",
+        help="Pairs from one of a clip's pairs to the next, where the model says otherwise; auto: so many "
+        "that a clip covers the time that it covered in training.",
     ),
     click.option(
         "--span",

@@ -1,4 +1,4 @@
-"""Windows of events that end at a pair's time, pair times at an even rate, and the span of a clip of pairs."""
+"""Windows of events that end at a pair's time, pair times at an even rate, and the span of a clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recognisers: from pairs to predictions, one at a time; the span of its clips; and runs without a model."""
+"""Recognisers: from pairs to predictions, one at a time; the span of their clips; and runs without a model."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class NullRecogniser:
 class SpanWatch:
     """Watch over the time that a clip covers, beside the time that it covered in training.
 
-    It looks at one clip's length of pairs after the other, by the median of the times between them: a stall or
-    a lost frame is no other rate. The user is told once, after two such looks in a row.
+    It looks at one clip's length of pairs after the other, by the median of the times between them: a stall
+    or a lost frame is no other rate. The user is told once, after two such looks in a row.
 
     Single-threaded: the inference thread only.
 
@@ -123,8 +123,8 @@ class SpanWatch:
             needed_hz = clip_span_s(self._length, 1, self.trained_s)
             remedy = f"no stride mends that, {needed_hz:.3g} pairs a second would"
         self._note(
-            f"a clip covers {self.span_s:.2f} s, at {rate_hz:.3g} pairs a second and a stride of {self._stride}; "
-            f"in training it covered {self.trained_s:.2f} s, so labels may be wrong: {remedy}"
+            f"a clip covers {self.span_s:.2f} s, at {rate_hz:.3g} pairs a second and a stride of "
+            f"{self._stride}; in training it covered {self.trained_s:.2f} s, so labels may be wrong: {remedy}"
         )
 
 

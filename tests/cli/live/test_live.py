@@ -216,7 +216,9 @@ def timed(tmp_path: Path) -> Path:
     return write_tiny_bundle(tmp_path / "t.velora", 3, 2, event=event, span_s=0.04, rate_hz=100.0).path
 
 
-@pytest.mark.parametrize(("rate", "told"), [(100, None), (120, None), (200, "--stride 4 "), (40, "--stride 1 ")])
+@pytest.mark.parametrize(
+    ("rate", "told"), [(100, None), (120, None), (200, "--stride 4 "), (40, "--stride 1 ")]
+)
 def test_clips_that_cover_another_time_than_in_training_are_told(
     rate: int, told: str | None, timed: Path, events: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -137,8 +137,10 @@ def test_streaming_equals_whole_clips_in_openvino(tmp_path: Path, monkeypatch: p
     np.testing.assert_allclose(streamed, whole, atol=1e-4)
 
 
-def watched(times_us: list[int], *, span_s: float | None = 0.2, stride: int = 1) -> tuple[SpanWatch, list[str]]:
-    """A watch over clips of three pairs that has seen pairs at these times, to the run's end; what it told."""
+def watched(
+    times_us: list[int], *, span_s: float | None = 0.2, stride: int = 1
+) -> tuple[SpanWatch, list[str]]:
+    """A watch over clips of three pairs that saw pairs at these times, to the run's end; what it told."""
     lines: list[str] = []
     watch = SpanWatch(tiny_manifest(3, stride, span_s=span_s), lines.append)
     for t_us in times_us:
@@ -209,7 +211,9 @@ def test_a_stride_is_the_models_own_the_users_or_the_one_that_covers_the_span() 
 
 
 def test_auto_says_what_it_lacks() -> None:
-    with pytest.raises(InputError, match="auto: tiny does not say how long a clip was in training; export it"):
+    with pytest.raises(
+        InputError, match="auto: tiny does not say how long a clip was in training; export it"
+    ):
         chosen("auto", span_s=None)
     with pytest.raises(InputError, match="auto: nobody can tell how many frames a second"):
         chosen("auto", rate_hz=None)

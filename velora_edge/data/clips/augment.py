@@ -93,7 +93,7 @@ def draw(config: AugmentConfig, image_size: tuple[int, int], rng: np.random.Gene
 
 
 def draw_corruption(config: AugmentConfig, length: int, dice: np.random.Generator) -> Corruption:
-    """Draw what is wrong with a clip of `length` pairs, each part between nothing and the configuration's most.
+    """Draw what is wrong with a clip of `length` pairs, each part between nothing and what `config` allows.
 
     Takes the same number of random values whatever the configuration.
     """
@@ -182,7 +182,7 @@ class ClipConfig(Section):
         stride: pairs from one of a clip's pairs to the next; the runtime's temporal stride.
         event: how events become images.
         rgb: how pictures become images.
-        rate_hz: pairs a second of recordings that are image files, which do not tell it; every other set does.
+        rate_hz: pairs a second of recordings that are image files, which do not tell; every other set does.
     """
 
     sampling: Sampling = "spread"

@@ -108,8 +108,8 @@ class ClipSource(ABC):
         is_sequential: read it in the order of its items and from one thread.
         event_frames: `packed` by our packer from events, or `files`: images that others made, by windows and
             in colours that nobody can tell.
-        cuts_windows: it cuts its windows one after the other from events, as long as the spec says: a set with
-            half the window has twice the pairs.
+        cuts_windows: it cuts its windows one after the other from events, as long as the spec says: with half
+            the window it has twice the pairs.
     """
 
     is_sequential: bool = False

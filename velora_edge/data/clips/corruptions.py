@@ -117,7 +117,11 @@ def _corrupt_pictures(rgb: Images, corruption: Corruption, dice: np.random.Gener
 
 
 def _corrupt_events(
-    event: Images, older: Images | None, corruption: Corruption, images: EventImages, dice: np.random.Generator
+    event: Images,
+    older: Images | None,
+    corruption: Corruption,
+    images: EventImages,
+    dice: np.random.Generator,
 ) -> Images:
     if corruption.window != 1:
         event = images.stretch(event, older, corruption.window, dice)
@@ -129,7 +133,9 @@ def _corrupt_events(
     if corruption.hot_pixels:
         where = dice.random(event.shape[1:3]) < corruption.hot_pixels
         is_on = dice.random(event.shape[1:3]) < 0.5
-        images.add(event, np.broadcast_to(where, event.shape[:3]), np.broadcast_to(is_on, event.shape[:3]), dice)
+        images.add(
+            event, np.broadcast_to(where, event.shape[:3]), np.broadcast_to(is_on, event.shape[:3]), dice
+        )
     return event
 
 
