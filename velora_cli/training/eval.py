@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     flag_value="all",
     metavar="[KIND,...]",
     help="Also tell how scores fall with noise, drop-events, hot-pixels, rgb-noise, rgb-stale, rgb-lost, "
-    "desync (pictures late, ms) and rate (of the pairs); all of them without KIND. KIND=LEVEL:LEVEL sets levels.",
+    "desync (pictures late, ms) and rate (of the pairs); all of them without KIND. KIND=LEVEL:LEVEL sets "
+    "levels.",
 )
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures to this file.")
 @click.option(

@@ -97,14 +97,15 @@ def draw_corruption(config: AugmentConfig, length: int, dice: np.random.Generato
 
     Takes the same number of random values whatever the configuration.
     """
-    share = dice.random(7)
-    first, end = np.sort(dice.choice(np.arange(1, length + 1), 2, replace=False))
+    share = dice.random(9)
+    first = 1 + int(share[7] * (length - 1))
+    end = first + 1 + int(share[8] * (length - first))
     return Corruption(
         noise=share[0] * config.noise,
         drop_events=share[1] * config.drop_events,
         hot_pixels=share[2] * config.hot_pixels,
         rgb_noise=share[3] * config.rgb_noise,
-        stale=(int(first), int(end)) if share[4] < config.stale_rgb else (0, 0),
+        stale=(first, end) if share[4] < config.stale_rgb else (0, 0),
         delay_pairs=round((2 * share[6] - 1) * config.delay_pairs),
         window=(1 + config.window) ** (2 * share[5] - 1),
         warp=config.warp,

@@ -135,7 +135,7 @@ def open_live_rgb(text: str, setup: LiveSetup) -> LiveRGB | None:
 
 
 def live_rate_hz(text: str, setup: LiveSetup) -> float | None:
-    """Frames a second of the live RGB camera that a string names: those that its settings ask for, or it gives.
+    """Frames a second of the live RGB camera that a string names: as its settings ask for, or as they come.
 
     Where it has to be measured, the camera is opened, watched for about a second, and closed again.
 
