@@ -105,7 +105,7 @@ def test_half_the_rate_takes_every_second_pair_with_the_events_of_both_windows()
 
 
 def test_twice_the_rate_covers_half_the_time() -> None:
-    assert pictures(corrupted(Corruption(rate=2.0))) == [2, 2, 3, 3]
+    assert pictures(corrupted(Corruption(rate=2.0))) == [3, 3, 4, 4]
 
 
 def test_all_events_can_be_dropped_and_none() -> None:
