@@ -35,7 +35,13 @@ from velora_runtime.cameras.drivers.registry import is_live, live_rate_hz
 from velora_runtime.cameras.feeds import LiveSetup
 from velora_runtime.engines.base import EngineOptions, RetryingEngine
 from velora_runtime.engines.registry import open_engine
-from velora_runtime.inference.recogniser import NullRecogniser, model_warnings, no_model, with_stride
+from velora_runtime.inference.recogniser import (
+    NullRecogniser,
+    model_warnings,
+    no_model,
+    why_silent,
+    with_stride,
+)
 from velora_runtime.pipeline.supervisor import ServiceManager, Supervisor, realtime_interpreter
 from velora_runtime.report import CameraMeter
 from velora_runtime.sinks.base import SinkContext, open_sink
@@ -302,7 +308,7 @@ def _note_empty(model: _Model, sources: RunSources, report: RunReport, note: Cal
     if is_recorded and 0 < report.pairs.packed == report.pairs.without_events:
         note("no frame falls into the event recording: all pairs are RGB alone; choose another --sync")
     if model.bundle is not None and not report.predictions:
-        note(_why_silent(model.manifest, report))
+        note(why_silent(model.manifest, report.pairs.packed))
 
 
 def _check(options: RunOptions) -> None:
@@ -329,9 +335,7 @@ def _make_pipeline(
     from velora_runtime.pipeline.pipeline import Pipeline
 
     options, manifest, clock, engine = setup.options, model.manifest, setup.clock, model.engine
-    recogniser = (
-        NullRecogniser() if engine is None else PairRecogniser(manifest, engine, clock, setup.note)
-    )
+    recogniser = NullRecogniser() if engine is None else PairRecogniser(manifest, engine, clock, setup.note)
     sinks = [*_open_sinks(options, manifest, inputs.rgb, has_events=packer.has_events), *others]
     decider = None if options.decide is None else Decider(manifest.labels, options.decide)
     return Pipeline(
@@ -379,15 +383,6 @@ def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number in numbers:
             signal.signal(number, before[number])
-
-
-def _why_silent(manifest: Manifest, report: RunReport) -> str:
-    needed = (manifest.clip_length - 1) * manifest.stride + 1
-    stride = f" {manifest.stride} apart" if manifest.stride > 1 else ""
-    return (
-        f"no prediction: a clip is {manifest.clip_length} pairs{stride}, so the first needs {needed} pairs, "
-        f"and there were {report.pairs.packed}"
-    )
 
 
 def write_summary(path: str, content: dict[str, Any]) -> None:

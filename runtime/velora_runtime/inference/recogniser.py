@@ -1,4 +1,4 @@
-"""Recognisers: from pairs to predictions, one at a time; the span of their clips; and runs without a model."""
+"""Recognisers: from pairs to predictions, one at a time; the span of their clips; runs without a model."""
 
 from __future__ import annotations
 
@@ -145,6 +145,16 @@ def model_warnings(manifest: Manifest, *, has_events: bool) -> list[str]:
             "built from event files, or correct --palette at export"
         )
     return found
+
+
+def why_silent(manifest: Manifest, pairs: int) -> str:
+    """A line for people about a run of so few pairs that no clip was full."""
+    needed = (manifest.clip_length - 1) * manifest.stride + 1
+    stride = f" {manifest.stride} apart" if manifest.stride > 1 else ""
+    return (
+        f"no prediction: a clip is {manifest.clip_length} pairs{stride}, so the first needs {needed} pairs, "
+        f"and there were {pairs}"
+    )
 
 
 def with_stride(
