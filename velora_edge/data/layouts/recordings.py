@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,12 +122,16 @@ class RecordingSet(ClipSource):
     @property
     def rate_hz(self) -> float | None:
         """See `ClipSource.rate_hz`: of the first video that has one."""
+        return self._video_rate_hz or super().rate_hz
+
+    @cached_property
+    def _video_rate_hz(self) -> float | None:
         videos = (recording.video for recording in self._index.recordings if recording.video is not None)
         for video in videos:
             with contextlib.suppress(InputError, OSError):
                 if (rate_hz := pair_rate_hz(_open(video).times_us())) is not None:
                     return rate_hz
-        return super().rate_hz
+        return None
 
     def pairs(self, index: int) -> int:
         """See `ClipSource.pairs`."""
