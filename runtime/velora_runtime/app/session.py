@@ -210,9 +210,8 @@ def _open_model(setup: _Setup) -> _Model:
     if options.model is None:
         return _Model(None, no_model())
     bundle = open_bundle(options.model)
-    manifest = bundle.manifest
-    find_rate_hz = partial(_find_rate_hz, setup, manifest)
-    bundle.manifest = with_stride(manifest, options.stride, find_rate_hz, setup.note)
+    find_rate_hz = partial(_find_rate_hz, setup, bundle.manifest)
+    bundle.manifest = with_stride(bundle.manifest, options.stride, find_rate_hz, setup.note)
     return _Model(bundle, bundle.manifest)
 
 
@@ -223,10 +222,8 @@ def _find_rate_hz(setup: _Setup, manifest: Manifest) -> float | None:
         return float(options.rate_hz or Fraction(1_000_000, manifest.event.window_us))
     if not is_live(options.rgb):
         return recorded_rate_hz(options.rgb)
-    settings = read_camera_settings(options.live.settings)
-    return live_rate_hz(
-        options.rgb, LiveSetup(setup.clock, setup.supervisor.stop, setup.note, settings=settings)
-    )
+    stop, settings = setup.supervisor.stop, read_camera_settings(options.live.settings)
+    return live_rate_hz(options.rgb, LiveSetup(setup.clock, stop, setup.note, settings=settings))
 
 
 def _open_sources(setup: _Setup, model: _Model) -> RunSources:
