@@ -84,6 +84,7 @@ def test_train_then_eval_by_the_commands_that_are_printed(
     assert code == 0
     following = out.splitlines()[-2]
     assert following.startswith("next: velora eval ")
+    assert out.splitlines()[-1].endswith(" toy.velora --stride auto")  # its clips are spread
     code, out, _ = call(capsys, [*following.split()[2:], "--json", tmp_path / "r.json"])
     assert code == 0
     assert "part test (held out from the model's training)" in " ".join(out.split())
