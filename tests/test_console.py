@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import click
+import pytest
+
 from tests.fakes import FakeClock
-from velora_edge.console import RateLimitedNotes
+from velora_edge.console import RateLimitedNotes, StrideType
 
 MINUTE_US = 60_000_000
 
@@ -28,3 +31,13 @@ def test_kinds_without_end_take_no_memory_without_end() -> None:
     for k in range(1000):
         notes(f"kind {k}", "a line")
     assert (len(notes._told), len(lines)) == (64, 64)
+
+
+def test_a_stride_is_a_number_from_1_on_or_auto() -> None:
+    assert [StrideType().convert(text, None, None) for text in ("1", "12", 3, "auto")] == [1, 12, 3, "auto"]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", "", "²"])
+def test_other_strides_are_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="expected a number of pairs from 1 on, or auto, got"):
+        StrideType().convert(text, None, None)

@@ -11,13 +11,14 @@ from velora_cli.training.import_checkpoint import input_options, read_correction
 from velora_edge.bundle import MANIFEST, Bundle, find_model, open_bundle
 from velora_edge.console import note, overwrite_option, refuse_existing
 from velora_edge.errors import InputError
+from velora_edge.preprocessing.windows import clip_span_s
 
 if TYPE_CHECKING:
     from velora_export.bundle_export import Target
     from velora_export.evaluation.sessions import RealClips
 
     from velora_edge.datatypes import FitMode
-    from velora_edge.manifest import Report
+    from velora_edge.manifest import Manifest, Report
     from velora_edge.model.checkpoint import Checkpoint
 
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
@@ -85,7 +86,8 @@ def command(checkpoint: Path, out: Path | None, triton: Path | None, overwrite: 
 
     LoRA is merged, five ONNX graphs are written over one file of weights, and their logits are compared
     with the model's own before the bundle is moved to its place. An int8 bundle that is slower here than
-    fp32, or loses more than half a point of accuracy, is refused.
+    fp32, or loses more than half a point of accuracy, is refused. So is a model of clips that were spread
+    over whole recordings, unless --stride says how far apart a live stream's pairs are taken.
     """
     checkpoint = best_of(checkpoint)
     is_bundle = (find_model(checkpoint) / MANIFEST).is_file()
@@ -122,20 +124,22 @@ def _export(
     name: str | None,
     labels: Path | None,
     fit: FitMode | None,
-    stride: int | None,
+    stride: int | str | None,
     palette: str | None,
+    span_s: float | None,
+    rate_hz: float | None,
     **given: Any,
 ) -> Bundle:
-    from velora_export.bundle_export import export_bundle
+    from velora_export.bundle_export import export_bundle, require_stride
 
-    from velora_edge.model.checkpoint import Inputs, load_model, read_checkpoint
+    from velora_edge.model.checkpoint import load_model, read_checkpoint
 
-    corrections = read_corrections(labels, fit, stride, palette)
+    corrections = read_corrections(labels, fit, stride, palette, span_s, rate_hz)
     description = read_checkpoint(checkpoint)
-    before = description.inputs
-    inputs = Inputs(
-        event=corrections.event(before.event), rgb=corrections.rgb(before.rgb), stride=stride or before.stride
-    )
+    sampling = description.run.get("data", {}).get("sampling", "")
+    inputs = corrections.inputs(description.inputs, description.model.clip_length, sampling)
+    if stride is None:
+        require_stride(description.model_copy(update={"inputs": inputs}), checkpoint)
     description = description.model_copy(update={"inputs": inputs})
     target = _target(description, **given)
     bundle = export_bundle(
@@ -147,6 +151,8 @@ def _export(
         event=inputs.event,
         rgb=inputs.rgb,
         stride=inputs.stride,
+        span_s=inputs.span_s,
+        rate_hz=inputs.rate_hz,
         run=description.run,
         accuracy=description.accuracy,
         target=target,
@@ -195,7 +201,11 @@ def _read_clips(
         return read_npz(Path(clips), description.model)
     data, inputs = description.run.get("data", {}), description.inputs
     form = ClipConfig(
-        sampling=data.get("sampling", "spread"), stride=inputs.stride, event=inputs.event, rgb=inputs.rgb
+        sampling=data.get("sampling", "spread"),
+        stride=inputs.stride,
+        event=inputs.event,
+        rgb=inputs.rgb,
+        rate_hz=inputs.rate_hz,
     )
     spec = form.spec(description.model.clip_length, description.model.image_size)
     source = open_source(clips, spec, kind, int(data.get("seed", 0)))
@@ -212,9 +222,22 @@ def _show(bundle: Bundle) -> None:
         f"{bundle.path}: {manifest.precision}, {size:.1f} MB, {len(manifest.labels)} labels, "
         f"clips of {manifest.clip_length}, {'trained' if manifest.weights.trained else 'random weights'}"
     )
+    if (line := _span_line(manifest)) is not None:
+        click.echo(line)
     for line in _figures(manifest.report):
         click.echo(line)
     click.echo(f"next: velora-live {bundle.path} --events RECORDING --rgb VIDEO")
+
+
+def _span_line(manifest: Manifest) -> str | None:
+    """The time that a live clip covers beside that in training, where both are known."""
+    if manifest.span_s is None or manifest.rate_hz is None:
+        return None
+    span_s = clip_span_s(manifest.clip_length, manifest.stride, manifest.rate_hz)
+    return (
+        f"a clip covers {span_s:.2f} s at {manifest.rate_hz:.3g} pairs a second (stride {manifest.stride}), "
+        f"{manifest.span_s:.2f} s in training"
+    )
 
 
 def _figures(report: Report) -> list[str]:

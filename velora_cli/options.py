@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 from velora_runtime.engines.registry import BACKENDS
 from velora_runtime.sinks.base import SINKS, STANDARD_OUTPUT
 
-from velora_edge.console import Command, Rate, SensorSize, add_options
+from velora_edge.console import Command, Rate, SensorSize, StrideType, add_options, under
 from velora_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,34 +20,6 @@ if TYPE_CHECKING:
     from velora_runtime.app.session import RunOptions
 
     from velora_edge.events.filters.event_preprocessing import EventPreprocessing
-
-
-class HeadedOption(click.Option):
-    """An option under a heading of `--help`."""
-
-    def __init__(self, *given: Any, heading: str, **named: Any) -> None:
-        super().__init__(*given, **named)
-        self.heading = heading
-
-
-class HeadedCommand(click.Command):
-    """A command whose `--help` has its options under headings, in the order in which these first come."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write a paragraph for each heading; what has none comes last."""
-        rows: dict[str, list[tuple[str, str]]] = {}
-        for param in self.get_params(ctx):
-            row = param.get_help_record(ctx) if isinstance(param, click.Option) else None
-            if row is not None:
-                rows.setdefault(getattr(param, "heading", "Other"), []).append(row)
-        for heading, group in rows.items():
-            with formatter.section(heading):
-                formatter.write_dl(group)
-
-
-def under(heading: str) -> Any:
-    """As `click.option`, for options under a heading."""
-    return partial(click.option, cls=HeadedOption, heading=heading)
 
 
 _camera, _event, _sync, _model = under("Cameras"), under("Events"), under("Synchronisation"), under("Model")
@@ -151,6 +122,13 @@ _MODEL = (
         help="Where the model runs: cuda is an NVIDIA GPU; gpu and npu are Intel's, by openvino. "
         "One that is asked for is never replaced by another.",
     ),
+    _model(
+        "--stride",
+        type=StrideType(),
+        metavar="N",
+        help="Pairs from one of a clip's pairs to the next; auto: so many that a clip covers the time that "
+        "it covered in training, at the cameras' rate.  [default: the model's]",
+    ),
 )
 
 
@@ -160,7 +138,7 @@ def sync_options(command: Command) -> Command:
 
 
 def model_options(threads: int) -> Callable[[Command], Command]:
-    """What gives a command --backend, --device and --threads, so many by default."""
+    """What gives a command --backend, --device, --stride and --threads, so many by default."""
     default = {"default": threads, "show_default": bool(threads)}
     option = _model(
         "--threads",
@@ -203,6 +181,7 @@ def read_run_options(given: dict[str, Any]) -> RunOptions:
         engine=EngineOptions(given["device"], given["threads"]),
         duration_s=given["duration"],
         rate_hz=given["rate"],
+        stride=given["stride"],
         sensor=given["sensor"],
         start_s=given["start"],
         preprocessing=read_preprocessing(given),

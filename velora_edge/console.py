@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -77,6 +78,34 @@ def add_options(command: Command, options: Sequence[Callable[[Command], Command]
     return command
 
 
+class HeadedOption(click.Option):
+    """An option under a heading of `--help`."""
+
+    def __init__(self, *given: Any, heading: str, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.heading = heading
+
+
+class HeadedCommand(click.Command):
+    """A command whose `--help` has its options under headings, in the order in which these first come."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a paragraph for each heading; what has none comes last."""
+        rows: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            row = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if row is not None:
+                rows.setdefault(getattr(param, "heading", "Other"), []).append(row)
+        for heading, group in rows.items():
+            with formatter.section(heading):
+                formatter.write_dl(group)
+
+
+def under(heading: str) -> Any:
+    """As `click.option`, for options under a heading."""
+    return partial(click.option, cls=HeadedOption, heading=heading)
+
+
 class SensorSize(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
     """WxH, as (width, height)."""
 
@@ -123,6 +152,21 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
         raise InputError(
             "exists already", path=path, remedy="give another name, or --overwrite to replace it"
         )
+
+
+class StrideType(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
+    """Pairs from one of a clip's pairs to the next: a number from 1 on, or `auto`."""
+
+    name = "N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Read the number."""
+        text = str(value)
+        if text == "auto":
+            return text
+        if not (text.isascii() and text.isdigit() and int(text) > 0):
+            self.fail(f"expected a number of pairs from 1 on, or auto, got {text!r}", param, ctx)
+        return int(text)
 
 
 @contextlib.contextmanager

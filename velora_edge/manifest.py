@@ -300,6 +300,8 @@ class Manifest(_Strict):
         labels: class names, in the order of the logits.
         clip_length: pairs in a clip, T.
         stride: pairs from one of a clip's pairs to the next, s.
+        span_s: seconds from the first pair of a clip to its last in training; None: not known.
+        rate_hz: pairs a second of the recordings that it was trained on; None: not known.
         image_size: height and width of the model's images, pixels.
         tokens: tokens a tower gives for an image, N.
         token_size: size of a token, P.
@@ -318,6 +320,8 @@ class Manifest(_Strict):
     labels: tuple[str, ...] = Field(min_length=1)
     clip_length: int = Field(ge=2)
     stride: int = Field(1, ge=1)
+    span_s: float | None = Field(None, gt=0)
+    rate_hz: float | None = Field(None, gt=0)
     image_size: tuple[int, int]
     tokens: int = Field(gt=0)
     token_size: int = Field(gt=0)

@@ -26,6 +26,7 @@ from velora_edge.errors import InputError
 from velora_edge.manifest import Calibration
 from velora_edge.model.checkpoint import state_sha256
 from velora_edge.model.lora import merge
+from velora_edge.preprocessing.windows import clip_span_s, is_span_off, stride_for
 from velora_export.evaluation.sessions import random_clips
 from velora_export.onnx.graphs import make_graphs, simplify
 from velora_export.onnx.onnx_graph import SharedWeights, save_graph, trace
@@ -37,14 +38,15 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping, Sequence
 
+    from velora_edge.model.checkpoint import Checkpoint
     from velora_edge.model.velora import VELoRA
     from velora_export.evaluation.sessions import Clips
     from velora_export.precision.quantization import Method
 
 METADATA_PREFIX = "velora."
 _IN_METADATA = (
-    "name", "version", "labels", "clip_length", "stride", "image_size", "tokens", "token_size", "mean", "std",
-    "event", "rgb", "precision", "weights",
+    "name", "version", "labels", "clip_length", "stride", "span_s", "rate_hz", "image_size", "tokens",
+    "token_size", "mean", "std", "event", "rgb", "precision", "weights",
 )  # fmt: skip
 
 
@@ -85,6 +87,8 @@ def export_bundle(
     event: EventInput | None = None,
     rgb: RGBInput | None = None,
     stride: int = 1,
+    span_s: float | None = None,
+    rate_hz: float | None = None,
     run: Mapping[str, Any] | None = None,
     accuracy: Mapping[str, Any] | None = None,
     target: Target | None = None,
@@ -101,6 +105,8 @@ def export_bundle(
         event: how events become images; it must be what the model was trained with.
         rgb: how pictures become images.
         stride: pairs from one of a clip's pairs to the next.
+        span_s: seconds from the first pair of a clip to its last in training; None: not known.
+        rate_hz: pairs a second of the recordings that it was trained on; None: not known.
         run: identity of the training run.
         accuracy: figures of its evaluation.
         target: precision and clips; None: fp32, compared on noise.
@@ -128,6 +134,8 @@ def export_bundle(
             labels=tuple(labels if labels is not None else model.config.labels),
             clip_length=model.config.clip_length,
             stride=stride,
+            span_s=span_s,
+            rate_hz=rate_hz,
             image_size=model.config.image_size,
             tokens=model.tokens,
             token_size=model.token_size,
@@ -154,6 +162,40 @@ def export_bundle(
         judged = target.judged or random_clips(model.config)
         report = write_report(measured, judged, calibration, say, force=target.force)
         return writer.finish(manifest.model_copy(update={"report": report}))
+
+
+def require_stride(description: Checkpoint, path: Path) -> None:
+    """Make sure that a live clip covers the time that a clip covered in training, where that is known.
+
+    A model may be trained on clips that are spread over whole recordings. A live stream has no whole: its
+    clips are made by a stride, which somebody has to choose.
+
+    Args:
+        description: what the checkpoint says of itself, corrected.
+        path: where it lies.
+
+    Raises:
+        InputError: if its clips were spread, and nobody has chosen a stride that covers their time.
+    """
+    inputs, length = description.inputs, description.model.clip_length
+    if description.run.get("data", {}).get("sampling") != "spread":
+        return
+    if inputs.span_s is None or inputs.rate_hz is None:
+        if inputs.stride > 1:
+            return
+        took, remedy = "", "give --stride N, or --stride auto with --span S and --rate HZ"
+    else:
+        live_s = clip_span_s(length, inputs.stride, inputs.rate_hz)
+        if not is_span_off(live_s, inputs.span_s):
+            return
+        took = f" ({inputs.span_s:.2f} s; {live_s:.2f} s by its stride of {inputs.stride})"
+        stride = stride_for(inputs.span_s, length, inputs.rate_hz)
+        remedy = f"give --stride auto, which takes pairs {stride} apart, or --stride N"
+    raise InputError(
+        f"was trained on clips spread over whole recordings{took}, which a live stream does not have",
+        path=path,
+        remedy=remedy,
+    )
 
 
 def _trace_graphs(merged: VELoRA, folder: Path, manifest: Manifest, say: Callable[[str], None]) -> None:

@@ -231,7 +231,7 @@ class RunReport:
     Attributes:
         frames: the RGB camera's.
         pairs: the packing thread's.
-        predictions: made; the inference thread's, as are the next two.
+        predictions: made; the inference thread's, as are the next two and the clips' span.
         latency_us: by stage.
         skew_us: of the pairs that were seen, without sign.
         sink_drops: predictions that a slow sink did not get, by sink.
@@ -241,6 +241,7 @@ class RunReport:
         was_stopped: the user ended it.
         engine_retries: calls of the engine that failed and were made again.
         cameras: what live cameras say of themselves, by `rgb` and `event`.
+        clip_span_s: seconds from the first pair of a clip to its last, of late; None before it was known.
         actions: that started, by label; None in a run that does not decide.
         count_filtered: gives the events that filters have dropped so far, by the filter's name.
         perf: what live cameras delivered, one line; none without any.
@@ -259,6 +260,7 @@ class RunReport:
     was_stopped: bool = False
     engine_retries: int = 0
     cameras: dict[str, Any] = field(default_factory=dict)
+    clip_span_s: float | None = None
     actions: dict[str, int] | None = None
     count_filtered: Callable[[], dict[str, int]] = dict
     perf: list[str] = field(default_factory=list)
@@ -311,6 +313,7 @@ class RunReport:
             },
             "latency_ms": {stage: values.summary(1000) for stage, values in self.latency_us.items()},
             "skew_us": self.skew_us.summary() if self.skew_us.count else None,
+            "clip_span_s": None if self.clip_span_s is None else round(self.clip_span_s, 6),
             "recording_s": round(self.recording_s, 6),
             "wall_s": round(wall_s, 6),
             "realtime_factor": round(self.recording_s / wall_s, 3) if wall_s else None,

@@ -85,6 +85,7 @@ def test_train_then_eval_by_the_commands_that_are_printed(
     assert code == 0
     following = out.splitlines()[-2]
     assert following.startswith("next: velora eval ")
+    assert out.splitlines()[-1].endswith(" toy.velora --stride auto")  # its clips are spread
     code, out, _ = call(capsys, [*following.split()[2:], "--json", tmp_path / "r.json"])
     assert code == 0
     assert "part test (held out from the model's training)" in " ".join(out.split())
@@ -159,3 +160,125 @@ def test_top5_is_shown_where_it_tells_something(
     source = SimpleNamespace(path="set", cameras=("rgb", "event"))
     command._show(predictor, source, SimpleNamespace(name="test", why="held out"), {"both": scores})  # type: ignore[arg-type]
     assert ("top-5" in capsys.readouterr().out) == is_shown
+
+
+@pytest.fixture(scope="module")
+def toy_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run that was trained on clips spread over recordings of 0.4 s, and its data."""
+    folder = tmp_path_factory.mktemp("toy")
+    data, config = write_clips(folder / "clips.h5"), folder / "c.yaml"
+    config.write_text(yaml.safe_dump({**toy_tree(folder, data, epochs=1), "clip": {"rate_hz": 10}}))
+    assert run(velora, ["train", str(config)], name="velora") == 0
+    return folder / "toy", data
+
+
+def test_eval_prints_the_curve_of_a_corruption_and_writes_its_rows(
+    toy_run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data = toy_run
+    corrupt = ["--corrupt", "drop-events=0.5:1,desync=120"]
+    code, out, err = call(capsys, ["eval", model, "--data", data, *corrupt, "--json", tmp_path / "r.json"])
+    assert code == 0, err
+    table = [line.split("│")[1:3] for line in out.splitlines() if line.startswith("│")]
+    rows = [tuple(cell.strip() for cell in cells) for cells in table]
+    assert rows[rows.index(("none", "")) :][:4] == [
+        ("none", ""),
+        ("drop-events", "0.5 of the events"),
+        ("drop-events", "1 of the events"),
+        ("desync", "100 ms late"),  # the nearest number of pairs
+    ]
+    found = json.loads((tmp_path / "r.json").read_text())["corruptions"]
+    assert [(row["kind"], row["level"], row["unit"]) for row in found] == [
+        ("drop-events", 0.5, "of the events"),
+        ("drop-events", 1.0, "of the events"),
+        ("desync", 100.0, "ms late"),
+    ]
+
+
+def test_eval_shows_every_corruption_where_none_is_named(
+    toy_run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from velora_edge.train.evaluate import CORRUPTIONS
+
+    model, data = toy_run
+    code, out, err = call(capsys, ["eval", model, "--data", data, "--json", tmp_path / "r.json", "--corrupt"])
+    assert code == 0, err
+    found = json.loads((tmp_path / "r.json").read_text())["corruptions"]
+    assert list(dict.fromkeys(row["kind"] for row in found)) == list(CORRUPTIONS)
+    assert "drawn: events of shorter windows" in out
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "error"),
+    [
+        ("fog", "'fog': expected all, or of noise, drop-events, "),
+        ("noise=2", "noise=2: expected numbers from 0 to 1 with colons between them"),
+        ("rate=0.25", "rate=0.25: expected numbers from 0.5 to 2 "),
+        ("desync=soon", "desync=soon: expected numbers from 0 to "),
+    ],
+)
+def test_a_corruption_that_is_none_is_named(
+    corrupt: str, error: str, toy_run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data = toy_run
+    code, _, err = call(capsys, ["eval", model, "--data", data, "--corrupt", corrupt])
+    assert code == 2
+    (line,) = err.splitlines()
+    assert line.startswith(f"error: --corrupt: {error}")
+
+
+def test_corruptions_that_a_set_cannot_have_are_left_out_or_named(
+    toy_run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = write_clips(tmp_path / "events.h5", 8, ("event",))
+    report = tmp_path / "r.json"
+    code, _, err = call(capsys, ["eval", toy_run[0], "--data", events, "--json", report, "--corrupt=all"])
+    assert code == 0, err
+    kinds = {row["kind"] for row in json.loads(report.read_text())["corruptions"]}
+    assert kinds == {"noise", "drop-events", "hot-pixels", "rate"}
+    code, _, err = call(capsys, ["eval", toy_run[0], "--data", events, "--corrupt", "rgb-noise"])
+    assert (code, "error: --corrupt: 'rgb-noise': the set has event alone" in err) == (2, True)
+
+
+def test_eval_finds_the_stride_that_covers_the_span_of_training(
+    toy_run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data = toy_run
+    code, out, err = call(capsys, ["eval", model, "--data", data, "--stride", "auto", "--rate", 20])
+    assert code == 0, err
+    assert out.splitlines()[0] == "stride 3: pairs come at 20 a second"
+
+
+def test_help_names_every_corruption() -> None:
+    from velora_cli.training.eval import command
+    from velora_edge.train.evaluate import CORRUPTIONS
+
+    (help_text,) = [param.help for param in command.params if param.name == "corrupt"]
+    assert help_text is not None
+    assert [kind for kind in CORRUPTIONS if kind not in help_text] == []
+
+
+def test_export_refuses_clips_that_were_spread_until_a_stride_covers_their_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from velora_edge.bundle import open_bundle
+
+    data, config = write_clips(tmp_path / "clips.h5", pairs=9), tmp_path / "c.yaml"
+    tree = {**toy_tree(tmp_path, data, epochs=1), "clip": {"rate_hz": 10}}
+    config.write_text(yaml.safe_dump(tree))
+    assert call(capsys, ["train", config])[0] == 0
+    arguments = ["export", tmp_path / "toy" / "best", tmp_path / "toy.velora"]
+    code, _, err = call(capsys, arguments)
+    assert (code, err) == (
+        2,
+        f"error: {tmp_path}/toy/best: was trained on clips spread over whole recordings (0.60 s; 0.20 s by "
+        "its stride of 1), which a live stream does not have; give --stride auto, which takes pairs 3 apart, "
+        "or --stride N\n",
+    )
+    code, out, err = call(capsys, [*arguments, "--stride", "auto"])
+    assert code == 0, err
+    assert "a clip covers 0.60 s at 10 pairs a second (stride 3), 0.60 s in training" in out
+    manifest = open_bundle(tmp_path / "toy.velora").manifest
+    assert (manifest.stride, manifest.span_s, manifest.rate_hz) == (3, pytest.approx(0.6), 10.0)
+    code, out, _ = call(capsys, ["info", tmp_path / "toy.velora"])
+    assert "stride 3, 0.60 s in training at 10 pairs a second" in " ".join(out.split())

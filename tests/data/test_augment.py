@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from velora_edge.data.clips.augment import AugmentConfig, Variation, apply, draw
+from velora_edge.data.clips.augment import AugmentConfig, Variation, apply, draw, draw_corruption
 from velora_edge.data.clips.clips import Pairs
+from velora_edge.data.clips.corruptions import Corruption
 
 BLANK = (255, 255, 255)
 
@@ -108,3 +109,38 @@ def test_a_draw_takes_the_same_number_of_random_values_whatever_the_configuratio
     draw(config, (9, 9), rng)
     draw(AugmentConfig(), (9, 9), plain)
     assert rng.random() == plain.random()
+
+
+HARSH = AugmentConfig(
+    noise=0.1,
+    drop_events=0.5,
+    hot_pixels=0.01,
+    rgb_noise=0.2,
+    stale_rgb=0.5,
+    delay_pairs=2,
+    window=1.0,
+    warp=0.5,
+)
+
+
+def test_no_corruption_is_drawn_by_default_and_as_many_random_values_as_by_any() -> None:
+    dice, plain = np.random.default_rng(5), np.random.default_rng(5)
+    draw_corruption(HARSH, 8, dice)
+    assert draw_corruption(AugmentConfig(), 8, plain) == Corruption()
+    assert dice.random() == plain.random()
+
+
+def test_corruptions_fill_their_ranges() -> None:
+    dice = np.random.default_rng(0)
+    drawn = [draw_corruption(HARSH, 8, dice) for _ in range(400)]
+    for name, low, high in (
+        ("noise", 0, 0.1), ("drop_events", 0, 0.5), ("hot_pixels", 0, 0.01), ("rgb_noise", 0, 0.2),
+        ("window", 0.5, 2),
+    ):  # fmt: skip
+        values = [getattr(one, name) for one in drawn]
+        assert low <= min(values) < low + 0.05 * (high - low)
+        assert high - 0.05 * (high - low) < max(values) <= high
+    assert {one.delay_pairs for one in drawn} == {-2, -1, 0, 1, 2}
+    stalls = [one.stale for one in drawn if one.stale != (0, 0)]
+    assert 150 < len(stalls) < 250
+    assert all(1 <= first < end <= 8 for first, end in stalls)

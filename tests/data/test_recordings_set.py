@@ -11,6 +11,7 @@ from tests.events import aedat4_writer
 from velora_edge.bundle import EventInput
 from velora_edge.data.build import build_store, check
 from velora_edge.data.clips.clips import ClipSpec, Item
+from velora_edge.data.clips.store import ClipStore
 from velora_edge.data.layouts.recording_index import has_recordings, index_recordings
 from velora_edge.data.layouts.recordings import RuntimePacker, open_recordings
 from velora_edge.errors import DatasetError, RecordingError
@@ -310,3 +311,23 @@ def test_lists_of_another_set_leave_recordings_alone(tmp_path: Path) -> None:
     for part in ("train", "test"):
         (tmp_path / "Poker_Event_list" / f"{part}_label.txt").write_text("A/a 9 0\n")
     assert [item.split for item in open_recordings(root, SPEC).items] == [None, None, None]
+
+
+def test_the_rate_of_pairs_is_the_videos_or_that_of_the_windows(tmp_path: Path) -> None:
+    with_video = open_recordings(by_class(tmp_path / "both"), SPEC, RuntimePacker())
+    assert with_video.rate_hz == pytest.approx(25.0)
+    assert not with_video.cuts_windows
+    alone = open_recordings(long_one(tmp_path / "day", "start,end,label\n0,1,a\n"), SPEC, RuntimePacker())
+    assert alone.rate_hz == 25.0
+    assert alone.cuts_windows
+
+
+def test_a_store_keeps_the_rate_unless_pairs_were_left_out(tmp_path: Path) -> None:
+    source = open_recordings(by_class(tmp_path / "set"), SPEC, RuntimePacker())
+    rates = []
+    for name, most_pairs in (("all.h5", None), ("some.h5", 2)):
+        build_store(source, tmp_path / name, most_pairs=most_pairs)
+        store = ClipStore(tmp_path / name, SPEC)
+        rates.append(store.rate_hz)
+        store.close()
+    assert rates == [pytest.approx(25.0), None]

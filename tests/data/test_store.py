@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -148,3 +149,16 @@ def test_other_processes_open_the_file_for_themselves(tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(_sum_of, (store,)) == expected
     store.close()
+
+
+def test_the_rate_of_pairs_is_kept_and_the_specs_stands_in_for_one_that_is_not(tmp_path: Path) -> None:
+    rates = []
+    for name, packed_hz in (("known.h5", 25.0), ("unknown.h5", None)):
+        with ClipStoreWriter(tmp_path / name, LABELS, ("event",), SPEC, "", rate_hz=packed_hz) as writer:
+            writer.add(Item("only", 0), Pairs(None, images(1, 0)))
+            writer.finish()
+        for spec in (SPEC, replace(SPEC, rate_hz=10.0)):
+            store = ClipStore(tmp_path / name, spec)
+            rates.append(store.rate_hz)
+            store.close()
+    assert rates == [25.0, 25.0, None, 10.0]

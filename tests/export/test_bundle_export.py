@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,17 +12,16 @@ import onnx
 import pytest
 import torch
 from networks import SHALLOW, T, tiny_config, tiny_model
-from velora_export.bundle_export import export_bundle
+from velora_export.bundle_export import export_bundle, require_stride
 from velora_export.evaluation.parity import normalise
 from velora_export.evaluation.sessions import random_clips, stream_clip
 
 from velora_edge.bundle import GRAPHS, EventInput, Palette, open_bundle
 from velora_edge.errors import EngineError, InputError
+from velora_edge.model.checkpoint import Base, Checkpoint, Inputs
 from velora_edge.model.head import Streams
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from conftest import Exported
     from numpy.typing import NDArray
 
@@ -265,3 +266,38 @@ def test_labels_must_fit_the_classes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the model has 3 classes, got 2 labels"):
         export_bundle(tiny_model(), tmp_path / "x.velora", name="x", trained=True, labels=["a", "b"])
     assert list(tmp_path.iterdir()) == []
+
+
+def described(sampling: str, stride: int, span_s: float | None, rate_hz: float | None) -> Checkpoint:
+    inputs = Inputs(stride=stride, span_s=span_s, rate_hz=rate_hz)
+    base, run = Base(stored=True, sha256=""), {"data": {"sampling": sampling}}
+    return Checkpoint(model=tiny_config(), inputs=inputs, base=base, run=run)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "stride", "span_s", "rate_hz"),
+    [
+        ("stride", 1, None, None),
+        ("stride", 1, 9.0, 10.0),  # the time is the stride's own: whoever changed it knows
+        ("spread", 10, 3.2, 10.0),
+        ("spread", 5, None, None),  # somebody chose it, at import or in the configuration
+    ],
+)
+def test_a_stride_that_covers_the_time_of_training_or_was_chosen_is_taken(
+    sampling: str, stride: int, span_s: float | None, rate_hz: float | None
+) -> None:
+    require_stride(described(sampling, stride, span_s, rate_hz), Path("best"))
+
+
+@pytest.mark.parametrize(
+    ("span_s", "rate_hz", "told"),
+    [
+        (None, None, "best: was trained on clips spread over whole recordings, which a live stream does not "
+         "have; give --stride N, or --stride auto with --span S and --rate HZ"),
+        (3.2, 10.0, r"recordings (3.20 s; 0.30 s by its stride of 1), which a live stream does not have; "
+         "give --stride auto, which takes pairs 11 apart, or --stride N"),
+    ],
+)  # fmt: skip
+def test_clips_that_were_spread_need_a_stride(span_s: float | None, rate_hz: float | None, told: str) -> None:
+    with pytest.raises(InputError, match=re.escape(told)):
+        require_stride(described("spread", 1, span_s, rate_hz), Path("best"))

@@ -99,9 +99,10 @@ def test_a_published_checkpoint_runs_as_a_bundle_and_gives_the_published_log_pro
         "images by stretch, mean and std 0.5, clips spread over a recording, labels from class-0 to class-4; "
         "--fit, --stride, --palette, --labels correct it",
         f"next: velora eval {imported} --data Poker_Event",
-        f"      velora export {imported} published.velora",
+        f"      velora export {imported} published.velora --stride N",
     ]
-    assert run(velora, ["export", str(imported), str(bundle)]) == 0
+    assert run(velora, ["export", str(imported), str(bundle), "--stride", "4"]) == 0
+    assert open_bundle(bundle).manifest.stride == 4
     sessions = Sessions(bundle, threads=2)
     T = open_bundle(bundle).manifest.clip_length
     present = {f"{m}_present": np.ones((1, n), np.float32) for m, n in zip(

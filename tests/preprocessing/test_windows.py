@@ -5,9 +5,19 @@ from __future__ import annotations
 from fractions import Fraction
 from itertools import islice
 
+import numpy as np
 import pytest
 
-from velora_edge.preprocessing.windows import SteadyEdges, WindowRule
+from velora_edge.errors import InputError
+from velora_edge.preprocessing.windows import (
+    SteadyEdges,
+    WindowRule,
+    auto_stride,
+    clip_span_s,
+    is_span_off,
+    pair_rate_hz,
+    stride_for,
+)
 
 
 def test_windows_follow_each_other_without_a_gap() -> None:
@@ -139,3 +149,38 @@ def test_a_camera_that_is_silent_nine_times_of_ten_is_seen_in_full() -> None:
     edges = SteadyEdges(0, Fraction(30), events.next_us, lead=4)
     events.windows(edges)
     assert edges.passed == 0
+
+
+def test_a_clip_covers_the_time_between_its_first_and_its_last_pair() -> None:
+    assert clip_span_s(8, 3, 30.0) == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(("rate_hz", "stride"), [(30.0, 3), (60.0, 6), (25.0, 2), (8.0, 1), (1.0, 1)])
+def test_a_stride_covers_the_span_at_the_rate_as_well_as_it_can(rate_hz: float, stride: int) -> None:
+    assert stride_for(0.7, 8, rate_hz) == stride
+
+
+@pytest.mark.parametrize(("span_s", "is_off"), [(0.61, True), (0.7, False), (1.2, False), (1.25, True)])
+def test_a_span_is_off_by_more_than_a_third(span_s: float, is_off: bool) -> None:
+    assert is_span_off(span_s, 0.93) is is_off
+
+
+@pytest.mark.parametrize(
+    ("span_s", "rate_hz", "lacks"),
+    [
+        (None, 30.0, "one is not known; add --span S"),
+        (0.7, None, "one is not known; add --rate HZ"),
+        (None, None, "neither is known; add --span S and --rate HZ"),
+    ],
+)
+def test_auto_names_what_it_lacks(span_s: float | None, rate_hz: float | None, lacks: str) -> None:
+    with pytest.raises(InputError, match=f"--stride: auto needs .*, and {lacks}, or give a number of pairs"):
+        auto_stride(span_s, 8, rate_hz)
+
+
+@pytest.mark.parametrize(
+    ("times_us", "rate_hz"),
+    [([0, 40_000, 80_000, 900_000], 25.0), ([0, 0, 0], None), ([7], None), ([], None)],
+)
+def test_the_rate_is_by_the_median_of_the_times_between(times_us: list[int], rate_hz: float | None) -> None:
+    assert pair_rate_hz(np.array(times_us, np.int64)) == rate_hz

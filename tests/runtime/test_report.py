@@ -71,6 +71,7 @@ def test_report_as_json_has_every_count() -> None:
         "events": {"in_windows": 1000, "skipped": 30, "filtered": {"background": 9, "rate cap": 5}},
         "latency_ms": {"pack": stage, "encode": stage, "head": stage, "total": stage},
         "skew_us": {"p50": 40.0, "p95": 40.0, "p99": 40.0, "max": 40.0},
+        "clip_span_s": None,
         "recording_s": 2.0,
         "wall_s": 0.5,
         "realtime_factor": 4.0,

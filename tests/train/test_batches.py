@@ -255,3 +255,24 @@ def test_part_of_a_batch_keeps_its_clips_together() -> None:
     assert part.event.tolist() == [[1], [2]]
     assert part.label.tolist() == [10, 20]
     assert len(part) == 2
+
+
+HARSH = AugmentConfig(
+    noise=0.1, hot_pixels=0.02, rgb_noise=0.1, stale_rgb=0.5, window=1.0, warp=0.5, delay_pairs=1
+)
+
+
+def test_noise_and_time_follow_from_seed_epoch_and_number_alone(store: ClipStore) -> None:
+    variety = Variety(HARSH, 0.0, 0.0, seed=1)
+    first, second = ClipDataset(store, variety), ClipDataset(store, variety)
+    _ = [first[(0, i)] for i in range(5)]
+    assert same(collate([first[(4, 7)]]), collate([second[(4, 7)]]))
+    assert not same(collate([first[(4, 7)]]), collate([first[(5, 7)]]))
+
+
+def test_noise_changes_neither_the_geometry_nor_the_cameras_that_are_dropped(store: ClipStore) -> None:
+    calm, noisy = (AugmentConfig(shift=0.2, hot_pixels=hot) for hot in (0.0, 1e-9))
+    datasets = [ClipDataset(store, Variety(augment, 0.3, 0.3, seed=1)) for augment in (calm, noisy)]
+    for epoch in range(20):
+        first, second = (collate([dataset[(epoch, 3)]]) for dataset in datasets)
+        assert same(first, second)

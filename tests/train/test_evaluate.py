@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -14,10 +15,13 @@ from velora_edge.data.clips.store import ClipStore
 from velora_edge.errors import BundleError, DatasetError, InputError
 from velora_edge.train.batches import Batch
 from velora_edge.train.evaluate import (
+    CORRUPTIONS,
+    CurvePoint,
     as_dict,
     choose_part,
     draw_confusion,
     evaluate,
+    evaluate_corrupted,
     match_labels,
     only,
     write_confusion,
@@ -181,6 +185,80 @@ def test_the_report_holds_every_figure(store: ClipStore, tmp_path: Path) -> None
     assert read["data"]["clips"] == 40
     assert read["confusion"] == (np.eye(4, dtype=int) * 10).tolist()
     assert read["per_class"]["red-on"] == {"clips": 10, "recall": 1.0, "precision": 1.0}
+
+
+def never(spec: ClipSpec) -> ClipStore:
+    raise AssertionError("a store cannot cut other windows")
+
+
+def corrupted(store: ClipStore, kind: str, level: float, seed: int = 0) -> CurvePoint:
+    return evaluate_corrupted(
+        ByCamera(), store, choose_part(store, {}, "all"), (kind, level), seed, never, batch_size=7
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "level", "top1"),
+    [
+        ("rgb-lost", 1.0, 0.5),  # the pictures' colour is guessed
+        ("drop-events", 1.0, 0.5),  # without an event the polarity is
+        ("drop-events", 0.5, 1.0),
+        ("rgb-stale", 1.0, 1.0),  # a picture that stands still has its colour
+        ("noise", 0.05, 1.0),
+        ("rate", 0.5, 1.0),
+    ],
+)
+def test_a_corruption_costs_what_hangs_on_it(store: ClipStore, kind: str, level: float, top1: float) -> None:
+    point = corrupted(store, kind, level)
+    assert (point.kind, point.level, point.scores.clips, point.scores.top1) == (kind, level, 40, top1)
+
+
+def test_a_corruption_is_the_same_for_the_same_seed(store: ClipStore) -> None:
+    confusions = [corrupted(store, "noise", 1.0, seed).scores.confusion for seed in (0, 0, 1, 2, 3)]
+    np.testing.assert_array_equal(confusions[0], confusions[1])
+    assert any((confusions[0] != other).any() for other in confusions[2:])
+
+
+def test_twice_the_rate_is_drawn_from_images_and_half_of_it_exact(store: ClipStore) -> None:
+    points = [corrupted(store, "rate", level) for level in (0.5, 2.0)]
+    assert [(point.unit, point.is_exact) for point in points] == [
+        ("times the rate", True),
+        ("times the rate", False),
+    ]
+
+
+def test_a_set_that_cuts_its_windows_is_opened_with_others_for_another_rate(store: ClipStore) -> None:
+    asked: list[ClipSpec] = []
+
+    def reopen(spec: ClipSpec) -> ClipStore:
+        asked.append(spec)
+        return ClipStore(store.path, SPEC)
+
+    store.cuts_windows = True
+    part = choose_part(store, {}, "all")
+    point = evaluate_corrupted(ByCamera(), store, part, ("rate", 2.0), 0, reopen)
+    assert [spec.event.window_us for spec in asked] == [round(SPEC.event.window_us / 2)]
+    assert point.is_exact
+    assert point.scores.top1 == 1.0
+
+
+def test_every_kind_runs_at_its_own_levels(store: ClipStore) -> None:
+    store.spec = replace(SPEC, rate_hz=30.0)
+    for kind, of_kind in CORRUPTIONS.items():
+        for level in of_kind.levels:
+            assert corrupted(store, kind, level).scores.clips == 40
+
+
+def test_the_report_holds_the_curve(store: ClipStore) -> None:
+    part = choose_part(store, {}, "all")
+    scores = evaluate(ByCamera(), store, part)
+    assert "corruptions" not in as_dict(ByCamera(), store, part, scores)
+    (row,) = as_dict(ByCamera(), store, part, scores, [corrupted(store, "rgb-lost", 1.0)])["corruptions"]
+    loss = row.pop("loss")
+    assert row == {
+        "kind": "rgb-lost", "level": 1.0, "unit": "of the clip", "exact": True, "top1": 0.5, "top5": 1.0,
+    }  # fmt: skip
+    assert loss > scores["both"].loss
 
 
 def test_the_confusion_picture_darkens_by_share_of_the_row() -> None:

@@ -58,9 +58,22 @@ def test_a_checkpoint_says_what_made_it(tmp_path: Path, toy_clips: Path) -> None
     assert checkpoint.run["data"]["cameras"] == ["rgb", "event"]
     assert checkpoint.run["data"]["sampling"] == "spread"
     assert checkpoint.run["parameters"]["trained"] > 0
+    assert (checkpoint.inputs.span_s, checkpoint.inputs.rate_hz) == (None, None)
     assert checkpoint.accuracy["validation"]["epoch"] == 1
     logits = load_model(tmp_path / "toy" / "best")(*torch.zeros(2, 1, T, 3, SIDE, SIDE))
     assert logits.shape == (1, 4)
+
+
+@pytest.mark.parametrize(("sampling", "span_s"), [("spread", 0.3), ("stride", 0.4)])
+def test_a_checkpoint_says_what_time_a_clip_covers(
+    sampling: str, span_s: float, tmp_path: Path, toy_clips: Path
+) -> None:
+    tree = toy_tree(tmp_path, toy_clips, epochs=1)
+    tree["clip"] = {"rate_hz": 10.0, "sampling": sampling, "stride": 2}
+    train(TrainConfig.model_validate(tree))
+    inputs = read_checkpoint(tmp_path / "toy" / "best").inputs
+    assert inputs.rate_hz == 10.0
+    assert inputs.span_s == pytest.approx(span_s)
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path, toy_clips: Path) -> None:

@@ -19,20 +19,22 @@ LABELS = ("red-on", "red-off", "blue-on", "blue-off")
 T, SIDE = 3, 16
 
 
-def write_clips(path: Path, count: int = 40, cameras: tuple[Modality, ...] = ("rgb", "event")) -> Path:
+def write_clips(
+    path: Path, count: int = 40, cameras: tuple[Modality, ...] = ("rgb", "event"), pairs: int = T + 1
+) -> Path:
     """Clips whose first word is the pictures' colour and whose second one is the events' polarity."""
     spec = ClipSpec(length=T, image_size=(SIDE, SIDE))
     rng = np.random.default_rng(0)
     with ClipStoreWriter(path, LABELS, cameras, spec, "toy") as writer:
         for i in range(count):
             label = i % len(LABELS)
-            rgb = rng.integers(0, 60, (T + 1, SIDE, SIDE, 3), np.uint8)
+            rgb = rng.integers(0, 60, (pairs, SIDE, SIDE, 3), np.uint8)
             rgb[..., 2 * (label // 2)] += np.uint8(180)
-            event = np.full((T + 1, SIDE, SIDE, 3), 255, np.uint8)
+            event = np.full((pairs, SIDE, SIDE, 3), 255, np.uint8)
             y, x = rng.integers(0, 10, 2)
             event[:, y : y + 6, x : x + 6] = (0, 0, 255) if label % 2 else (255, 0, 0)
-            pairs = Pairs(rgb if "rgb" in cameras else None, event)
-            writer.add(Item(f"clip{i:03}", label), pairs)
+            clip = Pairs(rgb if "rgb" in cameras else None, event)
+            writer.add(Item(f"clip{i:03}", label), clip)
         writer.finish()
     return path
 

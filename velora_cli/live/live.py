@@ -12,7 +12,6 @@ from velora_runtime.cameras.drivers.registry import describe_cameras
 from velora_runtime.sinks.base import STANDARD_OUTPUT
 
 from velora_cli.options import (
-    HeadedCommand,
     camera_options,
     duration_option,
     model_options,
@@ -25,11 +24,10 @@ from velora_cli.options import (
     sensor_option,
     start_option,
     sync_options,
-    under,
     watching_options,
     without_sources_of_a_place,
 )
-from velora_edge.console import note
+from velora_edge.console import HeadedCommand, note, under
 
 if TYPE_CHECKING:
     from velora_runtime.app.session import RunOptions

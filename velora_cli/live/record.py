@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from velora_cli.options import (
-    HeadedCommand,
     camera_options,
     read_attach_options,
     read_live_options,
     recording_options,
-    under,
     without_sources_of_a_place,
 )
+from velora_edge.console import HeadedCommand, under
 
 if TYPE_CHECKING:
     from velora_runtime.app.session import RunOptions

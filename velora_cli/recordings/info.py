@@ -223,7 +223,7 @@ def _bundle_rows(manifest: Manifest, path: Path) -> list[tuple[str, str]]:
         ("model", manifest.name),
         ("written by", f"velora-edge {manifest.version}, schema {manifest.schema_version}"),
         ("labels", f"{len(manifest.labels)}: {labels}"),
-        ("clip", f"{manifest.clip_length} pairs, stride {manifest.stride}"),
+        ("clip", f"{manifest.clip_length} pairs, stride {manifest.stride}{_span(manifest)}"),
         ("image", f"{width}x{height}, {manifest.tokens} tokens of {manifest.token_size}"),
         ("events as", f"{event.representation}, {event.window_us:,} us, {event.fit}"),
         ("precision", manifest.precision),
@@ -236,6 +236,12 @@ def _bundle_rows(manifest: Manifest, path: Path) -> list[tuple[str, str]]:
         *((f"engine {entry.graph}", engine_line(entry, path)) for entry in manifest.engines),
         ("files", f"{len(manifest.files)}, all as the manifest says"),
     ]
+
+
+def _span(manifest: Manifest) -> str:
+    """The time that a clip covered in training, as far as it is known."""
+    span = "" if manifest.span_s is None else f", {manifest.span_s:.2f} s in training"
+    return span + ("" if manifest.rate_hz is None else f" at {manifest.rate_hz:.3g} pairs a second")
 
 
 def _report_rows(manifest: Manifest) -> list[tuple[str, str]]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from velora_cli.options import (
-    HeadedCommand,
     decide_option,
     duration_option,
     model_options,
@@ -19,8 +18,8 @@ from velora_cli.options import (
     sensor_option,
     start_option,
     sync_options,
-    under,
 )
+from velora_edge.console import HeadedCommand, under
 from velora_edge.errors import VeloraError
 
 if TYPE_CHECKING:

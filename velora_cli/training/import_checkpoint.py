@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from velora_edge.console import Command, add_options, overwrite_option, refuse_existing
+from velora_edge.console import Command, StrideType, add_options, overwrite_option, refuse_existing
 from velora_edge.errors import InputError
 
 if TYPE_CHECKING:
     from velora_edge.bundle import EventInput, Palette, RGBInput
     from velora_edge.datatypes import FitMode
+    from velora_edge.model.checkpoint import Inputs
 
 
 _INPUTS = (
@@ -33,9 +34,24 @@ _INPUTS = (
     ),
     click.option(
         "--stride",
-        type=click.IntRange(1),
+        type=StrideType(),
         metavar="N",
-        help="Pairs from one of a clip's pairs to the next, where the model says otherwise.",
+        help="Pairs from one of a clip's pairs to the next, where the model says otherwise; auto: so many "
+        "that a clip covers the time that it covered in training.",
+    ),
+    click.option(
+        "--span",
+        "span_s",
+        type=click.FloatRange(0, min_open=True),
+        metavar="S",
+        help="Seconds from a clip's first pair to its last in training, where the model does not say.",
+    ),
+    click.option(
+        "--rate",
+        "rate_hz",
+        type=click.FloatRange(0, min_open=True),
+        metavar="HZ",
+        help="Pairs a second of the recordings, where neither they nor the model say.",
     ),
     click.option(
         "--palette",
@@ -57,14 +73,18 @@ class InputCorrections:
     Attributes:
         labels: class names in the order of the logits.
         fit: of pictures and of events.
-        stride: pairs from one of a clip's pairs to the next.
+        stride: pairs from one of a clip's pairs to the next, or auto.
         palette: of the polarity image.
+        span_s: seconds that a clip covered in training.
+        rate_hz: pairs a second of the recordings.
     """
 
     labels: tuple[str, ...] | None
     fit: FitMode | None
-    stride: int | None
+    stride: int | str | None
     palette: Palette | None
+    span_s: float | None = None
+    rate_hz: float | None = None
 
     def event(self, given: EventInput) -> EventInput:
         """The event input, corrected."""
@@ -75,9 +95,41 @@ class InputCorrections:
         """The picture's input, corrected."""
         return given if self.fit is None else given.model_copy(update={"fit": self.fit})
 
+    def inputs(self, given: Inputs, clip_length: int, sampling: str) -> Inputs:
+        """A checkpoint's inputs, corrected.
+
+        Args:
+            given: of the checkpoint.
+            clip_length: pairs in a clip.
+            sampling: of the clips in training; by `stride` their span follows from the rate.
+
+        Raises:
+            InputError: if the stride is auto, and the span or the rate is not known.
+        """
+        from velora_edge.preprocessing.windows import auto_stride, clip_span_s
+
+        span_s, rate_hz = self.span_s or given.span_s, self.rate_hz or given.rate_hz
+        if span_s is None and rate_hz is not None and sampling == "stride":
+            span_s = clip_span_s(clip_length, given.stride, rate_hz)
+        stride = auto_stride(span_s, clip_length, rate_hz) if self.stride == "auto" else self.stride
+        return given.model_copy(
+            update={
+                "event": self.event(given.event),
+                "rgb": self.rgb(given.rgb),
+                "stride": stride or given.stride,
+                "span_s": span_s,
+                "rate_hz": rate_hz,
+            }
+        )
+
 
 def read_corrections(
-    labels: Path | None, fit: FitMode | None, stride: int | None, palette: str | None
+    labels: Path | None,
+    fit: FitMode | None,
+    stride: int | str | None,
+    palette: str | None,
+    span_s: float | None,
+    rate_hz: float | None,
 ) -> InputCorrections:
     """What a user gave to `input_options`, as a value.
 
@@ -87,7 +139,8 @@ def read_corrections(
     from velora_edge.config import read_labels
 
     names = None if labels is None else read_labels(labels)
-    return InputCorrections(names, fit, stride, None if palette is None else _read_palette(palette))
+    colours = None if palette is None else _read_palette(palette)
+    return InputCorrections(names, fit, stride, colours, span_s, rate_hz)
 
 
 def _read_palette(text: str) -> Palette:
@@ -123,8 +176,10 @@ def command(
     out: Path,
     labels: Path | None,
     fit: FitMode | None,
-    stride: int | None,
+    stride: int | str | None,
     palette: str | None,
+    span_s: float | None,
+    rate_hz: float | None,
     heads: int | None,
     fusion_heads: int | None,
     alpha: float,
@@ -139,12 +194,12 @@ def command(
     its images as that code does: stretched, mean and standard deviation 0.5, clips of the whole recording.
     Every tensor is taken over by name and shape; a missing or an unknown one is an error that names it.
     """
-    from velora_edge.model.checkpoint import CHECKPOINT, Inputs, save_checkpoint
+    from velora_edge.model.checkpoint import CHECKPOINT, save_checkpoint
     from velora_edge.model.published import INPUTS, import_published
 
     if (out / CHECKPOINT).is_file():  # anything else is never replaced
         refuse_existing(out, overwrite=overwrite)
-    corrections = read_corrections(labels, fit, stride, palette)
+    corrections = read_corrections(labels, fit, stride, palette, span_s, rate_hz)
     imported = import_published(
         published,
         labels=corrections.labels,
@@ -154,9 +209,7 @@ def command(
         clip_length=clip_length,
         allow_unknown=allow_unknown,
     )
-    inputs = Inputs(
-        event=corrections.event(INPUTS.event), rgb=corrections.rgb(INPUTS.rgb), stride=stride or INPUTS.stride
-    )
+    inputs = corrections.inputs(INPUTS, clip_length, "spread")
     run = {
         "imported_from": published.name,
         "epoch": imported.epoch,
@@ -175,10 +228,12 @@ def command(
         f"labels from {config.labels[0]} to {config.labels[-1]}; "
         "--fit, --stride, --palette, --labels correct it"
     )
+    is_timed = inputs.span_s is not None and inputs.rate_hz is not None
+    how = " --stride auto" if is_timed else " --stride N" if inputs.stride == 1 else ""
     for name in imported.passed_over:
         click.echo(f"passed over: {name}")
     if verbose:
         for part, names in imported.unused.items():
             click.echo(f"without effect in {part}: {', '.join(names)}")
     click.echo(f"next: velora eval {out} --data Poker_Event")
-    click.echo(f"      velora export {out} {out.name}.velora")
+    click.echo(f"      velora export {out} {out.name}.velora{how}")

@@ -91,7 +91,8 @@ def _train(settings: TrainConfig, resume: bool, overwrite: bool) -> None:
     if outcome.is_main:
         click.echo(f"{_describe_best(outcome, settings.train.choose)}; {time.monotonic() - begin:.0f} s")
         click.echo(f"next: velora eval {outcome.folder} --data {settings.data.path} --ablate")
-        click.echo(f"      velora export {outcome.folder}/best {settings.run.name}.velora")
+        how = " --stride auto" if settings.clip.sampling == "spread" else ""
+        click.echo(f"      velora export {outcome.folder}/best {settings.run.name}.velora{how}")
 
 
 def _describe_best(outcome: Outcome, chosen_by: str) -> str:

@@ -207,7 +207,10 @@ def build_store(
         problems = []
     places = {_place(problem) for problem in problems}
     labels, frames = source.labels, source.event_frames
-    with ClipStoreWriter(path, labels, source.cameras, source.spec, str(source.path), frames) as writer:
+    rate_hz = source.rate_hz if most_pairs is None else None
+    with ClipStoreWriter(
+        path, labels, source.cameras, source.spec, str(source.path), frames, rate_hz
+    ) as writer:
         for index, read in enumerate(_in_order(source, most_pairs, np.arange(len(source)))):
             found: Sequence[str] = ()
             if isinstance(read, DatasetError):

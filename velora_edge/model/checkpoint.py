@@ -48,11 +48,16 @@ class Inputs(_Strict):
         event: how events become images.
         rgb: how pictures become images.
         stride: pairs from one of a clip's pairs to the next.
+        span_s: seconds from the first pair of a clip to its last in training, the median where recordings
+            differ; None: not known.
+        rate_hz: pairs a second of the recordings; None: not known.
     """
 
     event: EventInput = EventInput()
     rgb: RGBInput = RGBInput()
     stride: int = Field(1, ge=1)
+    span_s: float | None = Field(None, gt=0)
+    rate_hz: float | None = Field(None, gt=0)
 
 
 class Base(_Strict):

@@ -17,6 +17,7 @@ from velora_edge.errors import InputError, RecordingError, SourceError, printabl
 from velora_edge.preprocessing.folder import is_recording, read_recording
 from velora_edge.preprocessing.pictures import holds_aedat4
 from velora_edge.preprocessing.sources import NONE
+from velora_edge.preprocessing.windows import pair_rate_hz
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +57,21 @@ def open_rgb_source(text: str) -> RGBSource | None:
         "RGB",
         "a video file, an AEDAT4 file with frames, a folder of images with timestamps.txt, or none",
     )
+
+
+def recorded_rate_hz(text: str) -> float | None:
+    """Frames a second of the recording that a user's string names; None where its frames do not tell.
+
+    Raises:
+        InputError: as `open_rgb_source`.
+    """
+    source = open_rgb_source(text)
+    if source is None:
+        return None
+    try:
+        return pair_rate_hz(source.times_us())
+    finally:
+        source.close()
 
 
 def open_event_source(text: str, sensor: tuple[int, int] | None = None) -> EventReader | None:

@@ -1,4 +1,4 @@
-"""Windows of events that end at a pair's time, and pair times at an even rate without an RGB camera."""
+"""Windows of events that end at a pair's time, pair times at an even rate, and the span of a clip."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ from collections import deque
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from velora_edge.errors import InputError
 from velora_edge.events.base import LONGEST_GAP_US
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
 
 LONGEST = Fraction(3, 2)
 """A window may reach back to the end of the one before it up to this many nominal windows."""
@@ -172,3 +177,45 @@ class SteadyEdges:
 
     def _edge_us(self, k: int) -> int:
         return self._start_us + k * 1_000_000 * self._rate_hz.denominator // self._rate_hz.numerator
+
+
+MOST_OFF = 1 / 3
+"""Share of a clip's span in training by which it may differ live, without a word."""
+
+
+def clip_span_s(clip_length: int, stride: int, rate_hz: float) -> float:
+    """Seconds from the first pair of a clip to its last one."""
+    return (clip_length - 1) * stride / rate_hz
+
+
+def is_span_off(span_s: float, trained_s: float) -> bool:
+    """Whether clips cover so much more or less time than in training that a user should know."""
+    return abs(span_s - trained_s) > MOST_OFF * trained_s
+
+
+def stride_for(span_s: float, clip_length: int, rate_hz: float) -> int:
+    """The stride by which a clip covers the span best, at so many pairs a second; at least 1."""
+    return max(1, round(span_s * rate_hz / (clip_length - 1)))
+
+
+def auto_stride(span_s: float | None, clip_length: int, rate_hz: float | None) -> int:
+    """The stride that `--stride auto` stands for.
+
+    Raises:
+        InputError: if the span or the rate is not known.
+    """
+    lacks = [name for name, value in (("--span S", span_s), ("--rate HZ", rate_hz)) if value is None]
+    if span_s is None or rate_hz is None:
+        raise InputError(
+            "auto needs the seconds that a clip covered in training and the pairs a second, and "
+            f"{'neither is' if len(lacks) == 2 else 'one is not'} known",
+            place="--stride",
+            remedy=f"add {' and '.join(lacks)}, or give a number of pairs",
+        )
+    return stride_for(span_s, clip_length, rate_hz)
+
+
+def pair_rate_hz(times_us: NDArray[np.int64]) -> float | None:
+    """Frames a second by the median of the times between them; None where fewer than two have a time."""
+    period_us = float(np.median(np.diff(times_us))) if len(times_us) > 1 else 0.0
+    return 1e6 / period_us if period_us > 0 else None

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from velora_edge.data.clips.augment import apply, draw
+from velora_edge.data.clips.augment import apply, draw, read_varied
 from velora_edge.data.clips.clips import Pairs
 from velora_edge.errors import VeloraError
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from velora_edge.data.clips.clips import ClipSource
     from velora_edge.train.settings import TrainSection
 
-_ORDER, _CLIP = 0, 1  # first words of the seeds of the two kinds of generators
+_ORDER, _CLIP, _CORRUPTION = 0, 1, 2  # first words of the seeds of the kinds of generators
 UNVARIED = -1
 """In place of an epoch: the clip as it is, for evaluation."""
 
@@ -84,7 +84,7 @@ class Variety:
     """Augmentation of a run's clips.
 
     Attributes:
-        augment: geometry and light.
+        augment: geometry, light, noise and time.
         drop_rgb: share of clips whose RGB stream is left out.
         drop_event: share of clips whose event stream is left out.
         seed: of all draws.
@@ -119,7 +119,8 @@ class ClipDataset(Dataset[tuple[Pairs, int, int]]):
         if self.variety is None or epoch == UNVARIED:
             return self.source.clip(index), label, index
         rng = np.random.default_rng((_CLIP, self.variety.seed, epoch, index))
-        pairs = self.source.clip(index, rng)
+        dice = np.random.default_rng((_CORRUPTION, self.variety.seed, epoch, index))
+        pairs = read_varied(self.source, index, self.variety.augment, rng, dice)
         variation = draw(self.variety.augment, self.source.spec.image_size, rng)
         dropped = rng.random()
         pairs = apply(pairs, variation, self.blank)

@@ -1,4 +1,4 @@
-"""Evaluation of a model on a data set, with all cameras and without one, as JSON and as a picture."""
+"""Evaluation of a model on a data set: as it is, without a camera, corrupted; as JSON and as a picture."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from velora_edge.data.clips.clips import SplitConfig, fingerprint, split_items
+from velora_edge.data.clips.corruptions import CorruptedSource, Corruption
 from velora_edge.errors import DatasetError, InputError
 from velora_edge.files import replace_file
 from velora_edge.train.batches import ClipDataset, evaluation_batches, load
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from velora_edge.data.clips.clips import ClipSource
+    from velora_edge.data.clips.clips import ClipSource, ClipSpec
     from velora_edge.train.batches import Batch
     from velora_edge.train.objective import Scores
     from velora_edge.train.predictors import Predictor
@@ -146,13 +147,124 @@ def only(batch: Batch, mode: str) -> Batch:
     return replace(batch, rgb=None, present=present)
 
 
+@dataclass(frozen=True)
+class CorruptionKind:
+    """A corruption that clips can be given more and less of.
+
+    Attributes:
+        unit: of a level.
+        levels: that the curve shows; of `desync` in pairs.
+        camera: the one that it needs; None: both.
+        make: the corruption of a level, for clips of so many pairs.
+    """
+
+    unit: str
+    levels: tuple[float, ...]
+    camera: str | None
+    make: Callable[[float, int], Corruption]
+
+
+CORRUPTIONS: dict[str, CorruptionKind] = {
+    "noise": CorruptionKind(
+        "of the pixels", (0.005, 0.02, 0.05), "event", lambda level, length: Corruption(noise=level)
+    ),
+    "drop-events": CorruptionKind(
+        "of the events", (0.25, 0.5, 0.75), "event", lambda level, length: Corruption(drop_events=level)
+    ),
+    "hot-pixels": CorruptionKind(
+        "of the pixels", (0.001, 0.003, 0.01), "event", lambda level, length: Corruption(hot_pixels=level)
+    ),
+    "rgb-noise": CorruptionKind(
+        "of full scale", (0.05, 0.1, 0.2), "rgb", lambda level, length: Corruption(rgb_noise=level)
+    ),
+    "rgb-stale": CorruptionKind(
+        "of the clip",
+        (0.25, 0.5, 1.0),
+        "rgb",
+        lambda level, length: Corruption(stale=(length - round(level * length), length)),
+    ),
+    "rgb-lost": CorruptionKind(
+        "of the clip", (1.0,), None, lambda level, length: Corruption(rgb_lost=level > 0)
+    ),
+    "desync": CorruptionKind(
+        "ms late", (1, 2, 4), None, lambda level, length: Corruption(delay_pairs=round(level))
+    ),
+    "rate": CorruptionKind(
+        "times the rate", (0.5, 2.0), "event", lambda level, length: Corruption(rate=level, window=1 / level)
+    ),
+}
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Scores under one corruption.
+
+    Attributes:
+        kind: its name.
+        level: how much of it.
+        unit: of the level.
+        is_exact: the images are those that such cameras would have given; otherwise events were drawn.
+        scores: with all cameras.
+    """
+
+    kind: str
+    level: float
+    unit: str
+    is_exact: bool
+    scores: Scores
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        found = self.scores
+        facts = {"kind": self.kind, "level": self.level, "unit": self.unit, "exact": self.is_exact}
+        return {**facts, "top1": found.top1, "top5": found.top5, "loss": found.loss}
+
+
+def evaluate_corrupted(
+    predictor: Predictor,
+    source: ClipSource,
+    part: Part,
+    corruption: tuple[str, float],
+    seed: int,
+    reopen: Callable[[ClipSpec], ClipSource],
+    **reading: Any,
+) -> CurvePoint:
+    """Scores with all cameras under one corruption; the same each time for the same seed.
+
+    Args:
+        predictor: the model.
+        source: the data set.
+        part: which of its recordings.
+        corruption: kind and level.
+        seed: of what is drawn; a recording's draws do not depend on the level.
+        reopen: opens the set in another form: windows of another length are cut anew, where that can be.
+        reading: `batch_size`, `workers` and `tick` of `evaluate`.
+    """
+    (name, level), spec = corruption, source.spec
+    kind = CORRUPTIONS[name]
+    if name == "rate" and source.cuts_windows:
+        event = spec.event.model_copy(update={"window_us": max(1, round(spec.event.window_us / level))})
+        other = reopen(replace(spec, event=event))
+        scores = evaluate(predictor, other, part, **reading)[BOTH]
+        other.close()
+        return CurvePoint(name, level, kind.unit, True, scores)
+    amount = level * (source.rate_hz or 0) / 1000 if name == "desync" else level
+    corrupted = CorruptedSource(source, kind.make(amount, spec.length), seed)
+    scores = evaluate(predictor, corrupted, part, **reading)[BOTH]
+    return CurvePoint(name, level, kind.unit, name != "rate" or level == 0.5, scores)
+
+
 SCHEMA_VERSION = 1
 _FONT, _SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.4
 _BLUE = np.array([48, 96, 192])
 
 
 def as_dict(
-    predictor: Predictor, source: ClipSource, part: Part, scores: dict[str, Scores]
+    predictor: Predictor,
+    source: ClipSource,
+    part: Part,
+    scores: dict[str, Scores],
+    curve: Sequence[CurvePoint] = (),
 ) -> dict[str, Any]:
     """The evaluation as plain values; shares lie between 0 and 1, a confusion row is a true class."""
     best = scores["both"]
@@ -179,6 +291,7 @@ def as_dict(
         "top5": best.top5,
         "loss": best.loss,
         "ablation": {mode: {"top1": s.top1, "top5": s.top5, "loss": s.loss} for mode, s in scores.items()},
+        **({"corruptions": [point.as_dict() for point in curve]} if curve else {}),
         "labels": list(predictor.labels),
         "per_class": best.per_class(predictor.labels),
         "confusion": best.confusion.tolist(),

@@ -36,6 +36,7 @@ class Facts:
         run: identity of its training run.
         accuracy: figures that travel with it.
         parameters: how many, by trained and frozen, where it is known.
+        span_s: seconds that a clip covered in training; None: not known.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Facts:
     run: dict[str, Any] = field(default_factory=dict)
     accuracy: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
+    span_s: float | None = None
 
 
 class Predictor(Protocol):
@@ -124,6 +126,7 @@ class BundlePredictor:
             stride=manifest.stride,
             event=manifest.event,
             rgb=manifest.rgb,
+            rate_hz=manifest.rate_hz,
         )
         self.spec = clip.spec(manifest.clip_length, manifest.image_size)
         self.facts = Facts(
@@ -134,6 +137,7 @@ class BundlePredictor:
             run,
             manifest.accuracy,
             run.get("parameters", {}),
+            manifest.span_s,
         )
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
@@ -195,6 +199,7 @@ def _open_checkpoint(path: Path, device: str) -> TorchPredictor:
         stride=inputs.stride,
         event=inputs.event,
         rgb=inputs.rgb,
+        rate_hz=inputs.rate_hz,
     )
     facts = Facts(
         str(description.run.get("name", path.name)),
@@ -204,5 +209,6 @@ def _open_checkpoint(path: Path, device: str) -> TorchPredictor:
         description.run,
         description.accuracy,
         {"trained": counts.trained, "frozen": counts.frozen},
+        inputs.span_s,
     )
     return TorchPredictor(model, clip, facts, device)

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from velora_edge import __version__
 from velora_edge.config import build_config, write_yaml
-from velora_edge.data.clips.clips import fingerprint
+from velora_edge.data.clips.clips import fingerprint, median_span_s, split_items
 from velora_edge.errors import BundleError, ConfigError, InputError, MissingExtraError
 from velora_edge.files import PartFile
 from velora_edge.model.checkpoint import Inputs, save_checkpoint
@@ -211,6 +211,7 @@ class RunFolder:
     def __init__(self, config: TrainConfig, source: ClipSource) -> None:
         self.config, self.source, self.path = config, source, config.run.path
         self.identity = run_identity(config, source)
+        self.inputs = clip_inputs(config, source)
 
     def require_free(self) -> None:
         """Make sure that nothing is lost by a new run.
@@ -257,12 +258,11 @@ class RunFolder:
         """Save the network as it is now as the checkpoint `name`, with what it scored."""
         backbone = model.config.backbone
         is_named = (backbone.pretrained or backbone.weights is not None) and model.config.tuning != "full"
-        clip = self.config.clip
         save_checkpoint(
             model,
             self.path / name,
             include_base=not is_named,
-            inputs=Inputs(event=clip.event, rgb=clip.rgb, stride=clip.stride),
+            inputs=self.inputs,
             run=self.identity,
             accuracy={"chosen_on_test" if self.config.train.choose == "test" else "validation": scored},
         )
@@ -275,6 +275,18 @@ def clear_run(folder: Path) -> None:
             shutil.rmtree(folder / name)
         else:
             (folder / name).unlink(missing_ok=True)
+
+
+def clip_inputs(config: TrainConfig, source: ClipSource) -> Inputs:
+    """What a checkpoint says of its clips: how images are made, and the time that a clip covers."""
+    clip, members = config.clip, split_items(source.items, config.data.split)["train"]
+    return Inputs(
+        event=clip.event,
+        rgb=clip.rgb,
+        stride=clip.stride,
+        span_s=median_span_s(source, members),
+        rate_hz=source.rate_hz,
+    )
 
 
 def run_identity(config: TrainConfig, source: ClipSource) -> dict[str, Any]:

@@ -257,7 +257,7 @@ class Recogniser:
             open_engine(bundle, backend, EngineOptions(device, threads)).engine, _LOG.info
         )
         self._engine.warm_up()
-        self._inner = PairRecogniser(self.manifest, self._engine, self._clock)
+        self._inner = PairRecogniser(self.manifest, self._engine, self._clock, _LOG.info)
 
     @property
     def missing(self) -> int:

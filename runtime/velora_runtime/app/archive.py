@@ -29,7 +29,7 @@ from velora_edge.preprocessing.sources import NONE
 from velora_edge.preprocessing.sync import SyncOptions, parse_mode
 from velora_runtime.app.parts import SCHEMA_VERSION, Outcome, ParquetPart, count_rows
 from velora_runtime.app.session import RunOptions, run_session
-from velora_runtime.inference.recogniser import RunModel
+from velora_runtime.inference.run_model import RunModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -8,13 +8,15 @@ import signal
 import threading
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from velora_edge.clock import SystemClock
 from velora_edge.errors import Address, InputError, RecordingError
 from velora_edge.events.filters.event_preprocessing import EventPreprocessing
 from velora_edge.files import replace_file
+from velora_edge.preprocessing.registry import recorded_rate_hz
 from velora_edge.preprocessing.sources import NONE
 from velora_edge.preprocessing.sync import SyncOptions
 from velora_edge.preprocessing.windows import WindowRule
@@ -27,9 +29,12 @@ from velora_runtime.app.run_sources import (
     preprocess_events,
 )
 from velora_runtime.cameras.camera import CameraStates
-from velora_runtime.cameras.drivers.registry import is_live
+from velora_runtime.cameras.camera_settings import read_camera_settings
+from velora_runtime.cameras.drivers.registry import is_live, live_rate_hz
+from velora_runtime.cameras.feeds import LiveSetup
 from velora_runtime.engines.base import EngineOptions
-from velora_runtime.inference.recogniser import NullRecogniser, RunModel
+from velora_runtime.inference.recogniser import NullRecogniser
+from velora_runtime.inference.run_model import RunModel, why_silent
 from velora_runtime.pipeline.supervisor import ServiceManager, Supervisor, realtime_interpreter
 from velora_runtime.report import CameraMeter
 from velora_runtime.sinks.base import SinkContext, open_sink
@@ -63,6 +68,7 @@ class RunOptions:
         outputs: sink and target, in order.
         duration_s: of the recording; None: all.
         rate_hz: windows a second for events alone; None: the model's own.
+        stride: pairs from one of a clip's pairs to the next, `auto`, or None: the model's own.
         sensor: width and height, for event files that do not tell.
         summary: where the report goes as JSON, or None.
         live: of live cameras.
@@ -82,6 +88,7 @@ class RunOptions:
     outputs: tuple[tuple[str, str], ...] = (("terminal", ""),)
     duration_s: float | None = None
     rate_hz: Fraction | None = None
+    stride: int | Literal["auto"] | None = None
     sensor: tuple[int, int] | None = None
     summary: str | None = None
     live: LiveOptions = field(default_factory=LiveOptions)
@@ -126,10 +133,11 @@ def run_session(
         setup = _Setup(options, clock, note, closing, Supervisor(clock, note, ServiceManager(), stop))
         if model is None:
             model = closing.enter_context(RunModel(options.model, options.backend, options.engine))
+        model.take_stride(options.stride, partial(_find_rate_hz, setup, model.manifest), note)
         sources = _open_sources(setup, model)
         begun = begin_at(sources, options.start_s)
         events = _filter_events(setup, model, sources, begun)
-        engine = model.open_engine(note)
+        engine = model.open_engine(note, has_events=options.events != NONE)
         retries = 0 if engine is None else engine.retries
         services = _listen(setup, model, events)
         packer = _make_packer(setup, model, events)
@@ -170,10 +178,23 @@ class _Setup:
     supervisor: Supervisor
 
 
+def _find_rate_hz(setup: _Setup, manifest: Manifest) -> float | None:
+    """Pairs a second of the run, before it begins; None where nobody can tell."""
+    options = setup.options
+    if options.rgb == NONE:
+        return float(options.rate_hz or Fraction(1_000_000, manifest.event.window_us))
+    if not is_live(options.rgb):
+        return recorded_rate_hz(options.rgb)
+    stop, settings = setup.supervisor.stop, read_camera_settings(options.live.settings)
+    return live_rate_hz(options.rgb, LiveSetup(setup.clock, stop, setup.note, settings=settings))
+
+
 def _open_sources(setup: _Setup, model: RunModel) -> RunSources:
     options = setup.options
     if is_live(options.events, options.rgb):
-        model.open_engine(setup.note)  # first: a camera would not wait for it
+        model.open_engine(
+            setup.note, has_events=options.events != NONE
+        )  # first: a camera would not wait for it
     sources = open_sources(
         options.events,
         options.rgb,
@@ -249,7 +270,7 @@ def _note_empty(model: RunModel, sources: RunSources, report: RunReport, note: C
     if is_recorded and 0 < report.pairs.packed == report.pairs.without_events:
         note("no frame falls into the event recording: all pairs are RGB alone; choose another --sync")
     if model.bundle is not None and not report.predictions:
-        note(_why_silent(model.manifest, report))
+        note(why_silent(model.manifest, report.pairs.packed))
 
 
 def _check(options: RunOptions) -> None:
@@ -276,7 +297,7 @@ def _make_pipeline(
     from velora_runtime.pipeline.pipeline import Pipeline
 
     options, manifest, clock, engine = setup.options, model.manifest, setup.clock, model.engine
-    recogniser = NullRecogniser() if engine is None else PairRecogniser(manifest, engine, clock)
+    recogniser = NullRecogniser() if engine is None else PairRecogniser(manifest, engine, clock, setup.note)
     mine = _open_sinks(options, manifest, inputs.rgb, setup.note, has_events=packer.has_events)
     sinks = [*mine, *others]
     decider = None if options.decide is None else Decider(manifest.labels, options.decide)
@@ -331,15 +352,6 @@ def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number in numbers:
             signal.signal(number, before[number])
-
-
-def _why_silent(manifest: Manifest, report: RunReport) -> str:
-    needed = (manifest.clip_length - 1) * manifest.stride + 1
-    stride = f" {manifest.stride} apart" if manifest.stride > 1 else ""
-    return (
-        f"no prediction: a clip is {manifest.clip_length} pairs{stride}, so the first needs {needed} pairs, "
-        f"and there were {report.pairs.packed}"
-    )
 
 
 def write_summary(path: str, content: dict[str, Any]) -> None:

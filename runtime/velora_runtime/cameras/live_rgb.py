@@ -11,6 +11,7 @@ import numpy as np
 from velora_edge.datatypes import RGBFrame
 from velora_edge.errors import SourceError
 from velora_edge.preprocessing.sources import RGBSource
+from velora_edge.preprocessing.windows import pair_rate_hz
 from velora_runtime.cameras.camera import Camera
 from velora_runtime.cameras.feeds import open_first
 from velora_runtime.clocks import ClockMap, ContinuousClock
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 ROOM = 8
 """Pictures that wait for whoever iterates, for whom a stall is made up; newer ones take their place."""
+MEASURE_FRAMES, MEASURE_US, MEASURE_WAIT_US = 4, 1_000_000, 5_000_000
+"""Frames that tell a camera's rate, how long it is looked at, and at most."""
 BACK_US = 1_000_000
 """A picture that is earlier than the one before by less came late; by more, the stream began anew."""
 
@@ -118,7 +121,7 @@ class LiveRGB(RGBSource):
         open_first(feed)
         self.name, self.warnings = feed.name, []
         self.width, self.height = feed.size
-        self._slot, self._stop = _Slot(setup.clock, setup.stop), setup.stop
+        self._slot, self._stop, self._clock = _Slot(setup.clock, setup.stop), setup.stop, setup.clock
         self.clock_map = self._slot.clock_map
         self.camera: Camera[Shot] = Camera(feed, self._slot, setup.patience, setup.clock, setup.note)
         self.camera.adopt()
@@ -154,6 +157,23 @@ class LiveRGB(RGBSource):
         while (found := self._next()) is not None:
             t_us, seq, shot = found
             yield RGBFrame(shot.render(), t_us, seq)
+
+    def measure_rate_hz(self) -> float | None:
+        """Frames a second, by the newest of about a second; for a camera that is started and not yet read.
+
+        Blocks for `MEASURE_US`, and for up to `MEASURE_WAIT_US` where frames are slow to come.
+        """
+        begun_us = self._clock.now_us()
+        until_us = begun_us + MEASURE_US
+        while not self._stop.is_set():
+            self._clock.wait_until(until_us, self._stop)
+            with self._slot.changed:
+                times_us = np.array([t_us for t_us, _, _ in self._slot.shots], np.int64)
+            is_late = self._clock.now_us() - begun_us >= MEASURE_WAIT_US
+            if len(times_us) >= MEASURE_FRAMES or is_late or self._slot.is_finished:
+                return pair_rate_hz(times_us)
+            until_us = self._clock.now_us() + MEASURE_US // 4
+        return None
 
     def times_us(self) -> NDArray[np.int64]:
         """None: they have not come yet."""

@@ -1,4 +1,4 @@
-"""Model of a run, opened once, and its recogniser: from pairs to predictions, one at a time."""
+"""Recognisers: from pairs to predictions, one at a time, and the time that their clips cover."""
 
 from __future__ import annotations
 
@@ -6,117 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from velora_edge import __version__
-from velora_edge.bundle import EventInput, Manifest, Weights, open_bundle
 from velora_edge.datatypes import Prediction
 from velora_edge.errors import EngineError
-from velora_edge.manifest import was_trained_on_files
 from velora_edge.preprocessing.packer import Pair
-from velora_runtime.engines.base import EngineOptions, RetryingEngine
-from velora_runtime.engines.registry import open_engine
+from velora_edge.preprocessing.windows import clip_span_s, is_span_off, pair_rate_hz, stride_for
 from velora_runtime.engines.ring import ClipRing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import TracebackType
 
     from numpy.typing import NDArray
-    from typing_extensions import Self
 
+    from velora_edge.bundle import Manifest
     from velora_edge.clock import Clock
     from velora_runtime.engines.base import Engine
     from velora_runtime.engines.ring import Entry
-
-
-NO_MODEL = "none"
-
-
-def no_model() -> Manifest:
-    """Manifest of a run without a model: polarity images of 224x224, windows of 1/30 s."""
-    return Manifest(
-        name=NO_MODEL,
-        version=__version__,
-        labels=(NO_MODEL,),
-        clip_length=2,
-        image_size=(224, 224),
-        tokens=1,
-        token_size=1,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        event=EventInput(fit="letterbox"),
-        weights=Weights(trained=True, architecture=NO_MODEL, sha256=""),
-        opset=18,
-    )
-
-
-class RunModel:
-    """A run's model: the bundle, where there is one, and its engine once it is opened.
-
-    Use as a context manager, or call `close`. Single-threaded, and of one run at a time.
-
-    Args:
-        model: a bundle's folder, or demo; None for a run without a model.
-        backend: the engine's, or auto.
-        options: what it runs on.
-
-    Attributes:
-        bundle: None in a run without a model.
-        manifest: the bundle's, or that of a run without a model.
-        engine: None until it is opened.
-
-    Raises:
-        BundleError: if there is no such model, or it is damaged.
-    """
-
-    def __init__(
-        self, model: str | None, backend: str = "auto", options: EngineOptions | None = None
-    ) -> None:
-        self._backend, self._options = backend, options or EngineOptions()
-        self.bundle = None if model is None else open_bundle(model)
-        self.manifest = no_model() if self.bundle is None else self.bundle.manifest
-        self.engine: RetryingEngine | None = None
-
-    def open_engine(self, note: Callable[[str], None]) -> RetryingEngine | None:
-        """The engine, opened when it is first asked for; None without a model.
-
-        Args:
-            note: gets lines about it, now and at failures that are got over.
-
-        Raises:
-            EngineError: if there is none for this machine.
-        """
-        if self.engine is not None or self.bundle is None:
-            return self.engine
-        manifest = self.manifest
-        if not manifest.weights.trained:
-            note(f"the weights of {manifest.name} are random: its labels mean nothing")
-        if was_trained_on_files(manifest):
-            note(
-                f"{manifest.name} was trained on event frames of image files, whose windows and colours are "
-                "not known: packed here, events look different, and labels may be wrong; train on a set "
-                "built from event files, or correct --palette at export"
-            )
-        choice = open_engine(self.bundle, self._backend, self._options)
-        self.engine = RetryingEngine(choice.engine, note)
-        note(f"{manifest.name} on {choice.engine.name}")
-        for reason in choice.passed_over:
-            note(f"passed over {reason}")
-        self.engine.warm_up()
-        return self.engine
-
-    def close(self) -> None:
-        """Let go of the engine; the next run opens another one."""
-        engine, self.engine = self.engine, None
-        if engine is not None:
-            engine.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class NullRecogniser:
@@ -124,6 +28,7 @@ class NullRecogniser:
 
     missing = 0
     encode_us = head_us = 0
+    span = None
     scores = np.zeros(1, np.float32)
 
     def see(self, packed: Pair) -> None:
@@ -132,6 +37,72 @@ class NullRecogniser:
     def predict(self, *args: Any) -> Any:
         """Never called, as there are no logits."""
         raise RuntimeError("expected a model")
+
+
+class SpanWatch:
+    """Watch over the time that a clip covers, beside the time that it covered in training.
+
+    It looks at one clip's length of pairs after the other, by the median of the times between them: a stall
+    or a lost frame is no other rate. The user is told once, after two such looks in a row.
+
+    Single-threaded: the inference thread only.
+
+    Args:
+        manifest: the model's.
+        note: gets the line.
+
+    Attributes:
+        span_s: seconds from a clip's first pair to its last at the last look; None before the first one.
+        trained_s: the same in training; None: the bundle does not say.
+    """
+
+    def __init__(self, manifest: Manifest, note: Callable[[str], None]) -> None:
+        self.span_s: float | None = None
+        self.trained_s = manifest.span_s
+        self._length, self._stride, self._note = manifest.clip_length, manifest.stride, note
+        self._times_us = np.zeros((self._length - 1) * self._stride + 1, np.int64)
+        self._taken = self._looks = self._off = 0
+        self._is_told = False
+
+    def see(self, t_us: int) -> None:
+        """Take the time of the next pair."""
+        self._times_us[self._taken] = t_us
+        self._taken += 1
+        if self._taken == len(self._times_us):
+            self._taken = 0
+            self._look()
+
+    def end(self) -> None:
+        """The run is over: tell what a short run showed once."""
+        if self._looks == self._off == 1:
+            self._tell()
+
+    def _look(self) -> None:
+        rate_hz = pair_rate_hz(self._times_us)
+        if rate_hz is None:
+            return
+        self.span_s = clip_span_s(self._length, self._stride, rate_hz)
+        self._looks += 1
+        is_off = self.trained_s is not None and is_span_off(self.span_s, self.trained_s)
+        self._off = self._off + 1 if is_off else 0
+        if self._off > 1 and not self._is_told:
+            self._is_told = True
+            self._tell()
+
+    def _tell(self) -> None:
+        assert self.span_s is not None
+        assert self.trained_s is not None
+        rate_hz = clip_span_s(self._length, self._stride, 1.0) / self.span_s
+        stride = stride_for(self.trained_s, self._length, rate_hz)
+        span_s = clip_span_s(self._length, stride, rate_hz)
+        remedy = f"--stride {stride} makes it {span_s:.2f} s, --stride auto finds the stride by itself"
+        if is_span_off(span_s, self.trained_s):
+            needed_hz = clip_span_s(self._length, 1, self.trained_s)
+            remedy = f"no stride mends that, {needed_hz:.3g} pairs a second would"
+        self._note(
+            f"a clip covers {self.span_s:.2f} s, at {rate_hz:.3g} pairs a second and a stride of "
+            f"{self._stride}; in training it covered {self.trained_s:.2f} s, so labels may be wrong: {remedy}"
+        )
 
 
 TOP = 5
@@ -147,16 +118,25 @@ class PairRecogniser:
         manifest: the model's.
         engine: warmed up.
         clock: for the stages' times.
+        note: gets a line where clips cover another time than in training.
 
     Attributes:
         ring: which pairs it holds.
+        span: the watch over the time that they cover.
         encode_us: what the towers took for the last pair, microseconds.
         head_us: what the head took, 0 where the clip was not yet full.
         scores: probabilities of the last prediction by label, float32[K]; valid until the next.
     """
 
-    def __init__(self, manifest: Manifest, engine: Engine, clock: Clock) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        engine: Engine,
+        clock: Clock,
+        note: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self.ring = ClipRing(manifest.clip_length, manifest.stride)
+        self.span = SpanWatch(manifest, note)
         self.encode_us = self.head_us = 0
         self._labels, self._engine, self._clock = manifest.labels, engine, clock
         self._before = [Pair.empty(manifest.image_size) for _ in range(manifest.stride)]
@@ -180,6 +160,7 @@ class PairRecogniser:
             EngineError: if the engine fails, or gives what is no number.
         """
         start_us = self._clock.now_us()
+        self.span.see(packed.frames.t_us)
         has_rgb, has_event = packed.frames.rgb is not None, packed.frames.event is not None
         entry = self.ring.enter(rgb=has_rgb, event=has_event)
         if has_rgb:

@@ -305,6 +305,9 @@ class Pipeline:
             self._free.give(packed)
         if self._decider is not None:
             self._tell_actions(self._decider.end())
+        if self._recogniser.span is not None:
+            self._recogniser.span.end()
+            self.report.clip_span_s = self._recogniser.span.span_s
         for items in self._items:
             items.finish()
 

@@ -198,6 +198,62 @@ def test_a_model_of_event_frames_that_nobody_here_can_make_says_so(
     assert [line.startswith(start) for line in capsys.readouterr().err.splitlines()].count(True) == told
 
 
+def test_a_model_of_event_image_files_that_sees_no_events_says_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = write_tiny_bundle(tmp_path / "a.velora")
+    weights = bundle.manifest.weights.model_copy(update={"run": {"data": {"event_frames": "files"}}})
+    write_tiny_bundle(tmp_path / "a.velora", weights=weights)
+    write_video(tmp_path / "v.mp4", [PERIOD_US * k for k in range(6)])
+    assert live(tmp_path / "a.velora", "--rgb", tmp_path / "v.mp4", "--pace", "max", "--quiet") == 0
+    assert "event frames of image files" not in capsys.readouterr().err
+
+
+@pytest.fixture
+def timed(tmp_path: Path) -> Path:
+    """Clips of three pairs, 0.04 s from the first to the last, windows of 10 ms."""
+    event = write_tiny_bundle(tmp_path / "t.velora").manifest.event.model_copy(update={"window_us": 10_000})
+    return write_tiny_bundle(tmp_path / "t.velora", 3, 2, event=event, span_s=0.04, rate_hz=100.0).path
+
+
+@pytest.mark.parametrize(
+    ("rate", "told"), [(100, None), (120, None), (200, "--stride 4 "), (40, "--stride 1 ")]
+)
+def test_clips_that_cover_another_time_than_in_training_are_told(
+    rate: int, told: str | None, timed: Path, events: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ("--events", events, "--rate", rate, "--pace", "max", "--quiet", "--summary", tmp_path / "s.json")
+    assert live(timed, *args) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "a clip covers" in line]
+    assert [told in line for line in lines] == ([] if told is None else [True])
+    assert json.loads((tmp_path / "s.json").read_text())["clip_span_s"] == pytest.approx(4 / rate, rel=1e-3)
+
+
+@pytest.mark.parametrize(("rate", "stride"), [(200, 4), (50, 1), (100, 2)])
+def test_auto_takes_the_stride_that_covers_the_time_of_training(
+    rate: int, stride: int, timed: Path, events: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "p.jsonl"
+    args = ("--events", events, "--rate", rate, "--pace", "max", "--out", out)
+    assert live(timed, *args, "--stride", "auto") == 0
+    said = capsys.readouterr().err
+    assert f"stride {stride}: a clip covers 0.04 s at {rate} pairs a second, 0.04 s in training" in said
+    assert "so labels may be wrong" not in said
+    found = without_latencies(read_lines(out))
+    assert found[0]["seq"] == 2 * stride
+    assert live(timed, *args, "--stride", stride) == 0
+    assert without_latencies(read_lines(out)) == found
+
+
+def test_auto_takes_the_rate_of_a_recorded_video(
+    timed: Path, events: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "v.mp4", [5_000 * k for k in range(1, 60)])
+    args = ("--events", events, "--rgb", tmp_path / "v.mp4", "--pace", "max", "--quiet", "--stride", "auto")
+    assert live(timed, *args) == 0
+    assert "stride 4: a clip covers 0.04 s at 200 pairs a second" in capsys.readouterr().err
+
+
 def test_too_short_a_recording_says_why_there_is_no_prediction(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from velora_runtime.cameras.camera_settings import CameraSettings, RGBSettings
+from velora_runtime.cameras.drivers import registry
 from velora_runtime.cameras.feeds import FeedEndError, LiveSetup, Shot
 from velora_runtime.cameras.live_rgb import ROOM, LiveRGB
 from velora_runtime.ingest.packets import CameraState
 
 from tests.fakes import FakeClock
 from tests.fakes_cameras import ScriptedFeed, gone
+from velora_edge.clock import SystemClock
 from velora_edge.errors import SourceError
 
 if TYPE_CHECKING:
@@ -111,3 +115,52 @@ def test_a_camera_that_is_not_there_and_one_that_should_wait_are_refused() -> No
         LiveRGB(feed, LiveSetup(clock, threading.Event(), print))
     with pytest.raises(SourceError, match="a camera cannot wait; leave out --pace max"):
         make([], waits=True)
+
+
+def test_a_cameras_rate_is_that_of_its_newest_frames() -> None:
+    rgb, feed = make([(40 * MS * k, shot(k, 40 * MS * k)) for k in range(20)])
+    while feed.script:
+        rgb.camera.step()
+    assert rgb.measure_rate_hz() == pytest.approx(25.0)
+    rgb.close()
+
+
+class Steady:
+    """A camera of 25 frames a second, by its own clock and in fact."""
+
+    name, size, may_be_silent, comes_back = "steady", (6, 4), False, True
+
+    def __init__(self) -> None:
+        self.taken = self.closed = 0
+        self._pause = threading.Event()
+
+    def open(self) -> None:
+        self.taken = 0
+
+    def read(self) -> Shot:
+        self._pause.wait(0.04)
+        self.taken += 1
+        return shot(self.taken, 40 * MS * self.taken)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_live_cameras_rate_is_that_of_its_settings_or_measured_and_it_is_closed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    feed = Steady()
+    monkeypatch.setattr(registry, "_make", lambda modality, text, setup: feed)
+    setup = LiveSetup(SystemClock(), threading.Event(), print)
+    declared = replace(setup, settings=CameraSettings(rgb=RGBSettings(rate_hz=60)))
+    assert registry.live_rate_hz("steady", declared) == 60
+    assert (feed.taken, feed.closed) == (0, 0)
+    assert registry.live_rate_hz("steady", setup) == pytest.approx(25.0)
+    assert feed.closed == 1
+
+
+def test_the_rate_of_a_camera_that_gives_nothing_is_given_up() -> None:
+    rgb, feed = make([])
+    assert rgb.measure_rate_hz() is None
+    assert feed.clock.t_us == 5_000 * MS
+    rgb.close()

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from velora_runtime.inference.recogniser import PairRecogniser, softmax_into
+from velora_runtime.inference.recogniser import PairRecogniser, SpanWatch, softmax_into
+from velora_runtime.inference.run_model import with_stride
 
 from tests.fakes import FakeClock, RecordingEngine, tiny_manifest, write_tiny_bundle
 from tests.runtime.streaming import make_pair, stream_and_clips
-from velora_edge.errors import EngineError
+from velora_edge.errors import EngineError, InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,3 +136,85 @@ def test_streaming_equals_whole_clips_in_openvino(tmp_path: Path, monkeypatch: p
     streamed, whole = stream_and_clips(bundle, rgb, event, kinds, backend="openvino")
     assert len(streamed) == len(kinds) - 9
     np.testing.assert_allclose(streamed, whole, atol=1e-4)
+
+
+def watched(
+    times_us: list[int], *, span_s: float | None = 0.2, stride: int = 1
+) -> tuple[SpanWatch, list[str]]:
+    """A watch over clips of three pairs that saw pairs at these times, to the run's end; what it told."""
+    lines: list[str] = []
+    watch = SpanWatch(tiny_manifest(3, stride, span_s=span_s), lines.append)
+    for t_us in times_us:
+        watch.see(t_us)
+    watch.end()
+    return watch, lines
+
+
+def steady(period_ms: int, count: int) -> list[int]:
+    return [5_000_000 + 1000 * period_ms * k for k in range(count)]
+
+
+def test_clips_that_cover_another_time_than_in_training_are_told_once_with_the_remedy() -> None:
+    watch, lines = watched(steady(50, 60))
+    assert watch.span_s == pytest.approx(0.1)
+    assert lines == [
+        "a clip covers 0.10 s, at 20 pairs a second and a stride of 1; in training it covered 0.20 s, so "
+        "labels may be wrong: --stride 2 makes it 0.20 s, --stride auto finds the stride by itself"
+    ]
+
+
+def test_clips_that_no_stride_makes_short_enough_are_told_the_rate_that_it_takes() -> None:
+    _, lines = watched(steady(200, 6))
+    assert len(lines) == 1
+    assert lines[0].endswith("no stride mends that, 10 pairs a second would")
+
+
+@pytest.mark.parametrize("period_ms", [70, 100, 130])
+def test_clips_that_cover_about_the_time_of_training_are_not_told(period_ms: int) -> None:
+    watch, lines = watched(steady(period_ms, 30))
+    assert watch.span_s == pytest.approx(2 * period_ms / 1000)
+    assert lines == []
+
+
+def test_a_stride_counts_in_the_span() -> None:
+    watch, lines = watched(steady(50, 30), stride=2)
+    assert (watch.span_s, lines) == (pytest.approx(0.2), [])
+
+
+def test_one_stall_is_no_other_rate() -> None:
+    before, after = steady(100, 7), [t_us + 3_000_000 for t_us in steady(100, 20)[7:]]
+    assert watched(before + after)[1] == []
+
+
+def test_a_short_run_tells_what_it_showed_once_and_a_shorter_one_nothing() -> None:
+    assert len(watched(steady(50, 3))[1]) == 1
+    watch, lines = watched(steady(50, 2))
+    assert (watch.span_s, lines) == (None, [])
+
+
+def test_a_bundle_that_does_not_say_is_measured_but_not_judged() -> None:
+    watch, lines = watched(steady(50, 30), span_s=None)
+    assert (watch.span_s, lines) == (pytest.approx(0.1), [])
+
+
+def chosen(stride: object, span_s: float | None = 0.2, rate_hz: float | None = 25.0) -> tuple[int, list[str]]:
+    lines: list[str] = []
+    manifest = tiny_manifest(3, 4, span_s=span_s)
+    return with_stride(manifest, stride, lambda: rate_hz, lines.append).stride, lines  # type: ignore[arg-type]
+
+
+def test_a_stride_is_the_models_own_the_users_or_the_one_that_covers_the_span() -> None:
+    assert chosen(None) == (4, [])
+    assert chosen(7, span_s=None, rate_hz=None) == (7, [])
+    assert chosen("auto") == (
+        2, ["stride 2: a clip covers 0.16 s at 25 pairs a second, 0.20 s in training"],
+    )  # fmt: skip
+
+
+def test_auto_says_what_it_lacks() -> None:
+    with pytest.raises(
+        InputError, match="auto: tiny does not say how long a clip was in training; export it"
+    ):
+        chosen("auto", span_s=None)
+    with pytest.raises(InputError, match="auto: nobody can tell how many frames a second"):
+        chosen("auto", rate_hz=None)

@@ -1,4 +1,4 @@
-"""Augmentation: random geometry for both cameras alike, random light for RGB; and the settings of data."""
+"""Augmentation: random geometry for both cameras alike, light, noise and time; and the settings of data."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from pydantic import Field
 from velora_edge.bundle import EventInput, RGBInput
 from velora_edge.config import Section
 from velora_edge.data.clips.clips import ClipSpec, Pairs, Sampling, SplitConfig
+from velora_edge.data.clips.corruptions import Corruption, read_corrupted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from velora_edge.data.clips.clips import ClipSource
 
     Colour = tuple[int, int, int]
 
@@ -32,6 +35,14 @@ class AugmentConfig(Section):
         scale: largest change of size, as a share: 0.1 draws from 0.9 to 1.1.
         brightness: largest change of RGB brightness, as a share of full scale.
         contrast: largest change of RGB contrast, as a share.
+        noise: largest share of an event image's pixels that get an event of noise.
+        drop_events: largest share of the events that are left out.
+        hot_pixels: largest share of the event image's pixels that fire in every image of a clip.
+        rgb_noise: largest standard deviation of noise on RGB values, as a share of full scale.
+        stale_rgb: share of the clips in which the picture stands still for a while, as after a stall.
+        delay_pairs: most pairs by which pictures are late or early against the events.
+        window: largest change of the event windows' length, as a share, up to 1: twice as long, or half.
+        warp: largest change of the pace of what happens, as a share: 0.5 is up to 1.5 times as fast or slow.
     """
 
     shift: float = Field(0.0, ge=0, le=0.5)
@@ -40,6 +51,14 @@ class AugmentConfig(Section):
     scale: float = Field(0.0, ge=0, lt=1)
     brightness: float = Field(0.0, ge=0, le=1)
     contrast: float = Field(0.0, ge=0, lt=1)
+    noise: float = Field(0.0, ge=0, le=1)
+    drop_events: float = Field(0.0, ge=0, le=1)
+    hot_pixels: float = Field(0.0, ge=0, le=1)
+    rgb_noise: float = Field(0.0, ge=0, le=1)
+    stale_rgb: float = Field(0.0, ge=0, le=1)
+    delay_pairs: int = Field(0, ge=0)
+    window: float = Field(0.0, ge=0, le=1)
+    warp: float = Field(0.0, ge=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +90,48 @@ def draw(config: AugmentConfig, image_size: tuple[int, int], rng: np.random.Gene
     centre = np.array([width - 1, height - 1]) / 2
     matrix = np.column_stack([linear, centre + shift - linear @ centre])
     return Variation(matrix, 1 + spread[4] * config.contrast, 255 * spread[5] * config.brightness)
+
+
+def draw_corruption(config: AugmentConfig, length: int, dice: np.random.Generator) -> Corruption:
+    """Draw what is wrong with a clip of `length` pairs, each part between nothing and what `config` allows.
+
+    Takes the same number of random values whatever the configuration.
+    """
+    share = dice.random(9)
+    first = 1 + int(share[7] * (length - 1))
+    end = first + 1 + int(share[8] * (length - first))
+    return Corruption(
+        noise=share[0] * config.noise,
+        drop_events=share[1] * config.drop_events,
+        hot_pixels=share[2] * config.hot_pixels,
+        rgb_noise=share[3] * config.rgb_noise,
+        stale=(first, end) if share[4] < config.stale_rgb else (0, 0),
+        delay_pairs=round((2 * share[6] - 1) * config.delay_pairs),
+        window=(1 + config.window) ** (2 * share[5] - 1),
+        warp=config.warp,
+    )
+
+
+def read_varied(
+    source: ClipSource,
+    index: int,
+    config: AugmentConfig,
+    rng: np.random.Generator,
+    dice: np.random.Generator,
+) -> Pairs:
+    """A training clip of a recording, with the noise and the changes of time that are asked for.
+
+    Args:
+        source: the data set.
+        index: of the recording.
+        config: what is asked for; without any of it, this is `source.clip`.
+        rng: draws the clip's pairs.
+        dice: draws everything else.
+    """
+    corruption = draw_corruption(config, source.spec.length, dice)
+    if corruption == Corruption():
+        return source.clip(index, rng)
+    return read_corrupted(source, index, corruption, dice, rng)
 
 
 def apply(pairs: Pairs, variation: Variation, blank: Colour) -> Pairs:
@@ -122,16 +183,18 @@ class ClipConfig(Section):
         stride: pairs from one of a clip's pairs to the next; the runtime's temporal stride.
         event: how events become images.
         rgb: how pictures become images.
+        rate_hz: pairs a second of recordings that are image files, which do not tell; every other set does.
     """
 
     sampling: Sampling = "spread"
     stride: int = Field(1, ge=1)
     event: EventInput = EventInput()
     rgb: RGBInput = RGBInput()
+    rate_hz: float | None = Field(None, gt=0)
 
     def spec(self, length: int, image_size: tuple[int, int]) -> ClipSpec:
         """The form of a clip of `length` pairs of images of `image_size` (height, width)."""
-        return ClipSpec(length, image_size, self.sampling, self.stride, self.event, self.rgb)
+        return ClipSpec(length, image_size, self.sampling, self.stride, self.event, self.rgb, self.rate_hz)
 
 
 class DataConfig(Section):

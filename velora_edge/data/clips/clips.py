@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -13,8 +14,10 @@ from pydantic import Field
 
 from velora_edge.bundle import EventInput, RGBInput
 from velora_edge.config import Section
+from velora_edge.errors import DatasetError
 from velora_edge.events.accumulate.representations import make_accumulator
 from velora_edge.events.formats.arrays import ArrayStream
+from velora_edge.preprocessing.windows import clip_span_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,6 +37,8 @@ Sampling = Literal["spread", "stride"]
 EventFrames = Literal["packed", "files"]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, Split, Split] = ("train", "val", "test")
+_MOST_ASKED = 200
+"""Recordings that are asked for their length, where a median will do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class ClipSpec:
         stride: pairs from one of the clip's pairs to the next, where sampling is `stride`.
         event: how events become images.
         rgb: how pictures become images.
+        rate_hz: pairs a second, for data sets that do not tell (image files); None: not known either.
     """
 
     length: int
@@ -56,6 +62,7 @@ class ClipSpec:
     stride: int = 1
     event: EventInput = field(default_factory=EventInput)
     rgb: RGBInput = field(default_factory=RGBInput)
+    rate_hz: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +108,13 @@ class ClipSource(ABC):
         is_sequential: read it in the order of its items and from one thread.
         event_frames: `packed` by our packer from events, or `files`: images that others made, by windows and
             in colours that nobody can tell.
+        cuts_windows: it cuts its windows one after the other from events, as long as the spec says: with half
+            the window it has twice the pairs.
     """
 
     is_sequential: bool = False
     event_frames: EventFrames = "packed"
+    cuts_windows: bool = False
     kind: str
     path: Path
     spec: ClipSpec
@@ -114,6 +124,11 @@ class ClipSource(ABC):
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def rate_hz(self) -> float | None:
+        """Pairs a second; None where nobody knows."""
+        return 1e6 / self.spec.event.window_us if self.cuts_windows else self.spec.rate_hz
 
     @abstractmethod
     def pairs(self, index: int) -> int:
@@ -164,20 +179,48 @@ class ClipSource(ABC):
         """Close all files."""
 
 
-def choose_pairs(pairs: int, spec: ClipSpec, rng: np.random.Generator | None = None) -> NDArray[np.int64]:
+def choose_pairs(
+    pairs: int, spec: ClipSpec, rng: np.random.Generator | None = None, rate: float = 1.0
+) -> NDArray[np.int64]:
     """Numbers of the pairs that make a clip, int64[T], not decreasing.
 
     `spread` cuts the recording into T equal parts and takes one pair of each: the middle one, or one that
     `rng` draws. `stride` takes T pairs `stride` apart: from the middle of the recording, or from where `rng`
     says. A recording that is too short repeats pairs (`spread`) or its last pair (`stride`).
+
+    Args:
+        pairs: of the recording.
+        spec: the form of the clip.
+        rng: draws; None: always the same pairs.
+        rate: of a camera with so many times the pairs a second; at 2 a clip by `stride` is half as long.
     """
     step = np.arange(spec.length, dtype=np.int64)
     if spec.sampling == "stride":
-        spare = pairs - ((spec.length - 1) * spec.stride + 1)
+        steps = (step * spec.stride / rate).astype(np.int64)
+        spare = pairs - (int(steps[-1]) + 1)
         start = 0 if spare <= 0 else spare // 2 if rng is None else int(rng.integers(spare + 1))
-        return np.minimum(start + step * spec.stride, pairs - 1)
+        return np.minimum(start + steps, pairs - 1)
     inside = 0.5 if rng is None else rng.random(spec.length)
     return np.minimum(((step + inside) * pairs / spec.length).astype(np.int64), pairs - 1)
+
+
+def median_span_s(source: ClipSource, members: Sequence[int] | NDArray[np.int64]) -> float | None:
+    """Seconds from the first pair of a clip to its last; None where nobody knows, or recordings are one pair.
+
+    Of clips that are spread over recordings it is the median over some of `members`; others follow from the
+    stride.
+    """
+    spec, rate_hz = source.spec, source.rate_hz
+    if rate_hz is None:
+        return None
+    if spec.sampling == "stride":
+        return clip_span_s(spec.length, spec.stride, rate_hz)
+    counts = []
+    for index in members[:: max(1, len(members) // _MOST_ASKED)]:
+        with suppress(DatasetError):  # data.skip_damaged leaves it out
+            counts.append(source.pairs(int(index)))
+    reach = [int(which[-1] - which[0]) for which in (choose_pairs(count, spec) for count in counts)]
+    return float(np.median(reach)) / rate_hz or None if reach else None
 
 
 class SplitConfig(Section):

@@ -4,7 +4,8 @@ Layout: `rgb`, `event` uint8[M, H, W, 3], the pairs of all recordings one after 
 compressed without loss by any filter of HDF5 (written: LZ4); one of the two may be missing. `offsets`
 int64[N + 1], where each recording begins; `label` int64[N]; `name`, `split` strings [N], split empty where it
 is not set. Attributes: `format`, `version`, `labels`, `event`, `rgb` (JSON; how images were made), `source`
-(what it was packed from), `event_frames` (files, where event images came from image files).
+(what it was packed from), `event_frames` (files, where event images came from image files), `rate_hz` (pairs
+a second, where known).
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ class ClipStore(ClipSource):
         self.labels = tuple(load_json(file.attrs["labels"]))
         self.source = str(file.attrs.get("source", ""))
         self.event_frames: EventFrames = "files" if file.attrs.get("event_frames") == "files" else "packed"
+        self._rate_hz = float(file.attrs["rate_hz"]) if "rate_hz" in file.attrs else None
         self.cameras = tuple(camera for camera in CAMERAS if camera in file)
         self._offsets = file["offsets"][:].astype(np.int64)
         names, splits = (file[key].asstr()[:] for key in ("name", "split"))
@@ -141,6 +143,11 @@ class ClipStore(ClipSource):
                 remedy=f"pack it in the model's form: velora dataset build {self.source or 'SET'} OUT.h5 "
                 "--for CONFIG",
             )
+
+    @property
+    def rate_hz(self) -> float | None:
+        """See `ClipSource.rate_hz`: as it was packed, else as the spec says."""
+        return self._rate_hz or self.spec.rate_hz
 
     def pairs(self, index: int) -> int:
         """See `ClipSource.pairs`."""
@@ -198,6 +205,7 @@ class ClipStoreWriter:
         spec: the form of the images.
         source: what is packed, for the reader.
         event_frames: who made the event images.
+        rate_hz: pairs a second, where it is known.
     """
 
     def __init__(
@@ -208,8 +216,9 @@ class ClipStoreWriter:
         spec: ClipSpec,
         source: str,
         event_frames: EventFrames = "packed",
+        rate_hz: float | None = None,
     ) -> None:
-        self._event_frames = event_frames
+        self._event_frames, self._rate_hz = event_frames, rate_hz
         self.path, self.labels, self.cameras, self.spec, self.source = path, labels, cameras, spec, source
         self._offsets, self._items = [0], list[Item]()
 
@@ -258,6 +267,7 @@ class ClipStoreWriter:
             "rgb": self.spec.rgb.model_dump_json(),
             "source": self.source,
             "event_frames": self._event_frames,
+            **({} if self._rate_hz is None else {"rate_hz": self._rate_hz}),
         }
         file.attrs.update(facts)
         file.close()

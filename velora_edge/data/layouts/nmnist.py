@@ -44,6 +44,7 @@ class NmnistFile(ClipSource):
     """
 
     kind = "nmnist"
+    cuts_windows = True
     cameras: tuple[Modality, ...] = ("event",)
 
     def __init__(self, path: Path, spec: ClipSpec) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from velora_edge.events.registry import open_events
 from velora_edge.preprocessing.pairs import walk_pairs
 from velora_edge.preprocessing.registry import open_rgb_source
 from velora_edge.preprocessing.sync import SyncOptions
+from velora_edge.preprocessing.windows import pair_rate_hz
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,9 +114,24 @@ class RecordingSet(ClipSource):
         self.items = [recording.item for recording in index.recordings]
         has_video = any(recording.video for recording in index.recordings)
         self.cameras: tuple[Modality, ...] = ("rgb", "event") if has_video else ("event",)
+        self.cuts_windows = not has_video
         self._walk: _Walk | None = None
         self._last: tuple[int, Pairs] | None = None
         self._last_span: tuple[Path, tuple[int | None, list[str]]] | None = None
+
+    @property
+    def rate_hz(self) -> float | None:
+        """See `ClipSource.rate_hz`: of the first video that has one."""
+        return self._video_rate_hz or super().rate_hz
+
+    @cached_property
+    def _video_rate_hz(self) -> float | None:
+        videos = (recording.video for recording in self._index.recordings if recording.video is not None)
+        for video in videos:
+            with contextlib.suppress(InputError, OSError):
+                if (rate_hz := pair_rate_hz(_open(video).times_us())) is not None:
+                    return rate_hz
+        return None
 
     def pairs(self, index: int) -> int:
         """See `ClipSource.pairs`."""

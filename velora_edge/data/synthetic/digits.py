@@ -49,6 +49,7 @@ class DigitsSet(ClipSource):
     """
 
     kind = DIGITS
+    cuts_windows = True
     cameras: tuple[Modality, ...] = ("event",)
 
     def __init__(self, spec: ClipSpec, seed: int = 0) -> None:

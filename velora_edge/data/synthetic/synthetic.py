@@ -243,6 +243,11 @@ class RenderedSet(ClipSource):
         ]
         self._kept: dict[int, Pairs] = {}
 
+    @property
+    def rate_hz(self) -> float:
+        """See `ClipSource.rate_hz`."""
+        return 1e6 / self._parts["train"].scene.period_us
+
     def pairs(self, index: int) -> int:
         """See `ClipSource.pairs`."""
         return self._length

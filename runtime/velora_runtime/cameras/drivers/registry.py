@@ -134,6 +134,26 @@ def open_live_rgb(text: str, setup: LiveSetup) -> LiveRGB | None:
     return LiveRGB(feed, setup)
 
 
+def live_rate_hz(text: str, setup: LiveSetup) -> float | None:
+    """Frames a second of the live RGB camera that a string names: as its settings ask for, or as they come.
+
+    Where it has to be measured, the camera is opened, watched for about a second, and closed again.
+
+    Raises:
+        InputError: if it is not there, or cannot be used.
+    """
+    if setup.settings.rgb.rate_hz is not None:
+        return setup.settings.rgb.rate_hz
+    camera = open_live_rgb(text, setup)
+    if camera is None:
+        return None
+    try:
+        camera.start(hurry=False)
+        return camera.measure_rate_hz()
+    finally:
+        camera.close()
+
+
 def _make(modality: str, text: str, setup: LiveSetup) -> Any:
     """A driver gets an `Address`: what it shows of it is redacted, and it connects with its `secret`."""
     camera = _find(text, modality)
