@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from velora_edge.doctor.probes import Advice, Finding, advise, as_text
+from velora_edge.doctor.advice import Advice, advise, as_text
+from velora_edge.doctor.probes import Finding
 from velora_edge.errors import install_line
 
 

@@ -137,6 +137,8 @@ def _two_runtimes(facts: Facts) -> Iterator[Advice]:
 def _cuda_python(facts: Facts) -> Iterator[Advice]:
     if not facts.get("gpu", "has_gpu") or facts.get("cuda", "usable"):
         return
+    if _is_another_python(facts):
+        return  # the environment that TensorRT needs will have it
     fix = (_install_cuda(facts),)
     if facts.package("cuda-bindings") is None and facts.package("cuda-python") is None:
         yield Advice("hint", "the GPU needs cuda-python", install_line(_cuda_extra(facts)), fix=fix)
@@ -201,15 +203,20 @@ def _jetson_tensorrt(facts: Facts) -> Iterator[str]:
         yield "sudo apt-get install -y nvidia-jetpack"
     if not facts.get("board", "tensorrt_python"):
         yield "sudo apt-get install -y python3-libnvinfer"
-    needed, running = facts.get("board", "python"), str(facts.get("python", "python") or "")
-    if needed and version_numbers(running)[:2] != version_numbers(needed):
-        folder = "velora-env"
+    if _is_another_python(facts):
+        needed, folder = facts.get("board", "python"), "velora-env"
         yield f"sudo apt-get install -y python{needed}-venv"
         yield f"python{needed} -m venv --system-site-packages {folder}"
         yield facts.install(",".join(facts.get("board", "extras") or ["cpu"]), python=f"{folder}/bin/python")
     elif facts.get("python", "is_venv") and not facts.get("python", "sees_system"):
         settings = shlex.quote(f"{facts.get('python', 'prefix')}/pyvenv.cfg")
         yield f"sed -i 's/^include-system-site-packages.*/include-system-site-packages = true/' {settings}"
+
+
+def _is_another_python(facts: Facts) -> bool:
+    """Whether this Python is not the one that JetPack's TensorRT has bindings for."""
+    needed, running = facts.get("board", "python"), facts.get("python", "python")
+    return bool(needed and running) and version_numbers(running)[:2] != version_numbers(needed)
 
 
 def _release(facts: Facts) -> Iterator[Advice]:
@@ -222,7 +229,7 @@ def _release(facts: Facts) -> Iterator[Advice]:
         yield Advice("error", text, "flash JetPack 6.1 or later", fix=())
         return
     for version in dict.fromkeys((facts.get("tensorrt", "version"), facts.get("board", "tensorrt"))):
-        reason = why_no_tensorrt_here(jetpack, jetpack, name, str(version)) if version else None
+        reason = why_no_tensorrt_here(jetpack, name, str(version)) if version else None
         if reason is not None:
             packages = [it for it in ("tensorrt", "tensorrt-cu13", "tensorrt-cu12") if facts.package(it)]
             fix = (facts.pip("uninstall", "-y", *packages),) if packages else ()

@@ -82,11 +82,10 @@ def find_line(release: str) -> JetPack | None:
     return next((line for line in reversed(LINES) if numbers and numbers >= line.since), None)
 
 
-def why_no_tensorrt_here(line: str, jetpack: str, board: str, tensorrt: str) -> str | None:
+def why_no_tensorrt_here(jetpack: str, board: str, tensorrt: str) -> str | None:
     """Why NVIDIA does not support a TensorRT on a Jetson, for people; None if it does.
 
     Args:
-        line: the JetPack line's name.
         jetpack: its release, as far as it is known.
         board: the board's name.
         tensorrt: the version asked about.
@@ -94,8 +93,8 @@ def why_no_tensorrt_here(line: str, jetpack: str, board: str, tensorrt: str) -> 
     version = version_numbers(tensorrt)
     if version[:1] < (11,):
         return None
-    if version_numbers(line) < (7,):
-        return f"JetPack {line} stays on TensorRT 10.x"
+    if version_numbers(jetpack) < (7,):
+        return f"JetPack {jetpack} stays on TensorRT 10.x"
     if version < TENSORRT_11:
         return f"TensorRT {tensorrt} supports no JetPack; 11.4.1 does, from JetPack 7.2.2 on"
     if version_numbers(jetpack) < SINCE_JETPACK:
@@ -150,7 +149,7 @@ def fastest_mode(text: str) -> int | None:
 def _fits_jetson(line: JetPack, jetpack: str, name: str) -> Iterator[str]:
     yield f"TensorRT {line.tensorrt}, JetPack's own"
     newer = ".".join(map(str, TENSORRT_11))
-    reason = why_no_tensorrt_here(line.name, jetpack, name, newer)
+    reason = why_no_tensorrt_here(jetpack, name, newer)
     if reason is None:
         yield f"TensorRT {newer}, the package for Arm servers (SBSA)"
     yield f"Python {line.python}, in a virtual environment that sees the system's packages"
