@@ -46,7 +46,7 @@ LINES = (
     JetPack("6.0", (36,), "3.10", "12.2", "8.6", "", ("Orin",)),
     JetPack("6", (36, 4), "3.10", "12.6", "10.3", "jetpack6", ("Orin",)),
     JetPack("7", (38,), "3.12", "13.0", "10.13", "jetpack7", ("Thor",)),
-    JetPack("7.2", (39,), "3.12", "13.0", "10.16", "jetpack7", ("Orin", "Thor")),
+    JetPack("7.2", (39,), "3.12", "13.2", "10.16", "jetpack7", ("Orin", "Thor")),
 )
 """The newest line last."""
 TENSORRT_11, SINCE_JETPACK = (11, 4, 1), (7, 2, 2)
