@@ -115,7 +115,7 @@ class FakeGPU:
         return call
 
     def view(self, address: int, size: int, kind: str = "device") -> NDArray[np.uint8]:
-        """Memory that is alive, of that kind, and holds all of it; what is mapped is the host's and the device's."""
+        """Memory that is alive, of that kind, and holds all of it; what is mapped is of both kinds."""
         for start, (found, array, _) in self.memory.items():
             if start <= address and address + size <= start + array.size:
                 assert found in (kind, "mapped"), f"{found} memory where {kind} memory is needed"

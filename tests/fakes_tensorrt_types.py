@@ -191,7 +191,7 @@ class IBuilderConfig:
         return True
 
     def _targets(self) -> dict[str, Any]:
-        """What it was told to build for; TensorRT builds for the GPU that is there, or for a DLA beside it."""
+        """What it was told to build for; TensorRT builds for the GPU that is there, or a DLA beside it."""
         return {"dla": self.DLA_core} if self.default_device_type is DeviceType.DLA else {}
 
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def package(name: str, version: str, status: str = "install ok installed") -> str:
-    return f"Package: {name}\nStatus: {status}\nArchitecture: arm64\nVersion: {version}\nDescription: of\n it\n\n"
+    return f"Package: {name}\nStatus: {status}\nVersion: {version}\nDescription: of\n it\n\n"
 
 
 def release(major: int, revision: str) -> str:
@@ -201,16 +201,18 @@ def test_a_release_of_jetson_linux_belongs_to_a_line(l4t: str, line: str | None,
         ),
     ],
 )
-def test_which_tensorrt_a_jetson_takes(
-    jetpack: str, name: str, tensorrt: str, reason: str | None
-) -> None:
+def test_which_tensorrt_a_jetson_takes(jetpack: str, name: str, tensorrt: str, reason: str | None) -> None:
     assert why_no_tensorrt_here(jetpack, name, tensorrt) == reason
 
 
 @pytest.mark.parametrize(
     ("text", "driver", "cuda"),
     [
-        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n", "580.65.06", "13.0"),
+        (
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n",
+            "580.65.06",
+            "13.0",
+        ),
         ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  595.10  Thu\n", "595.10", "13.1"),
         ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.256.02  Thu\n", "470.256.02", None),
         ("", None, None),
@@ -303,9 +305,15 @@ def test_a_pc_for_cuda_13_gets_the_extra(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("system", "command"),
-    [("ubuntu", ["sudo ubuntu-drivers install"]), ("debian", ["sudo apt-get install -y nvidia-driver"]), ("arch", [])],
+    [
+        ("ubuntu", ["sudo ubuntu-drivers install"]),
+        ("debian", ["sudo apt-get install -y nvidia-driver"]),
+        ("arch", []),
+    ],
 )
-def test_a_card_without_a_driver_gets_its_distributions(tmp_path: Path, system: str, command: list[str]) -> None:
+def test_a_card_without_a_driver_gets_its_distributions(
+    tmp_path: Path, system: str, command: list[str]
+) -> None:
     files = {**PC, "etc/os-release": f"ID={system}\n", "proc/driver/nvidia/version": ""}
     assert commands(tmp_path, files, gpu={"has_gpu": False}) == command
 

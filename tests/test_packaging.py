@@ -109,7 +109,9 @@ def constraints_for(python: str) -> list[str]:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     found = [Requirement(line) for line in lines if line and not line.startswith("#")]
     applies = {"python_version": python, "python_full_version": f"{python}.0"}
-    return [f"{one.name}{one.specifier}" for one in found if one.marker is None or one.marker.evaluate(applies)]
+    return [
+        f"{one.name}{one.specifier}" for one in found if one.marker is None or one.marker.evaluate(applies)
+    ]
 
 
 def base_requirements() -> list[str]:

@@ -63,8 +63,8 @@ def _show_public_key(context: click.Context, parameter: click.Parameter, value: 
 @click.option(
     "--dla",
     metavar="TOWER[:CORE]",
-    help="rgb, event or diff: that tower on a Deep Learning Accelerator, with TensorRT 11.4.1 on AGX Orin; what "
-    "of its products falls back to the GPU is refused.",
+    help="rgb, event or diff: that tower on a Deep Learning Accelerator (AGX Orin, TensorRT 11.4.1); refused "
+    "where its products fall back to the GPU.",
 )
 @click.option(
     "--no-clip", is_flag=True, help="Leave out the clip's engine, which a live stream does not need."

@@ -95,7 +95,10 @@ def test_a_tower_on_the_accelerator_streams_as_on_the_cpu(orin: FakeTensorRT, bu
     [
         ((CAST, GEMM), "the rgb engine runs on the GPU alone: its inspector shows no layer on a DLA"),
         ((), "the rgb engine runs on the GPU alone"),
-        ((CAST, ON_DLA, GEMM), r"falls back to the GPU in blocks\.0\.mlp\.fc1 \+ MatMul; build without --dla"),
+        (
+            (CAST, ON_DLA, GEMM),
+            r"falls back to the GPU in blocks\.0\.mlp\.fc1 \+ MatMul; build without --dla",
+        ),
         ((ON_DLA, layer("_gemm_mha_v2", "kgen")), "falls back to the GPU in _gemm_mha_v2"),
     ],
     ids=["gpu-alone", "nothing-listed", "product", "attention"],
@@ -144,7 +147,14 @@ def test_an_engine_for_an_accelerator_that_is_not_there_is_one_error(
     [
         (TENSORRT, "11.4.1.12", "fp16", 2, 1, None),
         (TENSORRT, "11.4.1.12", "int8", 2, 0, None),
-        (TENSORRT, "10.3.0", "fp16", 2, 0, "needs TensorRT 11.4.1 or later, on AGX Orin .*, this is TensorRT 10.3.0"),
+        (
+            TENSORRT,
+            "10.3.0",
+            "fp16",
+            2,
+            0,
+            "needs TensorRT 11.4.1 or later, on AGX Orin .*, this is TensorRT 10.3.0",
+        ),
         (TENSORRT, "11.4.0.106", "fp16", 2, 0, "this is TensorRT 11.4.0.106"),
         (RTX, "1.7.1", "fp16", 0, 0, "this is TensorRT for RTX 1.7.1"),
         (TENSORRT, "11.4.1", "fp16", 0, 0, "there is no DLA 0: this board has 0; AGX Orin has two"),

@@ -129,9 +129,7 @@ def _two_runtimes(facts: Facts) -> Iterator[Advice]:
             "pip uninstall -y onnxruntime onnxruntime-gpu onnxruntime-openvino; pip install the one you want"
         )
         kept = "gpu" if "onnxruntime-gpu" in kinds and facts.get("gpu", "has_gpu") else "cpu"
-        yield Advice(
-            "warning", text, again, fix=(facts.pip("uninstall", "-y", *kinds), facts.install(kept))
-        )
+        yield Advice("warning", text, again, fix=(facts.pip("uninstall", "-y", *kinds), facts.install(kept)))
 
 
 def _cuda_python(facts: Facts) -> Iterator[Advice]:
@@ -172,12 +170,14 @@ def _major(version: str) -> int:
 
 
 def _cuda_minor(facts: Facts) -> Iterator[Advice]:
-    """On a Jetson: cuda-python of a later minor version than the driver's, which CUDA allows, but not all of it."""
+    """A Jetson with cuda-python of a later minor version than its driver's."""
     driver, runtime = facts.get("cuda", "driver_cuda"), facts.get("cuda", "runtime_cuda")
     if not facts.get("jetson", "is_jetson") or not driver or not runtime:
         return
     if _major(driver) == _major(runtime) and version_numbers(driver) < version_numbers(runtime):
-        text = f"cuda-python is made for CUDA {runtime}, the driver knows CUDA {driver}: not all of it will work"
+        text = (
+            f"cuda-python is made for CUDA {runtime}, the driver knows CUDA {driver}: not all of it will work"
+        )
         pin = f"cuda-python{below_next_minor(driver)}"
         yield Advice("warning", text, f"pip install '{pin}'", fix=(facts.pip("install", pin),))
 

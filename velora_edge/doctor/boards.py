@@ -1,7 +1,7 @@
 """Boards: what a Jetson or a PC is, and which CUDA, TensorRT and Python fit it.
 
-Read from files alone, so that a board can be laid out in a folder: Jetson Linux's release, the device tree, the
-state of dpkg, PCI devices, and the version of NVIDIA's driver.
+Read from files alone, so that a board can be laid out in a folder: Jetson Linux's release, the device tree,
+dpkg's state, PCI devices, and the version of NVIDIA's driver.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ LINES = (
 """The newest line last."""
 TENSORRT_11, SINCE_JETPACK = (11, 4, 1), (7, 2, 2)
 """TensorRT 11.4.1 supports AGX Orin and Thor from JetPack 7.2.2 on; 11.0 to 11.4.0 support no JetPack."""
-DRIVERS = {
-    **{525: "12.0", 530: "12.1", 535: "12.2", 545: "12.3", 550: "12.4", 555: "12.5", 560: "12.6"},
-    **{565: "12.7", 570: "12.8", 575: "12.9", 580: "13.0", 590: "13.1"},
-}
-"""The newest CUDA that a branch of NVIDIA's driver for PCs knows."""
+DRIVERS = (
+    *((525, "12.0"), (530, "12.1"), (535, "12.2"), (545, "12.3"), (550, "12.4"), (555, "12.5")),
+    *((560, "12.6"), (565, "12.7"), (570, "12.8"), (575, "12.9"), (580, "13.0"), (590, "13.1")),
+)
+"""Branches of NVIDIA's driver for PCs, and the newest CUDA that each knows."""
 VENDORS = {"0x10de": "NVIDIA", "0x8086": "Intel", "0x1002": "AMD"}
 
 
@@ -119,7 +119,9 @@ def _jetson(root: Path, release: str, model: str) -> dict[str, Any]:
     name = model.removeprefix("NVIDIA ").partition(" Developer Kit")[0] or "Jetson"
     chip = next((chip for chip in ("Thor", "Orin", "Xavier") if chip in name), None)
     jetpack = _upstream(packages.get("nvidia-jetpack", "")) or (line.name if line else None)
-    tensorrt = next((version for name, version in packages.items() if re.fullmatch(r"libnvinfer\d+", name)), "")
+    tensorrt = next(
+        (version for name, version in packages.items() if re.fullmatch(r"libnvinfer\d+", name)), ""
+    )
     facts = {
         "kind": "jetson",
         "board": name,
@@ -200,7 +202,7 @@ def parse_driver(text: str) -> str | None:
 def driver_cuda(driver: str) -> str | None:
     """The newest CUDA that a driver for PCs knows; None where it is older than CUDA 12."""
     branch = version_numbers(driver)[0]
-    return next((cuda for first, cuda in reversed(DRIVERS.items()) if branch >= first), None)
+    return next((cuda for first, cuda in reversed(DRIVERS) if branch >= first), None)
 
 
 def list_graphics(root: Path) -> list[str]:

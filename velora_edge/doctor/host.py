@@ -57,7 +57,7 @@ def python() -> dict[str, Any]:
 
 
 def sees_system(prefix: Path) -> bool:
-    """Whether a Python sees the system's packages, as TensorRT's are on a Jetson: a virtual one by its settings."""
+    """Whether the environment at `prefix` sees the system's packages, among them a Jetson's TensorRT."""
     settings = read_text(prefix / "pyvenv.cfg").lower().splitlines()
     pairs = dict(line.replace(" ", "").partition("=")[::2] for line in settings)
     return not settings or pairs.get("include-system-site-packages") == "true"

@@ -91,7 +91,7 @@ class Device:
 
 
 SHARED_FROM = (7, 2)
-"""Integrated GPUs from this compute capability on read the CPU's caches, so that page-locked memory stays cached.
+"""Integrated GPUs from this compute capability on see the CPU's caches: page-locked memory stays cached.
 
 CUDA for Tegra, application note, "Memory Selection" and "I/O Coherency".
 """
@@ -165,7 +165,7 @@ class Cuda:
         return self._allocate_host(size_bytes, self._cuda.cudaHostAllocDefault)
 
     def allocate_input(self, size_bytes: int) -> InputBuffer:
-        """Memory for an input, zeroed: shared with the CPU where the GPU is integrated, else one on each side.
+        """Memory for an input, zeroed: one memory where the GPU shares the CPU's, else one on each side.
 
         Made for what is written once by the host and read once by the device, as images are. What the device
         reads many times, as tokens in a ring are, is faster in its own memory on a Jetson, too.

@@ -184,9 +184,8 @@ def why_no_dla(kind: Kind, version: str, precision: str, cores: int, core: int) 
         core: the one asked for.
     """
     if kind is RTX or version_numbers(version) < DLA_SINCE:
-        return (
-            f"a DLA needs TensorRT 11.4.1 or later, on AGX Orin with JetPack 7.2.2, this is {kind.title} {version}"
-        )
+        needed = "TensorRT 11.4.1 or later, on AGX Orin with JetPack 7.2.2"
+        return f"a DLA needs {needed}, this is {kind.title} {version}"
     if core >= cores:
         return f"there is no DLA {core}: this board has {cores}; AGX Orin has two, Orin Nano and Thor none"
     if precision not in DLA_PRECISIONS:
@@ -256,9 +255,7 @@ class PlanBuilder:
         if self._options.low_memory:
             builder.max_threads = 1
         if dla_core is not None:
-            reason = why_no_dla(
-                self._kind, str(trt.__version__), precision, builder.num_DLA_cores, dla_core
-            )
+            reason = why_no_dla(self._kind, str(trt.__version__), precision, builder.num_DLA_cores, dla_core)
             if reason is not None:
                 raise EngineError(reason)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -314,7 +311,7 @@ class PlanBuilder:
             config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
 
     def _set_dla(self, config: Any, core: int) -> None:
-        """Build for a DLA. Falling back is allowed: it takes no uint8, so that the first cast is the GPU's."""
+        """Build for a DLA. Falling back is allowed: it takes no uint8, so the first cast is the GPU's."""
         trt = self._trt
         config.default_device_type = trt.DeviceType.DLA
         config.DLA_core = core

@@ -360,11 +360,13 @@ class BundleBuilder:
         write_manifest(self.bundle.path, manifest.model_copy(update={"engines": (*others, entry)}))
 
 
-def _traits(
-    version_compatible: bool, hardware_compatible: bool, dla_core: int | None
-) -> tuple[str, ...]:
+def _traits(version_compatible: bool, hardware_compatible: bool, dla_core: int | None) -> tuple[str, ...]:
     """What sets engines for one target apart, as parts of a file name."""
-    traits = (("vc", version_compatible), ("hc", hardware_compatible), (f"dla{dla_core}", dla_core is not None))
+    traits = (
+        ("vc", version_compatible),
+        ("hc", hardware_compatible),
+        (f"dla{dla_core}", dla_core is not None),
+    )
     return tuple(name for name, has in traits if has)
 
 

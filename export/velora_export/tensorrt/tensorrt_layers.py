@@ -317,7 +317,8 @@ def check_dla(graph: str, layers: Sequence[CompiledLayer]) -> None:
     ]
     if fallen:
         raise EngineError(
-            f"the {graph} engine falls back to the GPU in {_some(fallen)}; build without --dla, or keep it by --force"
+            f"the {graph} engine falls back to the GPU in {_some(fallen)}; "
+            "build without --dla, or keep it by --force"
         )
 
 
