@@ -87,8 +87,8 @@ def test_a_jetson_with_jetpack_6(tmp_path: Path) -> None:
         "tensorrt_python": True,
         "fastest_mode": 2,
         "fits": [
-            "TensorRT 10.3, JetPack's own",
-            "Python 3.10, in a virtual environment that sees the system's packages",
+            "JetPack's TensorRT 10.3",
+            "Python 3.10 that sees the system's packages",
             "cuda-python <12.7",
         ],
         "extras": ["cpu", "jetpack6"],
@@ -108,11 +108,11 @@ def test_an_orin_with_jetpack_7_2_2(tmp_path: Path) -> None:
         "tensorrt_python": False,
         "fastest_mode": None,
         "fits": [
-            "TensorRT 10.16, JetPack's own",
-            "TensorRT 11.4.1, the package for Arm servers (SBSA)",
-            "Python 3.12, in a virtual environment that sees the system's packages",
+            "JetPack's TensorRT 10.16",
+            "TensorRT 11.4.1 for Arm servers (SBSA)",
+            "Python 3.12 that sees the system's packages",
             "cuda-python <13.3",
-            "DLA for one tower, with TensorRT 11.4.1: velora build --dla",
+            "a tower on the DLA by TensorRT 11.4.1",
         ],
         "extras": ["cpu", "jetpack7"],
     }
@@ -131,8 +131,8 @@ def test_a_thor_that_was_only_flashed(tmp_path: Path) -> None:
         "tensorrt_python": False,
         "fastest_mode": None,
         "fits": [
-            "TensorRT 10.13, JetPack's own",
-            "Python 3.12, in a virtual environment that sees the system's packages",
+            "JetPack's TensorRT 10.13",
+            "Python 3.12 that sees the system's packages",
             "cuda-python <13.1",
         ],
         "extras": ["cpu", "jetpack7"],

@@ -149,15 +149,15 @@ def fastest_mode(text: str) -> int | None:
 
 
 def _fits_jetson(line: JetPack, jetpack: str, name: str) -> Iterator[str]:
-    yield f"TensorRT {line.tensorrt}, JetPack's own"
+    yield f"JetPack's TensorRT {line.tensorrt}"
     newer = ".".join(map(str, TENSORRT_11))
     reason = why_no_tensorrt_here(jetpack, name, newer)
     if reason is None:
-        yield f"TensorRT {newer}, the package for Arm servers (SBSA)"
-    yield f"Python {line.python}, in a virtual environment that sees the system's packages"
+        yield f"TensorRT {newer} for Arm servers (SBSA)"
+    yield f"Python {line.python} that sees the system's packages"
     yield f"cuda-python {below_next_minor(line.cuda)}"
     if reason is None and "AGX Orin" in name:
-        yield f"DLA for one tower, with TensorRT {newer}: velora build --dla"
+        yield f"a tower on the DLA by TensorRT {newer}"
 
 
 def below_next_minor(cuda: str) -> str:

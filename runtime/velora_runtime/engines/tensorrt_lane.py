@@ -138,7 +138,7 @@ class Lane:
         self._engine.close()
 
     def _submit(self, target: Target) -> None:
-        """Queue copies in of what is not shared, the run, and a copy to an address that TensorRT does not take."""
+        """Queue copies in of what is not shared, the run, and a copy to an address that is not aligned."""
         cuda, engine, stream = self._cuda, self._engine, self.stream
         for name, buffer in self._inputs.items():
             if not buffer.is_shared:
