@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from velora_cli.main import velora
 from velora_edge.console import run
 from velora_edge.doctor import advice as module
 from velora_edge.doctor import host
-from velora_edge.doctor.advice import Advice, advise, as_commands, as_json, requirements
+from velora_edge.doctor.advice import Advice, advise, as_commands, as_json, as_text, requirements
 from velora_edge.doctor.boards import (
     board,
     driver_cuda,
@@ -22,8 +23,7 @@ from velora_edge.doctor.boards import (
 )
 from velora_edge.doctor.probes import Finding
 
-if TYPE_CHECKING:
-    from pathlib import Path
+ROOT = Path(__file__).parents[1]
 
 
 def package(name: str, version: str, status: str = "install ok installed") -> str:
@@ -386,6 +386,29 @@ def test_a_checkout_is_found_by_its_project_file(tmp_path: Path) -> None:
     assert host.find_checkout(inside) is None
     (tmp_path / "pyproject.toml").touch()
     assert host.find_checkout(inside) == str(tmp_path)
+
+
+def test_the_first_hour_shows_what_doctor_prints(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "guides" / "first_hour.md").read_text(encoding="utf-8")
+    home = "/home/you/velora"
+    python = {
+        **ENVIRONMENT,
+        "executable": f"{home}/bin/python",
+        "prefix": home,
+        "checkout": f"{home}-edge",
+    }
+    jetson = {"is_jetson": True, "jetpack": "6", "power_mode": "15W", "clocks_locked": False}
+    facts = {
+        "board": board(write(tmp_path, JETPACK_6)),
+        "python": python,
+        "onnxruntime": RUNTIME,
+        "gpu": {"has_gpu": True},
+        "jetson": jetson,
+    }
+    findings = {name: Finding(found) for name, found in facts.items()}
+    report = as_text({"board": findings["board"]}, [])
+    assert "```\n" + report.split("\n\n")[1] + "\n```" in page
+    assert "```\n" + as_commands(advise(findings)) + "\n```" in page
 
 
 # ---- the form of --fix -----------------------------------------------------------------------------------
