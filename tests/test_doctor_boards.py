@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from velora_runtime.cameras.drivers.registry import Attached
 
 from velora_cli.main import velora
 from velora_edge.console import run
@@ -409,6 +410,22 @@ def test_the_first_hour_shows_what_doctor_prints(tmp_path: Path) -> None:
     report = as_text({"board": findings["board"]}, [])
     assert "```\n" + report.split("\n\n")[1] + "\n```" in page
     assert "```\n" + as_commands(advise(findings)) + "\n```" in page
+
+
+def test_the_first_hour_shows_what_cameras_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "guides" / "first_hour.md").read_text(encoding="utf-8")
+    attached = [
+        Attached("events", "neuromorphic://00051234", "by neuromorphic-drivers"),
+        Attached("rgb", "/dev/video0", "HD Webcam"),
+    ]
+    for found in (attached, []):
+        monkeypatch.setattr(
+            "velora_runtime.cameras.drivers.registry.list_attached", lambda found=found: found
+        )
+        assert run(velora, ["cameras"]) == 0
+        assert f"```\n{capsys.readouterr().out}```" in page
 
 
 # ---- the form of --fix -----------------------------------------------------------------------------------
