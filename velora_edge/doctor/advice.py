@@ -11,6 +11,7 @@ import re
 import shlex
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import velora_edge
@@ -76,8 +77,8 @@ class Facts:
         return str(self.get("python", "executable") or "python3")
 
     def velora(self, *words: str) -> str:
-        """A command of velora by this environment's Python, for any shell and user."""
-        return shlex.join([self.interpreter, "-m", "velora_cli.main", *words])
+        """A command of velora, by the program beside this environment's Python: for any shell and user."""
+        return shlex.join([str(Path(self.interpreter).with_name("velora")), *words])
 
     def pip(self, *words: str, python: str = "") -> str:
         """A command of pip in this environment, or in the one of `python`."""
