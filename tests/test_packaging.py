@@ -58,8 +58,8 @@ def test_base_installs_on_a_jetson_from_binary_wheels_alone(python: str, tmp_pat
 @pytest.mark.parametrize(
     ("python", "extras", "expected"),
     [
-        ("3.10", "cpu,jetpack6,web,mqtt,cameras,ros", "cuda_bindings-12.6."),
-        ("3.12", "cpu,jetpack7,web,mqtt,cameras,ros", "cuda_bindings-13.0."),
+        ("3.10", "cpu,jetpack6,web,mqtt,cameras,ros", "cuda_python-12.6."),
+        ("3.12", "cpu,jetpack7,web,mqtt,cameras,ros", "cuda_python-13.0."),
     ],
 )
 def test_the_constraints_hold_on_a_jetson_with_the_extras_of_its_jetpack(

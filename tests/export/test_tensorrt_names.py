@@ -37,7 +37,13 @@ TENSORRT = {
     "11": "tensorrt-cu13-bindings>=11,<12",
 }
 BINDINGS_OF_RTX = "tensorrt-rtx-cu13-bindings>=1.7"
-CUDA = {"12.3": "cuda-python==12.3.0", "12.9": "cuda-bindings==12.9.0", "13": "cuda-bindings>=13,<14"}
+CUDA = {
+    "12.3": "cuda-python==12.3.0",
+    "12.6": "cuda-python>=12.6,<12.7",
+    "12.9": "cuda-bindings==12.9.0",
+    "13.0": "cuda-bindings>=13.0,<13.1",
+    "13": "cuda-bindings>=13,<14",
+}
 
 # Where our sources keep TensorRT's objects: in variables and attributes of these names, in these files, or in
 # the definitions that follow the file's path.
