@@ -483,7 +483,16 @@ def test_the_command_prints_nothing_but_comments_and_commands(capsys: pytest.Cap
     lines = capsys.readouterr().out.splitlines()
     assert lines
     programs = {shlex.split(line)[0].rpartition("/")[2] for line in lines if not line.startswith("#")}
-    assert programs <= {"python", "python3", "python3.10", "python3.11", "python3.12", "sudo", "sed", "velora"}
+    assert programs <= {
+        "python",
+        "python3",
+        "python3.10",
+        "python3.11",
+        "python3.12",
+        "sudo",
+        "sed",
+        "velora",
+    }
 
 
 def test_json_and_fix_are_one_too_many(capsys: pytest.CaptureFixture[str]) -> None:

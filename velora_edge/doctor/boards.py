@@ -119,10 +119,8 @@ def _jetson(root: Path, release: str, model: str) -> dict[str, Any]:
     name = model.removeprefix("NVIDIA ").partition(" Developer Kit")[0] or "Jetson"
     chip = next((chip for chip in ("Thor", "Orin", "Xavier") if chip in name), None)
     jetpack = _upstream(packages.get("nvidia-jetpack", "")) or (line.name if line else None)
-    tensorrt = next(
-        (version for name, version in packages.items() if re.fullmatch(r"libnvinfer\d+", name)), ""
-    )
-    facts = {
+    libraries = [version for name, version in packages.items() if re.fullmatch(r"libnvinfer\d+", name)]
+    facts: dict[str, Any] = {
         "kind": "jetson",
         "board": name,
         "chip": chip,
@@ -130,7 +128,7 @@ def _jetson(root: Path, release: str, model: str) -> dict[str, Any]:
         "jetpack": jetpack,
         "python": line.python if line else None,
         "cuda": line.cuda if line else None,
-        "tensorrt": _upstream(tensorrt),
+        "tensorrt": _upstream(max(libraries, key=version_numbers, default="")),
         "tensorrt_python": "python3-libnvinfer" in packages,
         "fastest_mode": fastest_mode(read_text(root / "etc/nvpmodel.conf")),
     }
@@ -175,7 +173,7 @@ def _pc(root: Path) -> dict[str, Any]:
     driver = parse_driver(read_text(root / "proc/driver/nvidia/version"))
     cuda = None if driver is None else driver_cuda(driver)
     graphics = list_graphics(root)
-    facts = {
+    facts: dict[str, Any] = {
         "kind": "pc",
         "board": read_text(root / "sys/class/dmi/id/product_name") or None,
         "system": _system(root),
