@@ -46,7 +46,7 @@ SILENT = 0
 
 
 def _set_log_level(level: int) -> int:
-    """Set what OpenCV logs; the level before. OpenCV 4, a Jetson's among them, has the function elsewhere than 5."""
+    """Set what OpenCV logs; the level before. OpenCV 4, as JetPack has it, keeps the function in its root."""
     setter = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
     return int(setter(level))
 
