@@ -2,6 +2,8 @@
 # make test         set up what development needs; run every test
 # make test-fast    the tests that a developer runs all day
 # make test-device  the runtime's tests as on a device: no torch, oldest and newest Python that is installed
+# make test-aarch64  as root, hours: a Debian for arm64 under emulation: make demo, the tests of events and runtime that are
+#                   not slow, predictions beside this machine's; docs/guides/jetson.md has what came of it
 # make fuzz         spoilt files, texts and requests of every kind for 10 minutes; MINUTES=300 for hours
 # make chaos        a live run for 30 minutes while all that it depends on fails; MINUTES=3
 # make peers        as root: what tests meet on the other side, from Debian (.ci/install-peers)
@@ -22,7 +24,7 @@ PYTEST := -m pytest -n auto --dist worksteal
 DEVICE_PYTHONS := 3.10 3.13
 DEVICE_TESTS   := tests/events tests/preprocessing tests/runtime tests/cli/live tests/test_*.py
 
-.PHONY: help setup setup-device demo demo-model test test-fast test-device fuzz chaos peers check help-texts gpu-check clean
+.PHONY: help setup setup-device demo demo-model test test-fast test-device test-aarch64 fuzz chaos peers check help-texts gpu-check clean
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -62,6 +64,9 @@ test-device: $(DEVICE_PYTHONS:%=test-device-%)
 
 test-device-%: .venv-%/.ready
 	@test ! -x .venv-$*/bin/python || .venv-$*/bin/python $(PYTEST) -m 'not slow' $(DEVICE_TESTS)
+
+test-aarch64:
+	.ci/test-aarch64 $(PHASES)
 
 # atheris has wheels for Linux on x86-64; without it, files are spoilt at random.
 fuzz: setup

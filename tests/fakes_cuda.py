@@ -97,6 +97,7 @@ class FakeGPU:
         self.module.cudaStreamNonBlocking = 1
         self.module.cudaEventDisableTiming = 2
         self.module.cudaHostAllocDefault = 0
+        self.module.cudaHostAllocMapped = 2
         for name in [name for name in dir(self) if name.startswith("cuda")]:
             setattr(self.module, name, self._entry(name))
 
@@ -114,10 +115,10 @@ class FakeGPU:
         return call
 
     def view(self, address: int, size: int, kind: str = "device") -> NDArray[np.uint8]:
-        """Memory that is alive, of that kind, and holds all of it."""
+        """Memory that is alive, of that kind, and holds all of it; what is mapped is of both kinds."""
         for start, (found, array, _) in self.memory.items():
             if start <= address and address + size <= start + array.size:
-                assert found == kind, f"{found} memory where {kind} memory is needed"
+                assert found in (kind, "mapped"), f"{found} memory where {kind} memory is needed"
                 return array[address - start : address - start + size]
         raise AssertionError(f"{size} bytes at {address:#x} are not in memory that is alive")
 
@@ -192,15 +193,20 @@ class FakeGPU:
         return OK, self._allocate("device", size)
 
     def cudaHostAlloc(self, size: int, flags: int) -> tuple[Any, ...]:
+        assert flags in (0, 2)
+        return OK, self._allocate("mapped" if flags == 2 else "host", size)
+
+    def cudaHostGetDevicePointer(self, address: int, flags: int) -> tuple[Any, ...]:
         assert flags == 0
-        return OK, self._allocate("host", size)
+        assert self.memory[address][0] == "mapped", "memory that was not mapped has no address on the device"
+        return OK, address
 
     def cudaFree(self, address: int) -> tuple[Any, ...]:
         assert self.memory.pop(address)[0] == "device"
         return (OK,)
 
     def cudaFreeHost(self, address: int) -> tuple[Any, ...]:
-        assert self.memory.pop(address)[0] == "host"
+        assert self.memory.pop(address)[0] in ("host", "mapped")
         return (OK,)
 
     def cudaMemset(self, address: int, value: int, size: int) -> tuple[Any, ...]:

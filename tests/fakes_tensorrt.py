@@ -22,6 +22,7 @@ from fakes_tensorrt_rtx import ComputeCapability, RtxBuilderConfig, add_runtime_
 from fakes_tensorrt_types import (
     BuilderFlag,
     DataType,
+    DeviceType,
     DynamicShapesKernelSpecializationStrategy,
     HardwareCompatibilityLevel,
     IBuilderConfig,
@@ -34,6 +35,7 @@ from fakes_tensorrt_types import (
     LayerInformationFormat,
     MemoryPoolType,
     NetworkDefinitionCreationFlag,
+    OnnxParserFlag,
     ParserError,
     ProfilingVerbosity,
     TensorIOMode,
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
 PLAIN = (
     *(NetworkDefinitionCreationFlag, BuilderFlag, MemoryPoolType, ProfilingVerbosity, TensorIOMode, DataType),
     *(HardwareCompatibilityLevel, ILogger, IProgressMonitor, ITensor, ParserError, ITimingCache),
-    *(IOptimizationProfile, INetworkDefinition, IBuilderConfig, LayerInformationFormat),
+    *(IOptimizationProfile, INetworkDefinition, IBuilderConfig, LayerInformationFormat, DeviceType),
 )
 """What the module holds besides the classes that know their `FakeTensorRT`."""
 
@@ -78,12 +80,13 @@ class FakeTensorRT:
         spoil: added to every output, to play an engine that is not its graph.
         on_step: called at every step of a build.
         layers: what the inspector says of every engine, JSON.
+        dla_cores: how many accelerators the board has.
         compiled: engines whose kernels were compiled, not found in a cache, by TensorRT for RTX.
     """
 
     def __init__(self, gpu: FakeGPU, version: str = "10.3.0", kind: Kind = TENSORRT) -> None:
         self.gpu, self.version, self.kind = gpu, version, kind
-        self.layers = '{"Layers": []}'
+        self.layers, self.dla_cores = '{"Layers": []}', 0
         self.compiled: list[str] = []
         self.builds: list[dict[str, Any]] = []
         self.fail_build = ""
@@ -96,6 +99,8 @@ class FakeTensorRT:
         made = (_make_builder(self), _make_parser(self), *_make_runtime(self))
         for kind in (*made, *PLAIN):
             setattr(self.module, kind.__name__, kind)
+        if version.startswith("11."):
+            self.module.OnnxParserFlag = OnnxParserFlag
         if self.kind is RTX:
             strategy = DynamicShapesKernelSpecializationStrategy
             for added in (strategy, ComputeCapability, RtxBuilderConfig):
@@ -131,6 +136,10 @@ def _make_builder(fake: FakeTensorRT) -> type:
         def __init__(self, logger: ILogger) -> None:
             fake.check_gpu(logger)
             self._logger, self.max_threads = logger, 0
+
+        @property
+        def num_DLA_cores(self) -> int:
+            return fake.dla_cores
 
         def create_network(self, flags: int) -> INetworkDefinition:
             assert flags == 1 << NetworkDefinitionCreationFlag.STRONGLY_TYPED
@@ -171,7 +180,9 @@ def _make_builder(fake: FakeTensorRT) -> type:
                 }
             )
             timed.extend([] if is_known else [Path(network._path).name])
-            return fake.make_plan({"name": network.name, "onnx": _keep(network._path)})
+            on_dla = {"dla": config.DLA_core} if config.default_device_type is DeviceType.DLA else {}
+            assert network._is_adjusted == bool(on_dla), "the parser was not told what it reads for"
+            return fake.make_plan({"name": network.name, "onnx": _keep(network._path), **on_dla})
 
         def _report(self, monitor: IProgressMonitor | None) -> bool:
             assert monitor is not None
@@ -191,11 +202,15 @@ def _make_builder(fake: FakeTensorRT) -> type:
 
 def _make_parser(fake: FakeTensorRT) -> type:
     class OnnxParser:
-        __slots__ = ("__weakref__", "_errors", "_network")
+        __slots__ = ("__weakref__", "_errors", "_flags", "_network")
 
         def __init__(self, network: INetworkDefinition, logger: ILogger) -> None:
             fake.check_gpu(logger)
             self._network, self._errors = network, []
+            self._flags: list[OnnxParserFlag] = []
+
+        def set_flag(self, flag: OnnxParserFlag) -> None:
+            self._flags.append(flag)
 
         def parse_from_file(self, model: str) -> bool:
             try:
@@ -206,6 +221,7 @@ def _make_parser(fake: FakeTensorRT) -> type:
             tensors = [ITensor(argument, TensorIOMode.INPUT) for argument in loaded.get_inputs()]
             tensors += [ITensor(argument, TensorIOMode.OUTPUT) for argument in loaded.get_outputs()]
             self._network._tensors, self._network._path = tensors, model
+            self._network._is_adjusted = OnnxParserFlag.ADJUST_FOR_DLA in self._flags
             self._network._parser = weakref.ref(self)
             return True
 
@@ -221,11 +237,15 @@ def _make_parser(fake: FakeTensorRT) -> type:
 
 def _make_runtime(fake: FakeTensorRT) -> tuple[type, ...]:
     class Runtime:
-        __slots__ = ("_logger", "engine_host_code_allowed")
+        __slots__ = ("DLA_core", "_logger", "engine_host_code_allowed")
 
         def __init__(self, logger: ILogger) -> None:
             fake.check_gpu(logger)
-            self._logger, self.engine_host_code_allowed = logger, False
+            self._logger, self.engine_host_code_allowed, self.DLA_core = logger, False, -1
+
+        @property
+        def num_DLA_cores(self) -> int:
+            return fake.dla_cores
 
         def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
             known = {fake.make_plan({}, version)[:28] for version in (fake.version, *fake.loads_also)}
@@ -234,7 +254,9 @@ def _make_runtime(fake: FakeTensorRT) -> tuple[type, ...]:
                 return None
             if serialized_engine[:28] != fake.make_plan({})[:28]:
                 assert self.engine_host_code_allowed, "it brings code for the CPU along"
-            return ICudaEngine(json.loads(serialized_engine[28:]), self._logger)
+            content = json.loads(serialized_engine[28:])
+            assert content.get("dla") in (None, self.DLA_core), "on another DLA than it was built for"
+            return ICudaEngine(content, self._logger)
 
     class ICudaEngine:
         def __init__(self, content: dict[str, Any], logger: ILogger) -> None:

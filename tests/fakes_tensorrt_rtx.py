@@ -29,7 +29,7 @@ class RtxBuilderConfig(IBuilderConfig):
         self._capabilities[index] = compute_capability
         return True
 
-    def _targets(self) -> dict[str, list[str]]:
+    def _targets(self) -> dict[str, Any]:
         assert len(self._capabilities) == self.num_compute_capabilities
         return {"targets": [self._capabilities[index].name for index in sorted(self._capabilities)]}
 

@@ -19,6 +19,18 @@ class NetworkDefinitionCreationFlag(IntEnum):
 class BuilderFlag(Enum):
     TF32 = 0
     VERSION_COMPATIBLE = 1
+    GPU_FALLBACK = 2
+
+
+class DeviceType(Enum):
+    GPU = 0
+    DLA = 1
+
+
+class OnnxParserFlag(Enum):
+    """Of TensorRT from 10.16 on."""
+
+    ADJUST_FOR_DLA = 4
 
 
 class MemoryPoolType(Enum):
@@ -126,10 +138,11 @@ class IOptimizationProfile:
 
 
 class INetworkDefinition:
-    __slots__ = ("__weakref__", "_parser", "_path", "_tensors", "name")
+    __slots__ = ("__weakref__", "_is_adjusted", "_parser", "_path", "_tensors", "name")
 
     def __init__(self) -> None:
         self.name, self._path, self._tensors = "", "", []
+        self._is_adjusted = False
         self._parser: Any = lambda: None
 
     @property
@@ -142,8 +155,8 @@ class INetworkDefinition:
 
 class IBuilderConfig:
     __slots__ = (
-        *("_cache", "_flags", "_pools", "_profiles", "builder_optimization_level"),
-        *("hardware_compatibility_level", "profiling_verbosity", "progress_monitor"),
+        *("DLA_core", "_cache", "_flags", "_pools", "_profiles", "builder_optimization_level"),
+        *("default_device_type", "hardware_compatibility_level", "profiling_verbosity", "progress_monitor"),
     )
 
     def __init__(self) -> None:
@@ -152,6 +165,7 @@ class IBuilderConfig:
         self._cache: ITimingCache | None = None
         self.builder_optimization_level = 3
         self.hardware_compatibility_level = HardwareCompatibilityLevel.NONE
+        self.default_device_type, self.DLA_core = DeviceType.GPU, -1
         self.progress_monitor: IProgressMonitor | None = None
 
     def set_flag(self, flag: BuilderFlag) -> None:
@@ -176,9 +190,9 @@ class IBuilderConfig:
         self._cache = cache
         return True
 
-    def _targets(self) -> dict[str, list[str]]:
-        """What it was told to build for; TensorRT builds for the GPU that is there."""
-        return {}
+    def _targets(self) -> dict[str, Any]:
+        """What it was told to build for; TensorRT builds for the GPU that is there, or a DLA beside it."""
+        return {"dla": self.DLA_core} if self.default_device_type is DeviceType.DLA else {}
 
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
         self._profiles.append(profile)

@@ -11,6 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,21 +46,72 @@ def run_without_torch(*args: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("python", ["3.10", "3.12"])
 def test_base_installs_on_a_jetson_from_binary_wheels_alone(python: str, tmp_path: Path) -> None:
+    wanted = [*base_requirements(), "onnxruntime>=1.18"]
+    wanted += ["starlette>=0.40", "uvicorn>=0.30", "paho-mqtt>=2.0"]  # the extras web and mqtt
+    wanted += ["neuromorphic-drivers>=0.18"]  # the extra cameras
+    files = resolve(python, wanted, tmp_path)
+    assert len(files) >= len(base_requirements())
+    assert [name for name in files if not name.endswith(".whl")] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("python", "extras", "expected"),
+    [
+        ("3.10", "cpu,jetpack6,web,mqtt,cameras,ros", "cuda_python-12.6."),
+        ("3.12", "cpu,jetpack7,web,mqtt,cameras,ros", "cuda_python-13.0."),
+    ],
+)
+def test_the_constraints_hold_on_a_jetson_with_the_extras_of_its_jetpack(
+    python: str, extras: str, expected: str, tmp_path: Path
+) -> None:
+    constraints = tmp_path / "constraints.txt"
+    constraints.write_text("\n".join(constraints_for(python)))
+    files = resolve(python, project_requirements(extras), tmp_path, "-c", str(constraints))
+    assert [name for name in files if not name.endswith(".whl")] == []
+    assert [name for name in files if name.startswith(expected)] != []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("python", "jetpack"), [("3.10", "jetpack6"), ("3.12", "jetpack7")])
+def test_beside_the_metavision_sdk_a_jetson_gets_numpy_1_26(
+    python: str, jetpack: str, tmp_path: Path
+) -> None:
+    files = resolve(python, project_requirements(f"cpu,{jetpack},metavision"), tmp_path)
+    assert [name for name in files if not name.endswith(".whl")] == []
+    assert [name.partition("-cp")[0] for name in files if name.startswith("numpy-")] == ["numpy-1.26.4"]
+
+
+def resolve(python: str, wanted: list[str], folder: Path, *options: str) -> list[str]:
+    """The files that pip would install on a Jetson: none is built, all are of the index."""
     platforms = [f"manylinux_2_{minor}_aarch64" for minor in (17, 24, 26, 27, 28, 31, 34, 35)]
-    report = tmp_path / "report.json"
+    report = folder / "report.json"
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
     command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
     command += [f"--platform={platform}" for platform in (*platforms, "manylinux2014_aarch64")]
-    command += [f"--target={tmp_path}", f"--report={report}", *base_requirements(), "onnxruntime>=1.18"]
-    command += ["starlette>=0.40", "uvicorn>=0.30", "paho-mqtt>=2.0"]  # the extras web and mqtt
-    command += ["neuromorphic-drivers>=0.18"]  # the extra cameras
+    command += [f"--target={folder}", f"--report={report}", *options, *wanted]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     if "NewConnectionError" in done.stderr:
         pytest.skip("needs a package index")
     assert done.returncode == 0, done.stderr
-    wheels = [Path(item["download_info"]["url"]).name for item in json.loads(report.read_text())["install"]]
-    assert len(wheels) >= len(base_requirements())
-    assert [name for name in wheels if not name.endswith(".whl")] == []
+    return [Path(item["download_info"]["url"]).name for item in json.loads(report.read_text())["install"]]
+
+
+def project_requirements(extras: str) -> list[str]:
+    """What the project file asks for with some extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    optional = project["optional-dependencies"]
+    return [*project["dependencies"], *(line for extra in extras.split(",") for line in optional[extra])]
+
+
+def constraints_for(python: str) -> list[str]:
+    """The constraints of a Python: pip judges their conditions by the Python that runs it."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    applies = {"python_version": python, "python_full_version": f"{python}.0"}
+    return [
+        f"{one.name}{one.specifier}" for one in found if one.marker is None or one.marker.evaluate(applies)
+    ]
 
 
 def base_requirements() -> list[str]:

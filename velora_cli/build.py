@@ -10,6 +10,7 @@ from velora_edge.bundle import GRAPHS, open_bundle
 from velora_edge.errors import InputError
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
+TOWERS = ("rgb", "event", "diff")
 
 
 def _show_public_key(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -60,6 +61,12 @@ def _show_public_key(context: click.Context, parameter: click.Parameter, value: 
     "--workspace", "workspace_mb", type=click.IntRange(1), metavar="MB", help="The most that a layer may use."
 )
 @click.option(
+    "--dla",
+    metavar="TOWER[:CORE]",
+    help="rgb, event or diff: that tower on a Deep Learning Accelerator (AGX Orin, TensorRT 11.4.1); refused "
+    "where its products fall back to the GPU.",
+)
+@click.option(
     "--no-clip", is_flag=True, help="Leave out the clip's engine, which a live stream does not need."
 )
 @click.option(
@@ -83,6 +90,7 @@ def command(
     version_compatible: bool,
     hardware_compatible: bool,
     workspace_mb: int | None,
+    dla: str | None,
     no_clip: bool,
     clips: Path | None,
     force: bool,
@@ -107,11 +115,17 @@ def command(
     if not is_rtx and built_for != "this-gpu":
         problem = f"expected this-gpu, rtx, rtx:SM,... or cpu, got {built_for!r}"
         raise InputError(problem, place="--for", remedy="velora build --help has examples")
-    if is_rtx and (version_compatible or hardware_compatible or low_memory):
+    if is_rtx and (version_compatible or hardware_compatible or low_memory or dla):
         raise InputError(
-            "--version-compatible, --hardware-compatible and --low-memory are TensorRT's",
+            "--version-compatible, --hardware-compatible, --low-memory and --dla are TensorRT's",
             place="--for rtx",
             remedy="leave them out: TensorRT for RTX builds for several GPUs by --for rtx:SM,SM",
+        )
+    if dla and (version_compatible or hardware_compatible):
+        raise InputError(
+            "an engine for a DLA is of one TensorRT and one board",
+            place="--dla",
+            remedy="leave out --version-compatible and --hardware-compatible",
         )
     bundle = open_bundle(model)
     manifest = bundle.manifest
@@ -126,6 +140,7 @@ def command(
         version_compatible=version_compatible,
         hardware_compatible=hardware_compatible,
         workspace_bytes=None if workspace_mb is None else workspace_mb * MEGABYTE,
+        dla=None if dla is None else parse_dla(dla),
     )
     compared = noise_clips(manifest) if clips is None else read_clips(clips, manifest)
     graphs = [graph for graph in GRAPHS if graph != "clip" or not (no_clip or low_memory)]
@@ -140,6 +155,19 @@ def command(
             progress.say(built.describe())
     click.echo(f"{len(graphs)} engines in {bundle.path / 'engines'}")
     click.echo(f"next: velora-live {bundle.path} --backend {target.kind.name} --events SOURCE --rgb SOURCE")
+
+
+def parse_dla(text: str) -> tuple[str, int]:
+    """The tower and the number of the accelerator: `rgb` is the first one's.
+
+    Raises:
+        InputError: if the text is neither TOWER nor TOWER:CORE.
+    """
+    tower, _, core = text.partition(":")
+    if tower not in TOWERS or not (core or "0").isdecimal():
+        problem = f"expected {', '.join(TOWERS)}, or one with a number as in rgb:1, got {text!r}"
+        raise InputError(problem, place="--dla", remedy="velora build BUNDLE --dla rgb")
+    return tower, int(core or 0)
 
 
 def _measure_on_the_cpu(model: str, threads: int) -> None:

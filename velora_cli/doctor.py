@@ -19,9 +19,13 @@ if TYPE_CHECKING:
     from velora_runtime.cameras.drivers.registry import Attached
 
 
-@click.command("doctor", epilog="Examples:  velora doctor  |  velora doctor demo --json > report.json")
+@click.command(
+    "doctor",
+    epilog="Examples:  velora doctor  |  velora doctor demo --json > report.json  |  velora doctor --fix",
+)
 @click.argument("model", metavar="[BUNDLE]", default="demo")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--fix", is_flag=True, help="Print the commands that mend what was found, and run none.")
 @click.option(
     "--time-limit",
     "limit_s",
@@ -31,20 +35,24 @@ if TYPE_CHECKING:
     metavar="S",
     help="Per probe.",
 )
-def command(model: str, as_json: bool, limit_s: float) -> None:
+def command(model: str, as_json: bool, fix: bool, limit_s: float) -> None:
     """Tell what this machine has for running models and cameras, and what is missing.
 
     GPU, driver, CUDA, TensorRT, ONNX Runtime and its providers, cameras and their libraries, a Jetson's power
-    mode and clocks, Python and its packages, and which of BUNDLE's TensorRT engines fit. Paste the text into
-    a bug report. A probe that fails is reported, and the others go on.
+    mode and clocks, what fits the board, Python and its packages, and which of BUNDLE's TensorRT engines fit.
+    Paste the text into a bug report. A probe that fails is reported, and the others go on.
     """
-    from velora_edge.doctor import probes as report
-    from velora_edge.doctor.probes import PROBES, advise, run_probes
+    from velora_edge.doctor import advice as report
+    from velora_edge.doctor.probes import PROBES, run_probes
 
+    if as_json and fix:
+        raise InputError("--json and --fix are two forms of one report", remedy="give one of them")
     findings = run_probes(list(PROBES), model, limit_s)
-    advice = advise(findings)
+    advice = report.advise(findings)
     if as_json:
         click.echo(json.dumps(report.as_json(findings, advice), indent=2))
+    elif fix:
+        click.echo(report.as_commands(advice))
     else:
         click.echo(report.as_text(findings, advice))
 

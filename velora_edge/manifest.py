@@ -231,6 +231,8 @@ class CompiledLayers(_Strict):
         fused: those of them that are one kernel.
         unfused: names of the others.
         fallbacks: products that compute in a wider type than the graph states, by name.
+        dla: layers of the engine that run on a Deep Learning Accelerator, each a part of the network; what is
+            counted above is the GPU's.
     """
 
     products: dict[str, int]
@@ -239,9 +241,12 @@ class CompiledLayers(_Strict):
     fused: int = 0
     unfused: tuple[str, ...] = ()
     fallbacks: tuple[str, ...] = ()
+    dla: int = 0
 
     def describe(self) -> str:
         """One line for people: types of products, shares of the arithmetic, attention, what fell back."""
+        if self.dla and not self.products:
+            return f"all products on the DLA, in {self.dla} part{'s' if self.dla > 1 else ''}"
         products = ", ".join(f"{count} {dtype}" for dtype, count in self.products.items())
         shares = ", ".join(f"{share:.1%} {dtype}" for dtype, share in self.arithmetic.items())
         fused = f", attention fused in {self.fused} of {self.attention}" if self.attention else ""
@@ -265,6 +270,7 @@ class EngineFile(_Strict):
         targets: the compute capabilities that it was built for, by TensorRT for RTX.
         version_compatible: newer TensorRT versions of the same major version run it too.
         hardware_compatible: other GPUs of compute capability 8.0 or more run it too.
+        dla_core: the Deep Learning Accelerator of a Jetson that it was built for and runs on; None: the GPU.
         origin: name of the machine that built it.
         signature: the entry, signed with that machine's own key.
         parity: differences to ONNX Runtime on the same clips, by output, and what they were computed on;
@@ -284,6 +290,7 @@ class EngineFile(_Strict):
     targets: tuple[str, ...] = ()
     version_compatible: bool = False
     hardware_compatible: bool = False
+    dla_core: int | None = Field(None, ge=0)
     origin: str = ""
     signature: str = ""
     parity: dict[str, Any] = Field(default_factory=dict)

@@ -31,14 +31,24 @@ def decode_picture(data: bytes) -> NDArray[np.uint8] | None:
     if size is None:
         return None
     check_picture(*size, len(data))
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the caller tells, in one line
+    level = _set_log_level(SILENT)  # the caller tells, in one line
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         return None
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        _set_log_level(level)
     return None if decoded is None else bgr_to_rgb(decoded)
+
+
+SILENT = 0
+"""OpenCV's LOG_LEVEL_SILENT."""
+
+
+def _set_log_level(level: int) -> int:
+    """Set what OpenCV logs; the level before. OpenCV 4, as JetPack has it, keeps the function in its root."""
+    setter = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
+    return int(setter(level))
 
 
 def picture_size(data: bytes) -> tuple[int, int] | None:

@@ -83,6 +83,7 @@ def test_each_graph_becomes_an_engine_that_the_manifest_describes(fake: FakeTens
         "compiled": None,
         "version_compatible": False,
         "hardware_compatible": False,
+        "dla_core": None,
         "parity": {
             "source": "noise, seed 0",
             "runs": 6,

@@ -37,7 +37,13 @@ TENSORRT = {
     "11": "tensorrt-cu13-bindings>=11,<12",
 }
 BINDINGS_OF_RTX = "tensorrt-rtx-cu13-bindings>=1.7"
-CUDA = {"12.3": "cuda-python==12.3.0", "12.9": "cuda-bindings==12.9.0", "13": "cuda-bindings>=13,<14"}
+CUDA = {
+    "12.3": "cuda-python==12.3.0",
+    "12.6": "cuda-python>=12.6,<12.7",
+    "12.9": "cuda-bindings==12.9.0",
+    "13.0": "cuda-bindings>=13.0,<13.1",
+    "13": "cuda-bindings>=13,<14",
+}
 
 # Where our sources keep TensorRT's objects: in variables and attributes of these names, in these files, or in
 # the definitions that follow the file's path.
@@ -80,6 +86,8 @@ RTX_NAMES = {
     ("ComputeCapability",),
 }
 """The same in files that serve both."""
+SINCE_11 = {("OnnxParserFlag", "ADJUST_FOR_DLA")}
+"""What `velora build --dla` uses, which asks for TensorRT 11.4.1 first."""
 
 STUB = "".join(
     f"void *{name}(void) {{ return 0; }}\n"
@@ -162,6 +170,8 @@ cuda.device, cuda._cuda, cuda._taken = 0, load_cuda(), contextlib.ExitStack()
 host = numpy.zeros(16, numpy.uint8)
 calls = [
     cuda.use, cuda.describe, cuda.free_bytes, lambda: cuda.allocate(16), lambda: cuda.allocate_host(16),
+    lambda: cuda._allocate_host(16, cuda._cuda.cudaHostAllocMapped),
+    lambda: cuda._call("cudaHostGetDevicePointer", 4096, 0),
     cuda.create_stream, cuda.create_event, lambda: cuda.copy_in(4096, host, 64),
     lambda: cuda.copy_out(host, 4096, 64), lambda: cuda.copy_within(4096, 8192, 16, 64),
     lambda: cuda.fill(4096, 255, 16, 64), lambda: cuda.record(64, 64), lambda: cuda.wait(64, 64),
@@ -313,7 +323,9 @@ def test_names_are_collected_from_the_sources() -> None:
 def test_every_name_that_we_use_is_in_the_real_package(real: dict[str, Any]) -> None:
     flags = {("DataType", name) for name in DTYPES}
     missing = []
-    for path in sorted((used_names() | flags) - RTX_NAMES):
+    newer = SINCE_11 if real["version"].startswith("10.") else set()
+    assert {("DeviceType", "DLA"), ("Builder", "num_DLA_cores"), *SINCE_11} <= used_names()
+    for path in sorted((used_names() | flags) - RTX_NAMES - newer):
         owner = real["names"] if len(path) == 1 else real["classes"].get(path[0], {})
         if path[-1] not in owner:
             missing.append(".".join(path))

@@ -85,6 +85,30 @@ def test_what_is_copied_in_comes_out_once_waited_for(gpu: FakeGPU) -> None:
     assert gpu.leftovers() == []
 
 
+def test_an_input_lies_in_one_memory_where_the_gpu_shares_the_cpus(gpu: FakeGPU) -> None:
+    cuda = Cuda()
+    buffer = cuda.allocate_input(4)
+    buffer.host[:] = [1, 2, 3, 4]
+    assert buffer.is_shared
+    assert gpu.view(buffer.address, 4).tolist() == [1, 2, 3, 4]
+    cuda.close()
+    assert gpu.leftovers() == []
+
+
+@pytest.mark.parametrize("properties", [{"integrated": 0}, {"major": 6, "minor": 2}], ids=["card", "tx2"])
+def test_an_input_has_a_copy_on_a_card_and_where_the_gpu_does_not_see_the_cpus_caches(
+    gpu: FakeGPU, properties: dict[str, int]
+) -> None:
+    for name, value in properties.items():
+        setattr(gpu.properties, name, value)
+    cuda = Cuda()
+    buffer = cuda.allocate_input(2)
+    buffer.host[:] = 7
+    assert not buffer.is_shared
+    assert gpu.view(buffer.address, 2).tolist() == [0, 0]
+    assert gpu.view(buffer.host.ctypes.data, 2, "host").tolist() == [7, 7]
+
+
 def test_fresh_memory_is_zero(gpu: FakeGPU) -> None:
     cuda = Cuda()
     assert gpu.view(cuda.allocate(8), 8).tolist() == [0] * 8

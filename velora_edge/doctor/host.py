@@ -47,10 +47,26 @@ def python() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "executable": sys.executable,
+        "prefix": sys.prefix,
         "is_venv": sys.prefix != sys.base_prefix,
+        "sees_system": sees_system(Path(sys.prefix)),
+        "checkout": find_checkout(Path(velora_edge.__file__)),
         "velora": velora_edge.__version__,
         "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
     }
+
+
+def sees_system(prefix: Path) -> bool:
+    """Whether the environment at `prefix` sees the system's packages, among them a Jetson's TensorRT."""
+    settings = read_text(prefix / "pyvenv.cfg").lower().splitlines()
+    pairs = dict(line.replace(" ", "").partition("=")[::2] for line in settings)
+    return not settings or pairs.get("include-system-site-packages") == "true"
+
+
+def find_checkout(module: Path) -> str | None:
+    """The checkout of velora-edge that a module of its lies in; None where it was installed."""
+    folder = module.parents[1]
+    return str(folder) if (folder / "pyproject.toml").is_file() else None
 
 
 def read_text(path: Path) -> str:

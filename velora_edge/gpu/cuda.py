@@ -90,6 +90,28 @@ class Device:
     is_integrated: bool
 
 
+SHARED_FROM = (7, 2)
+"""Integrated GPUs from this compute capability on see the CPU's caches: page-locked memory stays cached.
+
+CUDA for Tegra, application note, "Memory Selection" and "I/O Coherency".
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class InputBuffer:
+    """Memory that the host fills and the device reads.
+
+    Attributes:
+        host: uint8[size_bytes], page-locked.
+        address: where the device reads.
+        is_shared: both are one memory; otherwise `host` has to be copied to `address`.
+    """
+
+    host: NDArray[np.uint8]
+    address: int
+    is_shared: bool
+
+
 class Cuda:
     """A CUDA device and what was taken from it; `close` gives everything back, newest first.
 
@@ -140,7 +162,24 @@ class Cuda:
 
     def allocate_host(self, size_bytes: int) -> NDArray[np.uint8]:
         """Page-locked host memory, uint8[size_bytes], zeroed; it dies with `close`."""
-        address = int(self._call("cudaHostAlloc", size_bytes, self._cuda.cudaHostAllocDefault))
+        return self._allocate_host(size_bytes, self._cuda.cudaHostAllocDefault)
+
+    def allocate_input(self, size_bytes: int) -> InputBuffer:
+        """Memory for an input, zeroed: one memory where the GPU shares the CPU's, else one on each side.
+
+        Made for what is written once by the host and read once by the device, as images are. What the device
+        reads many times, as tokens in a ring are, is faster in its own memory on a Jetson, too.
+        """
+        said = self.describe()
+        major_minor = tuple(int(part) for part in said.compute_capability.split("."))
+        if not said.is_integrated or major_minor < SHARED_FROM:
+            return InputBuffer(self.allocate_host(size_bytes), self.allocate(size_bytes), is_shared=False)
+        host = self._allocate_host(size_bytes, self._cuda.cudaHostAllocMapped)
+        address = int(self._call("cudaHostGetDevicePointer", host.ctypes.data, 0))
+        return InputBuffer(host, address, is_shared=True)
+
+    def _allocate_host(self, size_bytes: int, flags: int) -> NDArray[np.uint8]:
+        address = int(self._call("cudaHostAlloc", size_bytes, flags))
         self._taken.callback(self._release, "cudaFreeHost", address)
         array = np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(address))
         array[:] = 0

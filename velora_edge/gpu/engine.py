@@ -159,7 +159,13 @@ class EngineLoader:
             raise EngineError(f"the runtime of {kind.title} cannot be created{self.messages.explain()}")
 
     def load(
-        self, plan: bytes, name: str, *, host_code: bool = False, cache: KernelCache | None = None
+        self,
+        plan: bytes,
+        name: str,
+        *,
+        host_code: bool = False,
+        cache: KernelCache | None = None,
+        dla_core: int | None = None,
     ) -> LoadedEngine:
         """The engine in `plan`.
 
@@ -168,13 +174,21 @@ class EngineLoader:
             name: what the engine must be called; one of TensorRT for RTX cannot be asked for its name.
             host_code: let it run code on the CPU, which a version-compatible engine brings along.
             cache: keeps the kernels that TensorRT for RTX compiles when the engine first runs.
+            dla_core: the Deep Learning Accelerator that it was built for.
 
         Raises:
-            EngineError: if TensorRT refuses it, or if it is another engine.
+            EngineError: if TensorRT refuses it, if it is another engine, or if the accelerator is not there.
         """
         self._cuda.use()
         runtime, trt, title = self._runtime, self._trt, self._kind.title
         runtime.engine_host_code_allowed = host_code
+        if dla_core is not None:
+            if dla_core >= runtime.num_DLA_cores:
+                raise EngineError(
+                    f"{name!r} was built for DLA {dla_core}, and this board has {runtime.num_DLA_cores} for "
+                    f"{title} {trt.__version__}; build the engine again without --dla"
+                )
+            runtime.DLA_core = dla_core
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise EngineError(f"{title} {trt.__version__} cannot load {name!r}{self.messages.explain()}")

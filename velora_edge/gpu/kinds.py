@@ -238,19 +238,21 @@ def is_same_version(one: str, other: str) -> bool:
 
     The Python package of some releases leaves the build number out.
     """
-    first, second = _numbers(one), _numbers(other)
+    first, second = version_numbers(one), version_numbers(other)
     shorter = min(len(first), len(second))
     return shorter >= 2 and first[:shorter] == second[:shorter]
 
 
 def runs_version(built_by: str, here: str) -> bool:
     """Whether TensorRT `here` loads a version-compatible engine: of the same major version, and not older."""
-    built, running = _numbers(built_by), _numbers(here)
+    built, running = version_numbers(built_by), version_numbers(here)
     return built[:1] == running[:1] and running[:3] >= built[:3]
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0].partition("post")[0]))
+def version_numbers(version: str) -> tuple[int, ...]:
+    """The numbers that a version begins with: 10.3.0.30-1+cuda12.5 is (10, 3, 0, 30)."""
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
 def target_name(tensorrt: str, gpu: str, compute_capability: str) -> str:

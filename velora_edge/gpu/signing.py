@@ -109,7 +109,9 @@ def origin_name(public: str) -> str:
 
 
 def _signed_part(entry: EngineFile) -> bytes:
-    return entry.model_dump_json(exclude={"signature", "parity", "compiled"}).encode()
+    """The entry but for what was measured; an engine for the GPU is signed as before there were others."""
+    for_gpu = {"dla_core"} if entry.dla_core is None else set()
+    return entry.model_dump_json(exclude={"signature", "parity", "compiled", *for_gpu}).encode()
 
 
 def _trusted_keys() -> set[str]:

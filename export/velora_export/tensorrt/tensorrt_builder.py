@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from velora_edge.errors import EngineError
 from velora_edge.files import cache_home, replace_file
-from velora_edge.gpu.kinds import TENSORRT, Messages, create_logger, target_label
+from velora_edge.gpu.kinds import RTX, TENSORRT, Messages, create_logger, target_label, version_numbers
 from velora_edge.gpu.matching import load_tensorrt
 
 if TYPE_CHECKING:
@@ -154,12 +154,43 @@ class BuildOptions:
         version_compatible: engines that newer TensorRT versions of the same major version run too.
         hardware_compatible: engines that other GPUs from Ampere on run too; not on a Jetson.
         workspace_bytes: the most that a layer may use while it runs; None: by what is free.
+        dla: the tower that a Deep Learning Accelerator of the board is to run, and that one's number.
     """
 
     low_memory: bool = False
     version_compatible: bool = False
     hardware_compatible: bool = False
     workspace_bytes: int | None = None
+    dla: tuple[str, int] | None = None
+
+    def dla_core(self, graph: str) -> int | None:
+        """The accelerator that a graph is built for; None: the GPU."""
+        return self.dla[1] if self.dla is not None and self.dla[0] == graph else None
+
+
+DLA_SINCE = (11, 4, 1)
+"""The first TensorRT that builds strongly typed networks for a DLA; 10.x takes weakly typed ones only."""
+DLA_PRECISIONS = ("fp16", "int8")
+
+
+def why_no_dla(kind: Kind, version: str, precision: str, cores: int, core: int) -> str | None:
+    """Why a Deep Learning Accelerator cannot be built for here, for people; None if it can.
+
+    Args:
+        kind: the library.
+        version: of it.
+        precision: of the graph.
+        cores: how many accelerators the library sees.
+        core: the one asked for.
+    """
+    if kind is RTX or version_numbers(version) < DLA_SINCE:
+        needed = "TensorRT 11.4.1 or later, on AGX Orin with JetPack 7.2.2"
+        return f"a DLA needs {needed}, this is {kind.title} {version}"
+    if core >= cores:
+        return f"there is no DLA {core}: this board has {cores}; AGX Orin has two, Orin Nano and Thor none"
+    if precision not in DLA_PRECISIONS:
+        return f"a DLA computes in fp16 or int8, and the graphs are {precision}: export with --precision fp16"
+    return None
 
 
 class PlanBuilder:
@@ -192,7 +223,9 @@ class PlanBuilder:
         self._trt = load_tensorrt(kind)
         self._logger = create_logger(self._trt, messages)
 
-    def build(self, onnx: Path, name: str, precision: str, progress: BuildProgress) -> bytes:
+    def build(
+        self, onnx: Path, name: str, precision: str, progress: BuildProgress, *, dla_core: int | None = None
+    ) -> bytes:
         """The engine of a graph, batch 1.
 
         Args:
@@ -200,14 +233,18 @@ class PlanBuilder:
             name: what the engine will be called; at most 128 characters.
             precision: of the graph; fp32 means that TensorRT does not shorten factors to TF32.
             progress: told of every step; its `is_cancelled` stops the build.
+            dla_core: the Deep Learning Accelerator to build for; what it cannot compute goes to the GPU, and
+                the caller judges what that is.
 
         Raises:
             EngineError: with TensorRT's own words, if it cannot.
             KeyboardInterrupt: if the user stopped it.
         """
-        return run_cancellable(lambda: self._build(onnx, name, precision, progress), progress)
+        return run_cancellable(lambda: self._build(onnx, name, precision, progress, dla_core), progress)
 
-    def _build(self, onnx: Path, name: str, precision: str, progress: BuildProgress) -> bytes:
+    def _build(
+        self, onnx: Path, name: str, precision: str, progress: BuildProgress, dla_core: int | None
+    ) -> bytes:
         trt = self._trt
         if self._cuda is not None:
             self._cuda.use()
@@ -217,13 +254,19 @@ class PlanBuilder:
             raise EngineError(f"no builder of {self._kind.title} can be created{self._messages.explain()}")
         if self._options.low_memory:
             builder.max_threads = 1
+        if dla_core is not None:
+            reason = why_no_dla(self._kind, str(trt.__version__), precision, builder.num_DLA_cores, dla_core)
+            if reason is not None:
+                raise EngineError(reason)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        parser = self._parse(network, onnx)
+        parser = self._parse(network, onnx, for_dla=dla_core is not None)
         network.name = name
         config = builder.create_builder_config()
         monitor = create_monitor(trt, progress)
         config.progress_monitor = monitor
         self._configure(config, precision)
+        if dla_core is not None:
+            self._set_dla(config, dla_core)
         self._add_profile(builder, network, config)
         cache = None if self._cache is None else self._read_cache(config, self._cache)
         plan = builder.build_serialized_network(network, config)
@@ -236,8 +279,10 @@ class PlanBuilder:
             self._write_cache(cache, self._cache)
         return bytes(plan)
 
-    def _parse(self, network: Any, onnx: Path) -> Any:
+    def _parse(self, network: Any, onnx: Path, *, for_dla: bool) -> Any:
         parser = self._trt.OnnxParser(network, self._logger)
+        if for_dla:
+            parser.set_flag(self._trt.OnnxParserFlag.ADJUST_FOR_DLA)
         if parser.parse_from_file(str(onnx)):
             return parser
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
@@ -264,6 +309,13 @@ class PlanBuilder:
             config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
         if options.hardware_compatible:
             config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+
+    def _set_dla(self, config: Any, core: int) -> None:
+        """Build for a DLA. Falling back is allowed: it takes no uint8, so the first cast is the GPU's."""
+        trt = self._trt
+        config.default_device_type = trt.DeviceType.DLA
+        config.DLA_core = core
+        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
 
     def _set_targets(self, config: Any) -> None:
         config.num_compute_capabilities = len(self._targets)

@@ -38,6 +38,7 @@ from velora_edge.gpu.signing import sign, why_not_trusted
 from velora_edge.ort import checked_copy
 from velora_export.tensorrt.tensorrt_builder import PlanBuilder, cache_path
 from velora_export.tensorrt.tensorrt_layers import (
+    check_dla,
     check_layers,
     judge_layers,
     parse_builder_list,
@@ -247,13 +248,16 @@ class BundleBuilder:
         """
         for graph in graphs:
             found = None if force else self._find(graph)
+            if found is not None:
+                self._prefer(found.entry)
             yield found or self._build(graph, progress, force=force)
 
     def _find(self, graph: str) -> BuiltEngine | None:
         """An engine that is already there, whole, ours and built with the same options."""
         manifest = read_manifest(self.bundle.path)
         for entry in manifest.engines:
-            is_one = self._is_for_target(entry, manifest) and _traits(entry) == _traits(self.options)
+            traits = _traits(entry.version_compatible, entry.hardware_compatible, entry.dla_core)
+            is_one = self._is_for_target(entry, manifest) and traits == self._traits(graph)
             if entry.graph != graph or not is_one or why_not_trusted(entry) is not None:
                 continue
             with contextlib.suppress(EngineError, BundleError):
@@ -275,11 +279,12 @@ class BundleBuilder:
         name = network_name(graph, manifest.precision, digest)
         start = time.perf_counter()
         with checked_copy(self.bundle, graph) as path:
-            plan = self._builder.build(path, name, manifest.precision, progress)
+            core = self.options.dla_core(graph)
+            plan = self._builder.build(path, name, manifest.precision, progress, dla_core=core)
         seconds = time.perf_counter() - start
         parity, listed = self._try(graph, plan, name, force=force)
         compiled = self._read_layers(graph, listed, force=force)
-        parts = (graph, target.name, manifest.precision, digest[:12], *_traits(self.options))
+        parts = (graph, target.name, manifest.precision, digest[:12], *self._traits(graph))
         file = Path(FOLDER) / f"{'-'.join(parts)}.engine"
         self._write(self.bundle.path / file, plan)
         entry = EngineFile(
@@ -292,6 +297,7 @@ class BundleBuilder:
             **target.facts(),
             version_compatible=self.options.version_compatible,
             hardware_compatible=self.options.hardware_compatible,
+            dla_core=core,
             parity=parity,
             compiled=compiled,
         )
@@ -305,7 +311,8 @@ class BundleBuilder:
             return {}, ""
         cuda = Cuda(self.target.cuda.device)
         try:
-            engine = self._loader.load(plan, name, host_code=self.options.version_compatible)
+            host_code, core = self.options.version_compatible, self.options.dla_core(graph)
+            engine = self._loader.load(plan, name, host_code=host_code, dla_core=core)
             try:
                 parity = self._comparison.compare(graph, EngineRunner(cuda, engine))
                 listed = engine.describe_layers()
@@ -321,6 +328,8 @@ class BundleBuilder:
         """What the engine's layers compute in: by the builder's own list, else the inspector's."""
         printed = self._messages.take_layers()
         layers = parse_builder_list(printed) or (parse_inspector(listed) if listed else [])
+        if self.options.dla_core(graph) is not None and not force:
+            check_dla(graph, layers)
         if not layers:
             return None
         compiled = judge_layers(layers, read_stated_types(self.bundle.graph(graph)))
@@ -334,6 +343,16 @@ class BundleBuilder:
         except OSError as error:
             raise _unwritable(path, error) from error
 
+    def _traits(self, graph: str) -> tuple[str, ...]:
+        asked = self.options
+        return _traits(asked.version_compatible, asked.hardware_compatible, asked.dla_core(graph))
+
+    def _prefer(self, entry: EngineFile) -> None:
+        """Let an engine that is there be its graph's newest, which is the one that runs."""
+        mine = [other for other in read_manifest(self.bundle.path).engines if other.graph == entry.graph]
+        if mine[-1].file != entry.file:
+            self._enter(entry)
+
     def _enter(self, entry: EngineFile) -> None:
         """Put the entry into the manifest as it is now, in place of one for the same file."""
         manifest = read_manifest(self.bundle.path)
@@ -341,9 +360,13 @@ class BundleBuilder:
         write_manifest(self.bundle.path, manifest.model_copy(update={"engines": (*others, entry)}))
 
 
-def _traits(built: BuildOptions | EngineFile) -> tuple[str, ...]:
+def _traits(version_compatible: bool, hardware_compatible: bool, dla_core: int | None) -> tuple[str, ...]:
     """What sets engines for one target apart, as parts of a file name."""
-    traits = (("vc", built.version_compatible), ("hc", built.hardware_compatible))
+    traits = (
+        ("vc", version_compatible),
+        ("hc", hardware_compatible),
+        (f"dla{dla_core}", dla_core is not None),
+    )
     return tuple(name for name, has in traits if has)
 
 

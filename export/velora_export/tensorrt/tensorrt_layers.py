@@ -108,6 +108,11 @@ class CompiledLayer:
         return "mha" in self.name.lower() or (not self.is_product and "fmha" in self.type.lower())
 
     @property
+    def is_on_dla(self) -> bool:
+        """Whether it runs on a Deep Learning Accelerator: a whole part of the network does, as one layer."""
+        return "dla" in self.type.lower()
+
+    @property
     def multiplications(self) -> int:
         """How many it makes, for an output of one."""
         if not self.inputs or not self.outputs:
@@ -245,6 +250,8 @@ def _type_of(value: ir.Value | None) -> str:
 
 def judge_layers(layers: Sequence[CompiledLayer], stated: StatedTypes) -> CompiledLayers:
     """Compare the types of the compiled layers with those that the graph states."""
+    on_dla = sum(layer.is_on_dla for layer in layers)
+    layers = [layer for layer in layers if not layer.is_on_dla]
     attention = [layer for layer in layers if layer.is_attention]
     products = [layer for layer in layers if layer.is_product and not layer.is_attention]
     arithmetic: Counter[str] = Counter()
@@ -257,8 +264,9 @@ def judge_layers(layers: Sequence[CompiledLayer], stated: StatedTypes) -> Compil
         arithmetic={dtype: round(count / whole, 4) for dtype, count in arithmetic.most_common()},
         attention=stated.count,
         fused=len(attention),
-        unfused=tuple(name for name in stated.attention if name not in fused),
+        unfused=() if on_dla else tuple(name for name in stated.attention if name not in fused),
         fallbacks=tuple(name for layer in products for name in _fallen_back(layer, stated)),
+        dla=on_dla,
     )
 
 
@@ -288,6 +296,29 @@ def check_layers(graph: str, compiled: CompiledLayers) -> None:
     if problems:
         raise EngineError(
             f"the {graph} engine is not what was asked for: {'; '.join(problems)}; --force keeps it"
+        )
+
+
+def check_dla(graph: str, layers: Sequence[CompiledLayer]) -> None:
+    """Refuse an engine for a Deep Learning Accelerator of which the GPU computes products or attention.
+
+    What is left to the GPU may be the casts, copies and reformatting at the edges.
+
+    Raises:
+        EngineError: naming the layers, or that the inspector shows none on the accelerator.
+    """
+    if not any(layer.is_on_dla for layer in layers):
+        raise EngineError(
+            f"the {graph} engine runs on the GPU alone: its inspector shows no layer on a DLA; "
+            "build without --dla, or keep it by --force"
+        )
+    fallen = [
+        layer.name for layer in layers if not layer.is_on_dla and (layer.is_product or layer.is_attention)
+    ]
+    if fallen:
+        raise EngineError(
+            f"the {graph} engine falls back to the GPU in {_some(fallen)}; "
+            "build without --dla, or keep it by --force"
         )
 
 

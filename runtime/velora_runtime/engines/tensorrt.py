@@ -153,6 +153,7 @@ class TensorRTEngine(GraphEngine):
                 read_engine(bundle.path, entry),
                 network_name(graph, precision, entry.model),
                 host_code=entry.version_compatible,
+                dla_core=entry.dla_core,
                 cache=KernelCache(kernel_cache_path(machine, entry.sha256)) if machine.kind is RTX else None,
             )
             for graph, entry in choose_engines(bundle, machine).items()

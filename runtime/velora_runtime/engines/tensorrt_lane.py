@@ -54,11 +54,10 @@ class Lane:
     """
 
     def __init__(self, cuda: Cuda, engine: LoadedEngine, fed: tuple[str, ...]) -> None:
-        self._cuda, self._engine, self._fed = cuda, engine, fed
+        self._cuda, self._engine = cuda, engine
         self.stream, self.done = cuda.create_stream(), cuda.create_event()
         (self.output,) = engine.outputs.values()
-        self._host = {name: cuda.allocate_host(engine.inputs[name].size_bytes) for name in fed}
-        self._device = {name: cuda.allocate(engine.inputs[name].size_bytes) for name in fed}
+        self._inputs = {name: cuda.allocate_input(engine.inputs[name].size_bytes) for name in fed}
         self._aside = cuda.allocate(self.output.size_bytes)
         self._seen = cuda.allocate_host(self.output.size_bytes)
 
@@ -70,7 +69,7 @@ class Lane:
         if raw.size != tensor.size_bytes:
             raise EngineError(f"{self._engine.name!r} expects {name} {tensor.shape}, got {array.shape}")
         self._cuda.synchronize_event(self.done)
-        np.copyto(self._host[name], raw)
+        np.copyto(self._inputs[name].host, raw)
 
     def run(self, target: Target) -> None:
         """Queue one run on what was fed.
@@ -139,11 +138,12 @@ class Lane:
         self._engine.close()
 
     def _submit(self, target: Target) -> None:
-        """Queue copies in, the run, and a copy to an address that TensorRT does not take."""
+        """Queue copies in of what is not shared, the run, and a copy to an address that is not aligned."""
         cuda, engine, stream = self._cuda, self._engine, self.stream
-        for name in self._fed:
-            cuda.copy_in(self._device[name], self._host[name], stream)
-            engine.bind(name, self._device[name])
+        for name, buffer in self._inputs.items():
+            if not buffer.is_shared:
+                cuda.copy_in(buffer.address, buffer.host, stream)
+            engine.bind(name, buffer.address)
         for name, address in target.inputs.items():
             engine.bind(name, address)
         is_aligned = target.output % ALIGNMENT == 0

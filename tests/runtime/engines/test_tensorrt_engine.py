@@ -40,11 +40,13 @@ def open_tensorrt(bundle: Bundle, *, cuda_graph: bool = True) -> Engine:
     return open_engine(bundle, "tensorrt", EngineOptions(cuda_graph=cuda_graph)).engine
 
 
+@pytest.mark.parametrize("is_integrated", [True, False], ids=["jetson", "card"])
 @pytest.mark.parametrize("cuda_graph", [True, False])
 @pytest.mark.parametrize("stride", [1, 3])
 def test_streaming_equals_the_cpu_backend(
-    fake: FakeTensorRT, tmp_path: Path, stride: int, cuda_graph: bool
+    fake: FakeTensorRT, tmp_path: Path, stride: int, cuda_graph: bool, is_integrated: bool
 ) -> None:
+    fake.gpu.properties.integrated = int(is_integrated)
     bundle = toy(tmp_path, stride=stride)
     engine = open_tensorrt(bundle, cuda_graph=cuda_graph)
     same_stream(bundle, engine, pairs=14, absent=SOME_ABSENT)
@@ -146,7 +148,28 @@ def test_closing_in_the_middle_of_a_pair_waits_for_what_is_queued(fake: FakeTens
     assert fake.gpu.leftovers() == []
 
 
-def test_images_may_be_reused_at_once(fake: FakeTensorRT, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_integrated", [True, False], ids=["jetson", "card"])
+def test_images_are_copied_to_a_card_and_read_in_place_on_a_jetson(
+    fake: FakeTensorRT, tmp_path: Path, is_integrated: bool
+) -> None:
+    fake.gpu.properties.integrated = int(is_integrated)
+    engine = open_tensorrt(toy(tmp_path), cuda_graph=False)
+    engine.warm_up()
+    copies: list[int] = []
+    copy = fake.gpu.module.cudaMemcpyAsync
+
+    def count(target: int, source: int, size: int, kind: int, stream: int) -> tuple[object, ...]:
+        copies.append(kind)
+        return copy(target, source, size, kind, stream)
+
+    fake.gpu.module.cudaMemcpyAsync = count
+    engine.encode("rgb", (np.zeros((4, 4, 3), np.uint8),), Slot(0, 0, 0))
+    assert copies.count(1) == (0 if is_integrated else 1)  # cudaMemcpyHostToDevice
+
+
+@pytest.mark.parametrize("is_integrated", [True, False], ids=["jetson", "card"])
+def test_images_may_be_reused_at_once(fake: FakeTensorRT, tmp_path: Path, is_integrated: bool) -> None:
+    fake.gpu.properties.integrated = int(is_integrated)
     bundle = toy(tmp_path)
     engine = open_tensorrt(bundle)
     engine.warm_up()
