@@ -138,7 +138,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
         return rate
 
 
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace OUT where it exists.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there under that name.")
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:

@@ -163,8 +163,8 @@ def test_what_is_there_is_replaced_by_force_alone(
     (tmp_path / "clips.yaml").write_text("mine")
     code, _, err = call(capsys, "init", store)
     assert (code, (tmp_path / "clips.yaml").read_text()) == (2, "mine")
-    assert err == "error: clips.yaml: is there already; replace it by --force, or give another name\n"
-    assert call(capsys, "init", store, "--force")[0] == 0
+    assert err == "error: clips.yaml: exists already; give another name, or --overwrite to replace it\n"
+    assert call(capsys, "init", store, "--overwrite")[0] == 0
     assert (tmp_path / "clips.yaml").read_text().startswith("# velora train clips.yaml\n")
 
 

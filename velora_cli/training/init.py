@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from velora_edge.console import overwrite_option, refuse_existing
 from velora_edge.errors import InputError, MissingExtraError
 from velora_edge.files import replace_file
 
@@ -111,7 +112,9 @@ class SetFacts:
         )
 
 
-@click.command(epilog="Examples:  velora init synthetic  |  velora init synthetic my.yaml --for gpu --force")
+@click.command(
+    epilog="Examples:  velora init synthetic  |  velora init synthetic my.yaml --for gpu --overwrite"
+)
 @click.argument("path", metavar="SET")
 @click.argument("config", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--kind", default="auto", show_default=True, help="The set's layout; see velora dataset check.")
@@ -119,8 +122,8 @@ class SetFacts:
     "--for", "machine", type=click.Choice(["cpu", "gpu"]),
     help="Where it is trained: chooses tower, image size and batch.  [default: what this machine has]",
 )  # fmt: skip
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
-def command(path: str, config: Path | None, kind: str, machine: str | None, force: bool) -> None:
+@overwrite_option
+def command(path: str, config: Path | None, kind: str, machine: str | None, overwrite: bool) -> None:
     """Write a training configuration that fits the data set SET, every key with its meaning.
 
     CONFIG is NAME.yaml by default, by the set's name. The clip's length follows from that of the recordings,
@@ -129,8 +132,7 @@ def command(path: str, config: Path | None, kind: str, machine: str | None, forc
     from velora_edge.train.settings import TrainConfig
 
     out = config or Path(f"{_name_of(path)}.yaml")
-    if out.exists() and not force:
-        raise InputError("is there already", path=out, remedy="replace it by --force, or give another name")
+    refuse_existing(out, overwrite=overwrite)
     facts = read_facts(path, kind)
     tree, notes = propose(facts, _name_of(str(out)), TOWERS[machine or ("gpu" if _has_gpu() else "cpu")])
     text = _as_text(TrainConfig.model_validate(tree), tree, notes, facts, out)

@@ -51,6 +51,8 @@ def open_rgb_source(text: str) -> RGBSource | None:
             try:
                 return cast("RGBSource", source(text))
             except RecordingError as error:
+                if name != "VideoFile":
+                    raise  # it was one of those, and the error says what it lacks
                 raise _if_swapped(text, "--rgb", error) from error
     raise _unknown(
         text,
