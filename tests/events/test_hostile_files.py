@@ -72,6 +72,12 @@ def aedat2() -> bytes:
     return header + words[:40] + other + words[40:]
 
 
+def es() -> bytes:
+    times = zip(T, [0, *T], X, Y, P, strict=False)
+    events = (struct.pack("<BHH", (t - before) << 1 | p, x, 19 - y) for t, before, x, y, p in times)
+    return b"Event Stream\x02\x00\x00\x01" + struct.pack("<HH", 30, 20) + b"".join(events)
+
+
 def nmnist() -> bytes:
     return b"".join(bytes([x, y, p << 7, t >> 8, t & 255]) for t, x, y, p in zip(T, X, Y, P, strict=True))
 
@@ -108,7 +114,7 @@ def csv() -> bytes:
     return b"t,x,y,p\n" + b"".join(b"%d,%d,%d,%d\n" % row for row in zip(T, X, Y, P, strict=True))
 
 
-FORMATS = [plain_hdf5, prophesee_hdf5, dat, aedat2, nmnist, aedat4, npy, npz, mat, csv]
+FORMATS = [plain_hdf5, prophesee_hdf5, dat, aedat2, es, nmnist, aedat4, npy, npz, mat, csv]
 
 
 def read_everything(path: Path) -> None:

@@ -88,6 +88,11 @@ def is_unread_aedat(head: bytes, path: Path) -> bool:
     return head.startswith(b"#!AER-DAT") and not is_aedat4(head, path) and not is_aedat2(head, path)
 
 
+def is_event_stream(head: bytes, path: Path) -> bool:
+    """Event Stream, of any version."""
+    return head.startswith(b"Event Stream")
+
+
 def is_numpy(head: bytes, path: Path) -> bool:
     """An array of NumPy's, or a zip archive, which is what .npz is."""
     return head.startswith((b"\x93NUMPY", b"PK\x03\x04"))
@@ -238,6 +243,7 @@ FORMATS = Registry(
         Extension("AEDAT4", f"{_F}aedat4:Aedat4Reader", "iniVation's AEDAT 4", is_aedat4, (PART,)),
         Extension("AEDAT2", f"{_F}aedat2:Aedat2Reader", "jAER's AEDAT 2.0", is_aedat2),
         Extension("AEDAT 1, 3", f"{_F}aedat4:refuse_other_aedat", "refused with advice", is_unread_aedat),
+        Extension("ES", f"{_F}es:EsReader", "Event Stream", is_event_stream),
         Extension("MAT", f"{_F}matlab:MatReader", "MATLAB's files", is_mat),
         Extension("NumPy", f"{_F}numpy_files:NumpyReader", ".npy and .npz", is_numpy),
         Extension("ROS", f"{_F}ros_bag:RosBagReader", "bags of ROS 1 and 2, MCAP", is_ros_bag, (PART,)),
