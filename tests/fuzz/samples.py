@@ -32,7 +32,7 @@ _REAL = {
     "nmnist": ("tonic_sample_nmnist.bin",),
 }
 _HEAD_BYTES = 1 << 16
-"""Of a real `.raw` file: any beginning of one is whole."""
+"""Of a real file of words or of a stream: any beginning of one is whole."""
 
 
 def written(name: str, seed: int = 5, events: int = 300) -> bytes:
@@ -155,5 +155,5 @@ def samples(name: str) -> tuple[bytes, ...]:
     for real in _REAL.get(name, ()):
         if (root / real).is_file():
             data = (root / real).read_bytes()
-            made.append(data[:_HEAD_BYTES] if name in RAW else data)
+            made.append(data[:_HEAD_BYTES] if name in (*RAW, "es") else data)
     return tuple(made)
