@@ -77,7 +77,7 @@ CHIPS = {
 _DAVIS_SENSORS = ((240, 180), (346, 260), (640, 480))
 _HEADER_ENDS = (b"#End Of ASCII Header", b"#!END-HEADER")
 _LONGEST_LINE = 1 << 16
-_LONGEST_HEADER = 1 << 24
+_LONGEST_HEADER = 1 << 22
 _CONTROL = bytes(byte for byte in range(32) if byte not in b"\t\r\n")
 
 
