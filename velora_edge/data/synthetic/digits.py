@@ -117,7 +117,8 @@ def draw_digit(picture: NDArray[np.float32], rng: np.random.Generator) -> NDArra
     warp = rng.uniform(0, _LARGEST_WARP) * rng.standard_normal((_WARP_POINTS, _WARP_POINTS, 2))
     where = cv2.resize(warp, (side, side), interpolation=cv2.INTER_CUBIC)
     where += inverse[:, 0] * at[None, :, None] + inverse[:, 1] * at[:, None, None] + 3.5
-    grey = cv2.remap(picture, where.astype(np.float32), None, cv2.INTER_CUBIC, borderValue=0)
+    columns, rows = np.ascontiguousarray(where.transpose(2, 0, 1), np.float32)
+    grey = cv2.remap(picture, columns, rows, cv2.INTER_CUBIC, borderValue=0)
     # Grey strokes of 8 x 8 pixels become sharp ones: a soft threshold draws their outline.
     sharpness, weight = rng.uniform(0.06, 0.12), rng.uniform(100, 175)
     strokes = 1 / (1 + np.exp(-sharpness * (cv2.GaussianBlur(grey, (0, 0), _FINE * 0.7) - weight)))
