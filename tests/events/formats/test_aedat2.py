@@ -122,12 +122,12 @@ def test_text_after_the_headers_end_is_events(write):
 
 def test_times_wrap_across_batches(write, monkeypatch):
     monkeypatch.setattr(arrays, "PAIRS", 2)
-    times = [4_000_000_000, (1 << 32) - 1, 3, 2_500_000_000, 4_000_000_000, 1]
+    times = [4_000_000_000, (1 << 32) - 1, 3, 2_000_000_000, 4_000_000_000, 1]
     reader = open_events(write(DVS + pairs(*((0, t) for t in times))))
     wrap = 1 << 32
     assert [batch.t_us.tolist() for batch in reader] == [
         [4_000_000_000, wrap - 1],
-        [wrap + 3, wrap + 2_500_000_000],
+        [wrap + 3, wrap + 2_000_000_000],
         [wrap + 4_000_000_000, 2 * wrap + 1],
     ]
 
@@ -163,3 +163,17 @@ def test_real_recordings_agree_with_their_words_taken_one_by_one(shared_objects)
         assert batch.x.tolist() == (127 - words[:, 0] // 2 % 128).tolist()
         assert batch.y.tolist() == (127 - words[:, 0] // 256 % 128).tolist()
         assert batch.p.tolist() == (1 - words[:, 0] % 2).tolist()
+
+
+def test_tonic_reads_the_same_of_a_davis346(write):
+    tonic = pytest.importorskip("tonic.io", reason="needs tonic", exc_type=ImportError)
+    rng = np.random.default_rng(3)
+    t = np.cumsum(rng.integers(0, 2000, 500))
+    words = [(davis(rng.integers(346), rng.integers(260), rng.integers(2), (346, 260)), int(at)) for at in t]
+    chip = b"# AEChip: eu.seebetter.ini.chips.davis.Davis346blue\r\n"
+    started = b"# Creation time: System.currentTimeMillis() 1538853363458\r\n"
+    path = write(VERSION + chip + started + END + pairs(*words))
+    _, _, theirs = tonic.read_davis_346(str(path))
+    ours = open_events(path).read()
+    for name, column in zip("txyp", (ours.t_us, ours.x, ours.y, ours.p), strict=True):
+        np.testing.assert_array_equal(column, theirs[name])

@@ -73,13 +73,13 @@ def test_a_colour_is_on_where_it_is_brighter_than_the_pixels_last(write):
 @pytest.mark.parametrize("kind", [1, 2, 4])
 @pytest.mark.parametrize("read_bytes", range(1, 12))
 def test_a_file_gives_the_same_read_in_pieces_of_any_size(write, monkeypatch, kind, read_bytes):
-    make = {1: dvs, 2: atis, 4: lambda s, x, y, p: colour(s, x, y, (x, y, p))}[kind]
+    make = {1: dvs, 2: atis, 4: lambda s, x, y, p: colour(s, x, y, (s % 7, s % 5, p))}[kind]
     data = b"".join(make(k, k % 3, k % 2, k % 2) + b"\xff" * (k % 3) for k in range(30))
     path = write(header(kind) + data)
     whole = rows(open_events(path))
     monkeypatch.setattr(es, "READ_BYTES", read_bytes)
     assert rows(open_events(path)) == whole
-    assert len(whole) > 10
+    assert len(whole) > 5
 
 
 @pytest.mark.parametrize("kind", [1, 2, 4])
@@ -165,7 +165,7 @@ def test_the_formats_own_library_writes_what_is_read(tmp_path):
     events["x"], events["y"] = rng.integers(0, 8, 3000), rng.integers(0, 10, 3000)
     events["exposure"], events["polarity"] = rng.integers(0, 2, 3000), rng.integers(0, 2, 3000)
     path = tmp_path / "a.es"
-    with event_stream.Encoder(path, "atis", zero_t0=False, dimensions=(8, 10)) as encoder:
+    with event_stream.Encoder(path, "atis", 8, 10) as encoder:
         encoder.write(events)
     kept = events[~events["exposure"].astype(bool)]
     expected = [(t, x, TOP - y, int(on)) for t, x, y, _, on in kept.tolist()]
