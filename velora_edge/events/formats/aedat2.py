@@ -207,4 +207,4 @@ def _is_comment(line: bytes) -> bool:
 
 
 def _field(addresses: Addresses, lowest_bit: int, bits: int) -> Addresses:
-    return addresses >> lowest_bit & ((1 << bits) - 1)
+    return addresses >> np.uint32(lowest_bit) & np.uint32((1 << bits) - 1)
