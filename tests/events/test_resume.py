@@ -28,6 +28,8 @@ REAL = [
     "tonic_sample.aedat4",
     "tonic_sample_ncars.dat",
     "tonic_sample_nmnist.bin",
+    "faery_dvs.es",
+    "faery_color.es",
 ]
 
 
@@ -36,8 +38,9 @@ def small_steps(monkeypatch, tmp_path):
     """Indices of short files, with places close to each other, and a cache of the test's own."""
     monkeypatch.setattr("velora_edge.events.seek_index.INDEX_FROM_BYTES", 1)
     monkeypatch.setattr("velora_edge.events.formats.raw.raw_index.SPACING_BYTES", 1 << 9)
+    monkeypatch.setattr("velora_edge.events.formats.es.READ_BYTES", 1 << 9)
     for name in (
-        "binary._WORDS",
+        "arrays.PAIRS",
         "csv_text.LINES",
         "hdf5.hdf5.ROWS",
         "hdf5.hdf5_prophesee.ROWS",

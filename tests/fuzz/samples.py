@@ -27,11 +27,12 @@ _REAL = {
     "hdf5": ("derived_faery_dsec.h5",),
     "ecf": ("derived_expelliarmus_evt3_sample.hdf5",),
     "aedat4": ("tonic_sample.aedat4",),
+    "es": ("faery_dvs.es", "faery_color.es"),
     "dat": ("tonic_sample_ncars.dat",),
     "nmnist": ("tonic_sample_nmnist.bin",),
 }
 _HEAD_BYTES = 1 << 16
-"""Of a real `.raw` file: any beginning of one is whole."""
+"""Of a real file of words or of a stream: any beginning of one is whole."""
 
 
 def written(name: str, seed: int = 5, events: int = 300) -> bytes:
@@ -114,6 +115,16 @@ def bag(kind: str) -> bytes:
         return path.read_bytes() if ros == 1 else next(path.glob(f"*.{kind}")).read_bytes()
 
 
+def es_of(kind: int) -> bytes:
+    """An Event Stream of an ATIS, or of colours."""
+    rng = random.Random(kind)
+    colours = bytes(3) if kind == 4 else b""
+    events = (
+        bytes([rng.randrange(252), rng.randrange(30), 0, rng.randrange(20), 0]) + colours for _ in range(300)
+    )
+    return b"Event Stream\x02\x00\x00" + bytes([kind, 30, 0, 20, 0]) + b"\xff".join(events)
+
+
 MADE: dict[str, tuple[Callable[[], bytes], ...]] = {
     "evt2": (lambda: written("EVT2"),),
     "evt21": (lambda: written("EVT2.1"), lambda: both_halves(True), lambda: both_halves(False)),
@@ -121,6 +132,8 @@ MADE: dict[str, tuple[Callable[[], bytes], ...]] = {
     "hdf5": (files.plain_hdf5, lambda: written("HDF5")),
     "ecf": (files.prophesee_hdf5,),
     "dat": (files.dat,),
+    "aedat2": (files.aedat2,),
+    "es": (files.es, lambda: es_of(2), lambda: es_of(4)),
     "nmnist": (files.nmnist,),
     "aedat4": (files.aedat4, lambda: aedat4_writer.davis(range(0, 90_000, 300), range(0, 90_000, 30_000))),
     "npy": (files.npy,),
@@ -142,5 +155,5 @@ def samples(name: str) -> tuple[bytes, ...]:
     for real in _REAL.get(name, ()):
         if (root / real).is_file():
             data = (root / real).read_bytes()
-            made.append(data[:_HEAD_BYTES] if name in RAW else data)
+            made.append(data[:_HEAD_BYTES] if name in (*RAW, "es") else data)
     return tuple(made)

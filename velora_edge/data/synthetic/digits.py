@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 SIDE_PX = 34
 SACCADE_US, SACCADES = 100_000, 3
 STEP_US = 5_000
-VARIANTS = 2
+VARIANTS = 6
 """Renderings of each digit, each with another form, place and motion."""
 _FINE = 4
+_WARP_POINTS, _LARGEST_WARP = 5, 0.4
+"""Points of the field that warps a digit, along each axis, and its largest spread, cells of the picture."""
 _TRIANGLE = np.array([[0.0, 0.0], [0.5, 1.0], [1.0, 0.0], [0.0, 0.0]])
 _SENSOR = SensorModel(
     threshold_on=0.35, threshold_off=0.4, threshold_sigma=0.06, refractory_us=2_000,
@@ -102,20 +104,24 @@ def draw_digit(picture: NDArray[np.float32], rng: np.random.Generator) -> NDArra
 
     Args:
         picture: float32[8, 8], 0 to 255.
-        rng: draws size, slant, turn and weight of the strokes.
+        rng: draws size, slant, turn, warp and weight of the strokes.
     """
     side = _FINE * (SIDE_PX + 16)
-    height = rng.uniform(18, 23) * _FINE / 8
-    width = height * rng.uniform(0.8, 1.25)
-    slant, turn = rng.uniform(-0.3, 0.3), rng.uniform(-0.2, 0.2)
+    height = rng.uniform(17, 23) * _FINE / 8
+    width = height * rng.uniform(0.8, 1.5)
+    slant, turn = rng.uniform(-0.4, 0.4), rng.uniform(-0.25, 0.25)
     shape = np.array([[width, slant * height], [0, height]])
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    linear = rotation @ shape
-    centre = np.full(2, (side - 1) / 2)
-    matrix = np.column_stack([linear, centre - linear @ np.full(2, 3.5)])
-    grey = cv2.warpAffine(picture, matrix, (side, side), flags=cv2.INTER_CUBIC)
+    inverse = np.linalg.inv(rotation @ shape)
+    at = np.arange(side) - (side - 1) / 2
+    # Cells of the picture, and of the hand: a smooth field moves parts of a stroke against each other.
+    warp = rng.uniform(0, _LARGEST_WARP) * rng.standard_normal((_WARP_POINTS, _WARP_POINTS, 2))
+    where = cv2.resize(warp, (side, side), interpolation=cv2.INTER_CUBIC)
+    where += inverse[:, 0] * at[None, :, None] + inverse[:, 1] * at[:, None, None] + 3.5
+    columns, rows = np.ascontiguousarray(where.transpose(2, 0, 1), np.float32)
+    grey = cv2.remap(picture, columns, rows, cv2.INTER_CUBIC, borderValue=0)
     # Grey strokes of 8 x 8 pixels become sharp ones: a soft threshold draws their outline.
-    sharpness, weight = rng.uniform(0.06, 0.12), rng.uniform(110, 175)
+    sharpness, weight = rng.uniform(0.06, 0.12), rng.uniform(100, 175)
     strokes = 1 / (1 + np.exp(-sharpness * (cv2.GaussianBlur(grey, (0, 0), _FINE * 0.7) - weight)))
     # A pixel sees the mean over its area.
     return np.asarray(cv2.blur((20 + 200 * strokes).astype(np.float32), (_FINE, _FINE)), np.float32)
