@@ -28,6 +28,12 @@ def shared_nmnist() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_objects() -> Path:
+    """Folder of recordings of objects before a DVS128."""
+    return _shared("data/dvs128_objects")
+
+
+@pytest.fixture(scope="session")
 def shared_golden() -> Path:
     """Folder of the published network's reference tensors."""
     return _shared("golden/velora_tiny_seed11")

@@ -62,6 +62,16 @@ def dat() -> bytes:
     return b"% Data file containing CD events.\n% Version 2\n\x0c\x08" + words
 
 
+def aedat2() -> bytes:
+    words = b"".join(
+        struct.pack(">II", (239 - x) << 12 | (179 - y) << 22 | p << 11, t)
+        for t, x, y, p in zip(T, X, Y, P, strict=True)
+    )
+    other = struct.pack(">IIIIII", 1 << 31 | 5 << 12, 17, 0x402, 18, 0x8000_0C00, 19)
+    header = b"#!AER-DAT2.0\r\n# AEChip: eu.seebetter.ini.chips.davis.DAVIS240C\r\n#End Of ASCII Header\r\n"
+    return header + words[:40] + other + words[40:]
+
+
 def nmnist() -> bytes:
     return b"".join(bytes([x, y, p << 7, t >> 8, t & 255]) for t, x, y, p in zip(T, X, Y, P, strict=True))
 
@@ -98,7 +108,7 @@ def csv() -> bytes:
     return b"t,x,y,p\n" + b"".join(b"%d,%d,%d,%d\n" % row for row in zip(T, X, Y, P, strict=True))
 
 
-FORMATS = [plain_hdf5, prophesee_hdf5, dat, nmnist, aedat4, npy, npz, mat, csv]
+FORMATS = [plain_hdf5, prophesee_hdf5, dat, aedat2, nmnist, aedat4, npy, npz, mat, csv]
 
 
 def read_everything(path: Path) -> None:

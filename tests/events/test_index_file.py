@@ -34,7 +34,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Indices of short files, with places close to each other, and a cache of the test's own."""
     monkeypatch.setattr("velora_edge.events.seek_index.INDEX_FROM_BYTES", 1)
     monkeypatch.setattr("velora_edge.events.formats.raw.raw_index.SPACING_BYTES", 1 << 9)
-    for name in ("binary._WORDS", "csv_text.LINES"):
+    for name in ("arrays.PAIRS", "csv_text.LINES"):
         monkeypatch.setattr(f"velora_edge.events.formats.{name}", 16)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 

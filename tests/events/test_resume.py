@@ -37,7 +37,7 @@ def small_steps(monkeypatch, tmp_path):
     monkeypatch.setattr("velora_edge.events.seek_index.INDEX_FROM_BYTES", 1)
     monkeypatch.setattr("velora_edge.events.formats.raw.raw_index.SPACING_BYTES", 1 << 9)
     for name in (
-        "binary._WORDS",
+        "arrays.PAIRS",
         "csv_text.LINES",
         "hdf5.hdf5.ROWS",
         "hdf5.hdf5_prophesee.ROWS",

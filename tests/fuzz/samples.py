@@ -121,6 +121,7 @@ MADE: dict[str, tuple[Callable[[], bytes], ...]] = {
     "hdf5": (files.plain_hdf5, lambda: written("HDF5")),
     "ecf": (files.prophesee_hdf5,),
     "dat": (files.dat,),
+    "aedat2": (files.aedat2,),
     "nmnist": (files.nmnist,),
     "aedat4": (files.aedat4, lambda: aedat4_writer.davis(range(0, 90_000, 300), range(0, 90_000, 30_000))),
     "npy": (files.npy,),

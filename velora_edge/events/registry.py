@@ -78,9 +78,14 @@ def is_aedat4(head: bytes, path: Path) -> bool:
     return head.startswith(b"#!AER-DAT4.")
 
 
-def is_older_aedat(head: bytes, path: Path) -> bool:
-    """AEDAT before version 4."""
-    return head.startswith(b"#!AER-DAT") and not is_aedat4(head, path)
+def is_aedat2(head: bytes, path: Path) -> bool:
+    """AEDAT version 2."""
+    return head.startswith(b"#!AER-DAT2.")
+
+
+def is_unread_aedat(head: bytes, path: Path) -> bool:
+    """AEDAT of another version."""
+    return head.startswith(b"#!AER-DAT") and not is_aedat4(head, path) and not is_aedat2(head, path)
 
 
 def is_numpy(head: bytes, path: Path) -> bool:
@@ -231,7 +236,8 @@ FORMATS = Registry(
         Extension("HDF5", f"{_F}hdf5.hdf5:open_hdf5", "HDF5 of several layouts", is_hdf5, (PART,)),
         Extension("N-MNIST", f"{_F}binary:NMnistReader", "N-MNIST and N-Caltech101", is_nmnist),
         Extension("AEDAT4", f"{_F}aedat4:Aedat4Reader", "iniVation's AEDAT 4", is_aedat4, (PART,)),
-        Extension("AEDAT 1-3", f"{_F}aedat4:refuse_older_aedat", "refused with advice", is_older_aedat),
+        Extension("AEDAT2", f"{_F}aedat2:Aedat2Reader", "jAER's AEDAT 2.0", is_aedat2),
+        Extension("AEDAT 1, 3", f"{_F}aedat4:refuse_other_aedat", "refused with advice", is_unread_aedat),
         Extension("MAT", f"{_F}matlab:MatReader", "MATLAB's files", is_mat),
         Extension("NumPy", f"{_F}numpy_files:NumpyReader", ".npy and .npz", is_numpy),
         Extension("ROS", f"{_F}ros_bag:RosBagReader", "bags of ROS 1 and 2, MCAP", is_ros_bag, (PART,)),

@@ -72,9 +72,9 @@ def test_times_wrap_after_71_minutes_and_late_events_around_the_wrap_keep_their_
 
 
 def test_wraps_are_counted_across_batches(write, monkeypatch):
-    from velora_edge.events.formats import binary as dat
+    from velora_edge.events.formats import arrays
 
-    monkeypatch.setattr(dat, "_WORDS", 2)
+    monkeypatch.setattr(arrays, "PAIRS", 2)
     times = [0, 2_000_000_000, 4_000_000_000, 100, 2_000_000_000, 4_000_000_000, 50]
     reader = open_events(write(HEADER + payload([(t, 0, 0, 0) for t in times])))
     wrap = 1 << 32

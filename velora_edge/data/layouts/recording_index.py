@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from velora_edge.data.clips.clips import Split
     from velora_edge.data.layouts.published import Listed
 
-EVENTS = (".raw", ".h5", ".hdf5", ".aedat4", ".dat", ".bin", ".npz", ".npy", ".mat")
+EVENTS = (".raw", ".h5", ".hdf5", ".aedat4", ".aedat", ".dat", ".bin", ".npz", ".npy", ".mat")
 VIDEOS = (".mp4", ".mkv", ".mov", ".avi", ".webm")
 SEGMENTS, RECORDED = "segments.csv", "recording.json"
 

@@ -211,8 +211,8 @@ class Aedat4Reader(ArrayReader):
         )
 
 
-def refuse_older_aedat(path: Path, *, sensor: tuple[int, int] | None = None) -> ArrayReader:
-    """Refuse AEDAT 1 to 3, which is not read here.
+def refuse_other_aedat(path: Path, *, sensor: tuple[int, int] | None = None) -> ArrayReader:
+    """Refuse AEDAT 1 and 3, which are not read here.
 
     Raises:
         RecordingError: always.
@@ -220,7 +220,7 @@ def refuse_older_aedat(path: Path, *, sensor: tuple[int, int] | None = None) -> 
     with path.open("rb") as file:
         version = file.read(14)[9:12].decode("ascii", "replace")
     raise RecordingError(
-        f"AEDAT {version} is not read; AEDAT 4 is",
+        f"AEDAT {version} is not read; AEDAT 2.0 and AEDAT 4 are",
         path=path,
         remedy="convert it to AEDAT 4, as iniVation's DV does",
     )

@@ -12,7 +12,7 @@ warnings.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -20,8 +20,14 @@ from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import RecordingError
 from velora_edge.events.base import EventReader
 from velora_edge.events.chunk_stream import BatchCursor, ChunkStream
-from velora_edge.events.formats.columns import ColumnConverter, guess_time_unit, usable_times_us
+from velora_edge.events.formats.columns import (
+    ColumnConverter,
+    TimeUnwrapper,
+    guess_time_unit,
+    usable_times_us,
+)
 from velora_edge.events.kernels import _frame_kernels as kernels
+from velora_edge.events.seek_index import PlaceIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
 
     from velora_edge.events.base import EventTap, FrameAccumulator
     from velora_edge.events.formats.columns import Column
+    from velora_edge.events.seek_index import Place
 
     Columns = tuple[Column, Column, Column, Column]
 
@@ -215,6 +222,73 @@ class ArrayStream(ChunkStream):
         """Close the batches that were not taken."""
         self._batches = iter(())
         self._batch_cursor.load(EventBatch.empty(), None)
+
+
+PAIRS = 1 << 17
+"""Pairs of words that are read at once."""
+
+
+class PairReader(ArrayReader):
+    """A recording of pairs of 32-bit words: a time in us, which wraps after 71.6 minutes, and what it is of.
+
+    A subclass implements `decode`.
+
+    Args:
+        path: the file.
+        format: name of its format.
+        sensor: width and height, pixels.
+        start: byte of the first pair.
+    """
+
+    pair_type: ClassVar[str]
+    """NumPy's name of the words' type, with their byte order."""
+    time_column: ClassVar[int]
+    """Which word of a pair is the time, 0 or 1."""
+    kind: ClassVar[str]
+    """Of its index."""
+
+    def __init__(self, path: Path, format: str, sensor: tuple[int, int], start: int) -> None:  # noqa: A002
+        super().__init__(path, format, sensor)
+        self._start = start
+
+    @abstractmethod
+    def decode(self, place: Place) -> Iterator[EventBatch]:
+        """The events from a place of `read_pairs` on, in file order."""
+
+    @property
+    def first(self) -> Place:
+        """The place of the first pair: its byte, and an unwrapper's memory before it."""
+        return self._start, *TimeUnwrapper().memory
+
+    def batches(self) -> Iterator[EventBatch]:
+        """The events in file order."""
+        return self.decode(self.first)
+
+    def batches_from(self, t_us: int) -> Iterator[EventBatch]:
+        """The events from the place that is found for `t_us`."""
+        index = PlaceIndex(self.path, f"{self.kind} {self._start}", self.first, self._walk)
+        return self.decode(index.find(t_us))
+
+    def read_pairs(self, place: Place) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint32], Place]]:
+        """Times in us, with wraps undone, the words beside them, and the place after them."""
+        at, *memory = place
+        unwrap = TimeUnwrapper(*memory)
+        size = self.path.stat().st_size
+        with self.path.open("rb") as file:
+            file.seek(at)
+            while data := file.read(8 * PAIRS):
+                if len(data) % 8:
+                    self.warn(f"the file is cut off: the last {len(data) % 8} bytes are half an event")
+                pairs = np.frombuffer(data, self.pair_type, count=len(data) // 8 * 2).reshape(-1, 2)
+                if len(pairs):
+                    at += pairs.nbytes
+                    t_us = unwrap(pairs[:, self.time_column].astype(np.int64))
+                    self.done = at / size
+                    yield t_us, pairs[:, 1 - self.time_column].astype(np.uint32), (at, *unwrap.memory)
+
+    def _walk(self, place: Place) -> Iterator[tuple[int | None, Place]]:
+        for t_us, _, after in self.read_pairs(place):
+            yield int(t_us.max()), after
 
 
 TIME_UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}

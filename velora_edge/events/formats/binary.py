@@ -8,8 +8,7 @@ import numpy as np
 
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.errors import RecordingError
-from velora_edge.events.formats.arrays import ArrayReader, measure_sensor
-from velora_edge.events.seek_index import PlaceIndex
+from velora_edge.events.formats.arrays import ArrayReader, PairReader, measure_sensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,17 +18,13 @@ if TYPE_CHECKING:
 
     from velora_edge.events.seek_index import Place
 
-    Words = NDArray[np.uint32]
-
 
 EVENT_2D, EVENT_CD, EVENT_TRIGGER = 0x00, 0x0C, 0x0E
 """Types of events that a file may hold; the byte after the header tells."""
-_WORDS = 1 << 17
 _MAX_HEADER_BYTES = 1 << 16
-_WRAP_US = 1 << 32
 
 
-class DatReader(ArrayReader):
+class DatReader(PairReader):
     """A DAT file of version 1 or 2.
 
     Layout (openeb, event2d.h): a header of `% key value` lines, a byte for the type of event, a byte for its
@@ -45,38 +40,32 @@ class DatReader(ArrayReader):
         RecordingError: if the header is not a DAT file's.
     """
 
+    pair_type, time_column, kind = "<u4", 0, "DAT"
+
     def __init__(self, path: Path, *, sensor: tuple[int, int] | None = None) -> None:
         with path.open("rb") as file:
             head = file.read(_MAX_HEADER_BYTES)
         keys, at = read_header(head)
-        self._type, self._start = _check_type(path, head, at), at + 2
+        self._type = _check_type(path, head, at)
         version = keys.get("version", "2").partition(".")[0]
         if version not in ("1", "2"):
             raise RecordingError(
                 f"expected DAT version 1 or 2, got {version}", path=path, place="header", remedy="convert it"
             )
         self._bits = (9, 8) if version == "1" else (14, 14)
-        super().__init__(path, f"DAT v{version}", sensor or _size(keys) or (0, 0))
+        super().__init__(path, f"DAT v{version}", sensor or _size(keys) or (0, 0), at + 2)
         if not self.width and self._type == EVENT_TRIGGER:
             self.width, self.height = 1, 1
         if not self.width:
             measure_sensor(self)
 
-    def batches(self) -> Iterator[EventBatch]:
-        """The events in file order."""
-        return self._batches(self._first)
-
-    def batches_from(self, t_us: int) -> Iterator[EventBatch]:
-        """The events from the place that is found for `t_us`."""
-        index = PlaceIndex(self.path, f"DAT {self._start}", self._first, self._walk)
-        return self._batches(index.find(t_us))
-
-    def _batches(self, place: Place) -> Iterator[EventBatch]:
+    def decode(self, place: Place) -> Iterator[EventBatch]:
+        """The events from a place on, in file order; none of a file of triggers."""
         if self._type == EVENT_TRIGGER:
             self.warn("the file holds external triggers and no events")
             return
         x_bits, y_bits = self._bits
-        for t_us, words, _ in self._read_words(place):
+        for t_us, words, _ in self.read_pairs(place):
             yield EventBatch(
                 t_us,
                 (words & ((1 << x_bits) - 1)).astype(np.uint16),
@@ -90,63 +79,9 @@ class DatReader(ArrayReader):
             return TriggerBatch.empty()
         edges = [
             TriggerBatch(t_us, (words >> 26).astype(np.uint8), (words & 1).astype(np.uint8))
-            for t_us, words, _ in self._read_words(self._first)
+            for t_us, words, _ in self.read_pairs(self.first)
         ]
         return TriggerBatch.concatenate(edges)
-
-    @property
-    def _first(self) -> Place:
-        """Byte of the first event, and an unwrapper's memory before it."""
-        return self._start, *_Unwrapper().memory
-
-    def _walk(self, place: Place) -> Iterator[tuple[int | None, Place]]:
-        for t_us, _, after in self._read_words(place):
-            yield int(t_us.max()), after
-
-    def _read_words(self, place: Place) -> Iterator[tuple[NDArray[np.int64], Words, Place]]:
-        """Times in us, with wraps undone, the words beside them, and the place after them."""
-        at, *memory = place
-        unwrap = _Unwrapper(*memory)
-        size = self.path.stat().st_size
-        with self.path.open("rb") as file:
-            file.seek(at)
-            while data := file.read(8 * _WORDS):
-                if len(data) % 8:
-                    self.warn(f"the file is cut off: the last {len(data) % 8} bytes are half an event")
-                pairs = np.frombuffer(data, "<u4", count=len(data) // 8 * 2).reshape(-1, 2)
-                if len(pairs):
-                    at += pairs.nbytes
-                    t_us = unwrap(pairs[:, 0].astype(np.int64))
-                    self.done = at / size
-                    yield t_us, pairs[:, 1], (at, *unwrap.memory)
-
-
-class _Unwrapper:
-    """Counts the wraps of 32-bit times.
-
-    A fall by more than half the range is a wrap, a rise by as much is an event from before it; smaller falls
-    are events out of order.
-    """
-
-    def __init__(self, last: int = -1, wraps: int = 0) -> None:
-        self._last = last
-        self._wraps = wraps
-
-    @property
-    def memory(self) -> tuple[int, int]:
-        """The last time, -1 before the first, and the wraps."""
-        return self._last, self._wraps
-
-    def __call__(self, t_us: NDArray[np.int64]) -> NDArray[np.int64]:
-        steps = np.diff(t_us, prepend=t_us[0] if self._last < 0 else self._last)
-        self._last = int(t_us[-1])
-        start, unwrapped = 0, t_us
-        for turn in np.flatnonzero(np.abs(steps) > _WRAP_US // 2):
-            unwrapped[start:turn] += self._wraps * _WRAP_US
-            self._wraps = max(self._wraps + (1 if steps[turn] < 0 else -1), 0)
-            start = int(turn)
-        unwrapped[start:] += self._wraps * _WRAP_US
-        return unwrapped
 
 
 def read_header(head: bytes) -> tuple[dict[str, str], int]:

@@ -1,4 +1,4 @@
-"""Conversion of columns of numbers to an EventBatch: column names, checks, counts of what was wrong."""
+"""Conversion of columns of numbers to an EventBatch: names, checks, wraps, counts of what was wrong."""
 
 from __future__ import annotations
 
@@ -216,3 +216,35 @@ def _microseconds(t: Column, unit: str, offset_us: int) -> NDArray[np.int64]:
 
 def _integers(x: Column) -> NDArray[np.uint16]:
     return np.ascontiguousarray(np.rint(x) if x.dtype.kind == "f" else x, np.uint16)
+
+
+_WRAP_US = 1 << 32
+
+
+class TimeUnwrapper:
+    """Counts the wraps of 32-bit times.
+
+    A fall by more than half the range is a wrap, a rise by as much is an event from before it; smaller falls
+    are events out of order.
+    """
+
+    def __init__(self, last: int = -1, wraps: int = 0) -> None:
+        self._last = last
+        self._wraps = wraps
+
+    @property
+    def memory(self) -> tuple[int, int]:
+        """The last time, -1 before the first, and the wraps."""
+        return self._last, self._wraps
+
+    def __call__(self, t_us: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The times with the wraps before them added, in place."""
+        steps = np.diff(t_us, prepend=t_us[0] if self._last < 0 else self._last)
+        self._last = int(t_us[-1])
+        start, unwrapped = 0, t_us
+        for turn in np.flatnonzero(np.abs(steps) > _WRAP_US // 2):
+            unwrapped[start:turn] += self._wraps * _WRAP_US
+            self._wraps = max(self._wraps + (1 if steps[turn] < 0 else -1), 0)
+            start = int(turn)
+        unwrapped[start:] += self._wraps * _WRAP_US
+        return unwrapped
