@@ -153,7 +153,7 @@ def test_published_weights_out_of_reach_say_how_to_give_them_as_a_file(
     def unreachable(*_: object, **__: object) -> None:
         raise HubError("cannot reach the hub\nfor several reasons")
 
-    monkeypatch.setattr("velora_edge.model.tower._check_hub", lambda name: None)
+    monkeypatch.setattr("velora_edge.model.tower.check_hub", lambda name: None)
     monkeypatch.setattr("timm.create_model", unreachable)
     with pytest.raises(InputError, match=r"cannot reach the hub; .* local file in backbone\.weights$"):
         _tower(pretrained=True)
