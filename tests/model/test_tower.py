@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from velora_edge.errors import BundleError, InputError
 from velora_edge.model.config import Backbone
-from velora_edge.model.tower import Tower, _check_hub, create_tower
+from velora_edge.model.tower import Tower, create_tower
+from velora_edge.model.weights import check_hub
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -179,4 +180,4 @@ def test_weights_in_the_cache_need_no_network(monkeypatch: pytest.MonkeyPatch, t
     (tmp_path / f"models--{hub_id.replace('/', '--')}" / "snapshots" / "1").mkdir(parents=True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    _check_hub("vit_tiny_patch16_224")
+    check_hub("vit_tiny_patch16_224")
