@@ -304,7 +304,7 @@ def test_weights_prints_the_two_lines_that_a_configuration_takes(
     }
     code, _, err = call(capsys, ["weights", "mine.pth", "tower.safetensors"])
     assert (code, err) == (
-        2, "error: tower.safetensors: exists; replace it by --force, or name another file\n"
+        2, "error: tower.safetensors: exists already; give another name, or --overwrite to replace it\n"
     )  # fmt: skip
 
 

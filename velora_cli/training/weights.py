@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from velora_edge.console import refuse_existing
 from velora_edge.errors import InputError
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".onnx", ".ckpt")
@@ -24,8 +25,8 @@ _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".onnx", ".ckpt")
     help="timm's name of the model that FILE's weights are of, with its tag where mean and std depend on it. "
     "[default: told by the tensors]",
 )
-@click.option("--force", is_flag=True, help="Replace OUT.")
-def command(source: str, out: Path | None, name: str | None, force: bool) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace OUT.")
+def command(source: str, out: Path | None, name: str | None, overwrite: bool) -> None:
     """Fetch the weights of timm's model NAME, or convert those in FILE, to the file OUT.
 
     FILE may be timm's or open_clip's (.safetensors, .bin, .pth), Facebook's DINOv2, DINOv3 or Perception
@@ -49,8 +50,7 @@ def command(source: str, out: Path | None, name: str | None, force: bool) -> Non
     if file.is_file():
         name = name or recognise(read_state(file), file)
     target = out or Path(f"{name or source}.safetensors")
-    if target.exists() and not force:
-        raise InputError("exists", path=target, remedy="replace it by --force, or name another file")
+    refuse_existing(target, overwrite=overwrite)
     record = convert_tower(source, target, None if name is None else Backbone(name=name))
     size_mb = target.stat().st_size / 1e6
     mean, std = (" ".join(f"{value:g}" for value in triple) for triple in (record.mean, record.std))

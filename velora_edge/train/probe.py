@@ -200,40 +200,51 @@ class ProbeRun:
         views, source, blank = config.train.cache_views, trainer.source, blank_colour(trainer.source)
         varied = ClipDataset(source, training_variety(config.train, config.data.augment), blank)
         self.train, train_kept = read_features(model, varied, trainer.members, views, config)
-        self.val, val_kept = read_features(model, ClipDataset(source, None, blank), trainer.val, 1, config)
-        told = "read from disk" if train_kept and val_kept else "computed and kept"
+        self.val, is_kept = self.train, train_kept
+        if len(trainer.val):
+            self.val, is_kept = read_features(model, ClipDataset(source, None, blank), trainer.val, 1, config)
+        told = "read from disk" if train_kept and is_kept else "computed and kept"
         say(f"features of {len(trainer.members)} clips in {views} variations, {told}")
 
     def run(self, record: RunRecord) -> dict[str, Any]:
-        """Train to the end; returns what the best checkpoint scored on validation.
+        """Train to the end; returns what the best checkpoint scored on the part that chose it.
 
         Raises:
             VeloraError: if the loss stops being a number.
         """
-        trainer, best = self.trainer, None
+        trainer, step, best = self.trainer, 0, None
         weights = trainer.ema.weights if trainer.ema else {}
-        step = 0
         try:
             for epoch in range(self.config.train.epochs):
                 self.model.train()
                 for keys in trainer.sampler.batches(epoch):
                     loss = self._step([index for _, index in keys], epoch, step)
                     step += 1
-                    figures = {"loss": loss} if step % LOG_EVERY == 0 else None
-                    record.step(step, epoch, figures)
+                    record.step(step, epoch, {"loss": loss} if step % LOG_EVERY == 0 else None)
                 with swapped(trainer.parameters, weights):
-                    told = {"epoch": epoch + 1, "step": step, **self._validate()}
-                    record.evaluated(step, epoch, {name: told[name] for name in ("top1", "top5", "loss")})
-                    is_last = epoch + 1 == self.config.train.epochs
-                    if best is None or (told["top1"], -told["loss"]) > (best["top1"], -best["loss"]):
-                        best = told
-                        trainer.folder.save_model(self.model, "best", told)
-                    if is_last:
-                        trainer.folder.save_model(self.model, "last", told)
+                    best = self._finish_epoch(record, epoch, step, best)
         finally:
             trainer.loader.close()
             record.close()
         assert best is not None
+        return best
+
+    def _finish_epoch(
+        self, record: RunRecord, epoch: int, step: int, best: dict[str, Any] | None
+    ) -> dict[str, Any] | None:
+        """Validate, keep the best and the last weights; gives what the best ones scored."""
+        chosen_by, folder = self.config.train.choose, self.trainer.folder
+        is_last = epoch + 1 == self.config.train.epochs
+        told: dict[str, Any] = {"epoch": epoch + 1, "step": step}
+        if len(self.trainer.val):
+            figures = self._validate()
+            record.evaluated(step, epoch, figures, "test" if chosen_by == "test" else "val")
+            told |= figures
+        if is_last if chosen_by == "last" else best is None or _rank(told) > _rank(best):
+            best = told
+            folder.save_model(self.model, "best", told)
+        if is_last:
+            folder.save_model(self.model, "last", told)
         return best
 
     def _step(self, members: list[int], epoch: int, step: int) -> float:
@@ -246,7 +257,7 @@ class ProbeRun:
         loss = functional.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
         loss.backward()
         if settings.clip_norm:
-            torch.nn.utils.clip_grad_norm_(trainer.parameters.values(), settings.clip_norm)
+            torch.nn.utils.clip_grad_norm_(trainer.clipped, settings.clip_norm)
         trainer.optimizer.step()
         trainer.optimizer.zero_grad(set_to_none=True)
         if trainer.ema is not None:
@@ -267,3 +278,7 @@ class ProbeRun:
         return self.model.decide_pooled(
             Streams(*values.to(device).unbind(dim=1)), Streams(*present.to(device).unbind(dim=1))
         )
+
+
+def _rank(figures: dict[str, Any]) -> tuple[float, float]:
+    return figures["top1"], -figures["loss"]
