@@ -32,7 +32,7 @@ from velora_edge.model.config import Backbone
 from velora_edge.model.weights import check_hub, positions_grid, read_state, recognise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from velora_edge.model.config import ModelConfig
     from velora_edge.model.weights import State
@@ -341,7 +341,12 @@ def recorded_normalisation(backbone: Backbone) -> Normalisation | None:
     published = timm.get_pretrained_cfg(backbone.name)
     if published is None or len(published.mean) != 3 or len(published.std) != 3:
         return None
-    return Normalisation(tuple(published.mean), tuple(published.std), "timm")
+    return Normalisation(_colour(published.mean), _colour(published.std), "timm")
+
+
+def _colour(values: Sequence[float]) -> Colour:
+    red, green, blue = values
+    return red, green, blue
 
 
 def convert_tower(source: str, out: Path, backbone: Backbone | None = None) -> TowerRecord:
@@ -363,7 +368,8 @@ def convert_tower(source: str, out: Path, backbone: Backbone | None = None) -> T
     elif backbone is None:
         backbone = Backbone(name=recognise(state, file))
     published = timm.get_pretrained_cfg(backbone.name)
-    size = (224, 224) if published is None else tuple(published.input_size[1:])
+    _, height, width = (3, 224, 224) if published is None else published.input_size
+    size = (int(height), int(width))
     if state is not None and (grid := positions_grid(state)) is not None:
         patch = next(v.shape[-1] for v in state.values() if v.ndim == 4)
         size = (grid * patch, grid * patch)

@@ -255,7 +255,7 @@ class ProbeRun:
         logits = self._logits(self.train.values[view, rows], self.train.present[view, rows])
         labels = self.train.labels[rows].to(logits.device)
         loss = functional.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
-        loss.backward()
+        trainer.accelerator.backward(loss)
         if settings.clip_norm:
             torch.nn.utils.clip_grad_norm_(trainer.clipped, settings.clip_norm)
         trainer.optimizer.step()
