@@ -38,6 +38,7 @@ COMMANDS = Registry(
         Extension("convert", f"{_FILES}convert:command", "write events in another format, or from a video"),
         Extension("dataset", f"{_TRAINING}dataset:command", "look at a data set, or pack it for training"),
         Extension("init", f"{_TRAINING}init:command", "write a training configuration that fits a data set"),
+        Extension("weights", f"{_TRAINING}weights:command", "fetch or convert the weights of a tower"),
         Extension("pretrain", f"{_TRAINING}train:pretrain", "train a tower of our own on single images"),
         Extension("train", f"{_TRAINING}train:command", "tune a model on recordings"),
         Extension("eval", f"{_TRAINING}eval:command", "tell how well a model knows a data set's labels"),

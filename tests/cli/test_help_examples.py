@@ -19,16 +19,18 @@ ROOT = Path(__file__).parents[2]
 MADE = {"run.json", "predictions.jsonl", "overlay.mp4", "part.h5", "part.csv", "hot.json", "clean.raw"}
 MADE |= {"events.raw", "offset.png", "clips.h5", "report.json", "scores.json", "models/", "runs/published"}
 MADE |= {"bench.json", "bench/", "runs/demo_model", "runs/demo_model/best", "my.velora", "my-int8.velora"}
-MADE |= {"my.yaml"}
+MADE |= {"my.yaml", "clip.safetensors"}
 """What examples write, and what others then read."""
-DOWNLOADED = {"published.pth", "poker.txt"}
-"""A checkpoint that the authors published, and its labels."""
+DOWNLOADED = {"published.pth", "poker.txt", "dinov2_vits14_pretrain.pth", "ViT-B-16.pt"}
+DOWNLOADED |= {"vit_base_patch16_clip_quickgelu_224.openai"}
+"""A checkpoint that the authors published, and its labels; weights of towers, and timm's name of one."""
 NOT_RUN = {
     "a camera": r"neuromorphic://|tcp://|/dev/video0|^velora-live demo $",
     "an hour of training": r"velora (train|pretrain) |runs/demo_model",
     "minutes for thousands of rendered clips": r"velora (eval|dataset (build|check)) ",
     "an NVIDIA GPU, or a model of one's own": r"velora build ",
     "the authors' checkpoint": r"published\.pth",
+    "timm's hub, or weights that others published": r"velora weights ",
     "a machine that does nothing else": r"velora bench",
     "a Ray cluster": r"--ray ",
 }

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+import timm
+import torch
 import yaml
 
 from velora_cli.main import velora
@@ -282,3 +284,53 @@ def test_export_refuses_clips_that_were_spread_until_a_stride_covers_their_time(
     assert (manifest.stride, manifest.span_s, manifest.rate_hz) == (3, pytest.approx(0.6), 10.0)
     code, out, _ = call(capsys, ["info", tmp_path / "toy.velora"])
     assert "stride 3, 0.60 s in training at 10 pairs a second" in " ".join(out.split())
+
+
+def test_weights_prints_the_two_lines_that_a_configuration_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=64)
+    torch.save(vit.state_dict(), "mine.pth")
+    code, out, _ = call(capsys, ["weights", "mine.pth", "tower.safetensors"])
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0] == (
+        "tower.safetensors: vit_tiny_patch16_224.augreg_in21k, 22.0 MB; mean 0.5 0.5 0.5, std 0.5 0.5 0.5"
+    )
+    assert yaml.safe_load("\n".join(lines[2:])) == {
+        "backbone": {"name": "vit_tiny_patch16_224.augreg_in21k", "weights": "tower.safetensors"},
+        "image_size": [64, 64],
+    }
+    code, _, err = call(capsys, ["weights", "mine.pth", "tower.safetensors"])
+    assert (code, err) == (
+        2, "error: tower.safetensors: exists already; give another name, or --overwrite to replace it\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["gone.pth"], "gone.pth: no such file of weights; check the path, or give timm's name of a model"),
+        (
+            ["vit_tiny", "--name", "vit_tiny"],
+            "--name: is for a file; give the name alone: velora weights vit_tiny",
+        ),
+        (
+            ["vit_smal_patch14_dinov2"],
+            "backbone.name: timm has no model vit_smal_patch14_dinov2; try one of: ",
+        ),
+    ],
+)
+def test_weights_that_cannot_be_had_give_one_line(
+    args: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capsys, ["weights", *args])
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1

@@ -10,9 +10,9 @@ from videos import write_video
 from tests.events import aedat4_writer
 from velora_edge.bundle import EventInput
 from velora_edge.data.build import build_store, check
-from velora_edge.data.clips.clips import ClipSpec, Item
+from velora_edge.data.clips.clips import ClipSpec, Item, SplitConfig
 from velora_edge.data.clips.store import ClipStore
-from velora_edge.data.layouts.recording_index import has_recordings, index_recordings
+from velora_edge.data.layouts.recording_index import cut_by_time, has_recordings, index_recordings
 from velora_edge.data.layouts.recordings import RuntimePacker, open_recordings
 from velora_edge.errors import DatasetError, RecordingError
 from velora_edge.events.registry import open_events
@@ -331,3 +331,41 @@ def test_a_store_keeps_the_rate_unless_pairs_were_left_out(tmp_path: Path) -> No
         rates.append(store.rate_hz)
         store.close()
     assert rates == [pytest.approx(25.0), None]
+
+
+BY_TIME = SplitConfig(by="time", val=0.1, gap=0.1, test=0.3, piece_s=0.1)
+
+
+def test_by_time_a_recording_s_pieces_are_train_val_a_gap_and_test(tmp_path: Path) -> None:
+    (tmp_path / "wave").mkdir()
+    write_events(tmp_path / "wave/a.raw", start_us=0, duration_us=1_000_001, count=10_000)
+    index = cut_by_time(index_recordings(tmp_path), BY_TIME, lambda recording: 1_000_000)
+    found = [(r.item.name, r.item.split, r.start_us, r.end_us) for r in index.recordings]
+    parts = [(k, "train") for k in range(5)] + [(5, "val")] + [(k, "test") for k in range(7, 10)]
+    assert found == [(f"wave/a@{k / 10:g}", part, k * 100_000, (k + 1) * 100_000) for k, part in parts]
+
+
+def test_a_piece_that_lies_in_two_parts_is_in_neither(tmp_path: Path) -> None:
+    (tmp_path / "wave").mkdir()
+    write_events(tmp_path / "wave/a.raw", start_us=0)
+    split = BY_TIME.model_copy(update={"piece_s": 0.3})
+    index = cut_by_time(index_recordings(tmp_path), split, lambda recording: 1_000_000)
+    assert [(r.item.name, r.item.split) for r in index.recordings] == [("wave/a@0", "train")]
+
+
+def test_pieces_hold_the_windows_of_their_time(tmp_path: Path) -> None:
+    for name in ("box", "mug"):
+        write_events(tmp_path / f"{name}.raw", start_us=0, duration_us=1_000_000, count=10_000)
+    assert has_recordings(tmp_path)
+    split = BY_TIME.model_copy(update={"piece_s": 0.08, "val": 0.2})
+    whole = open_recordings(tmp_path, SPEC, RuntimePacker())
+    pieces = open_recordings(tmp_path, SPEC, RuntimePacker(), split)
+    assert whole.labels == pieces.labels == ("box", "mug")
+    assert [item.name for item in whole.items] == ["box", "mug"]
+    assert {item.split for item in pieces.items} == {"train", "val", "test"}
+    for index, item in enumerate(pieces.items):
+        first = round(float(item.name.partition("@")[2]) / 0.04)
+        wanted = whole.read(item.label, np.array([first, first + 1])).event
+        given = pieces.read(index, np.arange(pieces.pairs(index))).event
+        assert given is not None
+        np.testing.assert_array_equal(given, wanted)

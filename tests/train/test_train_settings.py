@@ -56,7 +56,7 @@ def test_values_that_do_not_go_together_are_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(tmp_path / "c.yaml", TrainConfig)
     assert caught.value.problems == (
-        "model.backbone.weights: no such file: missing.safetensors; velora pretrain makes one",
+        "model.backbone.weights: no such file: missing.safetensors; velora weights or pretrain makes one",
         "data.split.val: together with test must leave something to train on",
         "train.drop_rgb: together with drop_event must not exceed 1",
         "train.accumulate: must divide batch_size (5), got 2",

@@ -1,1 +1,1 @@
-"""Commands of training: dataset, pretrain, train, eval, import-checkpoint."""
+"""Commands of training: dataset, weights, pretrain, train, eval, import-checkpoint."""

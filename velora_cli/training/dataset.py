@@ -17,7 +17,7 @@ from velora_edge.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from velora_edge.data.build import Report
-    from velora_edge.data.clips.clips import ClipSource, ClipSpec
+    from velora_edge.data.clips.clips import ClipSource, ClipSpec, SplitConfig
 
 *_OTHERS, _LAST = ("auto", *(layout.name for layout in LAYOUTS))
 _KINDS = f"{', '.join(_OTHERS)} or {_LAST}"
@@ -72,7 +72,8 @@ def check(path: str, kind: str, config: str | None, quick: bool, as_json: bool) 
     "--for",
     "config",
     metavar="CONFIG",
-    help="Training configuration whose model the clips are for: image size, event representation, window.",
+    help="Training configuration whose model the clips are for: image size, event representation, window, "
+    "and recordings cut into pieces where data.split divides by time.",
 )
 @click.option("--image-size", type=int, default=224, show_default=True, help="Side in pixels, without --for.")
 @click.option("--pairs", type=int, help="Keep so many pairs of longer recordings, evenly spread.")
@@ -98,7 +99,7 @@ def build(
     from velora_edge.data.build import build_store
 
     refuse_existing(out, overwrite=overwrite)
-    source = open_source(path, _spec(config, image_size), kind, seed)
+    source = open_source(path, _spec(config, image_size), kind, seed, _split(config))
     skipped: list[str] = []
     skip = skipped.append if skip_damaged else None
     with progress(len(source), "packing") as tick:
@@ -111,11 +112,13 @@ def build(
     click.echo(f"next: velora train {config or 'CONFIG'} data.path={out}")
 
 
-def open_source(path: str, spec: ClipSpec, kind: str = "auto", seed: int = 0) -> ClipSource:
+def open_source(
+    path: str, spec: ClipSpec, kind: str = "auto", seed: int = 0, split: SplitConfig | None = None
+) -> ClipSource:
     """The data set at `path`; our own recordings can be read too, by the runtime's packer."""
     from velora_edge.data.registry import open_clips
 
-    return open_clips(path, spec, kind=kind, seed=seed, packs_recordings=True)
+    return open_clips(path, spec, kind=kind, seed=seed, packs_recordings=True, split=split)
 
 
 def report_skipped(problems: list[str], file: Path | None = None) -> None:
@@ -152,6 +155,16 @@ def _spec(config: str | None, image_size: int) -> ClipSpec:
         )
     length = form.get("clip_length", 8)
     return clip.spec(length if isinstance(length, int) and length > 0 else 8, (size[0], size[1]))
+
+
+def _split(config: str | None) -> SplitConfig | None:
+    if config is None:
+        return None
+    from velora_edge.config import build_config, read_yaml
+    from velora_edge.data.clips.clips import SplitConfig
+
+    data = read_yaml(config).get("data") or {}
+    return build_config(data.get("split") or {}, SplitConfig, path=config)
 
 
 def _show(report: Report) -> None:

@@ -92,6 +92,7 @@ def command(
         evaluate,
         evaluate_corrupted,
         match_labels,
+        trained_split,
         write_confusion,
         write_json,
     )
@@ -100,7 +101,8 @@ def command(
     corrections = read_corrections(labels, fit, stride, palette, span_s, rate_hz)
     predictor = open_predictor(model, device)
     _correct(predictor, corrections)
-    reopen = partial(open_source, data, kind=kind, seed=seed)
+    cut = trained_split(predictor.facts.run)
+    reopen = partial(open_source, data, kind=kind, seed=seed, split=cut)
     source = reopen(predictor.spec)
     if corrections.stride == "auto":
         source = _reopen_at_span(predictor, source, corrections.span_s, reopen)

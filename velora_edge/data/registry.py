@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import h5py
 
-    from velora_edge.data.clips.clips import ClipSource, ClipSpec
+    from velora_edge.data.clips.clips import ClipSource, ClipSpec, SplitConfig
 
 
 def _is_store(path: Path) -> bool:
@@ -112,6 +112,7 @@ def open_clips(
     kind: str = "auto",
     seed: int = 0,
     packs_recordings: bool = False,
+    split: SplitConfig | None = None,
 ) -> ClipSource:
     """The data set at `path`, in the form that `spec` asks for.
 
@@ -121,6 +122,7 @@ def open_clips(
         kind: name of its layout, or `auto`.
         seed: of the sets that are made here.
         packs_recordings: our own recordings can be read; otherwise they are only listed.
+        split: where it divides by time, our own recordings are cut into pieces.
 
     Raises:
         DatasetError: if there is no such set, or its layout is not known or not as it should be.
@@ -145,7 +147,7 @@ def open_clips(
     if name == "recordings":
         from velora_edge.data.layouts.recordings import RuntimePacker, open_recordings
 
-        return open_recordings(place, spec, RuntimePacker() if packs_recordings else None)
+        return open_recordings(place, spec, RuntimePacker() if packs_recordings else None, split)
     return cast("ClipSource", layout.load()(place, spec))
 
 

@@ -19,11 +19,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import load_file, save_file
 
 from velora_edge.bundle import MANIFEST, EventInput, RGBInput
+from velora_edge.console import note
 from velora_edge.errors import UPDATE_LINE, BundleError, InputError, printable
 from velora_edge.files import PartFolder
 from velora_edge.limits import load_json, read_text
 from velora_edge.model.config import ModelConfig  # noqa: TC001  (pydantic reads it)
 from velora_edge.model.lora import base_names
+from velora_edge.model.tower import recorded_normalisation
 from velora_edge.model.velora import VELoRA, create_model
 
 if TYPE_CHECKING:
@@ -202,6 +204,7 @@ def load_model(folder: str | Path) -> VELoRA:
     path = Path(folder)
     description = read_checkpoint(path)
     config = description.model
+    warn_of_normalisation(config, path)
     weightless = {"pretrained": False, "weights": None} if description.base.stored else {}
     model = create_model(
         config.model_copy(update={"backbone": config.backbone.model_copy(update=weightless)})
@@ -223,6 +226,23 @@ def load_model(folder: str | Path) -> VELoRA:
             remedy="use the weights that it was trained on, or copy the checkpoint again",
         )
     return model.eval()
+
+
+def warn_of_normalisation(config: ModelConfig, path: Path) -> None:
+    """Tell of a checkpoint that does not say who chose its mean and std, where its weights have others."""
+    if config.normalised is not None or config.compat == "reference":
+        return
+    known = recorded_normalisation(config.backbone)
+    if known is not None and (known.mean, known.std) != (config.mean, config.std):
+        note(
+            f"{path} does not say where its mean and std come from, {_triple(config.mean)} and "
+            f"{_triple(config.std)}; its weights were trained with {_triple(known.mean)} and "
+            f"{_triple(known.std)}: it computes as it was trained, and training it again will do better"
+        )
+
+
+def _triple(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in values)
 
 
 def state_sha256(state: Mapping[str, torch.Tensor]) -> str:

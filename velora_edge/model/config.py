@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Tuning = Literal["lora", "full", "linear"]
 Compat = Literal["none", "reference"]
+Normalised = Literal["given", "file", "timm", "default"]
+"""Who says how images are normalised: the configuration, the file of weights, timm's record, or nobody
+(random weights)."""
 
 
 class _Strict(BaseModel):
@@ -29,7 +32,8 @@ class Backbone(_Strict):
         name: timm's name of a ViT, with the weights' tag where there is one.
         args: passed on to `timm.create_model` (patch_size, embed_dim, depth, ...).
         pretrained: load timm's published weights of that name (from its hub or its cache).
-        weights: a local file of weights, `.safetensors` or `.pth`, in place of timm's.
+        weights: a local file of weights in place of timm's: `.safetensors`, `.pth`, TorchScript or `.onnx`;
+            `velora weights` makes one that carries mean and std.
         projection: size that the normed tokens are projected to by timm's own head. 0: no projection.
             None: as published, which is the image projection of a CLIP tower and none for the others.
     """
@@ -54,15 +58,16 @@ class LoRA(_Strict):
         rank: r.
         alpha: the branch is scaled by alpha / r.
         dropout: on the branch's input, in training.
-        targets: regular expression that the whole name of a tower's layer must match.
+        targets: regular expression that the whole name of a tower's layer must match. A SwiGLU's first layer
+            is fc1, or fc1_g and fc1_x.
         shared_targets: the same for a layer of the modality-shared block.
     """
 
     rank: int = Field(4, ge=1)
     alpha: float = Field(8.0, gt=0)
     dropout: float = Field(0.01, ge=0, lt=1)
-    targets: str = r"blocks\.\d+\.mlp\.fc[12]"
-    shared_targets: str = r"mlp\.fc[12]"
+    targets: str = r"blocks\.\d+\.mlp\.fc[12](_[gx])?"
+    shared_targets: str = r"mlp\.fc[12](_[gx])?"
 
     @field_validator("targets", "shared_targets")
     @classmethod
@@ -83,6 +88,7 @@ class ModelConfig(_Strict):
         image_size: height and width of the images, pixels; one number for both.
         mean: subtracted from an image scaled to 0..1, by channel.
         std: divides it afterwards.
+        normalised: who says so; None: a checkpoint of before that was kept.
         backbone: the towers' vision transformer, and its weights.
         lora: the low-rank branches.
         tuning: what training changes. lora: the branches and the head; full: everything; linear: one linear
@@ -98,6 +104,7 @@ class ModelConfig(_Strict):
     image_size: ImageSize = (224, 224)
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    normalised: Normalised | None = None
     backbone: Backbone = Backbone()
     lora: LoRA = LoRA()
     tuning: Tuning = "lora"
@@ -115,8 +122,8 @@ class ModelConfig(_Strict):
 
     @field_validator("std")
     @classmethod
-    def _std_divides(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
-        if not all(math.isfinite(s) and s > 0 for s in value):
+    def _std_divides(cls, value: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
+        if value is not None and not all(math.isfinite(s) and s > 0 for s in value):
             raise ValueError("each must be above 0")
         return value
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 from velora_edge.errors import ConfigError
 from velora_edge.model.config import default_heads
 from velora_edge.model.lora import MergedLinear, add_lora, lora_branch
+from velora_edge.model.tower import attend, feed_forward, first_layers, repeat_rotation, run_block
 
 if TYPE_CHECKING:
     from velora_edge.model.config import ModelConfig
@@ -81,7 +82,9 @@ class TokenAttention(nn.Module):
         return cast("torch.Tensor", weights.softmax(dim=-1) @ self.value(x))
 
 
-def fed_block(block: Any, x: torch.Tensor, feedback: torch.Tensor) -> torch.Tensor:
+def fed_block(
+    block: Any, x: torch.Tensor, feedback: torch.Tensor, rotation: torch.Tensor | None = None
+) -> torch.Tensor:
     """A tower's block on `x`, with the fused tokens fed into its FFN through the FFN's own LoRA branch.
 
     The branch of the FFN's first layer reads norm(x') + norm(feedback) where the frozen weight reads norm(x')
@@ -89,16 +92,16 @@ def fed_block(block: Any, x: torch.Tensor, feedback: torch.Tensor) -> torch.Tens
     before the branch has learned anything (its B starts at zero).
 
     Args:
-        block: the tower's last block; its `mlp.fc1` carries LoRA, or has it merged.
+        block: the tower's last block; the first layers of its FFN carry LoRA, or have it merged.
         x: the modality's own tokens, [B, N, D].
         feedback: its tokens out of the shared block, [B, N, D].
+        rotation: rotary positions of the tokens, where the tower has them.
     """
-    x = x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))
-    mlp = block.mlp
-    hidden = mlp.fc1(block.norm2(x)) + lora_branch(mlp.fc1, block.norm2(feedback))
-    hidden = mlp.norm(mlp.drop1(mlp.act(hidden)))
-    out: torch.Tensor = x + feedback + block.drop_path2(block.ls2(mlp.drop2(mlp.fc2(hidden))))
-    return out
+    x = attend(block, x, rotation)
+    fed = block.norm2(feedback)
+    return (
+        x + feedback + feed_forward(block, x, lambda layer, normed: layer(normed) + lora_branch(layer, fed))
+    )
 
 
 class VeloraHead(nn.Module):
@@ -131,20 +134,20 @@ class VeloraHead(nn.Module):
         nn.init.trunc_normal_(self.classifier.weight, std=0.02)
         nn.init.zeros_(self.classifier.bias)
 
-    def fuse(self, embedded: Streams) -> torch.Tensor:
+    def fuse(self, embedded: Streams, rotation: torch.Tensor | None = None) -> torch.Tensor:
         """The shared block over all tokens, [B, 3 N, D], in the order diff, rgb, event."""
-        fused: torch.Tensor = self.shared(torch.cat([embedded.diff, embedded.rgb, embedded.event], dim=1))
-        return fused
+        tokens = torch.cat([embedded.diff, embedded.rgb, embedded.event], dim=1)
+        return run_block(self.shared, tokens, repeat_rotation(rotation, self.prefix, 3))
 
-    def forward(self, embedded: Streams, rgb_block: nn.Module, event_block: nn.Module) -> torch.Tensor:
-        """Logits [B, K] of embedded means [B, N, D]; the blocks are the last ones of the two towers."""
-        _, rgb_fused, event_fused = self.fuse(embedded).chunk(3, dim=1)
-        rgb = fed_block(rgb_block, embedded.rgb, rgb_fused)
-        event = fed_block(event_block, embedded.event, event_fused)
-        tokens = torch.cat([rgb, event], dim=1)
+    def forward(self, embedded: Streams, rgb: Tower, event: Tower) -> torch.Tensor:
+        """Logits [B, K] of embedded means [B, N, D]; the fusion goes through the towers' last blocks."""
+        turn, event_turn = rgb.rotation(), event.rotation()
+        _, rgb_fused, event_fused = self.fuse(embedded, turn).chunk(3, dim=1)
+        rgb_tokens = fed_block(rgb.last_block, embedded.rgb, rgb_fused, turn)
+        event_tokens = fed_block(event.last_block, embedded.event, event_fused, event_turn)
+        tokens = torch.cat([rgb_tokens, event_tokens], dim=1)
         tokens = self.norm(tokens + self.attention(self.attention_norm(tokens)))
-        rgb, event = tokens.chunk(2, dim=1)
-        features = torch.cat([self._pool(rgb), self._pool(event)], dim=1)
+        features = torch.cat([self._pool(part) for part in tokens.chunk(2, dim=1)], dim=1)
         logits: torch.Tensor = self.classifier(self.dropout(features))
         return logits
 
@@ -152,14 +155,17 @@ class VeloraHead(nn.Module):
         mean = tokens[:, self.prefix :].mean(dim=1)
         return torch.cat([tokens[:, 0] if self.has_class_token else mean, mean], dim=1)
 
-    def reconstruction(self, embedded: Streams, present: Streams) -> torch.Tensor:
+    def reconstruction(self, embedded: Streams, present: Streams, rgb: Tower) -> torch.Tensor:
         """How badly each modality is told from the other: mean square errors, summed; a scalar, for training.
 
         Clips that lack a modality do not count.
         """
-        both = (present.rgb & present.event).to(embedded.rgb.dtype)
-        from_event = self.reconstruct_norm(self.reconstruct(embedded.event)) - embedded.rgb
-        from_rgb = self.reconstruct_norm(self.reconstruct(embedded.rgb)) - embedded.event
+        both, turn = (present.rgb & present.event).to(embedded.rgb.dtype), rgb.rotation()
+        told_rgb, told_event = (
+            self.reconstruct_norm(run_block(self.reconstruct, tokens, turn))
+            for tokens in (embedded.event, embedded.rgb)
+        )
+        from_event, from_rgb = told_rgb - embedded.rgb, told_event - embedded.event
         error = (from_event.square() + from_rgb.square()).mean(dim=(1, 2))
         return (error * both).sum() / both.sum().clamp(min=1)
 
@@ -174,13 +180,17 @@ def check_feedback(tower: Tower) -> None:
     """Make sure that the fusion can be fed back.
 
     Raises:
-        ConfigError: if the last block's first FFN layer carries no LoRA.
+        ConfigError: if a first layer of the last block's FFN carries no LoRA.
     """
-    layer = tower.last_block.mlp.fc1
-    if not hasattr(layer, "lora_A") and not isinstance(layer, MergedLinear):
-        last = len(tower.vit.blocks) - 1
+    last = len(tower.vit.blocks) - 1
+    bare = [
+        f"blocks.{last}.{name}"
+        for name, layer in first_layers(tower.last_block).items()
+        if not hasattr(layer, "lora_A") and not isinstance(layer, MergedLinear)
+    ]
+    if bare:
         raise ConfigError(
-            [f"lora.targets: must match blocks.{last}.mlp.fc1, through which the fusion is fed back"]
+            [f"lora.targets: must match {' and '.join(bare)}, through which the fusion is fed back"]
         )
 
 
@@ -200,19 +210,27 @@ class ProbeHead(nn.Module):
 
     def embedding(self, means: Streams, present: Streams) -> Streams:
         """Class and mean tokens of each mean [B, N, P], normed; the absent embedding where there is none."""
-        pooled = []
-        for tokens, there, absent in zip(means, present, self.absent, strict=True):
-            mean = tokens[:, self.prefix :].mean(dim=1)
-            features = torch.cat([tokens[:, 0] if self.has_class_token else mean, mean], dim=1)
-            pooled.append(torch.where(there[:, None], self.norm(features), absent))
-        return Streams(*pooled)
+        return self.embed_pooled(Streams(*map(self.pool, means)), present)
 
-    def forward(self, embedded: Streams, rgb_block: nn.Module, event_block: nn.Module) -> torch.Tensor:
-        """Logits [B, K]; the towers' last blocks are not used."""
+    def pool(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Class and mean tokens [B, 2 P] of tokens [B, N, P]."""
+        mean = tokens[:, self.prefix :].mean(dim=1)
+        return torch.cat([tokens[:, 0] if self.has_class_token else mean, mean], dim=1)
+
+    def embed_pooled(self, pooled: Streams, present: Streams) -> Streams:
+        """Pooled tokens [B, 2 P], normed; the absent embedding where `present`, bool [B], is false."""
+        embedded = [
+            torch.where(there[:, None], self.norm(features), absent)
+            for features, there, absent in zip(pooled, present, self.absent, strict=True)
+        ]
+        return Streams(*embedded)
+
+    def forward(self, embedded: Streams, rgb: Tower, event: Tower) -> torch.Tensor:
+        """Logits [B, K]; the towers are not used."""
         logits: torch.Tensor = self.classifier(self.dropout(torch.cat(embedded, dim=1)))
         return logits
 
-    def reconstruction(self, embedded: Streams, present: Streams) -> torch.Tensor:
+    def reconstruction(self, embedded: Streams, present: Streams, rgb: Tower) -> torch.Tensor:
         """Zero: there is nothing to reconstruct."""
         return embedded.rgb.new_zeros(())
 
@@ -268,16 +286,17 @@ class ReferenceHead(nn.Module):
             "torch.Tensor", self.shared(torch.cat([embedded.diff, embedded.rgb, embedded.event], dim=1))
         )
 
-    def forward(self, embedded: Streams, rgb_block: nn.Module, event_block: nn.Module) -> torch.Tensor:
+    def forward(self, embedded: Streams, rgb: Tower, event: Tower) -> torch.Tensor:
         """Logits [B, K] (the published output is their log-softmax) of embedded means [B, N, D]."""
         _, rgb_fused, event_fused = self.fuse(embedded).chunk(3, dim=1)
-        rgb = outer_branch(rgb_block, rgb_fused) + value_only_block(rgb_block, embedded.rgb)
-        event = outer_branch(event_block, event_fused) + value_only_block(event_block, embedded.event)
-        rgb, event = self.attention(torch.cat([rgb, event], dim=1)).chunk(2, dim=1)
-        tokens = (rgb + event)[:, -HEAD_TOKENS:]
+        blocks = rgb.last_block, event.last_block
+        rgb_tokens = outer_branch(blocks[0], rgb_fused) + value_only_block(blocks[0], embedded.rgb)
+        event_tokens = outer_branch(blocks[1], event_fused) + value_only_block(blocks[1], embedded.event)
+        attended = self.attention(torch.cat([rgb_tokens, event_tokens], dim=1)).chunk(2, dim=1)
+        tokens = (attended[0] + attended[1])[:, -HEAD_TOKENS:]
         return cast("torch.Tensor", self.classifier(tokens.flatten(1)))
 
-    def reconstruction(self, embedded: Streams, present: Streams) -> torch.Tensor:
+    def reconstruction(self, embedded: Streams, present: Streams, rgb: Tower) -> torch.Tensor:
         """Step 2: MSE(b(V), R) + MSE(b(R), V), over the clips that have both."""
         both = (present.rgb & present.event).to(embedded.rgb.dtype)
         from_event = self.reconstruct_norm(self.reconstruct(embedded.event)) - embedded.rgb

@@ -221,6 +221,7 @@ def _config(
         labels=tuple(names),
         mean=NORMALISATION,
         std=NORMALISATION,
+        normalised="given",
         clip_length=clip_length,
         image_size=(grid * patch, grid * patch),
         backbone=Backbone(

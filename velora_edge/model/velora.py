@@ -76,11 +76,28 @@ class VELoRA(nn.Module):
         embedded: Streams = self.head.embedding(means, _anywhere(present))
         return embedded
 
+    def pool(self, tokens: Streams, present: Streams) -> Streams:
+        """What a linear probe reads of a clip: class and mean tokens, averaged over slots, [B, 2 P] each."""
+        means = (_mean_over_slots(t, p) for t, p in zip(tokens, present, strict=True))
+        return Streams(*(self.head.pool(mean) for mean in means))
+
+    def decide_pooled(self, pooled: Streams, present: Streams) -> torch.Tensor:
+        """Logits [B, K] of what `pool` gave, of the modalities that are `present`, bool [B] each."""
+        return self._classify(self.head.embed_pooled(pooled, present))
+
     def _classify(self, embedded: Streams) -> torch.Tensor:
-        logits: torch.Tensor = self.head(
-            embedded, self.tower("rgb").last_block, self.tower("event").last_block
-        )
+        logits: torch.Tensor = self.head(embedded, self.tower("rgb"), self.tower("event"))
         return logits
+
+    def reconstruction(self, embedded: Streams, present: Streams) -> torch.Tensor:
+        """Loss of telling each modality from the other, a scalar, for training.
+
+        Args:
+            embedded: as `embed` gives them.
+            present: which slots count, bool, rgb and event [B, T], diff [B, T-1].
+        """
+        loss: torch.Tensor = self.head.reconstruction(embedded, _anywhere(present), self.tower("rgb"))
+        return loss
 
     @overload
     def forward(
@@ -132,7 +149,7 @@ class VELoRA(nn.Module):
         logits = self._classify(embedded)
         if not with_reconstruction:
             return logits
-        return logits, self.head.reconstruction(embedded, _anywhere(present))
+        return logits, self.reconstruction(embedded, present)
 
     @staticmethod
     def _presence(
@@ -205,6 +222,12 @@ def create_model(config: ModelConfig) -> VELoRA:
             f"the published head reads {HEAD_TOKENS} tokens, this backbone gives {first.tokens}",
             place="image_size",
             remedy="use larger images or smaller patches",
+        )
+    if config.compat == "reference" and not first.is_reference_form:
+        raise InputError(
+            f"compat reference is the published fusion, which {config.backbone.name} is not built for",
+            place="compat",
+            remedy="choose a ViT of plain blocks and MLPs, or compat none",
         )
     head = _create_head(config, first)
     towers = {modality: copy.deepcopy(first) for modality in MODALITIES}

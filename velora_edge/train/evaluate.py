@@ -61,6 +61,7 @@ def choose_part(source: ClipSource, run: dict[str, Any], wanted: str = "auto") -
         DatasetError: if the part is empty.
     """
     data = run.get("data", {})
+    split = trained_split(run)
     is_same = data.get("fingerprint") == fingerprint(source.items)
     is_published = any(item.split == "test" for item in source.items)
     name, why = wanted, "asked for"
@@ -74,11 +75,17 @@ def choose_part(source: ClipSource, run: dict[str, Any], wanted: str = "auto") -
         why = CHOSE
     if name == "all":
         return Part(name, np.arange(len(source), dtype=np.int64), why)
-    config = SplitConfig.model_validate(data["split"]) if is_same and "split" in data else SplitConfig()
+    config = split if is_same and split is not None else SplitConfig()
     members = split_items(source.items, config)[name]  # type: ignore[index]
     if not len(members):
         raise DatasetError([f"the part {name} is empty"], path=source.path, remedy="try --split all")
     return Part(name, members, why)
+
+
+def trained_split(run: dict[str, Any]) -> SplitConfig | None:
+    """How the set that a model was trained on was divided, as its training run's identity says."""
+    split = run.get("data", {}).get("split")
+    return None if split is None else SplitConfig.model_validate(split)
 
 
 def match_labels(source: ClipSource, predictor: Predictor) -> NDArray[np.int64]:

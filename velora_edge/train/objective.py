@@ -175,10 +175,7 @@ class Objective(nn.Module):
         return (images.movedim(-1, -3).to(self.mean.dtype) / 255 - self.mean) / self.std
 
     def _reconstruct(self, tokens: Streams, present: Streams) -> torch.Tensor:
-        there = Streams(*(slots.any(dim=1) for slots in present))
-        head: Any = self.model.head
-        loss: torch.Tensor = head.reconstruction(self.model.embed(tokens, present), there)
-        return loss.float()
+        return self.model.reconstruction(self.model.embed(tokens, present), present).float()
 
 
 def fair_share(present: torch.Tensor, clips_with_both: float, processes: int) -> float:

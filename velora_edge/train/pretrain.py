@@ -20,6 +20,7 @@ from velora_edge.data.clips.clips import CAMERAS, split_items
 from velora_edge.data.registry import open_clips
 from velora_edge.errors import ConfigError, InputError
 from velora_edge.files import PartFile, replace_file
+from velora_edge.model.tower import TowerRecord
 from velora_edge.train.batches import (
     ClipDataset,
     ClipLoader,
@@ -125,8 +126,17 @@ def pretrain(
     say(f"{len(trainer.members)} recordings to learn from, {len(trainer.val)} held out; {count:,} parameters")
     figures = trainer.run(folder)
     weights = {name: value.contiguous().cpu() for name, value in trainer.averaged().items()}
+    form = config.tower
+    record = TowerRecord(
+        name=form.name,
+        args=form.args,
+        image_size=form.image_size,
+        mean=form.mean,
+        std=form.std,
+        source=source.path.name,
+    )
     with PartFile(folder / WEIGHTS) as part:
-        save_file(weights, part.path)
+        save_file(weights, part.path, metadata=record.metadata())
         part.commit()
     facts = {
         "backbone": {"name": config.tower.name, "args": config.tower.args},

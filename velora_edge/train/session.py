@@ -16,8 +16,10 @@ from velora_edge.data.registry import open_clips
 from velora_edge.errors import ConfigError, InputError, MissingExtraError
 from velora_edge.model.config import ModelConfig
 from velora_edge.model.lora import ParameterCounts, count_parameters
+from velora_edge.model.tower import recorded_normalisation
 from velora_edge.model.velora import create_model
 from velora_edge.train.loop import Trainer
+from velora_edge.train.probe import ProbeRun
 from velora_edge.train.run import STATE, RunFolder, RunRecord
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from velora_edge.data.clips.clips import ClipSource
-    from velora_edge.train.settings import OptimSection, Precision, TrainConfig
+    from velora_edge.train.settings import ModelSection, OptimSection, Precision, TrainConfig
     from velora_edge.train.throughput import Throughput
 
 
@@ -164,10 +166,11 @@ def train(
         f"{len(source.labels)} classes; {counts.trained:,} parameters trained, {counts.frozen:,} frozen"
     )
     tell(_conditions(config, accelerator, trainer.loader.workers))
+    runner = ProbeRun(trainer, tell) if config.train.cache_views else trainer
     record = RunRecord(
         folder.path, trainer.steps, trainer.progress.step, silent=not accelerator.is_main_process
     )
-    best = trainer.run(record)
+    best = runner.run(record)
     throughput = trainer.meter.whole()
     if throughput is not None:
         tell(f"trained at {throughput}{_peak_memory(accelerator.device)}")
@@ -196,11 +199,12 @@ def _peak_memory(device: torch.device) -> str:
 def open_data(config: TrainConfig) -> ClipSource:
     """The data set in the form that the configuration's model takes."""
     spec = config.clip.spec(config.model.clip_length, config.model.image_size)
-    return open_clips(config.data.path, spec, kind=config.data.kind, seed=config.data.seed)
+    data = config.data
+    return open_clips(data.path, spec, kind=data.kind, seed=data.seed, split=data.split)
 
 
 def model_config(config: TrainConfig, source: ClipSource) -> ModelConfig:
-    """The network's form with the data set's labels.
+    """The network's form with the data set's labels, and the mean and std of its weights.
 
     Raises:
         ConfigError: if the configuration names labels that are not the data set's.
@@ -210,7 +214,17 @@ def model_config(config: TrainConfig, source: ClipSource) -> ModelConfig:
         raise ConfigError(
             [f"model.labels: the data set's are {', '.join(source.labels)}; leave the key out to take them"]
         )
-    return ModelConfig(**{**config.model.model_dump(), "labels": labels})
+    return ModelConfig(**{**config.model.model_dump(), "labels": labels, **_normalisation(config.model)})
+
+
+def _normalisation(model: ModelSection) -> dict[str, Any]:
+    """Mean and std as they are given, or as the record of the weights says; 0.5 for random weights."""
+    if model.mean is not None and model.std is not None:
+        return {"mean": model.mean, "std": model.std, "normalised": model.normalised or "given"}
+    known = recorded_normalisation(model.backbone)
+    if known is None:
+        return {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "normalised": "default"}
+    return {"mean": known.mean, "std": known.std, "normalised": known.said_by}
 
 
 def settle(config: TrainConfig) -> TrainConfig:

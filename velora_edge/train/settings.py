@@ -22,9 +22,13 @@ class ModelSection(ModelConfig):
 
     Attributes:
         labels: class names in the order of the logits; none: the data set's.
+        mean: subtracted from an image scaled to 0..1, by channel; None: as the record of the weights says.
+        std: divides it afterwards; None likewise.
     """
 
     labels: tuple[str, ...] = ()
+    mean: tuple[float, float, float] | None = None  # type: ignore[assignment]
+    std: tuple[float, float, float] | None = None  # type: ignore[assignment]
 
 
 class RunConfig(Section):
@@ -99,6 +103,8 @@ class TrainSection(OptimSection):
         compile: compile the towers' blocks by torch.compile: slow first steps, faster ones after; needs a C++
             compiler, and a resumed run is then not the same to the last bit.
         save_every: steps from one saved state to the next, besides the one after each epoch.
+        cache_views: of a linear probe: so many variations of each training clip go through the frozen towers
+            once, and their features are kept on disk; epochs take them in turn. 0: towers run in each epoch.
     """
 
     accumulate: int = Field(1, ge=1)
@@ -111,6 +117,7 @@ class TrainSection(OptimSection):
     gradient_checkpointing: bool = False
     compile: bool = False
     save_every: int = Field(200, ge=1)
+    cache_views: int = Field(0, ge=0)
 
     def problems(self) -> list[str]:
         """See `Section.problems`."""
@@ -141,10 +148,15 @@ class TrainConfig(Section):
 
     def problems(self) -> list[str]:
         """See `Section.problems`."""
-        weights = self.model.backbone.weights
+        weights, found = self.model.backbone.weights, []
         if weights is not None and not os.path.isfile(weights):  # noqa: PTH113
-            return [f"model.backbone.weights: no such file: {weights}; velora pretrain makes one"]
-        return []
+            found = [f"model.backbone.weights: no such file: {weights}; velora weights or pretrain makes one"]
+        if (self.model.mean is None) != (self.model.std is None):
+            found.append("model.mean: give it together with std, or neither")
+        if self.train.cache_views and self.model.tuning != "linear":
+            tuning = self.model.tuning
+            found.append(f"train.cache_views: towers must be frozen, and model.tuning {tuning} tunes them")
+        return found
 
 
 class TowerSection(Section):

@@ -227,20 +227,27 @@ class SplitConfig(Section):
     """Split of recordings where a set's publishers give none.
 
     Attributes:
+        by: `recording`, whole recordings; or `time`: each recording of a set of them is cut into pieces,
+            the first of which train; then come validation, a gap that no part has, and the test.
         val: share that validation takes of each class's training recordings; it chooses the checkpoint.
         test: share that the test takes of each class, where no test part is published; read once, at the end.
         seed: another seed makes other parts.
+        gap: share of a recording between validation and test, by time.
+        piece_s: length of a piece, seconds, by time: a multiple of the window.
     """
 
+    by: Literal["recording", "time"] = "recording"
     val: float = Field(0.1, ge=0, lt=1)
     test: float = Field(0.2, ge=0, lt=1)
     seed: int = 0
+    gap: float = Field(0.1, ge=0, lt=1)
+    piece_s: float = Field(1.0, gt=0)
 
     def problems(self) -> list[str]:
         """See `Section.problems`."""
-        return (
-            ["val: together with test must leave something to train on"] if self.val + self.test >= 1 else []
-        )
+        taken = self.val + self.test + (self.gap if self.by == "time" else 0)
+        others = "test and gap" if self.by == "time" else "test"
+        return [f"val: together with {others} must leave something to train on"] if taken >= 1 else []
 
 
 def split_items(items: Sequence[Item], config: SplitConfig) -> dict[Split, NDArray[np.int64]]:

@@ -4,6 +4,7 @@
     SET/wave/second.aedat4                  a DAVIS camera's file holds both
     SET/wave/third/recording.json ...       a folder that velora record wrote
     SET/train/wave/first.raw ...            the same, divided into train, val, test
+    SET/wave.raw, SET/point.raw             one recording a class, named after it
     SET/wave/first.aedat4, and lists        as PokerEvent is published, train_label.txt and test_label.txt
     SET/day1.raw, day1.mp4, segments.csv    one long recording; a line is start,end,label[,split]
     SET/day1/...                            several of these, each in a folder with its segments.csv
@@ -25,10 +26,10 @@ from velora_edge.events.registry import open_events
 from velora_edge.limits import LARGEST_TIME, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from velora_edge.data.clips.clips import Split
+    from velora_edge.data.clips.clips import Split, SplitConfig
     from velora_edge.data.layouts.published import Listed
 
 EVENTS = (".raw", ".h5", ".hdf5", ".aedat4", ".aedat", ".es", ".dat", ".bin", ".npz", ".npy", ".mat")
@@ -87,8 +88,10 @@ class _Found:
 
 
 def has_recordings(path: Path) -> bool:
-    """Whether a folder holds recordings: a `segments.csv`, or event files in folders by class."""
+    """Whether a folder holds recordings: a `segments.csv`, event files by class, or in folders by class."""
     if any(path.glob(SEGMENTS)) or any(path.glob(f"*/{SEGMENTS}")):
+        return True
+    if len(_event_files(path)) > 1:
         return True
     folders = [folder for folder in path.iterdir() if folder.is_dir()]
     return any(_event_files(folder) or any(map(_event_files, _folders(folder))) for folder in folders)
@@ -142,6 +145,9 @@ def _as_listed(found: list[_Found], listed: Listed, problems: list[str]) -> Reco
 
 def _by_class(path: Path, problems: list[str]) -> Iterator[_Found]:
     folders = _folders(path)
+    if not folders:
+        yield from _file_a_class(path)
+        return
     parts = {folder: _as_split(folder.name) for folder in folders}
     if folders and all(parts.values()):
         classes = [(sub, parts[folder]) for folder in folders for sub in _folders(folder)]
@@ -166,6 +172,52 @@ def _by_class(path: Path, problems: list[str]) -> Iterator[_Found]:
         problems += [f"{v.relative_to(path)}: no event file of the same name" for v in videos.values()]
         if not files and not taken:
             problems.append(f"{folder.relative_to(path)}: no event files")
+
+
+def _file_a_class(path: Path) -> Iterator[_Found]:
+    """Recordings without folders: each is its class's only one."""
+    videos = {video.stem: video for video in _videos(path)}
+    for events in _event_files(path):
+        video = videos.get(events.stem) or _frames_in(events)
+        yield _Found(events.stem, events.stem, None, events, video)
+
+
+def cut_by_time(
+    index: RecordingIndex, split: SplitConfig, length_us: Callable[[Recording], int]
+) -> RecordingIndex:
+    """Pieces of the recordings, `split.piece_s` long, divided by their time: train, val, a gap, test.
+
+    What is divided already, a recording's published part or a segment, stays as it is; a rest that is shorter
+    than a piece is left out, and so are pieces that lie in the gap or in two parts.
+
+    Args:
+        index: the recordings.
+        split: how they are divided.
+        length_us: gives a recording's length, from its first pair on.
+    """
+    recordings: list[Recording] = []
+    for recording in index.recordings:
+        if recording.item.split is not None or recording.end_us is not None:
+            recordings.append(recording)
+        else:
+            recordings += _pieces(recording, split, length_us(recording))
+    return RecordingIndex(index.labels, tuple(recordings), index.problems)
+
+
+def _pieces(recording: Recording, split: SplitConfig, length_us: int) -> Iterator[Recording]:
+    piece_us, item = round(split.piece_s * 1e6), recording.item
+    test_us = round((1 - split.test) * length_us)
+    val_end_us = round((1 - split.test - split.gap) * length_us)
+    val_us = round((1 - split.test - split.gap - split.val) * length_us)
+    parts: dict[Split, tuple[int, int]] = {
+        "train": (0, val_us), "val": (val_us, val_end_us), "test": (test_us, length_us)
+    }  # fmt: skip
+    for start_us in range(0, length_us - piece_us + 1, piece_us):
+        end_us = start_us + piece_us
+        for part, (from_us, to_us) in parts.items():
+            if from_us <= start_us and end_us <= to_us:
+                piece = Item(f"{item.name}@{start_us / 1e6:g}", item.label, part)
+                yield Recording(piece, recording.events, recording.video, start_us, end_us)
 
 
 def _segments(file: Path, root: Path, problems: list[str]) -> Iterator[_Found]:

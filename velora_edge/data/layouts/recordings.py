@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from velora_edge.data.clips.clips import ClipSource, Modality, Pairs
-from velora_edge.data.layouts.recording_index import RecordingIndex, index_recordings
+from velora_edge.data.layouts.recording_index import RecordingIndex, cut_by_time, index_recordings
 from velora_edge.errors import DatasetError, InputError
 from velora_edge.events.base import LONGEST_GAP_US
 from velora_edge.events.registry import open_events
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from velora_edge.data.clips.clips import ClipSpec
+    from velora_edge.data.clips.clips import ClipSpec, SplitConfig
     from velora_edge.data.layouts.recording_index import Recording
     from velora_edge.events.base import EventReader
     from velora_edge.preprocessing.packer import Pair
@@ -278,9 +278,30 @@ class _Walk:
         self._reached_us = end_us if end_us is not None else np.iinfo(np.int64).max
 
 
-def open_recordings(path: Path, spec: ClipSpec, packer: RuntimePacker | None = None) -> RecordingSet:
-    """Our own recordings in a folder; see `velora_edge.data.layouts.recording_index` for its layout."""
-    return RecordingSet(path, spec, index_recordings(path), packer)
+def open_recordings(
+    path: Path, spec: ClipSpec, packer: RuntimePacker | None = None, split: SplitConfig | None = None
+) -> RecordingSet:
+    """Our own recordings in a folder; see `velora_edge.data.layouts.recording_index` for its layout.
+
+    Args:
+        path: the folder.
+        spec: the form of the clips.
+        packer: makes pairs; see `RecordingSet`.
+        split: where it divides by time, recordings are cut into pieces, for which each is read once.
+    """
+    index = index_recordings(path)
+    if split is not None and split.by == "time":
+        index = cut_by_time(index, split, _length_us)
+    return RecordingSet(path, spec, index, packer)
+
+
+def _length_us(recording: Recording) -> int:
+    """Time from a recording's first event to its last one."""
+    try:
+        with open_events(recording.events) as reader:
+            return _span_us(reader)[0] or 0
+    except (InputError, OSError) as error:
+        raise DatasetError([_tell(error, recording)], path=recording.events, remedy="take it out") from error
 
 
 def _span_us(reader: EventReader) -> tuple[int | None, list[str]]:
