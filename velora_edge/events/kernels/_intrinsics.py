@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from llvmlite import ir
 from numba import njit, types
+from numba.core import sigutils
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic, overload
 
 if TYPE_CHECKING:
@@ -42,6 +44,34 @@ def _digest_sources() -> str:
 
 
 _SOURCES = _digest_sources()
+_PACKAGE = __name__.partition(".")[0]
+
+
+class _OwnCache(FunctionCache):
+    """numba's cache of a kernel, without what was compiled for a representation of another package.
+
+    Such code is inlined, so that a newer version of that package would not be seen; and once the package is
+    gone, numba cannot read the kernel's index any more, for anything.
+    """
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep what was compiled for types of ours."""
+        above: Any = super()
+        if _is_ours(sig):
+            above.save_overload(sig, data)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """What was kept for these types, or None."""
+        above: Any = super()
+        return above.load_overload(sig, target_context) if _is_ours(sig) else None
+
+
+def _is_ours(signature: Any) -> bool:
+    """Whether every named tuple among the arguments is of this package."""
+    normalize: Any = sigutils.normalize_signature
+    arguments: list[Any] = list(normalize(signature)[0])
+    classes = [kind.instance_class for kind in arguments if hasattr(kind, "instance_class")]
+    return all(one.__module__.partition(".")[0] == _PACKAGE for one in classes)
 
 
 def kernel(function: AnyFunction) -> AnyFunction:
@@ -51,7 +81,11 @@ def kernel(function: AnyFunction) -> AnyFunction:
     files: with the digest of all of them in its name, a kernel finds no cache entry made from older sources.
     """
     function.__qualname__ = f"{function.__qualname__}_{_SOURCES}"
-    return cast("AnyFunction", njit(nogil=True, cache=True)(function))
+    compiled: Any = njit(nogil=True)(function)
+    if hasattr(compiled, "_cache"):  # not where numba is told to compile nothing
+        make_cache: Any = _OwnCache
+        compiled._cache = make_cache(function)
+    return cast("AnyFunction", compiled)
 
 
 def count_trailing_zeros(value: Any) -> Any:
