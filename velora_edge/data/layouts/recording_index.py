@@ -14,16 +14,15 @@ Times in `segments.csv` are seconds from the recording's first pair; labels are 
 
 from __future__ import annotations
 
-import csv
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from velora_edge.data.clips.clips import SPLITS, Item
 from velora_edge.data.layouts.published import read_listed
-from velora_edge.errors import DatasetError, InputError, printable
+from velora_edge.errors import DatasetError, InputError
 from velora_edge.events.registry import open_events
-from velora_edge.limits import LARGEST_TIME, read_text
+from velora_edge.preprocessing.segments import SEGMENTS, read_segments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 EVENTS = (".raw", ".h5", ".hdf5", ".aedat4", ".aedat", ".es", ".dat", ".bin", ".npz", ".npy", ".mat")
 VIDEOS = (".mp4", ".mkv", ".mov", ".avi", ".webm")
-SEGMENTS, RECORDED = "segments.csv", "recording.json"
+RECORDED = "recording.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,36 +219,37 @@ def _pieces(recording: Recording, split: SplitConfig, length_us: int) -> Iterato
                 yield Recording(piece, recording.events, recording.video, start_us, end_us)
 
 
+def find_recording(folder: Path) -> tuple[Path, Path | None]:
+    """The one event file of a folder, and its video as `Recording.video` has it.
+
+    Raises:
+        DatasetError: if there is not one event file.
+    """
+    files = _event_files(folder)
+    if len(files) != 1:
+        raise DatasetError(
+            [f"expected one event file, found {len(files)}"],
+            path=folder,
+            remedy=f"give each recording a folder of its own, with its {SEGMENTS}",
+        )
+    videos = _videos(folder)
+    video = videos[0] if videos else _frames_in(files[0])
+    return files[0], folder if videos and (folder / RECORDED).is_file() else video
+
+
 def _segments(file: Path, root: Path, problems: list[str]) -> Iterator[_Found]:
     shown, folder = file.relative_to(root), file.parent
     files = _event_files(folder)
     if len(files) != 1:
         problems.append(f"{shown}: expected one event file beside it, found {len(files)}")
         return
-    events = files[0]
-    videos = _videos(folder)
-    video = videos[0] if videos else _frames_in(events)
-    if videos and (folder / RECORDED).is_file():
-        video = folder
-    try:
-        rows = csv.DictReader(read_text(file).splitlines(), skipinitialspace=True)
-        names = rows.fieldnames or ()
-        if len(names) == 1 and ";" in names[0]:
-            problems.append(f"{shown}: expected columns separated by commas, got semicolons")
-            return
-        missing = {"start", "end", "label"} - set(names)
-        if missing:
-            problems.append(f"{shown}: the first line lacks {', '.join(sorted(missing))}")
-            return
-        found = [_segment(row, f"{shown}, line {rows.line_num}", problems) for row in rows]
-    except (OSError, ValueError, csv.Error) as error:
-        problems.append(f"{shown}: cannot be read: {error}")
-        return
+    events, video = find_recording(folder)
+    read = read_segments(file, str(shown))
+    problems += read.problems
     base = events.relative_to(root).with_suffix("").as_posix()
-    for start_us, end_us, label, split in sorted(
-        (segment for segment in found if segment is not None), key=lambda segment: segment[:2]
-    ):
-        yield _Found(f"{base}@{start_us / 1e6:g}", label, split, events, video, start_us, end_us)
+    for one in read.segments:
+        name = f"{base}@{one.start_us / 1e6:g}"
+        yield _Found(name, one.label, _as_split(one.split), events, video, one.start_us, one.end_us)
 
 
 def _overlaps(found: list[_Found]) -> Iterator[str]:
@@ -273,29 +273,6 @@ def _passed_over(path: Path) -> Iterator[str]:
                 f"{folder.name}: {len(files)} event files are not taken: where there is a {SEGMENTS}, "
                 "a folder needs one too, or a set of its own"
             )
-
-
-def _segment(
-    row: dict[str, str], where: str, problems: list[str]
-) -> tuple[int, int, str, Split | None] | None:
-    """Start and end in microseconds, label and part of a line; None where it is wrong."""
-    try:
-        start, end = float(row["start"]), float(row["end"])
-    except (TypeError, ValueError):
-        shown = (printable(repr(row[key]), 40) for key in ("start", "end"))
-        problems.append(f"{where}: expected seconds, got start {next(shown)} and end {next(shown)}")
-        return None
-    label, part = (row["label"] or "").strip(), (row.get("split") or "").strip()
-    split = _as_split(part)
-    if not 0 <= start < end <= LARGEST_TIME / 1e6:
-        problems.append(f"{where}: expected 0 <= start < end, got {start:g} and {end:g}")
-    elif not label:
-        problems.append(f"{where}: no label")
-    elif part and split is None:
-        problems.append(f"{where}: expected the split train, val or test, got {printable(part, 40)!r}")
-    else:
-        return round(start * 1e6), round(end * 1e6), label, split
-    return None
 
 
 def _as_split(name: str) -> Split | None:
