@@ -226,15 +226,16 @@ class RunServices:
             InputError: if the page cannot be served there.
             MissingExtraError: if the page's libraries are not installed.
         """
-        if self._options.serve is not None and self._latest is not None:
-            from velora_runtime.web.server import WebServer
+        asked = self._options
+        if asked.serve is not None and self._latest is not None:
+            from velora_runtime.web.server import WebServer, live_site
             from velora_runtime.web.snapshot import About, Watched
 
             run = self._run
             model = "no model" if run.model is None else run.model["name"]
             about = About(model, engine, {"rgb": run.rgb, "event": run.events}, run.pace)
             watched = Watched(about, self._latest, report, cameras, self._recorder)
-            self._server = WebServer(self._options.serve, self._options.token, watched, self._note)
+            self._server = WebServer(asked.serve, asked.token, live_site(watched), self._note)
         if self._options.keys and self._recorder is not None:
             self._listen_to_keys(self._recorder)
 

@@ -58,38 +58,39 @@ _ENTER = """<!doctype html><meta charset="utf-8"><title>velora</title>
 <form><label>Token <input name="token" type="password" autofocus></label> <button>Watch</button></form>"""
 
 
-class Site:
-    """Handlers of requests. Single-threaded: the server's thread.
+class PageSite:
+    """A page, and handlers of requests that a gate lets through. Single-threaded: the server's thread.
 
     Args:
-        watched: the run.
+        page: the page's file in this package, with its one script and one style.
         gate: who may look.
-        refused: how many connections had to go so far.
+
+    Attributes:
+        verb: what the page is opened for, as the line with its address says.
+        allows: what whoever reaches it can do.
     """
 
-    def __init__(self, watched: Watched, gate: Gate, refused: Callable[[], int]) -> None:
-        self._watched, self._gate, self._refused = watched, gate, refused
-        self._pictures = Pictures(watched.latest)
-        self._page = resources.files("velora_runtime.web").joinpath("page.html").read_text("utf-8")
+    verb, allows = "watch", "watch and record"
+
+    def __init__(self, page: str, gate: Gate) -> None:
+        self._gate = gate
+        self._page = resources.files("velora_runtime.web").joinpath(page).read_text("utf-8")
         self._policy = _content_policy(self._page)
-        self._state: tuple[float, bytes] = (float("-inf"), b"")
         self.crowd = ViewerLimit()
+
+    def answers(self) -> list[tuple[str, str, Answer]]:
+        """Verb, path and handler of each kind of request beside the page."""
+        raise NotImplementedError
+
+    def open_routes(self) -> list[Route]:
+        """Requests that need no token."""
+        return []
 
     def app(self) -> ASGIApp:
         """The ASGI application."""
-        answers: list[tuple[str, str, Answer]] = [
-            ("GET", "/", self._show_page),
-            ("GET", "/api/snapshot", self._snapshot),
-            ("GET", "/api/stream", self._stream),
-            ("GET", "/frames/{camera}.jpg", self._picture),
-            ("GET", "/frames/{camera}.mjpeg", self._video),
-            ("GET", "/metrics", self._metrics),
-            ("POST", "/api/record/start", self._start),
-            ("POST", "/api/record/stop", self._stop),
-            ("POST", "/api/clip", self._clip),
-        ]
+        answers: list[tuple[str, str, Answer]] = [("GET", "/", self._show_page), *self.answers()]
         routes = [Route(path, self._guarded(answer), methods=[verb]) for verb, path, answer in answers]
-        return Hardened(Starlette(routes=[*routes, Route("/healthz", self._health)]))
+        return Hardened(Starlette(routes=[*routes, *self.open_routes()]))
 
     def _guarded(self, answer: Answer) -> Answer:
         async def ask(request: Request) -> Response:
@@ -112,6 +113,39 @@ class Site:
             return answer
         headers = {"Content-Security-Policy": self._policy, "Cache-Control": "no-store"}
         return HTMLResponse(self._page, headers=headers)
+
+
+class Site(PageSite):
+    """The live page. Single-threaded: the server's thread.
+
+    Args:
+        watched: the run.
+        gate: who may look.
+        refused: how many connections had to go so far.
+    """
+
+    def __init__(self, watched: Watched, gate: Gate, refused: Callable[[], int]) -> None:
+        super().__init__("page.html", gate)
+        self._watched, self._refused = watched, refused
+        self._pictures = Pictures(watched.latest)
+        self._state: tuple[float, bytes] = (float("-inf"), b"")
+
+    def answers(self) -> list[tuple[str, str, Answer]]:
+        """See `PageSite.answers`."""
+        return [
+            ("GET", "/api/snapshot", self._snapshot),
+            ("GET", "/api/stream", self._stream),
+            ("GET", "/frames/{camera}.jpg", self._picture),
+            ("GET", "/frames/{camera}.mjpeg", self._video),
+            ("GET", "/metrics", self._metrics),
+            ("POST", "/api/record/start", self._start),
+            ("POST", "/api/record/stop", self._stop),
+            ("POST", "/api/clip", self._clip),
+        ]
+
+    def open_routes(self) -> list[Route]:
+        """See `PageSite.open_routes`."""
+        return [Route("/healthz", self._health)]
 
     async def _snapshot(self, request: Request) -> Response:
         return Response(

@@ -17,18 +17,32 @@ from velora_runtime.web.access import BACKLOG, Address, Gate, choose_token, is_l
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from velora_runtime.web.app import PageSite
     from velora_runtime.web.snapshot import Watched
+
+    MakeSite = Callable[[Gate, Callable[[], int]], PageSite]
 
 GRACE_S = 2
 
 
+def live_site(watched: Watched) -> MakeSite:
+    """Maker of the live page's site."""
+
+    def make(gate: Gate, refused: Callable[[], int]) -> PageSite:
+        from velora_runtime.web.app import Site
+
+        return Site(watched, gate, refused)
+
+    return make
+
+
 class WebServer:
-    """Serves a run from a thread of its own; the pipeline neither waits for it nor knows of it.
+    """Serves a site from a thread of its own; a pipeline neither waits for it nor knows of it.
 
     Args:
         address: HOST:PORT as the user gave it.
         token: the user's, `none`, or None for what fits the address.
-        watched: the run.
+        make_site: makes the site of a gate, and of what counts the connections that had to go.
         note: gets lines for people; where to look is the first.
 
     Attributes:
@@ -41,12 +55,11 @@ class WebServer:
     """
 
     def __init__(
-        self, address: str, token: str | None, watched: Watched, note: Callable[[str], None]
+        self, address: str, token: str | None, make_site: MakeSite, note: Callable[[str], None]
     ) -> None:
         try:
             import uvicorn
 
-            from velora_runtime.web.app import Site
             from velora_runtime.web.streams import Connections, GuardedProtocol, most_connections
         except ImportError as error:
             raise MissingExtraError(error.name or "starlette", "web", "--serve") from error
@@ -56,9 +69,8 @@ class WebServer:
         self.token = choose_token(token, is_local=is_local)
         self._rare = RateLimitedNotes(note, lambda: time.monotonic_ns() // 1000)
         self._connections = Connections(most_connections(), self._rare)
-        self._site = Site(
-            watched, Gate(self.token, self.port, is_local=is_local), lambda: self._connections.refused
-        )
+        gate = Gate(self.token, self.port, is_local=is_local)
+        self._site = make_site(gate, lambda: self._connections.refused)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._site.app(),
@@ -79,9 +91,9 @@ class WebServer:
         self._thread = threading.Thread(target=self._serve, name="web", daemon=True)
         self._thread.start()
         is_given = token is not None and self.token is not None
-        note(f"watch at {self.url(host, shows_token=not is_given)}" + " with your token" * is_given)
+        note(f"{self._site.verb} at {self.url(host, shows_token=not is_given)}" + " with your token" * is_given)
         if self.token is None and not is_local:
-            note("whoever reaches this address can watch and record: --token none")
+            note(f"whoever reaches this address can {self._site.allows}: --token none")
 
     def url(self, host: str = "127.0.0.1", *, shows_token: bool = True) -> str:
         """The page's address, with the token; one that the user gave need not be told, and notes are kept."""

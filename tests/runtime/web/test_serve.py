@@ -58,7 +58,7 @@ class Site:
         address: str = "127.0.0.1:0",
         token: str | None = None,
     ) -> None:
-        from velora_runtime.web.server import WebServer
+        from velora_runtime.web.server import WebServer, live_site
 
         self.notes: list[str] = []
         self.latest, self.report = Latest(), RunReport()
@@ -69,7 +69,7 @@ class Site:
         states = CameraStates(self.report, object(), None)
         about = About("tiny", "a fake", {"rgb": "v.mp4", "event": "none"}, "realtime")
         watched = Watched(about, self.latest, self.report, states, self.recorder)
-        self.server: WebServer = WebServer(address, token, watched, self.notes.append)
+        self.server: WebServer = WebServer(address, token, live_site(watched), self.notes.append)
         self.port = self.server.port
 
     def ask(
