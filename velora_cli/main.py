@@ -35,6 +35,7 @@ COMMANDS = Registry(
             "predict", f"{_FILES}predict:command", "predict an archive of recordings, to Parquet files"
         ),
         Extension("info", f"{_FILES}info:command", "tell what a recording, a bundle or an engine is"),
+        Extension("label", f"{_FILES}label:command", "label a recording on a page in the browser"),
         Extension("convert", f"{_FILES}convert:command", "write events in another format, or from a video"),
         Extension("dataset", f"{_TRAINING}dataset:command", "look at a data set, or pack it for training"),
         Extension("init", f"{_TRAINING}init:command", "write a training configuration that fits a data set"),

@@ -50,7 +50,7 @@ class SegmentList:
 
     Attributes:
         segments: in order of time.
-        problems: what is wrong with the file, one sentence each; the lines that are wrong are not in `segments`.
+        problems: what is wrong with the file, one sentence each; lines that are wrong are left out.
         unknown: columns that are not read, and would be lost if the file were written anew.
     """
 

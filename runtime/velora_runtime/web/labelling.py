@@ -124,7 +124,9 @@ class SegmentFile:
         found = read_segments(self.file)
         problems = list(found.problems)
         if found.unknown:
-            problems.append(f"{SEGMENTS}: columns that would be lost: {printable(', '.join(found.unknown), 80)}")
+            problems.append(
+                f"{SEGMENTS}: columns that would be lost: {printable(', '.join(found.unknown), 80)}"
+            )
         return version, found.segments, problems
 
     def save(self, version: str, segments: Iterable[Segment]) -> str:
@@ -146,7 +148,9 @@ class SegmentFile:
                     "the segments were changed elsewhere", path=self.file, remedy="load the page again"
                 )
             if problems:
-                raise InputError(problems[0], path=self.file, remedy="correct the file, then load the page again")
+                raise InputError(
+                    problems[0], path=self.file, remedy="correct the file, then load the page again"
+                )
             write_segments(self.file, segments)
             return self.version
 

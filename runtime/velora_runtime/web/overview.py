@@ -101,7 +101,9 @@ class Overview:
                 opened.callback(source.close)
             self.cameras = ("event",) if source is None else ("rgb", "event")
             self._opened = opened.pop_all()
-        self._thread = threading.Thread(target=self._work, args=(reader, source), name="overview", daemon=True)
+        self._thread = threading.Thread(
+            target=self._work, args=(reader, source), name="overview", daemon=True
+        )
         self._thread.start()
 
     @property

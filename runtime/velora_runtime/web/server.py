@@ -91,7 +91,9 @@ class WebServer:
         self._thread = threading.Thread(target=self._serve, name="web", daemon=True)
         self._thread.start()
         is_given = token is not None and self.token is not None
-        note(f"{self._site.verb} at {self.url(host, shows_token=not is_given)}" + " with your token" * is_given)
+        note(
+            f"{self._site.verb} at {self.url(host, shows_token=not is_given)}" + " with your token" * is_given
+        )
         if self.token is None and not is_local:
             note(f"whoever reaches this address can {self._site.allows}: --token none")
 
