@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from tests.chromium import Chromium, find_chromium
 from tests.fakes import write_tiny_bundle
@@ -149,12 +148,42 @@ def test_segments_are_drawn_moved_renamed_undone_and_saved_and_the_set_trains(
         press(browser, "Enter")
         browser.evaluate("document.activeElement.blur()")
         assert saved(browser, recording) == [(2.0, 4.0, "circle"), (5.0, 7.0, "rest")]
-    train(recording.parent, tmp_path)
+        for key, start, part in (("3", 0.5, "val"), ("2", 4.2, "val"), ("3", 1.2, "test"), ("2", 7.1, "test")):
+            mark(browser, key, start, start + 0.4)
+            choose_part(browser, part)
+        assert len(saved(browser, recording)) == 6
+    assert train(recording.parent, tmp_path) == ("circle", "rest")
 
 
-def train(folder: Path, tmp_path: Path) -> None:
-    """Two steps of a toy model on a set of recordings."""
+def mark(browser: Chromium, key: str, start: float, end: float) -> None:
+    """Begin and end a segment by its label's key."""
+    for t in (start, end):
+        browser.evaluate(f"seek({t})")
+        press(browser, key)
+
+
+def choose_part(browser: Chromium, part: str) -> None:
+    """Choose the selected segment's part of the data set, as the list's own event does."""
+    browser.evaluate(
+        f"(() => {{ const list = document.getElementById('split'); list.value = '{part}';"
+        "list.dispatchEvent(new Event('change')); })()"
+    )
+
+
+def train(folder: Path, tmp_path: Path) -> tuple[str, ...]:
+    """Two steps of a toy model on a set of recordings, by the commands that a user types; its labels."""
     pytest.importorskip("torch", reason="needs the train extra")
+    from tests.train.toy_runs import toy_tree
+    from velora_cli.main import velora
+    from velora_edge.model.checkpoint import read_checkpoint
+    from velora_edge.train.run import read_metrics
+
+    config, store = tmp_path / "c.yaml", tmp_path / "set.h5"
+    config.write_text(yaml.safe_dump(toy_tree(tmp_path / "runs", store, epochs=2, batch_size=2)))
+    assert run(velora, ["dataset", "build", str(folder), str(store), "--for", str(config)]) == 0
+    assert run(velora, ["train", str(config)]) == 0
+    assert read_metrics(tmp_path / "runs/toy")[-1]["step"] == 2
+    return read_checkpoint(tmp_path / "runs/toy/best").model.labels
 
 
 def test_what_a_model_says_is_offered_and_taken(recording: Path, browser: Chromium, tmp_path: Path) -> None:
