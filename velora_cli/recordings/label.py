@@ -106,7 +106,7 @@ def _label_site(
 
 
 def _labels(given: str, model: str | None, folder: Path) -> tuple[str, ...]:
-    """Labels that are offered: those that were given, the model's, those of the recordings beside this one."""
+    """Labels that are offered: those given, the model's, and those of the recordings beside this one."""
     from velora_edge.bundle import open_bundle
     from velora_edge.preprocessing.segments import SEGMENTS, read_segments
 

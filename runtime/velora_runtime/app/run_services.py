@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from velora_edge.errors import InputError, MissingExtraError
+from velora_edge.preprocessing.segments import SEGMENTS, Segment, write_segments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from velora_edge.events.base import EventStream
     from velora_runtime.pipeline.pipeline import Pace, RunInputs
     from velora_runtime.recording.items import RecordResult
-    from velora_runtime.recording.recorder import Recorder
+    from velora_runtime.recording.recorder import Recorder, TakePlan, Takes
     from velora_runtime.report import RunReport
     from velora_runtime.sinks.base import Sink
     from velora_runtime.web.server import WebServer
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
 
 
 POLL_S = 0.2
+
+
+def _ring_bell() -> None:
+    """Sound the terminal's bell, where there is one."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\a")
+        sys.stderr.flush()
 
 
 class KeyReader:
@@ -90,6 +98,70 @@ def _is_foreground(fd: int) -> bool:
         return False
 
 
+class Marks:
+    """Segments of the recording that is being written, marked while it runs. Callable from any thread.
+
+    A mark lies at the newest frame that was written: what a camera and the queues take, a person's reaction
+    takes too. Each segment that has ended is in the recording's `segments.csv` at once.
+
+    Args:
+        recorder: of the run.
+        labels: names of the classes, by number.
+    """
+
+    def __init__(self, recorder: Recorder, labels: tuple[str, ...]) -> None:
+        self.labels = labels
+        self._recorder, self._lock = recorder, threading.Lock()
+        self._folder: Path | None = None
+        self._segments: list[Segment] = []
+        self._open: tuple[str, float] | None = None
+
+    @property
+    def open_label(self) -> str | None:
+        """Label of the segment that has begun; None where there is none, or its recording has ended."""
+        begun, folder = self._open, self._recorder.state.folder
+        return begun[0] if begun is not None and folder is not None and folder == self._folder else None
+
+    def press(self, number: int) -> str:
+        """Begin a segment of a label, by its number from 0; end the one that has begun; return what was done.
+
+        Raises:
+            InputError: if nothing is being recorded, or no picture has come yet.
+        """
+        with self._lock:
+            state, label = self._recorder.state, self.labels[number]
+            if state.folder != self._folder:
+                self._finish()
+            if state.folder is None or not state.frames:
+                raise InputError("nothing is marked: no picture is being recorded", remedy="record --rgb too")
+            self._folder = state.folder
+            begun = self._open
+            self._end(state.seconds)
+            if begun is not None and begun[0] == label:
+                return f"{label} ends at {state.seconds:.2f} s"
+            self._open = label, state.seconds
+            return f"{label} begins at {state.seconds:.2f} s"
+
+    def finish(self) -> None:
+        """End the segment that has begun where its recording ended. May be called again."""
+        with self._lock:
+            self._finish()
+
+    def _finish(self) -> None:
+        ended = (result for result in self._recorder.state.results if result.folder == self._folder)
+        for result in ended:
+            self._end(result.seconds)
+        self._folder, self._open, self._segments = None, None, []
+
+    def _end(self, seconds: float) -> None:
+        if self._open is None or self._folder is None:
+            return
+        (label, start), self._open = self._open, None
+        if seconds > start:
+            self._segments.append(Segment(round(start * 1e6), round(seconds * 1e6), label))
+            write_segments(self._folder / SEGMENTS, self._segments)
+
+
 KEEP_S = 10.0
 
 
@@ -105,6 +177,8 @@ class AttachOptions:
         token: that the page asks for; None: what fits the address.
         keys: single keys on the terminal record and save clips.
         perf_s: from one line about what live cameras deliver to the next; None: only one at the end.
+        takes: recordings of one label that are made one after the other; None for none.
+        labels: that keys and the page mark the running recording with.
     """
 
     record: str | None = None
@@ -114,11 +188,14 @@ class AttachOptions:
     token: str | None = field(default=None, repr=False)
     keys: bool = False
     perf_s: float | None = None
+    takes: TakePlan | None = None
+    labels: tuple[str, ...] = ()
 
     @property
     def wants_recorder(self) -> bool:
         """Whether anything may be recorded in this run."""
-        return self.record is not None or self.serve is not None or bool(self.keep_s)
+        asks = self.record is not None or self.serve is not None or self.takes is not None
+        return asks or bool(self.keep_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +230,8 @@ class RunServices:
         self._latest: Latest | None = None
         self._server: WebServer | None = None
         self._keys: KeyReader | None = None
+        self._takes: Takes | None = None
+        self._marks: Marks | None = None
         self._results: tuple[RecordResult, ...] = ()
 
     def open_recorder(self, sensor: tuple[int, int] | None) -> None:
@@ -214,19 +293,30 @@ class RunServices:
             sinks.append(self._latest)
         return sinks
 
-    def begin(self, report: RunReport, engine: str, cameras: Callable[[], Mapping[str, str]]) -> None:
-        """Open the page and listen to the keys, once the pipeline is made.
+    def begin(
+        self,
+        report: RunReport,
+        engine: str,
+        cameras: Callable[[], Mapping[str, str]],
+        stop: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Open the page, listen to the keys and begin the takes, once the pipeline is made.
 
         Args:
             report: of the run.
             engine: name of what the model runs on.
             cameras: gives each camera's state, by `rgb` and `event`; callable from any thread.
+            stop: ends the run.
 
         Raises:
             InputError: if the page cannot be served there.
             MissingExtraError: if the page's libraries are not installed.
         """
         asked = self._options
+        if self._recorder is not None and asked.labels:
+            self._marks = Marks(self._recorder, asked.labels)
+        if self._recorder is not None and asked.takes is not None:
+            self._begin_takes(self._recorder, asked.takes, cameras, stop)
         if asked.serve is not None and self._latest is not None:
             from velora_runtime.web.server import WebServer, live_site
             from velora_runtime.web.snapshot import About, Watched
@@ -234,7 +324,7 @@ class RunServices:
             run = self._run
             model = "no model" if run.model is None else run.model["name"]
             about = About(model, engine, {"rgb": run.rgb, "event": run.events}, run.pace)
-            watched = Watched(about, self._latest, report, cameras, self._recorder)
+            watched = Watched(about, self._latest, report, cameras, self._recorder, self._takes, self._marks)
             self._server = WebServer(asked.serve, asked.token, live_site(watched), self._note)
         if self._options.keys and self._recorder is not None:
             self._listen_to_keys(self._recorder)
@@ -248,6 +338,8 @@ class RunServices:
                 closing.callback(self._server.close)
             if self._keys is not None:
                 closing.callback(self._keys.close)
+            if self._takes is not None:
+                closing.callback(self._takes.close)
 
     def summary(self) -> dict[str, Any]:
         """Results of the services for `--summary`; empty where nothing could be recorded."""
@@ -260,7 +352,9 @@ class RunServices:
     def _end_recorder(self, recorder: Recorder) -> None:
         had_ended = bool(self._results)
         self._results = recorder.close()
-        if self._results and not had_ended:
+        if self._marks is not None:
+            self._marks.finish()
+        if self._results and not had_ended and self._options.takes is None:
             model = "MODEL" if self._run.model is None else self._run.model["path"]
             self._note(f"replay it: velora-live {model} {self._results[-1].folder}")
 
@@ -271,10 +365,32 @@ class RunServices:
             else:
                 self._note(f"recording to {recorder.start()}")
 
-        actions = {"r": toggle, "s": lambda: self._note(f"saving a clip to {recorder.save_clip()}")}
+        clip = lambda: self._note(f"saving a clip to {recorder.save_clip()}")  # noqa: E731
+        actions: dict[str, Callable[[], None]] = {"r": toggle, "s": clip}
+        told = "r begins and ends a recording, s saves the last seconds"
+        if self._takes is not None:
+            actions, told = {"t": self._takes.again}, "t sets a take aside and records it again"
+        elif (marks := self._marks) is not None:
+            for k in range(min(len(marks.labels), 9)):
+                actions[str(k + 1)] = lambda k=k: self._note(marks.press(k))  # type: ignore[misc]
+            told += "".join(f", {k + 1} {label}" for k, label in enumerate(marks.labels[:9]))
         self._keys = KeyReader({key: self._safely(action) for key, action in actions.items()})
         if self._keys.is_listening:
-            self._note("keys: r begins and ends a recording, s saves the last seconds")
+            self._note(f"keys: {told}")
+
+    def _begin_takes(
+        self,
+        recorder: Recorder,
+        plan: TakePlan,
+        cameras: Callable[[], Mapping[str, str]],
+        stop: Callable[[], None],
+    ) -> None:
+        from velora_runtime.recording.recorder import Takes
+
+        def is_ready() -> bool:
+            return all(state in ("live", "none") for state in cameras().values())
+
+        self._takes = Takes(recorder, plan, is_ready, self._note, stop, _ring_bell)
 
     def _safely(self, action: Callable[[], object]) -> Callable[[], None]:
         def act() -> None:

@@ -146,9 +146,8 @@ def run_session(
         meter = CameraMeter(sources.deliveries(), clock, options.attach.perf_s, note)
         setup.supervisor.listen(meter.poll)
         engine_name = "no engine" if engine is None else engine.name
-        services.begin(
-            pipeline.report, engine_name, CameraStates(pipeline.report, sources.rgb, sources.stream)
-        )
+        states = CameraStates(pipeline.report, sources.rgb, sources.stream)
+        services.begin(pipeline.report, engine_name, states, pipeline.stop)
         with realtime_interpreter(), _stopped_by_signals(pipeline.stop):
             report = pipeline.run()
         report.perf = meter.whole()

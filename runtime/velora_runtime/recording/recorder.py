@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 BACKLOG_BYTES = 256 << 20
 """Memory for what waits to be written: 3 s of 720p pictures."""
+READY_S = 0.2
+"""From one look at the cameras to the next, before the first take."""
 
 
 @dataclass(slots=True)
@@ -223,3 +225,129 @@ class RecorderSink(Sink):
 
     def write(self, item: object) -> None:
         """Never called."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakePlan:
+    """Plan of takes of one label.
+
+    Attributes:
+        label: name of the class.
+        takes: how many.
+        seconds: length of each.
+        countdown_s: whole seconds before each.
+    """
+
+    label: str
+    takes: int
+    seconds: float
+    countdown_s: int = 3
+
+
+class Takes:
+    """Recordings of one label, one after the other, each after a countdown, in a thread of their own.
+
+    A take that is not wanted is set aside: its folder's name gets a dot before it, so no data set reads it.
+
+    Args:
+        recorder: of the run.
+        plan: what to record.
+        is_ready: whether all cameras deliver; the first countdown waits for them.
+        note: gets lines for people.
+        stop: ends the run once all is recorded.
+        bell: sounds once a second of a countdown, and when a take begins and ends.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        plan: TakePlan,
+        is_ready: Callable[[], bool],
+        note: Callable[[str], None],
+        stop: Callable[[], None],
+        bell: Callable[[], None],
+    ) -> None:
+        self._recorder, self.plan, self._is_ready = recorder, plan, is_ready
+        self._note, self._stop, self._bell = note, stop, bell
+        self._taken: list[Path] = []
+        self._interrupted, self._is_closed = threading.Event(), False
+        self._phase: tuple[str, int] = ("waiting", 0)
+        self._thread = threading.Thread(target=self._work, name="takes", daemon=True)
+        self._thread.start()
+
+    def state(self) -> dict[str, object]:
+        """Phase (waiting, countdown, recording, done), seconds left of a countdown, number of the take."""
+        phase, left_s = self._phase
+        number = min(len(self._taken) + 1, self.plan.takes)
+        plan = self.plan
+        said = {"phase": phase, "left_s": left_s, "number": number}
+        return {**said, "takes": plan.takes, "label": plan.label, "seconds": plan.seconds}
+
+    def again(self) -> None:
+        """Set aside the take that is recorded, or else the last one, and record it again."""
+        self._interrupted.set()
+
+    def join(self, timeout_s: float | None = None) -> None:
+        """Wait until all is recorded."""
+        self._thread.join(timeout_s)
+
+    def close(self) -> None:
+        """End the takes; one that is being recorded is set aside. May be called again."""
+        self._is_closed = True
+        self._interrupted.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            while not self._is_ready() and not self._is_closed:
+                self._interrupted.wait(READY_S)
+                self._interrupted.clear()
+            while len(self._taken) < self.plan.takes and not self._is_closed:
+                if self._count_down():
+                    self._record()
+        except (InputError, OSError) as error:
+            self._note(f"no more takes: {error}")
+        self._phase = "done", 0
+        if not self._is_closed:
+            self._note(f"{len(self._taken)} takes of {self.plan.label} in {self._recorder.options.parent}")
+            self._stop()
+
+    def _count_down(self) -> bool:
+        """Whether the countdown ended undisturbed; otherwise the last take was set aside."""
+        number, plan = len(self._taken) + 1, self.plan
+        for left_s in range(plan.countdown_s, 0, -1):
+            self._phase = "countdown", left_s
+            self._note(f"{plan.label}, take {number} of {plan.takes}: in {left_s} s")
+            self._bell()
+            if self._interrupted.wait(1):
+                if not self._is_closed and self._taken:
+                    self._set_aside(self._taken.pop())
+                self._clear()
+                return False
+        return True
+
+    def _record(self) -> None:
+        folder = self._recorder.start()
+        self._phase = "recording", 0
+        self._note(f"{self.plan.label}: now, {self.plan.seconds:g} s")
+        self._bell()
+        is_cut = self._interrupted.wait(self.plan.seconds)
+        result = self._recorder.stop()
+        self._bell()
+        self._clear()
+        if is_cut:
+            self._set_aside(folder)
+        elif result.is_whole:
+            self._taken.append(folder)
+        else:
+            raise InputError(result.why, path=folder)
+
+    def _clear(self) -> None:
+        if not self._is_closed:
+            self._interrupted.clear()
+
+    def _set_aside(self, folder: Path) -> None:
+        if not folder.exists():  # nothing had come yet
+            return
+        folder.rename(folder.with_name(f".{folder.name}"))
+        self._note(f"{folder.name} is set aside, as .{folder.name}")

@@ -10,6 +10,8 @@ GET  /healthz             200 while pairs come, 503 otherwise; the only one that
 POST /api/record/start    begin a recording in a new folder
 POST /api/record/stop     end it
 POST /api/clip            save the last seconds
+POST /api/takes/again     set a take aside and record it again
+POST /api/marks/NUMBER    begin or end a segment of the running recording, by its label's number from 0
 """
 
 from __future__ import annotations
@@ -141,6 +143,8 @@ class Site(PageSite):
             ("POST", "/api/record/start", self._start),
             ("POST", "/api/record/stop", self._stop),
             ("POST", "/api/clip", self._clip),
+            ("POST", "/api/takes/again", self._again),
+            ("POST", "/api/marks/{number:int}", self._mark),
         ]
 
     def open_routes(self) -> list[Route]:
@@ -187,6 +191,21 @@ class Site(PageSite):
 
     async def _clip(self, request: Request) -> Response:
         return await self._order(lambda recorder: {"folder": str(recorder.save_clip())})
+
+    async def _again(self, request: Request) -> Response:
+        if self._watched.takes is None:
+            return JSONResponse({"error": "no takes are recorded in this run"}, 409)
+        self._watched.takes.again()
+        return JSONResponse({})
+
+    async def _mark(self, request: Request) -> Response:
+        marks, number = self._watched.marks, request.path_params["number"]
+        if marks is None or number >= len(marks.labels):
+            return JSONResponse({"error": "there is no such label: record with --labels"}, 409)
+        try:
+            return JSONResponse({"said": await asyncio.to_thread(marks.press, number)})
+        except InputError as error:
+            return JSONResponse({"error": str(error)}, 409)
 
     async def _order(self, order: Callable[[Recorder], dict[str, Any]]) -> Response:
         """Call the recorder without blocking the server, and answer with its result."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from velora_runtime.report import STAGES
 from velora_runtime.sinks.base import Sink
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from velora_edge.datatypes import Prediction
     from velora_runtime.inference.decision import Decided
-    from velora_runtime.recording.recorder import Recorder
+    from velora_runtime.recording.recorder import Recorder, Takes
     from velora_runtime.report import RunReport
     from velora_runtime.sinks.base import Result
 
@@ -150,6 +150,19 @@ class About:
     pace: str
 
 
+class Marking(Protocol):
+    """Marks of the running recording; see `velora_runtime.app.run_services.Marks`."""
+
+    labels: tuple[str, ...]
+
+    @property
+    def open_label(self) -> str | None:
+        """Label of the segment that has begun."""
+
+    def press(self, number: int) -> str:
+        """Begin or end a segment of a label, by its number; return what was done."""
+
+
 class Watched:
     """View of a run for the server. Reads only; the server's thread.
 
@@ -159,6 +172,8 @@ class Watched:
         report: of the run, while it is running.
         cameras: gives each camera's state, one of `CAMERA_STATES`; called by the server's thread.
         recorder: None where nothing can be recorded.
+        takes: None where no takes are recorded.
+        marks: None where the recording cannot be marked.
     """
 
     def __init__(
@@ -168,7 +183,10 @@ class Watched:
         report: RunReport,
         cameras: Callable[[], Mapping[str, str]],
         recorder: Recorder | None,
+        takes: Takes | None = None,
+        marks: Marking | None = None,
     ) -> None:
+        self.takes, self.marks = takes, marks
         self.about, self.latest, self.report, self.recorder = about, latest, report, recorder
         self._cameras = cameras
         self._began_s = time.monotonic()
@@ -224,6 +242,8 @@ class Watched:
             },
             "pictures": {"rgb": scene.rgb is not None, "event": scene.event is not None},
             "recorder": self._recorder_state(),
+            "takes": None if self.takes is None else self.takes.state(),
+            "marks": None if self.marks is None else self._marks_state(self.marks),
         }
 
     def metrics(self, viewers: int, refused: int = 0) -> str:
@@ -282,6 +302,9 @@ class Watched:
             "saving": state.saving,
             "ended": [result.as_dict() for result in state.results[-5:]],
         }
+
+    def _marks_state(self, marks: Marking) -> dict[str, Any]:
+        return {"labels": marks.labels, "open": marks.open_label}
 
     def _recorder_gauges(self) -> list[Metric]:
         if self.recorder is None:

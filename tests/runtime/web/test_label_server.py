@@ -30,7 +30,8 @@ class Served:
         from velora_runtime.web.server import WebServer
 
         write_events(folder / "day1.raw")
-        self.file, self.notes, self.suggestions = folder / "segments.csv", [], Suggestions()
+        self.file, self.suggestions = folder / "segments.csv", Suggestions()
+        self.notes: list[str] = []
         self.overview = Overview(folder / "day1.raw", None, self.notes.append)
         segments = SegmentFile(self.file)
         self.server = WebServer(
@@ -43,9 +44,7 @@ class Served:
         )
         self.overview.join(60)
 
-    def ask(
-        self, path: str, body: object = None, headers: dict[str, str] | None = None
-    ) -> tuple[int, bytes]:
+    def ask(self, path: str, body: object = None, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
         with contextlib.closing(connection):
             data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()

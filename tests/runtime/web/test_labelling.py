@@ -148,7 +148,12 @@ def test_segments_are_drawn_moved_renamed_undone_and_saved_and_the_set_trains(
         press(browser, "Enter")
         browser.evaluate("document.activeElement.blur()")
         assert saved(browser, recording) == [(2.0, 4.0, "circle"), (5.0, 7.0, "rest")]
-        for key, start, part in (("3", 0.5, "val"), ("2", 4.2, "val"), ("3", 1.2, "test"), ("2", 7.1, "test")):
+        for key, start, part in (
+            ("3", 0.5, "val"),
+            ("2", 4.2, "val"),
+            ("3", 1.2, "test"),
+            ("2", 7.1, "test"),
+        ):
             mark(browser, key, start, start + 0.4)
             choose_part(browser, part)
         assert len(saved(browser, recording)) == 6
