@@ -25,10 +25,12 @@ from tests.chromium import Chromium, find_chromium
 from tests.fakes import write_tiny_bundle
 from velora_cli.live.live import command
 from velora_edge.console import run
+from velora_edge.data.layouts.recording_index import index_recordings
 from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.events.registry import open_events
 from velora_edge.events.writers import open_writer
 from velora_edge.preprocessing.folder import read_recording
+from velora_edge.preprocessing.segments import read_segments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,10 +86,15 @@ def served(
     model: object, events: Path, rgb: Path, *options: object
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """The page's address, of a run in a process of its own."""
-    code = "import sys; from velora_cli.main import live; sys.argv[0] = 'velora-live'; live()"
-    args = (model, "--events", events, "--rgb", rgb, "--quiet", "--serve", "127.0.0.1:0", *options)
+    with serving("live", model, "--events", events, "--rgb", rgb, "--quiet", *options) as both:
+        yield both
+
+
+@contextlib.contextmanager
+def serving(*args: object) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The address of the page that a command opens, in a process of its own."""
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, args)],
+        [sys.executable, "-m", "velora_cli.main", *map(str, args), "--serve", "127.0.0.1:0"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -174,6 +181,58 @@ def test_pictures_move_labels_change_and_the_buttons_record(
         assert len(replayed) == facts.counts["frames"] - 2 >= 58
         events = [json.loads(line)["events"] for line in out.read_text().splitlines()]
         assert np.mean(np.array(events) > 0) > 0.9
+
+
+def click(browser: Chromium, element: str) -> None:
+    browser.evaluate(f"document.{element}.click()")
+
+
+def test_takes_of_a_class_are_counted_down_on_the_page_and_make_a_set(
+    long_demo: tuple[Path, Path], tmp_path: Path, browser: Chromium
+) -> None:
+    events, rgb = long_demo
+    plan = ("--label", "wave", "--takes", 2, "--seconds", 2, "--countdown", 3)
+    with serving("record", tmp_path / "set", *plan, "--events", events, "--rgb", rgb) as (address, process):
+        browser.open(address)
+        click(browser, 'querySelector("#sound")')
+        browser.wait_for('state.takes.phase === "countdown"', "a countdown")
+        browser.wait_for("/^wave, take 1 of 2: in [123]$/.test(take.textContent)", "the countdown's text")
+        browser.wait_for('take.textContent === "wave, take 2 of 2: now"', "the second take")
+        assert browser.evaluate("audio.state") in ("running", "suspended")
+        click(browser, 'querySelector("#again")')
+        assert process.wait(90) == 0
+    folders = sorted((tmp_path / "set" / "wave").iterdir())
+    assert [folder.name.startswith(".") for folder in folders] == [True, False, False]
+    for folder in folders[1:]:
+        facts = read_recording(folder).facts
+        assert facts.first_us is not None
+        assert facts.last_us is not None
+        assert 1.0 < (facts.last_us - facts.first_us) / 1e6 < 4.0
+    assert [recording.item.name for recording in index_recordings(tmp_path / "set").recordings] == [
+        f"wave/{folder.name}" for folder in folders[1:]
+    ]
+
+
+def test_buttons_and_keys_on_the_page_mark_the_running_recording(
+    long_demo: tuple[Path, Path], tmp_path: Path, browser: Chromium
+) -> None:
+    events, rgb = long_demo
+    folder = tmp_path / "day1"
+    args = ("record", folder, "--labels", "wave,rest", "--events", events, "--rgb", rgb)
+    with serving(*args) as (address, _):
+        browser.open(address)
+        browser.wait_for("state.recorder.seconds > 0.5", "pictures")
+        click(browser, 'querySelector("#marks button")')
+        browser.wait_for('state.marks.open === "wave"', "a mark")
+        begun = browser.evaluate("state.recorder.seconds")
+        browser.wait_for(f"state.recorder.seconds > {begun + 1}", "a second")
+        browser.call("Input.dispatchKeyEvent", type="keyDown", key="2", text="2")
+        browser.wait_for('state.marks.open === "rest"', "the next mark")
+        assert [segment.label for segment in read_segments(folder / "segments.csv").segments] == ["wave"]
+    wave, rest = read_segments(folder / "segments.csv").segments
+    assert (wave.label, rest.label) == ("wave", "rest")
+    assert 0.3 < wave.start_us / 1e6 < begun + 0.2
+    assert wave.end_us == rest.start_us >= (begun + 1) * 1e6 - 200_000
 
 
 def test_a_viewer_without_the_token_gets_a_form_and_with_it_the_page(
