@@ -25,6 +25,7 @@ DOWNLOADED = {"published.pth", "poker.txt", "dinov2_vits14_pretrain.pth", "ViT-B
 DOWNLOADED |= {"vit_base_patch16_clip_quickgelu_224.openai"}
 """A checkpoint that the authors published, and its labels; weights of towers, and timm's name of one."""
 NOT_RUN = {
+    "a person at the page": r"velora label ",
     "a camera": r"neuromorphic://|tcp://|/dev/video0|^velora-live demo $",
     "an hour of training": r"velora (train|pretrain) |runs/demo_model",
     "minutes for thousands of rendered clips": r"velora (eval|dataset (build|check)) ",

@@ -30,7 +30,7 @@ Examples, in a checkout:
 
 
 @click.command("label", epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("recording", type=click.Path(exists=True, path_type=Path))
+@click.argument("recording", type=click.Path(path_type=Path))
 @click.option(
     "--model", metavar="MODEL", help="Show what this model says as suggestions: a bundle's folder, or demo."
 )
@@ -60,6 +60,8 @@ def command(recording: Path, model: str | None, labels: str, serve: str, token: 
     """
     from velora_edge.data.layouts.recording_index import find_recording
 
+    if not recording.exists():
+        raise SourceError("no such file or folder", path=recording, remedy="check the path")
     try:
         from velora_runtime.web.labelling import Suggestions
         from velora_runtime.web.overview import Overview
