@@ -2,6 +2,7 @@
 
 GET  /                    the page
 GET  /api/snapshot        the state, JSON
+GET  /api/trend           events a second, latency and best labels over the last minute
 GET  /api/stream          the same whenever it changes, server-sent events
 GET  /frames/CAMERA.jpg   the newest picture of `rgb` or `event`
 GET  /frames/CAMERA.mjpeg the same, going on
@@ -136,6 +137,7 @@ class Site(PageSite):
         """See `PageSite.answers`."""
         return [
             ("GET", "/api/snapshot", self._snapshot),
+            ("GET", "/api/trend", self._trend),
             ("GET", "/api/stream", self._stream),
             ("GET", "/frames/{camera}.jpg", self._picture),
             ("GET", "/frames/{camera}.mjpeg", self._video),
@@ -155,6 +157,9 @@ class Site(PageSite):
         return Response(
             self._state_line(), media_type="application/json", headers={"Cache-Control": "no-store"}
         )
+
+    async def _trend(self, request: Request) -> Response:
+        return JSONResponse(self._watched.trend(), headers={"Cache-Control": "no-store"})
 
     async def _stream(self, request: Request) -> Response:
         pieces = server_sent_events(self._state_line, 1 / STATES_HZ)

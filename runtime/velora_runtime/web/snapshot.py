@@ -28,6 +28,8 @@ PICTURES_HZ, UNWATCHED_HZ = 15, 1
 """Pictures are copied and compressed at most this often, however many pairs there are and whoever watches;
 copied the less often if nobody has watched for a second."""
 SPELLS_KEPT = 60
+MOMENTS_HZ, MOMENTS_KEPT = 4, 240
+"""Moments of the last minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,38 @@ class LabelRun:
     t0_us: int
     t1_us: int
     score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Figures of one pair, for charts over time.
+
+    Attributes:
+        seen_s: when, on the machine's monotonic clock.
+        events_hz: events a second in its window; None without an event frame.
+        total_ms: latency of its prediction; None without one.
+        top: the best labels and their scores, the best first.
+    """
+
+    seen_s: float
+    events_hz: float | None
+    total_ms: float | None
+    top: tuple[tuple[str, float], ...]
+
+    @classmethod
+    def of(cls, result: Result, now_s: float) -> Moment:
+        """The figures of a result."""
+        event, said = result.pair.event, result.prediction
+        events_hz = None if event is None else event.events * 1e6 / max(event.t1_us - event.t0_us, 1)
+        total_ms = None if said is None else said.latency_ms.get("total")
+        return cls(now_s, events_hz, total_ms, () if said is None else said.top)
+
+    def as_list(self, now_s: float) -> list[Any]:
+        """Its age in seconds and the figures, as JSON takes them."""
+        top = [[label, round(score, 3)] for label, score in self.top]
+        rate = None if self.events_hz is None else round(self.events_hz)
+        total_ms = None if self.total_ms is None else round(self.total_ms, 3)
+        return [round(now_s - self.seen_s, 2), rate, total_ms, top]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +114,7 @@ class Latest(Sink):
     Attributes:
         scene: the newest.
         history: labels one after the other, the newest last; replaced, never changed.
+        moments: figures of the last minute, four a second, the newest last; replaced, never changed.
         metrics: for `/metrics`.
         watched_s: when somebody last asked for a picture, on the machine's monotonic clock.
     """
@@ -91,6 +126,7 @@ class Latest(Sink):
         self.scene = Scene()
         self.metrics = RunMetrics(STAGES)
         self.history: tuple[LabelRun, ...] = ()
+        self.moments: tuple[Moment, ...] = ()
         self._copied_s = self.watched_s = float("-inf")
 
     def take(self, result: Result) -> None:
@@ -99,6 +135,8 @@ class Latest(Sink):
         if result.prediction is not None:
             self._extend_history(result.decided or result.prediction, result.prediction.t_us)
         pair, last, now_s = result.pair, self.scene, time.monotonic()
+        if not self.moments or now_s - self.moments[-1].seen_s >= 1 / MOMENTS_HZ:
+            self.moments = (*self.moments[1 - MOMENTS_KEPT :], Moment.of(result, now_s))
         event = None if pair.event is None else last.event
         most_hz = PICTURES_HZ if now_s - self.watched_s < 1 else UNWATCHED_HZ
         if pair.event is not None and (event is None or now_s - self._copied_s >= 1 / most_hz):
@@ -190,7 +228,7 @@ class Watched:
         self.about, self.latest, self.report, self.recorder = about, latest, report, recorder
         self._cameras = cameras
         self._began_s = time.monotonic()
-        self._rate = _Rate()
+        self._rate, self._frame_rate = _Rate(), _Rate()
 
     def health(self) -> str:
         """`ok`, `starting`, `stalled`, or `ended`."""
@@ -236,15 +274,17 @@ class Watched:
                 "unplaced": report.frames.unplaced,
                 "sinks": sum(dict(report.sink_drops).values()),
             },
-            "cameras": {
-                camera: {"state": state, "source": self.about.sources.get(camera, "")}
-                for camera, state in self._cameras().items()
-            },
+            "cameras": self._camera_states(),
             "pictures": {"rgb": scene.rgb is not None, "event": scene.event is not None},
             "recorder": self._recorder_state(),
             "takes": None if self.takes is None else self.takes.state(),
             "marks": None if self.marks is None else self._marks_state(self.marks),
         }
+
+    def trend(self) -> list[list[Any]]:
+        """Figures of the last minute: age in seconds, events a second, latency in ms, best labels."""
+        now_s = time.monotonic()
+        return [moment.as_list(now_s) for moment in self.latest.moments]
 
     def metrics(self, viewers: int, refused: int = 0) -> str:
         """The text for `/metrics`."""
@@ -270,6 +310,24 @@ class Watched:
             *self._recorder_gauges(),
         )
         return self.latest.metrics.expose(self.report, gauges)
+
+    def _camera_states(self) -> dict[str, dict[str, Any]]:
+        """State and source of each camera, what it delivers a second, and what was dropped of it."""
+        moments, dropped = self.latest.moments, self.report.dropped()
+        rates = {
+            "rgb": self._frame_rate.of(self.report.frames.read),
+            "event": round(moments[-1].events_hz or 0) if moments else 0,
+        }
+        drops = {"rgb": dropped["rgb"], "event": dropped["events"]}
+        return {
+            camera: {
+                "state": state,
+                "source": self.about.sources.get(camera, ""),
+                "rate_hz": rates.get(camera, 0) if state == "live" else 0,
+                "dropped": drops.get(camera, 0),
+            }
+            for camera, state in self._cameras().items()
+        }
 
     def _decision(self) -> dict[str, Any]:
         decided = self.latest.scene.decided

@@ -253,9 +253,10 @@ def test_the_state_is_told_whole(site: Site) -> None:
     assert (state["skew_us"], state["pairs"], state["predictions"]) == (120, 4, 3)
     assert state["latency_ms"]["total"]["last"] == 4.0
     assert state["dropped"] == {"rgb": 0, "events": 0, "pairs": 0, "late": 0, "unplaced": 0, "sinks": 0}
+    assert 0 <= state["cameras"]["rgb"].pop("rate_hz") <= 4
     assert state["cameras"] == {
-        "rgb": {"state": "live", "source": "v.mp4"},
-        "event": {"state": "none", "source": "none"},
+        "rgb": {"state": "live", "source": "v.mp4", "dropped": 0},
+        "event": {"state": "none", "source": "none", "rate_hz": 0, "dropped": 0},
     }
     assert (state["health"], state["model"], state["engine"]) == ("ok", "tiny", "a fake")
     assert state["recorder"]["folder"] is None
@@ -498,3 +499,18 @@ def test_without_the_library_of_metrics_the_extra_is_named(monkeypatch: pytest.M
         MissingExtraError, match=r"--serve needs prometheus_client: pip install -e '\.\[web\]'"
     ):
         attached.sinks()
+
+
+def test_the_trend_has_four_moments_a_second_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    monkeypatch.setattr("velora_runtime.web.snapshot.time.monotonic", lambda: now_s)
+    latest = Latest()
+    for k in range(699):
+        now_s = 100 + k / 8
+        latest.take(seen(k, missing=1 if k == 698 else 0))
+    watched = Watched(About("m", "e", {}, "max"), latest, RunReport(), dict, None)
+    trend = watched.trend()
+    assert len(trend) == 240
+    assert [age for age, *_ in trend] == [(239 - k) / 4 for k in range(240)]
+    assert trend[0][1:] == [round(5 * 1e6 / (1000 * 220)), 4.0, [["wave", 0.75], ["still", 0.25]]]
+    assert trend[-1][2:] == [None, []]
