@@ -9,6 +9,7 @@
 # make peers        as root: what tests meet on the other side, from Debian (.ci/install-peers)
 # make check        formatting, lint, types, layers
 # make help-texts  what every --help prints, into tests/cli/help, which a test compares: after a change on purpose
+# make screenshots  the pictures of README and guides, by the tests that take them in a headless Chromium
 # make gpu-check    on a machine with Python, torch and an NVIDIA GPU: every backend side by side in six minutes, then the
 #                   tests of a GPU, into benchmarks/results/gpu.md. WHEELS=DIR: install from there;
 #                   GPU_CHECK="--graphs DIR": what `gpu_check.py --prepare DIR` made before, on a CPU
@@ -24,7 +25,7 @@ PYTEST := -m pytest -n auto --dist worksteal
 DEVICE_PYTHONS := 3.10 3.13
 DEVICE_TESTS   := tests/events tests/preprocessing tests/runtime tests/cli/live tests/test_*.py
 
-.PHONY: help setup setup-device demo demo-model test test-fast test-device test-aarch64 fuzz chaos peers check help-texts gpu-check clean
+.PHONY: help setup setup-device demo demo-model test test-fast test-device test-aarch64 fuzz chaos peers check help-texts screenshots gpu-check clean
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -87,6 +88,9 @@ check: setup
 
 help-texts: setup
 	$(VENV)/bin/python -m tests.cli.help_texts
+
+screenshots: setup
+	VELORA_SCREENSHOTS=docs/images $(VENV)/bin/python -m pytest -q -n 0 tests/runtime/web -k screenshot
 
 gpu-check:
 	$(PYTHON) benchmarks/gpu_setup.py $(GPU) $(if $(WHEELS),--wheels $(WHEELS))

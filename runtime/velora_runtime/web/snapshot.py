@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from velora_runtime.report import STAGES
@@ -41,12 +41,14 @@ class LabelRun:
         t0_us: time of its first prediction.
         t1_us: of its last.
         score: the highest.
+        is_idle: in a run that decides, no action was held to be going on.
     """
 
     label: str
     t0_us: int
     t1_us: int
     score: float
+    is_idle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,10 @@ class Latest(Sink):
         """Replace the scene; nothing is left for `write`."""
         self.metrics.observe(result)
         if result.prediction is not None:
-            self._extend_history(result.decided or result.prediction, result.prediction.t_us)
+            said, is_idle = result.decided or result.prediction, False
+            if result.decided is not None:
+                is_idle = result.decided.since_us is None
+            self._extend_history(said, result.prediction.t_us, is_idle=is_idle)
         pair, last, now_s = result.pair, self.scene, time.monotonic()
         if not self.moments or now_s - self.moments[-1].seen_s >= 1 / MOMENTS_HZ:
             self.moments = (*self.moments[1 - MOMENTS_KEPT :], Moment.of(result, now_s))
@@ -156,11 +161,11 @@ class Latest(Sink):
     def write(self, item: object) -> None:
         """Never called."""
 
-    def _extend_history(self, said: Prediction | Decided, t_us: int) -> None:
-        before, spell = self.history, LabelRun(said.label, t_us, t_us, said.score)
-        if before and before[-1].label == said.label:
-            last = before[-1]
-            before, spell = before[:-1], LabelRun(said.label, last.t0_us, t_us, max(last.score, said.score))
+    def _extend_history(self, said: Prediction | Decided, t_us: int, *, is_idle: bool) -> None:
+        before, spell = self.history, LabelRun(said.label, t_us, t_us, said.score, is_idle)
+        if before and before[-1].label == said.label and before[-1].is_idle == is_idle:
+            last, before = before[-1], before[:-1]
+            spell = replace(spell, t0_us=last.t0_us, score=max(last.score, said.score))
         self.history = (*before[1 - SPELLS_KEPT :], spell)
 
 
@@ -258,7 +263,10 @@ class Watched:
             "missing": scene.missing,
             **self._decision(),
             "history": [
-                {"label": s.label, "t0_us": s.t0_us, "t1_us": s.t1_us, "score": round(s.score, 4)}
+                {
+                    **{"label": s.label, "t0_us": s.t0_us, "t1_us": s.t1_us, "score": round(s.score, 4)},
+                    **({"idle": True} if s.is_idle else {}),
+                }
                 for s in self.latest.history
             ],
             "latency_ms": self._latencies(),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +22,6 @@ from velora_edge.preprocessing.segments import Segment, read_segments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytest.importorskip("uvicorn", reason="needs the web extra: pip install -e '.[web]'")
 pytestmark = pytest.mark.slow
@@ -203,6 +204,24 @@ def test_what_a_model_says_is_offered_and_taken(recording: Path, browser: Chromi
     assert read_segments(recording / "segments.csv").segments == (
         Segment(round(first["start"] * 1e6), round(first["end"] * 1e6), first["label"]),
     )
+
+
+def test_the_screenshot_for_the_guide_can_be_taken(
+    recording: Path, browser: Chromium, tmp_path: Path
+) -> None:
+    target = Path(os.environ.get("VELORA_SCREENSHOTS", tmp_path)) / "label.png"
+    with labelling(recording, "--model", "demo") as address:
+        open_page(browser, address)
+        browser.wait_for("!recording.is_suggesting && recording.suggestions.length", "suggestions", 120)
+        browser.evaluate(
+            "recording.suggestions.filter(one => one.end - one.start > 0.4).slice(0, 4).forEach(take)"
+        )
+        browser.evaluate("seek(2.5)")
+        saved(browser, recording)
+        browser.wait_for("document.getElementById('rgb').complete", "the picture")
+        browser.save_screenshot(target)
+    assert target.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert target.stat().st_size > 20_000
 
 
 def test_a_list_that_was_changed_elsewhere_is_not_written_over(recording: Path, browser: Chromium) -> None:

@@ -1,7 +1,6 @@
 """The page in a real browser: pictures move, labels change, the buttons make recordings that replay.
 
-VELORA_SCREENSHOT=docs/images/page.png .venv/bin/python -m pytest tests/runtime/web/test_page.py -k screenshot
-takes the picture that the README shows, from the packaged demo.
+VELORA_SCREENSHOTS=docs/images (`make screenshots`) takes the picture that the README shows, of the demo.
 """
 
 from __future__ import annotations
@@ -247,6 +246,47 @@ def test_a_viewer_without_the_token_gets_a_form_and_with_it_the_page(
         assert browser.evaluate("location.href") == bare
 
 
+def test_where_no_action_is_clear_the_page_says_idle_and_the_charts_are_drawn(
+    tiny: Path, long_demo: tuple[Path, Path], browser: Chromium
+) -> None:
+    with served(tiny, *long_demo, "--decide", "enter=1") as (address, _):
+        browser.open(address)
+        browser.wait_for('document.getElementById("label").textContent === "idle"', "an idle label")
+        assert re.match(r"no action is clear: \w+ has \d+ %$", text(browser, "score"))
+        assert browser.evaluate('document.querySelector("#strip div").textContent') == "idle"
+        for chart in ("events", "total", "score"):
+            browser.wait_for(
+                f"document.getElementById('{chart}-chart').getContext('2d')"
+                ".getImageData(0, 0, 1440, 90).data.some(value => value)",
+                f"the chart of {chart}",
+            )
+        assert re.match(r"[\d.]+ pictures a second, \d+ dropped$", text(browser, "rgb-health"))
+        assert re.match(r"[\d.]+[KM]? events a second, \d+ dropped$", text(browser, "event-health"))
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(
+    tiny: Path, long_demo: tuple[Path, Path], browser: Chromium
+) -> None:
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.call("Emulation.setDeviceMetricsOverride", **phone)
+    with served(tiny, *long_demo) as (address, _):
+        browser.open(address)
+        browser.wait_for('document.getElementById("health").textContent === "ok"', "a healthy run")
+        assert browser.evaluate("document.documentElement.scrollWidth") == 390
+
+
+@pytest.mark.parametrize(("scheme", "is_dark"), [("dark", True), ("light", False)])
+def test_the_page_is_dark_or_light_as_the_browser_is(
+    tiny: Path, long_demo: tuple[Path, Path], browser: Chromium, scheme: str, is_dark: bool
+) -> None:
+    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    with served(tiny, *long_demo) as (address, _):
+        browser.open(address)
+        found = browser.wait_for("getComputedStyle(document.body).backgroundColor", "the page")
+    (red, *_) = map(int, re.findall(r"\d+", found))
+    assert (red < 64) is is_dark
+
+
 def test_a_run_that_has_ended_is_told(tiny: Path, browser: Chromium) -> None:
     with served(tiny, ASSETS / "demo.raw", ASSETS / "demo.mp4", "--duration", 6) as (address, _):
         browser.open(address)
@@ -255,13 +295,14 @@ def test_a_run_that_has_ended_is_told(tiny: Path, browser: Chromium) -> None:
 
 
 def test_the_screenshot_for_the_readme_can_be_taken(tmp_path: Path, browser: Chromium) -> None:
-    target = Path(os.environ.get("VELORA_SCREENSHOT", tmp_path / "page.png"))
+    target = Path(os.environ.get("VELORA_SCREENSHOTS", tmp_path)) / "page.png"
     with served("demo", ASSETS / "demo.raw", ASSETS / "demo.mp4", "--recordings", tmp_path / "rs") as (
         address,
         _,
     ):
         browser.open(address)
         browser.wait_for("state !== null && state.t_us > 5600000", "most of the demo")
+        browser.evaluate("showTrend()")
         target.parent.mkdir(parents=True, exist_ok=True)
         browser.save_screenshot(target)
     assert target.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
