@@ -325,7 +325,7 @@ class RunServices:
             model = "no model" if run.model is None else run.model["name"]
             about = About(model, engine, {"rgb": run.rgb, "event": run.events}, run.pace)
             watched = Watched(about, self._latest, report, cameras, self._recorder, self._takes, self._marks)
-            self._server = WebServer(asked.serve, asked.token, live_site(watched), self._note)
+            self._server = WebServer(asked.serve, asked.token, live_site(watched, self._note), self._note)
         if self._options.keys and self._recorder is not None:
             self._listen_to_keys(self._recorder)
 

@@ -11,6 +11,8 @@ GET  /healthz             200 while pairs come, 503 otherwise; the only one that
 POST /api/record/start    begin a recording in a new folder
 POST /api/record/stop     end it
 POST /api/clip            save the last seconds
+GET  /api/recordings      those that have ended
+     /recordings/NAME/... one of them, to replay and to label
 POST /api/takes/again     set a take aside and record it again
 POST /api/marks/NUMBER    begin or end a segment of the running recording, by its label's number from 0
 """
@@ -24,7 +26,7 @@ import json
 import re
 import time
 from importlib import resources
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from velora_runtime.recording.recorder import Recorder
     from velora_runtime.web.access import Gate
@@ -89,6 +91,9 @@ class PageSite:
         """Requests that need no token."""
         return []
 
+    def close(self) -> None:
+        """Let go of what it has opened. May be called again."""
+
     def app(self) -> ASGIApp:
         """The ASGI application."""
         answers: list[tuple[str, str, Answer]] = [("GET", "/", self._show_page), *self.answers()]
@@ -118,6 +123,31 @@ class PageSite:
         return HTMLResponse(self._page, headers=headers)
 
 
+class Recorded(Protocol):
+    """Recordings of a run, each with a page; see `velora_runtime.web.labelling.RecordedSites`."""
+
+    def listing(self) -> list[dict[str, Any]]:
+        """What the recordings are, as JSON takes it."""
+
+    def open(self, name: str) -> ASGIApp:
+        """The page of one of them."""
+
+    def close(self) -> None:
+        """Close what is open."""
+
+
+class _Inner(Response):
+    """Answer of another application, to the rest of the path."""
+
+    def __init__(self, app: ASGIApp, path: str) -> None:
+        super().__init__()
+        self._app, self._path = app, path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = {"path": self._path, "raw_path": self._path.encode(), "root_path": "", "path_params": {}}
+        await self._app({**scope, **path}, receive, send)
+
+
 class Site(PageSite):
     """The live page. Single-threaded: the server's thread.
 
@@ -125,11 +155,14 @@ class Site(PageSite):
         watched: the run.
         gate: who may look.
         refused: how many connections had to go so far.
+        recorded: None where nothing can be recorded.
     """
 
-    def __init__(self, watched: Watched, gate: Gate, refused: Callable[[], int]) -> None:
+    def __init__(
+        self, watched: Watched, gate: Gate, refused: Callable[[], int], recorded: Recorded | None = None
+    ) -> None:
         super().__init__("page.html", gate)
-        self._watched, self._refused = watched, refused
+        self._watched, self._refused, self._recorded = watched, refused, recorded
         self._pictures = Pictures(watched.latest)
         self._state: tuple[float, bytes] = (float("-inf"), b"")
 
@@ -145,6 +178,9 @@ class Site(PageSite):
             ("POST", "/api/record/start", self._start),
             ("POST", "/api/record/stop", self._stop),
             ("POST", "/api/clip", self._clip),
+            ("GET", "/api/recordings", self._list_recordings),
+            ("GET", "/recordings/{name}/{rest:path}", self._show_recording),
+            ("POST", "/recordings/{name}/{rest:path}", self._show_recording),
             ("POST", "/api/takes/again", self._again),
             ("POST", "/api/marks/{number:int}", self._mark),
         ]
@@ -196,6 +232,24 @@ class Site(PageSite):
 
     async def _clip(self, request: Request) -> Response:
         return await self._order(lambda recorder: {"folder": str(recorder.save_clip())})
+
+    def close(self) -> None:
+        """See `PageSite.close`."""
+        if self._recorded is not None:
+            self._recorded.close()
+
+    async def _list_recordings(self, request: Request) -> Response:
+        found = [] if self._recorded is None else await asyncio.to_thread(self._recorded.listing)
+        return JSONResponse(found, headers={"Cache-Control": "no-store"})
+
+    async def _show_recording(self, request: Request) -> Response:
+        if self._recorded is None:
+            return JSONResponse({"error": "nothing can be recorded in this run"}, 404)
+        name, rest = request.path_params["name"], request.path_params["rest"]
+        try:
+            return _Inner(await asyncio.to_thread(self._recorded.open, name), f"/{rest}")
+        except InputError as error:
+            return JSONResponse({"error": error.problem}, 404)
 
     async def _again(self, request: Request) -> Response:
         if self._watched.takes is None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,22 +20,26 @@ from starlette.responses import JSONResponse, Response
 
 from velora_edge.errors import InputError, printable
 from velora_edge.limits import load_json
+from velora_edge.preprocessing.folder import is_recording, read_recording
 from velora_edge.preprocessing.segments import SEGMENTS, Segment, read_segments, write_segments
 from velora_runtime.web.app import PageSite
+from velora_runtime.web.overview import Overview
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from starlette.requests import Request
+    from starlette.types import ASGIApp
 
+    from velora_runtime.recording.recorder import Recorder
     from velora_runtime.web.access import Gate
     from velora_runtime.web.app import Answer
-    from velora_runtime.web.overview import Overview
     from velora_runtime.web.streams import Camera
 
 LARGEST_BODY = 1 << 20
 BODY_S = 10.0
+MOST_LISTED = 100
 LONGEST_US = 400 * 24 * 3600 * 1_000_000
 
 
@@ -153,6 +158,78 @@ class SegmentFile:
                 )
             write_segments(self.file, segments)
             return self.version
+
+
+class RecordedSites:
+    """Labelling pages of a run's recordings. One recording is open at a time; the server's threads.
+
+    Args:
+        recorder: of the run.
+        gate: who may look.
+        note: gets a line if a recording cannot be read to its end.
+    """
+
+    def __init__(self, recorder: Recorder, gate: Gate, note: Callable[[str], None]) -> None:
+        self._recorder, self._gate, self._note = recorder, gate, note
+        self._lock = threading.Lock()
+        self._open: tuple[Path, Overview, ASGIApp] | None = None
+
+    def listing(self) -> list[dict[str, Any]]:
+        """Name, length and labels of the recordings that have ended, the newest first."""
+        told = []
+        for name, folder in list(self._folders().items())[:MOST_LISTED]:
+            with suppress(InputError, OSError):
+                facts = read_recording(folder).facts
+                first_us, last_us = facts.first_us, facts.last_us
+                seconds = 0.0 if first_us is None or last_us is None else (last_us - first_us) / 1e6
+                labels = dict.fromkeys(one.label for one in read_segments(folder / SEGMENTS).segments)
+                told.append({"name": name, "seconds": round(seconds, 2), "labels": list(labels)})
+        return told
+
+    def open(self, name: str) -> ASGIApp:
+        """The page of a recording; that of another one is closed.
+
+        Raises:
+            InputError: if there is no such recording, or it cannot be shown.
+        """
+        with self._lock:
+            folder = self._folders().get(name)
+            if folder is None:
+                raise InputError("there is no such recording")
+            if self._open is None or self._open[0] != folder:
+                self._close()
+                self._open = self._load(name, folder)
+            return self._open[2]
+
+    def close(self) -> None:
+        """Close the recording that is open. May be called again."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self._open[1].close()
+            self._open = None
+
+    def _load(self, name: str, folder: Path) -> tuple[Path, Overview, ASGIApp]:
+        recording = read_recording(folder)
+        if recording.events is None:
+            raise InputError("holds no events", path=folder)
+        overview = Overview(recording.events, folder if recording.video is not None else None, self._note)
+        site = LabelSite(name, overview, SegmentFile(folder / SEGMENTS), Suggestions(), (), self._gate)
+        return folder, overview, site.app()
+
+    def _folders(self) -> dict[str, Path]:
+        """Folders of recordings by name, the newest first: those of this run, and those beside them."""
+        state, parent = self._recorder.state, self._recorder.options.parent
+        found = {result.folder.name: result.folder for result in reversed(state.results)}
+        beside = sorted(parent.iterdir(), reverse=True) if parent.is_dir() else []
+        found |= {folder.name: folder for folder in beside if not folder.is_symlink()}
+        return {
+            name: folder
+            for name, folder in found.items()
+            if not name.startswith(".") and folder != state.folder and is_recording(folder)
+        }
 
 
 class _SegmentForm(BaseModel):

@@ -6,9 +6,10 @@ they take more than `MOST_BYTES`, every second one is let go, and of what comes 
 
 from __future__ import annotations
 
+import os
 import threading
 from bisect import bisect_right
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -37,6 +38,7 @@ QUALITY = 75
 MOST_BYTES = 256 << 20
 MOST_RATES = 2000
 WINDOW_US = 33_333
+NICENESS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,10 @@ class Overview:
         self._thread.join()
 
     def _work(self, reader: EventReader, rgb: RGBSource | None) -> None:
+        with suppress(
+            OSError, AttributeError
+        ):  # a run in the same process goes first, where threads can yield
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         try:
             with self._opened:
                 self._read(reader, rgb)

@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 GRACE_S = 2
 
 
-def live_site(watched: Watched) -> MakeSite:
-    """Maker of the live page's site."""
+def live_site(watched: Watched, note: Callable[[str], None] = lambda line: None) -> MakeSite:
+    """Maker of the live page's site; `note` gets a line if a recording cannot be shown to its end."""
 
     def make(gate: Gate, refused: Callable[[], int]) -> PageSite:
         from velora_runtime.web.app import Site
+        from velora_runtime.web.labelling import RecordedSites
 
-        return Site(watched, gate, refused)
+        recorder = watched.recorder
+        recorded = None if recorder is None else RecordedSites(recorder, gate, note)
+        return Site(watched, gate, refused, recorded)
 
     return make
 
@@ -111,6 +114,7 @@ class WebServer:
             with contextlib.suppress(RuntimeError):  # it has just ended by itself
                 self._loop.call_soon_threadsafe(self._site.crowd.closing.set)
         self._thread.join(2 * GRACE_S + 1)
+        self._site.close()
         self._socket.close()
 
     def _serve(self) -> None:

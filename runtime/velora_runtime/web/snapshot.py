@@ -264,7 +264,10 @@ class Watched:
             **self._decision(),
             "history": [
                 {
-                    **{"label": s.label, "t0_us": s.t0_us, "t1_us": s.t1_us, "score": round(s.score, 4)},
+                    "label": s.label,
+                    "t0_us": s.t0_us,
+                    "t1_us": s.t1_us,
+                    "score": round(s.score, 4),
                     **({"idle": True} if s.is_idle else {}),
                 }
                 for s in self.latest.history

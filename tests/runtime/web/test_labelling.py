@@ -216,7 +216,7 @@ def test_the_screenshot_for_the_guide_can_be_taken(
         browser.evaluate(
             "recording.suggestions.filter(one => one.end - one.start > 0.4).slice(0, 4).forEach(take)"
         )
-        browser.evaluate("seek(2.5)")
+        browser.evaluate("seek(2.1)")
         saved(browser, recording)
         browser.wait_for("document.getElementById('rgb').complete", "the picture")
         browser.save_screenshot(target)

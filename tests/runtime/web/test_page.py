@@ -29,7 +29,7 @@ from velora_edge.datatypes import EventBatch, TriggerBatch
 from velora_edge.events.registry import open_events
 from velora_edge.events.writers import open_writer
 from velora_edge.preprocessing.folder import read_recording
-from velora_edge.preprocessing.segments import read_segments
+from velora_edge.preprocessing.segments import Segment, read_segments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -232,6 +232,31 @@ def test_buttons_and_keys_on_the_page_mark_the_running_recording(
     assert (wave.label, rest.label) == ("wave", "rest")
     assert 0.3 < wave.start_us / 1e6 < begun + 0.2
     assert wave.end_us == rest.start_us >= (begun + 1) * 1e6 - 200_000
+
+
+def test_a_recording_can_be_replayed_and_labelled_while_the_run_goes_on(
+    tiny: Path, long_demo: tuple[Path, Path], tmp_path: Path, browser: Chromium
+) -> None:
+    with served(tiny, *long_demo, "--recordings", tmp_path / "rs") as (address, process):
+        browser.open(address)
+        browser.wait_for('document.getElementById("health").textContent === "ok"', "a healthy run")
+        click(browser, 'querySelector("#record")')
+        folder = Path(browser.wait_for("state.recorder.seconds > 1 && state.recorder.folder", "a second"))
+        click(browser, 'querySelector("#record")')
+        link = browser.wait_for('document.querySelector("#recordings a").href', "the recording in the list")
+        browser.open(link)
+        browser.wait_for("recording.is_read", "the overview")
+        assert text(browser, "name") == folder.name
+        browser.evaluate("addSegment(0.25, 0.75, 'wave')")
+        browser.wait_for('document.getElementById("saved").textContent === "saved"', "the file")
+        browser.evaluate("seek(0)")
+        click(browser, 'querySelector("#play")')
+        browser.wait_for("cursor > 0.5", "the replay")
+        assert process.poll() is None
+        assert read_segments(folder / "segments.csv").segments == (Segment(250_000, 750_000, "wave"),)
+        browser.open(address)
+        listed = browser.wait_for('document.querySelector("#recordings div").textContent', "the list")
+        assert re.match(rf"{folder.name} \d\.\d s wave$", listed)
 
 
 def test_a_viewer_without_the_token_gets_a_form_and_with_it_the_page(

@@ -24,7 +24,10 @@ from velora_runtime.sinks.base import Result
 from velora_runtime.web.access import Address, choose_token, is_loopback
 from velora_runtime.web.snapshot import About, Latest, Watched
 
+from tests.recordings import write_events
 from tests.tools_prometheus import parse
+from velora_cli.main import velora
+from velora_edge.console import run
 from velora_edge.datatypes import EventFrame, FramePair, Prediction, RGBFrame
 from velora_edge.errors import InputError
 from velora_edge.preprocessing.folder import Facts, read_recording
@@ -448,6 +451,35 @@ def test_the_last_seconds_can_be_saved(site: Site) -> None:
     assert (status, said["folder"].endswith("_clip")) == (200, True)
     wait_until(lambda: site.ask_json("/api/snapshot")[1]["recorder"]["ended"], "the clip")
     assert read_recording(said["folder"]).facts.counts["frames"] == 20
+
+
+def record(folder: Path) -> None:
+    """A recording of its own, that velora record might have written."""
+    events = folder.with_suffix(".raw")
+    write_events(events)
+    assert run(velora, ["record", str(folder), "--events", str(events), "--pace", "max"]) == 0
+
+
+def test_recordings_are_listed_shown_and_labelled(site: Site, tmp_path: Path) -> None:
+    record(tmp_path / "recordings" / "day1")
+    (tmp_path / "recordings" / ".day0").mkdir()
+    assert site.ask_json("/api/recordings") == (200, [{"name": "day1", "seconds": 0.0, "labels": []}])
+    assert b"<title>velora label</title>" in site.ask("/recordings/day1/")[1]
+    wait_until(lambda: site.ask_json("/recordings/day1/api/recording")[1]["is_read"], "the overview")
+    state = site.ask_json("/recordings/day1/api/recording")[1]
+    assert (state["name"], state["cameras"], state["segments"]) == ("day1", ["event"], [])
+    assert site.ask(f"/recordings/day1/frames/event/{state['times_us'][-1]}.jpg")[1][:2] == b"\xff\xd8"
+    assert site.ask("/recordings/day1/api/segments", "POST", {"Origin": "http://elsewhere"})[0] == 403
+
+
+@pytest.mark.parametrize("name", ["day2", ".day0", "..", "%2e%2e", "linked"])
+def test_nothing_but_recordings_of_the_run_is_shown(site: Site, tmp_path: Path, name: str) -> None:
+    record(tmp_path / "elsewhere")
+    (tmp_path / "recordings").mkdir()
+    (tmp_path / "recordings" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").joinpath("segments.csv").write_text("start,end,label\n")
+    for rest in ("", "api/recording", "frames/event/0.jpg"):
+        assert site.ask(f"/recordings/{name}/{rest}")[0] == 404
 
 
 def test_a_run_that_cannot_record_says_so() -> None:
