@@ -125,7 +125,13 @@ def _attach_options(given: dict[str, Any]) -> AttachOptions:
     if given["pace"] == "max" or labels:
         other = "--labels" if labels else "--pace max"
         raise InputError(f"{other} does not go with --label", remedy="leave one of them out")
-    if not label.isprintable() or label != label.strip() or "/" in label or label.startswith("."):
+    if (
+        not label
+        or not label.isprintable()
+        or label != label.strip()
+        or "/" in label
+        or label.startswith(".")
+    ):
         raise InputError(
             f"expected --label a class that can be a folder's name, got {printable(label, 40)!r}"
         )

@@ -148,16 +148,15 @@ class Marks:
             self._finish()
 
     def _finish(self) -> None:
-        ended = (result for result in self._recorder.state.results if result.folder == self._folder)
-        for result in ended:
-            self._end(result.seconds)
+        for result in self._recorder.state.results:
+            if result.folder == self._folder:
+                self._end(result.seconds)
         self._folder, self._open, self._segments = None, None, []
 
     def _end(self, seconds: float) -> None:
-        if self._open is None or self._folder is None:
-            return
-        (label, start), self._open = self._open, None
-        if seconds > start:
+        begun, self._open = self._open, None
+        if begun is not None and self._folder is not None and seconds > begun[1]:
+            label, start = begun
             self._segments.append(Segment(round(start * 1e6), round(seconds * 1e6), label))
             write_segments(self._folder / SEGMENTS, self._segments)
 

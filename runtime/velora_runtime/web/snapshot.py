@@ -135,9 +135,8 @@ class Latest(Sink):
         """Replace the scene; nothing is left for `write`."""
         self.metrics.observe(result)
         if result.prediction is not None:
-            said, is_idle = result.decided or result.prediction, False
-            if result.decided is not None:
-                is_idle = result.decided.since_us is None
+            is_idle = result.decided is not None and result.decided.since_us is None
+            said = result.decided or result.prediction
             self._extend_history(said, result.prediction.t_us, is_idle=is_idle)
         pair, last, now_s = result.pair, self.scene, time.monotonic()
         if not self.moments or now_s - self.moments[-1].seen_s >= 1 / MOMENTS_HZ:
@@ -246,7 +245,7 @@ class Watched:
 
     def snapshot(self) -> dict[str, Any]:
         """Everything, as JSON takes it."""
-        scene, report = self.latest.scene, self.report
+        scene, report, marks = self.latest.scene, self.report, self.marks
         said = scene.prediction
         return {
             "v": 1,
@@ -289,7 +288,7 @@ class Watched:
             "pictures": {"rgb": scene.rgb is not None, "event": scene.event is not None},
             "recorder": self._recorder_state(),
             "takes": None if self.takes is None else self.takes.state(),
-            "marks": None if self.marks is None else self._marks_state(self.marks),
+            "marks": None if marks is None else {"labels": marks.labels, "open": marks.open_label},
         }
 
     def trend(self) -> list[list[Any]]:
@@ -371,9 +370,6 @@ class Watched:
             "saving": state.saving,
             "ended": [result.as_dict() for result in state.results[-5:]],
         }
-
-    def _marks_state(self, marks: Marking) -> dict[str, Any]:
-        return {"labels": marks.labels, "open": marks.open_label}
 
     def _recorder_gauges(self) -> list[Metric]:
         if self.recorder is None:

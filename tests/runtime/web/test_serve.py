@@ -456,6 +456,7 @@ def test_the_last_seconds_can_be_saved(site: Site) -> None:
 def record(folder: Path) -> None:
     """A recording of its own, that velora record might have written."""
     events = folder.with_suffix(".raw")
+    folder.parent.mkdir(exist_ok=True)
     write_events(events)
     assert run(velora, ["record", str(folder), "--events", str(events), "--pace", "max"]) == 0
 
