@@ -33,8 +33,7 @@ POLL_S = 0.2
 def _ring_bell() -> None:
     """Sound the terminal's bell, where there is one."""
     if sys.stderr.isatty():
-        sys.stderr.write("\a")
-        sys.stderr.flush()
+        os.write(sys.stderr.fileno(), b"\a")
 
 
 class KeyReader:
