@@ -464,7 +464,7 @@ def record(folder: Path) -> None:
 def test_recordings_are_listed_shown_and_labelled(site: Site, tmp_path: Path) -> None:
     record(tmp_path / "recordings" / "day1")
     (tmp_path / "recordings" / ".day0").mkdir()
-    assert site.ask_json("/api/recordings") == (200, [{"name": "day1", "seconds": 0.0, "labels": []}])
+    assert site.ask_json("/api/recordings") == (200, [{"name": "day1", "seconds": 0.4, "labels": []}])
     assert b"<title>velora label</title>" in site.ask("/recordings/day1/")[1]
     wait_until(lambda: site.ask_json("/recordings/day1/api/recording")[1]["is_read"], "the overview")
     state = site.ask_json("/recordings/day1/api/recording")[1]
