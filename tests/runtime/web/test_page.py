@@ -193,8 +193,8 @@ def test_takes_of_a_class_are_counted_down_on_the_page_and_make_a_set(
     plan = ("--label", "wave", "--takes", 2, "--seconds", 2, "--countdown", 3)
     with serving("record", tmp_path / "set", *plan, "--events", events, "--rgb", rgb) as (address, process):
         browser.open(address)
-        click(browser, 'querySelector("#sound")')
         browser.wait_for('state.takes.phase === "countdown"', "a countdown")
+        click(browser, 'querySelector("#sound")')
         browser.wait_for("/^wave, take 1 of 2: in [123]$/.test(take.textContent)", "the countdown's text")
         browser.wait_for('take.textContent === "wave, take 2 of 2: now"', "the second take")
         assert browser.evaluate("audio.state") in ("running", "suspended")
