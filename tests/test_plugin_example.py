@@ -94,5 +94,6 @@ def test_an_unknown_sink_is_refused_with_the_plugins_among_those_that_there_are(
     )
     assert done.returncode == 2
     assert done.stderr == (
-        "error: --sink: no sink is called 'tcp'; there are terminal, jsonl, video, publish, ros2, rerun, udp\n"
+        "error: --sink: no sink is called 'tcp'; "
+        "there are terminal, jsonl, video, publish, ros2, rerun, udp\n"
     )
