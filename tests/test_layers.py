@@ -23,7 +23,7 @@ FACADES = ("velora_edge", "velora_runtime")
 """Their `__init__` name what each offers, wherever that lies."""
 MOST_FILES = 14
 MOST_MODULES, MOST_LINES = 290, 400
-"""Files in all, and lines of one: the first grows with subjects (archives, labelling, boards), never to split one."""
+"""Files in all, and lines of one. The first grows with subjects (archives, labelling), never to split one."""
 
 
 def find_modules() -> dict[str, Path]:
