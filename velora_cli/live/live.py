@@ -101,24 +101,14 @@ def agree(question: str) -> bool:
     return sys.stdin.isatty() and click.confirm(question, err=True)
 
 
-def _attached_cameras() -> dict[str, str]:
-    """The cameras of a run that names none."""
-    from velora_runtime.cameras.drivers.registry import choose_attached, list_attached
-
-    events, rgb = choose_attached(list_attached(), note)
-    return {"events": events, "rgb": rgb}
-
-
 def _options(given: dict[str, Any]) -> RunOptions:
+    from velora_runtime.cameras.drivers.registry import find_run_sources
+
     from velora_edge.preprocessing.folder import is_recording
-    from velora_edge.preprocessing.registry import find_sources
-    from velora_edge.preprocessing.sources import NONE
 
     model = given["model"] if is_recording(given["model"]) else None
     given = without_sources_of_a_place(given, given["recording"], model)
-    found = find_sources(given["model"], given["recording"], given["events"], given["rgb"], note, agree)
-    if given["events"] is None and given["rgb"] is None and found.events == found.rgb == NONE:
-        found = replace(found, **_attached_cameras())
+    found = find_run_sources(given["model"], given["recording"], given["events"], given["rgb"], note, agree)
     return replace(
         read_run_options({**given, "model": found.model}),
         events=found.events,

@@ -105,7 +105,7 @@ class Outcome:
         folder: the run's.
         best: its epoch, and figures of the best checkpoint on the part that chose it, where there was one.
         parameters: how many the network has, by what training did with them.
-        throughput: of the steps that this session trained; None where there were none left to train.
+        throughput: of the steps that this process trained; None where there were none left to train.
         is_main: whether this is the process that speaks for all.
     """
 

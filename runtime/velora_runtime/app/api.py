@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from velora_edge.bundle import open_bundle
 from velora_edge.clock import SystemClock
 from velora_edge.datatypes import EventBatch, EventFrame, FramePair, RGBFrame
 from velora_edge.errors import InputError
@@ -17,15 +16,13 @@ from velora_edge.events.accumulate.representations import RegistrationMap, make_
 from velora_edge.events.chunk_stream import BatchCursor
 from velora_edge.events.formats.columns import ColumnConverter, match_names
 from velora_edge.preprocessing.packer import Pair
-from velora_edge.preprocessing.registry import find_sources
-from velora_edge.preprocessing.sources import NONE
 from velora_edge.preprocessing.sync import SyncOptions
 from velora_edge.vision import Resizer
 from velora_runtime.app.session import RunOptions, run_session
-from velora_runtime.cameras.drivers.registry import choose_attached, list_attached
-from velora_runtime.engines.base import EngineOptions, RetryingEngine
-from velora_runtime.engines.registry import open_engine
+from velora_runtime.cameras.drivers.registry import find_run_sources
+from velora_runtime.engines.base import EngineOptions
 from velora_runtime.inference.recogniser import PairRecogniser
+from velora_runtime.inference.run_model import RunModel
 from velora_runtime.sinks.base import Sink
 
 if TYPE_CHECKING:
@@ -95,17 +92,14 @@ def live(
         InputError: by the loop, if the model or a source cannot be used.
         EngineError: by the loop, if no engine can be had, or if it fails.
     """
-    found = find_sources(
+    found = find_run_sources(
         str(model), None, None if events is None else str(events), None if rgb is None else str(rgb), note
     )
-    cameras = found.events, found.rgb
-    if events is None and rgb is None and cameras == (NONE, NONE):
-        cameras = choose_attached(list_attached(), note)
     return Run(
         RunOptions(
             model=found.model,
-            events=cameras[0],
-            rgb=cameras[1],
+            events=found.events,
+            rgb=found.rgb,
             pace=pace,
             sync=SyncOptions(sync),
             backend=backend,
@@ -242,8 +236,8 @@ class Recogniser:
         device: Device = "auto",
         threads: int = 0,
     ) -> None:
-        bundle = open_bundle(str(model))
-        self.manifest = bundle.manifest
+        self._model = RunModel(str(model), backend, EngineOptions(device, threads))
+        self.manifest = self._model.manifest
         self._sensor, self._clock = sensor, SystemClock()
         self._packed, self._seq, self._t_us = Pair.empty(self.manifest.image_size), 0, 0
         self._resizer: Resizer | None = None
@@ -253,11 +247,9 @@ class Recogniser:
             event, image_size = self.manifest.event, self.manifest.image_size
             fits = RegistrationMap.from_fit((sensor[1], sensor[0]), image_size, event.fit)
             self._accumulator = make_accumulator(event, fits)
-        self._engine = RetryingEngine(
-            open_engine(bundle, backend, EngineOptions(device, threads)).engine, _LOG.info
-        )
-        self._engine.warm_up()
-        self._inner = PairRecogniser(self.manifest, self._engine, self._clock, _LOG.info)
+        engine = self._model.open_engine(_LOG.info, has_events=sensor is not None)
+        assert engine is not None
+        self._inner = PairRecogniser(self.manifest, engine, self._clock, _LOG.info)
 
     @property
     def missing(self) -> int:
@@ -315,7 +307,7 @@ class Recogniser:
 
     def close(self) -> None:
         """Let go of the engine."""
-        self._engine.close()
+        self._model.close()
 
     def __enter__(self) -> Recogniser:
         return self

@@ -6,17 +6,19 @@ makes the feed from the string and the setup. Its module is imported when it is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from velora_edge.errors import Address, InputError, PluginError
 from velora_edge.extensions import Extension, Registry
+from velora_edge.preprocessing.registry import find_sources
 from velora_edge.preprocessing.sources import NONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from velora_edge.preprocessing.registry import Sources
     from velora_runtime.cameras.feeds import LiveSetup
     from velora_runtime.cameras.live_events import LiveEvents
     from velora_runtime.cameras.live_rgb import LiveRGB
@@ -298,3 +300,23 @@ def _choose(found: list[Attached], option: str, note: Callable[[str], None]) -> 
     others = "".join(f", before {one.source}" for one in usable[1:])
     note(f"--{option} {usable[0].source}: {usable[0].name}{others}")
     return usable[0].source
+
+
+def find_run_sources(
+    model: str,
+    recording: str | None,
+    events: str | None,
+    rgb: str | None,
+    note: Callable[[str], None],
+    agree: Callable[[str], bool] = lambda question: False,
+) -> Sources:
+    """The sources that a user means: see `find_sources`; without any, the attached cameras.
+
+    Raises:
+        InputError: as `find_sources`, or if no camera is attached.
+    """
+    found = find_sources(model, recording, events, rgb, note, agree)
+    if events is None and rgb is None and found.events == found.rgb == NONE:
+        events, rgb = choose_attached(list_attached(), note)
+        found = replace(found, events=events, rgb=rgb)
+    return found
