@@ -13,7 +13,7 @@ import importlib
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -88,7 +88,8 @@ class Graph:
     """What all nodes of this process see of each other.
 
     `threads`: names of the threads that callbacks ran on. `open`: nodes and contexts that are not closed.
-    `refuses`: the error with which publishing, or making a node, ends.
+    `refuses`: the error with which publishing, or making a node, ends. `unheard`: messages by topic that a
+    subscription let go of, for newer ones or at its end.
     """
 
     publishers: list[Publisher] = field(default_factory=list)
@@ -97,6 +98,7 @@ class Graph:
     threads: set[str] = field(default_factory=set)
     open: list[Any] = field(default_factory=list)
     refuses: Exception | None = None
+    unheard: Counter[str] = field(default_factory=Counter)
 
     def node(self, name: str = "driver") -> Any:
         """A node of somebody else's, in a context of its own."""
@@ -173,6 +175,7 @@ class Subscription:
 
     def offer(self, publisher: Publisher, data: bytes) -> None:
         if self.is_of(publisher):
+            self.node.graph.unheard[self.topic] += len(self.waiting) == self.waiting.maxlen
             self.waiting.append(data)
 
     def call(self) -> None:
@@ -249,6 +252,8 @@ class Node:
 
     def destroy_node(self) -> None:
         with self.graph.changed:
+            for subscription in (s for s in self.graph.subscriptions if s.node is self):
+                self.graph.unheard[subscription.topic] += len(subscription.waiting)
             self.graph.publishers[:] = [p for p in self.graph.publishers if p.node is not self]
             self.graph.subscriptions[:] = [s for s in self.graph.subscriptions if s.node is not self]
             self.graph.open.remove(self)

@@ -2,9 +2,9 @@
 
     .venv-ros2/bin/python tests/peer_ros2.py BAG
 
-Publishes the bag's messages as they are, at their times, once each topic is subscribed to; at the end it goes
-away, and prints what it heard of the decisions as lines. Packets of events go as std_msgs/String, for there
-are no wheels of event_camera_msgs: ROS 2 does not look into a serialised message.
+Publishes the bag's messages as they are, at their times, once each topic is subscribed to; at the end they go
+away, and it prints what it heard of the decisions, until those do, as lines. Packets of events go as
+std_msgs/String, for there are no wheels of event_camera_msgs: ROS 2 does not look into a serialised message.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 TOPICS = {"/camera/image": Image, "/camera/events": String}
+DECISIONS = "/velora/decisions"
 DEPTH = 2000
 PATIENCE_S = 60.0
 
@@ -32,7 +33,7 @@ def main() -> None:
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     heard: list[str] = []
-    node.create_subscription(String, "/velora/decisions", lambda message: heard.append(message.data), DEPTH)
+    node.create_subscription(String, DECISIONS, lambda message: heard.append(message.data), DEPTH)
     publishers = {topic: node.create_publisher(kind, topic, DEPTH) for topic, kind in TOPICS.items()}
     with Reader(Path(sys.argv[1])) as reader:
         messages = [(c.topic, t_ns, bytes(data)) for c, t_ns, data in reader.messages()]
@@ -53,9 +54,12 @@ def main() -> None:
         executor.spin_once(timeout_sec=0.1)
     for publisher in publishers.values():
         node.destroy_publisher(publisher)
+    until_s = time.monotonic() + PATIENCE_S
+    while node.count_publishers(DECISIONS) and time.monotonic() < until_s:  # the run ends for want of topics
+        executor.spin_once(timeout_sec=0.1)
     until_s = time.monotonic() + 1
     while time.monotonic() < until_s:
-        executor.spin_once(timeout_sec=0.1)
+        executor.spin_once(timeout_sec=0.01)
     sys.stdout.write("".join(f"{line}\n" for line in heard))
     executor.shutdown()
     node.destroy_node()

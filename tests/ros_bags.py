@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
+from velora_runtime.ingest.scanner import RawScanner
 
 from tests.events.formats.test_ros_bag import PACKET, header, packet, serialize, store
 from tests.peers import read_paced
@@ -17,14 +18,32 @@ IMAGE = "sensor_msgs/msg/Image"
 FRAME_NS = 33_333_333
 
 
-def write_bag(path: Path, recording: Path) -> Path:
-    """Write a recording's words to /camera/events at their times, and pictures at 30 Hz to /camera/image."""
+STILL_US = 20_000
+"""Between packets of a camera that sees nothing."""
+
+
+def write_bag(path: Path, recording: Path, still_s: float = 0) -> Path:
+    """Write a recording's words to /camera/events at their times, and pictures at 30 Hz to /camera/image.
+
+    Args:
+        path: of the bag.
+        recording: of EVT3.
+        still_s: for so long before it the camera sees nothing: its words tell the time alone.
+    """
+    pieces = read_paced(recording).pieces
+    begin_us = RawScanner("EVT3", (640, 480)).scan(pieces[0][1]).t_reached_us
+    assert begin_us is not None
+    packets = [
+        (still_s - before_us / 1e6, time_words(begin_us - before_us))
+        for before_us in range(round(still_s * 1e6), 0, -STILL_US)
+    ]
+    packets += [(still_s + due_s, words) for due_s, words in pieces]
     messages = [
-        (round(due_s * 1e9), "/camera/events", PACKET, packet(2, piece, seq=i))
-        for i, (due_s, piece) in enumerate(read_paced(recording).pieces)
+        (round(due_s * 1e9), "/camera/events", PACKET, packet(2, words, seq=i))
+        for i, (due_s, words) in enumerate(packets)
     ]
     messages += [
-        (t_ns, "/camera/image", IMAGE, picture(t_ns, k))
+        (t_ns, "/camera/image", IMAGE, picture(t_ns, k % 256))
         for k, t_ns in enumerate(range(0, messages[-1][0], FRAME_NS))
     ]
     types = store(2)
@@ -36,6 +55,11 @@ def write_bag(path: Path, recording: Path) -> Path:
         for t_ns, topic, _, data in sorted(messages, key=lambda message: message[0]):
             writer.write(topics[topic], t_ns, data)
     return path
+
+
+def time_words(t_us: int) -> bytes:
+    """What an EVT3 camera sends that sees nothing: TIME_HIGH and TIME_LOW."""
+    return np.array([0x8000 | t_us >> 12 & 0xFFF, 0x6000 | t_us & 0xFFF], "<u2").tobytes()
 
 
 def picture(t_ns: int, k: int) -> bytes:

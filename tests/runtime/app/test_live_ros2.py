@@ -183,7 +183,8 @@ def test_what_a_run_says_of_two_topics_is_published_on_a_third(
     assert_accounted(live, CLIP)
     assert live.event_camera["events"]["received"] == 343_474
     frames = live.report["cameras"]["rgb"]["frames"]
-    assert player.sent["/camera/image"] - 8 <= frames["received"] <= player.sent["/camera/image"]
+    unheard = graph.unheard["/camera/image"]  # ROS 2 keeps the newest four for a host that is busy
+    assert frames["received"] + unheard == player.sent["/camera/image"]
     assert len(live.lines) > 20
     assert [json.loads(text) for text in heard] == live.lines
     assert live.report["dropped"]["sinks"] == {"jsonl": 0, "ros2": 0}

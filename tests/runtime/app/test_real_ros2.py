@@ -47,7 +47,8 @@ def test_a_bag_goes_through_a_real_ros_and_decisions_come_back(
     ros: str, shared_events: Path, tmp_path: Path
 ) -> None:
     model = write_tiny_bundle(tmp_path / "tiny.velora", CLIP).path
-    bag = write_bag(tmp_path / "bag", shared_events / "ecpy_test1_evt3_triggers.raw")
+    # The topic of decisions may take seconds until its listener has found it.
+    bag = write_bag(tmp_path / "bag", shared_events / "ecpy_test1_evt3_triggers.raw", still_s=5)
     settings = tmp_path / "cameras.yaml"
     settings.write_text("ros2: {depth: 5000}\n")
     player = subprocess.Popen(

@@ -105,7 +105,8 @@ def test_the_page_shows_and_remembers_what_was_decided() -> None:
         latest.take(Result(FramePair(7, t_us, None, None), said, 0, decided))
     assert watched.snapshot()["decision"] == {"label": "wave", "score": 0.75, "since_us": 940}
     assert watched.snapshot()["label"] == "clap"
-    assert latest.history == (LabelRun("unknown", 900, 900, 0.5), LabelRun("wave", 950, 950, 0.75))
+    idle = LabelRun("unknown", 900, 900, 0.5, is_idle=True)
+    assert latest.history == (idle, LabelRun("wave", 950, 950, 0.75))
 
 
 def test_the_video_shows_the_decided_label() -> None:
