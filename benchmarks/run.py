@@ -129,7 +129,7 @@ JOBS = (
     Job(
         "soak",
         "soak",
-        "python soak.py --minutes 20",
+        "python soak.py --minutes 10",
         "python soak.py --minutes 0.5 --warm-up 12 --rate 1",
         ("starlette",),
     ),
