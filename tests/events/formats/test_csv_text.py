@@ -127,3 +127,9 @@ def test_columns_that_cannot_be_told_apart_are_refused(write):
     ) as caught:
         open_events(write("1,2,3,4\n5,6,7,8\n"))
     assert "line 1" in str(caught.value)
+
+
+def test_lines_that_end_as_old_macs_ended_them_are_read_from_any_time(write):
+    reader = open_events(write(("t,x,y,p\n" + lines(ROWS)).replace("\n", "\r")), sensor=(4, 2))
+    assert columns(reader) == [T, X, Y, P]
+    assert [t_us for batch in reader.between(20) for t_us in batch.t_us.tolist()] == T[1:]

@@ -65,6 +65,8 @@ class CsvReader(ColumnReader):
 
     def find_place(self, t_us: int) -> Place:
         """A byte, and the number of lines before it."""
+        if self._first[0] >= _NO_BYTE:
+            return self._first
 
         def walk(place: Place) -> Iterator[tuple[int | None, Place]]:
             for (t, _, _, _), after in self._pieces(*place):
