@@ -11,7 +11,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from velora_edge.errors import EngineError
+from velora_edge.errors import EngineError, InputError
+from velora_edge.limits import parse_int
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -95,7 +96,8 @@ class ServiceManager:
 SLOW_US = 10_000_000
 """Work on one thing that takes longer is told."""
 STUCK_US = 60_000_000
-"""Work that takes longer will never end."""
+"""Work that takes longer will never end, unless VELORA_STUCK_S says otherwise, for a machine that slow."""
+STUCK_VARIABLE = "VELORA_STUCK_S"
 
 
 class Watchdog:
@@ -106,10 +108,14 @@ class Watchdog:
     Args:
         clock: of all times.
         note: gets a line once for each time that a stage is slow.
+
+    Raises:
+        InputError: if VELORA_STUCK_S in the environment is no whole number of seconds above 0.
     """
 
     def __init__(self, clock: Clock, note: Callable[[str], None]) -> None:
         self._clock, self._note = clock, note
+        self._stuck_us = _stuck_us()
         self._since_us: dict[str, int] = {}
         self._told: set[str] = set()
 
@@ -136,9 +142,19 @@ class Watchdog:
             self._told.add(stage)
             self._note(f"{stage} has been at one thing for {busy[stage] / 1e6:.0f} s")
         for stage, busy_us in busy.items():
-            if busy_us >= STUCK_US:
+            if busy_us >= self._stuck_us:
                 raise EngineError(f"{stage} is stuck: no answer for {busy_us / 1e6:.0f} s")
         return not slow
+
+
+def _stuck_us() -> int:
+    text = os.environ.get(STUCK_VARIABLE)
+    if not text:
+        return STUCK_US
+    seconds = parse_int(text, 10**6)
+    if seconds is None or seconds < 1:
+        raise InputError(f"expected whole seconds in {STUCK_VARIABLE}, such as 600, got {text[:40]!r}")
+    return seconds * 1_000_000
 
 
 LEAVE_BEHIND_S = 5.0

@@ -6,7 +6,7 @@ import pytest
 from velora_runtime.pipeline.supervisor import Watchdog
 
 from tests.fakes import FakeClock
-from velora_edge.errors import EngineError
+from velora_edge.errors import EngineError, InputError
 
 SECOND = 1_000_000
 
@@ -52,3 +52,21 @@ def test_work_that_fails_is_no_longer_work() -> None:
         raise ZeroDivisionError
     clock.t_us += 100 * SECOND
     assert watchdog.check()
+
+
+def test_a_machine_that_is_slow_may_be_given_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VELORA_STUCK_S", "600")
+    watchdog, clock, _ = make()
+    with watchdog.working("inference"):
+        clock.t_us += 599 * SECOND
+        assert not watchdog.check()
+        clock.t_us += SECOND
+        with pytest.raises(EngineError, match="no answer for 600 s"):
+            watchdog.check()
+
+
+@pytest.mark.parametrize("text", ["0", "-5", "ten", "1e3", "9" * 5000])
+def test_a_time_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VELORA_STUCK_S", text)
+    with pytest.raises(InputError, match=r"^expected whole seconds in VELORA_STUCK_S, such as 600, got "):
+        make()
