@@ -171,6 +171,48 @@ def test_a_classifier_as_large_as_a_published_set_gets_its_names(
     assert imported.model.config.labels == published_class_names(kind)
 
 
+SIZES = {
+    "visual": {64: 768, 192: 2304, 256: 3072, 32: 512, 17: 197, 8: 16},
+    "text": {32: 512, 96: 1536, 128: 2048, 64: 49408},
+    "head": {64: 768, 192: 2304, 256: 3072, 32: 512, 640: 7680, 5: 114},
+}
+"""Numbers in shapes of the tiny checkpoint, and what the published one has: CLIP's ViT-B/16, 114 classes."""
+
+
+def full_size(raw: dict[str, Any]) -> None:
+    """Give each name the published model's shape, in the memory of one number, and the towers 12 blocks."""
+    for part in [name for name in raw if name.endswith("model_state_dict")]:
+        for name, tensor in list(raw[part].items()):
+            tower = "visual" if ".visual." in name else "text"
+            sizes = SIZES["head" if name.startswith("module.") else tower]
+            fixed = tensor.shape[:1] if "lora_A" in name or "weight_layer" in name else ()
+            shape = [*fixed, *(sizes.get(n, n) for n in tensor.shape[len(fixed) :])]
+            if "lora_B" in name or name == "module.CLS_token":
+                shape[1] = tensor.shape[1]
+            grown = torch.zeros((), dtype=tensor.dtype).expand(shape)
+            is_of_block = "resblocks.0." in name
+            for block in range(12 if is_of_block else 1):
+                raw[part][name.replace("resblocks.0.", f"resblocks.{block}.")] = grown
+        for block in range(17, 197):
+            for kind in ("weight", "bias"):
+                if (of_one := raw[part].get(f"module.remain_weight_layer.0.{kind}")) is not None:
+                    raw[part][f"module.remain_weight_layer.{block}.{kind}"] = of_one
+
+
+@pytest.mark.slow
+def test_the_names_of_the_published_checkpoint_in_its_full_size_are_imported(
+    shared_golden: Path, tmp_path: Path
+) -> None:
+    model = import_published(_changed(shared_golden, tmp_path, full_size)).model
+    config = model.config
+    assert config.labels == published_class_names("pokerevent")
+    assert (config.image_size, config.compat) == ((224, 224), "reference")
+    tower = model.towers["rgb"].vit
+    assert (len(tower.blocks), tower.embed_dim, tower.patch_embed.patch_size) == (12, 768, (16, 16))
+    own = sum(p.numel() for p in model.head.parameters())
+    assert 16e6 < own < 18e6  # "17 M" in the paper's table
+
+
 def test_images_are_normalised_as_the_authors_do(imported: Imported) -> None:
     config = imported.model.config
     assert (config.mean, config.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
