@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -173,7 +174,7 @@ def measure(found: list[Runner], rounds: int, file: str, console: Console) -> li
             runner.run()
             if turn:
                 seconds[i].append(time.perf_counter() - start)
-        console.print(f"{file}: round {turn} of {rounds}")
+        print(f"{file}: round {turn} of {rounds}", file=sys.stderr, flush=True)
     return [
         Row(r.reader, file, r.task, r.threads, round(r.events / statistics.median(seconds[i]) / 1e6, 1))
         for i, r in enumerate(found)
