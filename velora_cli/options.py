@@ -129,6 +129,14 @@ _MODEL = (
         help="Pairs from one of a clip's pairs to the next; auto: so many that a clip covers the time that "
         "it covered in training, at the cameras' rate.  [default: the model's]",
     ),
+    _model(
+        "--idle-below",
+        type=click.IntRange(0),
+        default=0,
+        metavar="N",
+        help="Compute nothing while nothing moves: once all pairs of a clip had fewer than N events, what "
+        "was said last stands, until one has more.  [default: always compute]",
+    ),
 )
 
 
@@ -186,6 +194,7 @@ def read_run_options(given: dict[str, Any]) -> RunOptions:
         start_s=given["start"],
         preprocessing=read_preprocessing(given),
         decide=read_decision_settings(given["decide"]),
+        idle_below=given["idle_below"],
     )
 
 

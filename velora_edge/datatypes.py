@@ -199,6 +199,7 @@ class Prediction:
         latency_ms: milliseconds by stage: pack, encode, head, total.
         dropped: what was dropped so far, by camera: rgb (frames), events.
         missing: cameras of the run that the newest pair lacks: rgb, event; empty where all is well.
+        is_idle: nothing moved for a whole clip, and nothing was computed: what was said last stands.
     """
 
     seq: int
@@ -211,3 +212,4 @@ class Prediction:
     latency_ms: Mapping[str, float] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    is_idle: bool = False

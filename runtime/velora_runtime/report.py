@@ -231,7 +231,8 @@ class RunReport:
     Attributes:
         frames: the RGB camera's.
         pairs: the packing thread's.
-        predictions: made; the inference thread's, as are the next two and the clips' span.
+        predictions: made; the inference thread's, as are the next three and the clips' span.
+        idle: of these, the ones for which nothing was computed, since nothing moved.
         latency_us: by stage.
         skew_us: of the pairs that were seen, without sign.
         sink_drops: predictions that a slow sink did not get, by sink.
@@ -251,6 +252,7 @@ class RunReport:
     frames: FrameCounts = field(default_factory=FrameCounts)
     pairs: PairCounts = field(default_factory=PairCounts)
     predictions: int = 0
+    idle: int = 0
     latency_us: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram() for stage in STAGES})
     skew_us: Histogram = field(default_factory=Histogram)
     sink_drops: dict[str, int] = field(default_factory=dict)
@@ -290,6 +292,7 @@ class RunReport:
             "v": 1,
             "pairs": pairs.packed,
             "predictions": self.predictions,
+            "idle": self.idle,
             **({} if self.actions is None else {"actions": dict(self.actions)}),
             "dropped": {**self.dropped(), "pairs": pairs.dropped, "sinks": dict(self.sink_drops)},
             "frames": {
@@ -330,6 +333,8 @@ class RunReport:
             f"events {pairs.events:,} in windows, {pairs.skipped_events:,} skipped, "
             f"{pairs.dropped_events:,} dropped",
         ]
+        if self.idle:
+            lines.append(f"idle: {self.idle:,} of the predictions stood, since nothing moved")
         if self.actions is not None:
             named = ", ".join(f"{label} {n:,}" for label, n in sorted(self.actions.items()))
             lines.append(f"actions: {named or 'none'}")

@@ -263,6 +263,8 @@ def _asked(options: RunOptions, only: Only | None) -> dict[str, Any]:
         "sync": asdict(options.sync),
         "start_s": options.start_s,
         "duration_s": options.duration_s,
+        "stride": options.stride,
+        "idle_below": options.idle_below,
         "rate_hz": None if options.rate_hz is None else str(options.rate_hz),
         "sensor": None if options.sensor is None else list(options.sensor),
         "backend": options.backend,

@@ -75,6 +75,7 @@ def make_schema(metadata: Mapping[str, str]) -> Any:
             ("skew_us", number),
             ("dropped", arrow.struct([("rgb", number), ("events", number)])),
             ("missing", arrow.list_(text)),
+            ("idle", arrow.bool_()),
             ("state", text),
             ("action", number),
             ("from_us", number),

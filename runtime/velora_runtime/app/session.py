@@ -76,6 +76,7 @@ class RunOptions:
         preprocessing: what is done to the events.
         attach: what runs beside the pipeline.
         decide: when actions start and end; None: nobody tells.
+        idle_below: events of a window, below which nothing is computed once a clip was still; 0: never.
     """
 
     model: str | None
@@ -96,6 +97,7 @@ class RunOptions:
     preprocessing: EventPreprocessing = field(default_factory=EventPreprocessing)
     attach: AttachOptions = field(default_factory=AttachOptions)
     decide: DecisionSettings | None = None
+    idle_below: int = 0
 
     def __post_init__(self) -> None:
         """Cameras and brokers are told of without the passwords in their addresses, from here on."""
@@ -296,7 +298,11 @@ def _make_pipeline(
     from velora_runtime.pipeline.pipeline import Pipeline
 
     options, manifest, clock, engine = setup.options, model.manifest, setup.clock, model.engine
-    recogniser = NullRecogniser() if engine is None else PairRecogniser(manifest, engine, clock, setup.note)
+    recogniser = (
+        NullRecogniser()
+        if engine is None
+        else PairRecogniser(manifest, engine, clock, setup.note, options.idle_below)
+    )
     mine = _open_sinks(options, manifest, inputs.rgb, setup.note, has_events=packer.has_events)
     sinks = [*mine, *others]
     decider = None if options.decide is None else Decider(manifest.labels, options.decide)

@@ -28,6 +28,7 @@ class NullRecogniser:
 
     missing = 0
     encode_us = head_us = 0
+    is_idle = False
     span = None
     scores = np.zeros(1, np.float32)
 
@@ -105,6 +106,31 @@ class SpanWatch:
         )
 
 
+class IdleGate:
+    """Gate that is closed while nothing moves: nothing is computed then, and the last logits stand.
+
+    It closes once a whole clip of pairs, which were all computed, had next to no events: what stands is what
+    the model says of a still scene, not of the last movement. It opens with the first pair that has more, and
+    with any that lacks its events. The clip's rings stand still meanwhile, as if that time had not been.
+
+    Single-threaded: the inference thread.
+
+    Args:
+        below: a pair whose window has fewer events is still; 0: the gate never closes.
+        pairs: that a clip covers.
+    """
+
+    def __init__(self, below: int, pairs: int) -> None:
+        self._below, self._pairs = below, pairs
+        self._still = 0
+
+    def is_closed(self, packed: Pair) -> bool:
+        """Take the next pair; whether nothing is to be computed for it."""
+        is_still = packed.frames.event is not None and packed.events < self._below
+        self._still = self._still + 1 if is_still else 0
+        return self._still > self._pairs
+
+
 TOP = 5
 """Labels that a prediction names."""
 
@@ -119,12 +145,14 @@ class PairRecogniser:
         engine: warmed up.
         clock: for the stages' times.
         note: gets a line where clips cover another time than in training.
+        idle_below: events of a pair's window, below which it is still: see `IdleGate`.
 
     Attributes:
         ring: which pairs it holds.
         span: the watch over the time that they cover.
         encode_us: what the towers took for the last pair, microseconds.
         head_us: what the head took, 0 where the clip was not yet full.
+        is_idle: nothing was computed for the last pair, since nothing moves.
         scores: probabilities of the last prediction by label, float32[K]; valid until the next.
     """
 
@@ -134,8 +162,12 @@ class PairRecogniser:
         engine: Engine,
         clock: Clock,
         note: Callable[[str], None] = lambda line: None,
+        idle_below: int = 0,
     ) -> None:
         self.ring = ClipRing(manifest.clip_length, manifest.stride)
+        self.is_idle = False
+        self._gate = IdleGate(idle_below, (manifest.clip_length - 1) * manifest.stride + 1)
+        self._logits = np.zeros(len(manifest.labels), np.float32)
         self.span = SpanWatch(manifest, note)
         self.encode_us = self.head_us = 0
         self._labels, self._engine, self._clock = manifest.labels, engine, clock
@@ -161,6 +193,10 @@ class PairRecogniser:
         """
         start_us = self._clock.now_us()
         self.span.see(packed.frames.t_us)
+        self.is_idle = self._gate.is_closed(packed)
+        if self.is_idle:
+            self.encode_us = self.head_us = 0
+            return self._logits
         has_rgb, has_event = packed.frames.rgb is not None, packed.frames.event is not None
         entry = self.ring.enter(rgb=has_rgb, event=has_event)
         if has_rgb:
@@ -191,8 +227,9 @@ class PairRecogniser:
         top = tuple(zip(labels, self.scores[best].tolist(), strict=True))
         pair = packed.frames
         return Prediction(
-            pair.seq, pair.t_us, *top[0], top, packed.events, pair.skew_us, latency_ms, dropped, missing
-        )
+            pair.seq, pair.t_us, *top[0], top, packed.events, pair.skew_us, latency_ms, dropped, missing,
+            self.is_idle,
+        )  # fmt: skip
 
     def _encode_diff(self, packed: Pair, entry: Entry) -> None:
         if not (entry.rgb_moved or entry.event_moved):
@@ -214,7 +251,8 @@ class PairRecogniser:
         logits = self._engine.decide(phase, self.ring.presence[phase])
         if not np.logical_and.reduce(np.isfinite(logits)):
             raise EngineError(f"{self._engine.name} gave logits that are no numbers: {logits[:4]} ...")
-        return logits
+        self._logits = logits.copy()
+        return self._logits
 
 
 def softmax_into(logits: NDArray[np.float32], scores: NDArray[np.float32]) -> None:

@@ -348,9 +348,10 @@ class Pipeline:
             report.skew_us.add(abs(pair.skew_us))
         if logits is None:
             return Result(pair, None, recogniser.missing)
-        for stage, value_us in stages.items():
-            report.latency_us[stage].add(value_us)
         report.predictions += 1
+        report.idle += recogniser.is_idle
+        for stage, value_us in () if recogniser.is_idle else stages.items():
+            report.latency_us[stage].add(value_us)
         latency_ms = {stage: value_us / 1000 for stage, value_us in stages.items()}
         missing = self._missing(packed)
         return Result(pair, recogniser.predict(packed, logits, latency_ms, report.dropped(), missing))

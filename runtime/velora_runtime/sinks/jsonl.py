@@ -88,7 +88,7 @@ class JsonlSink(Sink):
 
 def as_record(prediction: Prediction) -> dict[str, Any]:
     """A prediction as the object that schema version 1 describes."""
-    return {
+    record: dict[str, Any] = {
         "v": SCHEMA_VERSION,
         "seq": prediction.seq,
         "t_us": prediction.t_us,
@@ -101,6 +101,7 @@ def as_record(prediction: Prediction) -> dict[str, Any]:
         "dropped": dict(prediction.dropped),
         "missing": list(prediction.missing),
     }
+    return {**record, "idle": True} if prediction.is_idle else record
 
 
 def as_action_record(action: Action) -> dict[str, Any]:

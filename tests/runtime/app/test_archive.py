@@ -127,6 +127,8 @@ CHANGES: list[dict[str, Any]] = [
     {"duration_s": 2.0},
     {"start_s": 0.5},
     {"sensor": (64, 48)},
+    {"stride": 2},
+    {"idle_below": 100},
     {"backend": "openvino"},
     {"decide": DecisionSettings()},
     {"preprocessing": EventPreprocessing(flip="both")},

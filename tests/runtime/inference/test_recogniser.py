@@ -68,6 +68,42 @@ def test_an_absent_camera_leaves_the_picture_before_its_absence_out_of_the_diffe
     assert engine.diff == [[(None, (100, 101)), (None, (101, 102)), None]]
 
 
+def watch(
+    events: list[int], idle_below: int, **lacks: int
+) -> tuple[list[int], list[bool], list[list[float]]]:
+    """Pairs with so many events each: numbers of those that were encoded, which were idle, and the logits."""
+    engine = RecordingEngine(3)
+    recogniser = PairRecogniser(tiny_manifest(3), engine, FakeClock(), idle_below=idle_below)
+    encoded, idle, logits = [], [], []
+    for i, count in enumerate(events):
+        image = np.full((8, 8, 3), i, np.uint8)
+        pair = make_pair(i, image, None if i in lacks.values() else image)
+        pair.events, engine.logits = count, np.full(3, i, np.float32)
+        told = recogniser.see(pair)
+        if any(i in ring for ring in engine.rgb):
+            encoded.append(i)
+        idle.append(recogniser.is_idle)
+        logits.append([] if told is None else told.tolist())
+    return encoded, idle, logits
+
+
+def test_nothing_is_computed_once_a_whole_clip_was_still_and_at_once_when_something_moves() -> None:
+    encoded, idle, logits = watch([50, 9, 9, 9, 9, 0, 10, 9], idle_below=10)
+    assert encoded == [0, 1, 2, 3, 6, 7]
+    assert idle == [False] * 4 + [True, True, False, False]
+    assert logits[4] == logits[5] == logits[3] != logits[6]
+
+
+def test_a_pair_that_lacks_its_events_is_computed() -> None:
+    encoded, idle, _ = watch([0] * 6, idle_below=10, lacks=4)
+    assert (encoded, idle) == ([0, 1, 2, 4, 5], [False, False, False, True, False, False])
+
+
+def test_without_a_bound_still_pairs_are_computed() -> None:
+    encoded, idle, _ = watch([0] * 5, idle_below=0)
+    assert (encoded, idle) == ([0, 1, 2, 3, 4], [False] * 5)
+
+
 def test_missing_counts_down_to_the_first_full_clip() -> None:
     recogniser = recogniser_of(RecordingEngine(3, stride=2), 3, 2)
     missing = [recogniser.missing]
