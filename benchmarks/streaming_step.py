@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -55,12 +56,17 @@ if TYPE_CHECKING:
 T = 8
 
 
+def tell(text: str) -> None:
+    """A line for people, beside the results."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def export_graphs(model: VELoRA, folder: Path, clips: Clips) -> None:
     """The streaming graphs in fp32 and int8, under `folder`."""
     for precision in ("fp32", "bf16", "int8"):
         (folder / precision).mkdir(parents=True)
-    trace_graphs(model, folder / "fp32", STREAMING)
-    print("calibrate", flush=True)
+    trace_graphs(model, folder / "fp32", STREAMING, tell)
+    tell("calibrate")
     ranges = calibrate(folder / "fp32", clips, "percentile")
     convert(folder / "fp32", folder / "int8", "int8", {}, thresholds=ranges.thresholds, graphs=STREAMING)
     convert(folder / "fp32", folder / "bf16", "bf16", {}, graphs=STREAMING)
@@ -173,7 +179,7 @@ def has_bf16() -> bool:
 
 def tell_round(number: int, times: dict[str, list[float]]) -> None:
     done = ", ".join(f"{name} {np.median(taken):.0f} ms" for name, taken in times.items())
-    print(f"round {number}: {done}", flush=True)
+    tell(f"round {number}: {done}")
 
 
 def table(times: dict[str, list[float]]) -> list[dict[str, Any]]:
@@ -197,6 +203,20 @@ def show(rows: list[dict[str, Any]]) -> str:
         f"| {'' if r['this_part'] is None else format(r['this_part'], '.2f') + 'x'} |"
         for r in rows
     ]
+    return "\n".join(lines)
+
+
+def show_parts(result: dict[str, Any]) -> str:
+    """A step's parts, and how far off it is, by precision, as a table."""
+    said = {"fp32": "graphs"}  # as `logits_away` calls it
+    lines = [
+        "| precision | rgb, event, diff, head, ms | logits away from published | tokens away from fp32's |",
+        "|---|---|---|---|",
+    ]
+    for name, parts in result["parts_ms"].items():
+        shown = ", ".join(f"{parts[part]:.0f}" for part in STREAMING)
+        logits, tokens = result["logits_away"][said.get(name, name)], result["tokens_away"].get(name, 0.0)
+        lines.append(f"| {name} | {shown} | {logits:.2g} | {tokens:.2g} |")
     return "\n".join(lines)
 
 
@@ -290,8 +310,7 @@ def main() -> None:
         result = run(given.model, folder, given.threads, given.rounds)
     print(f"\n{result['model']}, {result['machine']}, {result['threads']} threads\n")
     print(show(result["rows"]))
-    print(f"\nparts, ms: {result['parts_ms']}\nlogits away from published: {result['logits_away']}")
-    print(f"tokens away from ONNX Runtime's in fp32, of the largest: {result['tokens_away']}")
+    print("\n" + show_parts(result))
     if given.json is not None:
         given.json.write_text(json.dumps(result, indent=2) + "\n")
 
