@@ -120,6 +120,19 @@ JOBS = (
     Job("start_up", "live", "python start_up.py", "python start_up.py --rounds 1"),
     Job("watching", "live", "python watching.py", "python watching.py --rounds 1", ("starlette", "uvicorn")),
     Job(
+        "vit_s_bundle",
+        "activity",
+        "python vit_bundles.py {work}/still --sizes vit-s",
+        "python vit_bundles.py {work}/still --sizes vit-ti",
+        MODELS,
+    ),
+    Job(
+        "still_scene",
+        "activity",
+        "python still_scene.py demo {work}/still/*.velora",
+        "python still_scene.py demo --turns 2",
+    ),
+    Job(
         "data_path",
         "data",
         "python data_path.py --check",
@@ -134,7 +147,7 @@ JOBS = (
         ("starlette",),
     ),
 )
-"""In this order; `sizes` takes the bundles of `vit_bundles`."""
+"""In this order; `sizes` takes the bundles of `vit_bundles`, `still_scene` that of `vit_s_bundle`."""
 
 
 @dataclass(frozen=True)

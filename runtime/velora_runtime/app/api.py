@@ -218,6 +218,7 @@ class Recogniser:
         backend: that runs the model, or auto.
         device: auto, cpu, cuda, gpu or npu.
         threads: for a model on the CPU; 0: all cores.
+        idle_below: events of a pair, below which nothing is computed once a clip was still; 0: never.
 
     Attributes:
         manifest: the model's: labels, image size, clip length, the event window that it was trained with.
@@ -235,6 +236,7 @@ class Recogniser:
         backend: str = "auto",
         device: Device = "auto",
         threads: int = 0,
+        idle_below: int = 0,
     ) -> None:
         self._model = RunModel(str(model), backend, EngineOptions(device, threads))
         self.manifest = self._model.manifest
@@ -249,7 +251,7 @@ class Recogniser:
             self._accumulator = make_accumulator(event, fits)
         engine = self._model.open_engine(_LOG.info, has_events=sensor is not None)
         assert engine is not None
-        self._inner = PairRecogniser(self.manifest, engine, self._clock, _LOG.info)
+        self._inner = PairRecogniser(self.manifest, engine, self._clock, _LOG.info, idle_below)
 
     @property
     def missing(self) -> int:
