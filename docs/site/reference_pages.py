@@ -1,0 +1,227 @@
+"""Reference pages made of the code: every command with its options, every key of every configuration file."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+
+import click
+import yaml
+from mkdocs.structure.files import File
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
+from velora_cli.main import velora
+from velora_edge.config import read_meanings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from pydantic.fields import FieldInfo
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages."""
+    for uri, text in {**command_pages(), **configuration_pages()}.items():
+        files.append(File.generated(config, uri, content=text))
+    return files
+
+
+# ---- commands ---------------------------------------------------------------------------------------------
+
+
+def command_pages() -> dict[str, str]:
+    """A page for each command of `velora`, with its own commands on it, and one that lists them."""
+    context = click.Context(velora, info_name="velora")
+    assert isinstance(velora, click.Group)
+    pages, rows = {}, ["| command | |", "|---|---|"]
+    for name in velora.list_commands(context):
+        command = velora.get_command(context, name)
+        assert command is not None
+        child = click.Context(command, info_name=name, parent=context)
+        pages[f"reference/cli/{name}.md"] = "\n".join(_describe(child, "#"))
+        rows.append(f"| [`velora {name}`]({name}.md) | {command.get_short_help_str(200)} |")
+    rows += ["", "`velora-live` is `velora live`. What is common to all commands: [command line](../../guides/command_line.md)."]
+    pages["reference/cli/index.md"] = "# Command line\n" + "\n".join(rows)
+    return pages
+
+
+def _describe(context: click.Context, level: str) -> Iterator[str]:
+    """Lines about a command and the commands in it."""
+    command = context.command
+    yield f"{level} {context.command_path}"
+    usage = " ".join(command.collect_usage_pieces(context))
+    yield f"```text\n{context.command_path} {usage}\n```\n"
+    yield from _paragraphs(command.help or "")
+    options = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
+    if options:
+        yield "| option | default | meaning |\n|---|---|---|"
+        yield from (_option_row(option, context) for option in options)
+    if examples := examples_of(command.epilog):
+        yield "\n**Examples**\n\n```sh\n" + "\n".join(examples) + "\n```"
+    elif command.epilog:
+        yield from _paragraphs(command.epilog)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
+            yield "\n" + "\n".join(_describe(click.Context(child, info_name=name, parent=context), level + "#"))
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    r"""Paragraphs of a help text; those that begin with \b keep their lines."""
+    for block in re.split(r"\n\s*\n", inspect.cleandoc(text.replace("\f", ""))):
+        if block.startswith("\b"):
+            yield f"```text\n{block.removeprefix(chr(8)).strip(chr(10))}\n```\n"
+        else:
+            yield f"{escape(' '.join(block.split()))}\n"
+
+
+def examples_of(epilog: str | None) -> list[str]:
+    """The examples at the end of a help text; `$D` is where the packaged recording lies."""
+    head, colon, rest = (epilog or "").partition(":")
+    if not colon or not head.startswith("Example"):
+        return []
+    where = re.sub(r"^Examples?", "", head).strip(" ,()")
+    lines = [part.strip() for line in rest.splitlines() for part in line.split("  |  ") if part.strip()]
+    return ([f"# {where}"] if where else []) + lines
+
+
+def _option_row(option: click.Option, context: click.Context) -> str:
+    names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
+    value = "" if option.is_flag or option.count else f" `{option.make_metavar(context)}`"
+    default = option.get_default(context, call=False)
+    shown = not (option.is_flag or default is None or callable(default) or default == () or str(default).startswith("Sentinel"))
+    again = " May be given again." if option.multiple else ""
+    return f"| {names}{cell(value)} | {f'`{default}`' if shown else ''} | {cell(escape(option.help or ''))}{again} |"
+
+
+# ---- configuration ----------------------------------------------------------------------------------------
+
+
+def configuration_pages() -> dict[str, str]:
+    """A page for each kind of configuration file, with each of its keys."""
+    from velora_edge.train.settings import PretrainConfig, TrainConfig
+    from velora_runtime.cameras.camera_settings import CameraSettings
+    from velora_runtime.inference.decision import DecisionSettings
+
+    kinds: dict[str, tuple[str, str, type[BaseModel]]] = {
+        "training": (
+            "Training",
+            "The file that `velora train` takes; `velora init SET` writes one that fits a set, and `velora train "
+            "--print-config` prints all of this. How to choose: [training](../../guides/training.md).",
+            TrainConfig,
+        ),
+        "pretraining": (
+            "Pre-training",
+            "The file that `velora pretrain` takes, to make a tower from single images.",
+            PretrainConfig,
+        ),
+        "cameras": (
+            "Cameras",
+            "The file of `velora-live --cameras`: what a camera is set to when it is opened. What is not given "
+            "stays as the camera has it. More: [cameras](../../guides/cameras.md).",
+            CameraSettings,
+        ),
+        "decisions": (
+            "Decisions",
+            "The file of `--decide`, or `--decide KEY=VALUE`. More: [decisions](../../guides/decisions.md).",
+            DecisionSettings,
+        ),
+    }
+    pages = {
+        f"reference/configuration/{name}.md": f"# {title}\n{told}\n\n" + "\n".join(_keys(kind, ""))
+        for name, (title, told, kind) in kinds.items()
+    }
+    rows = [f"- [{title}]({name}.md): {told.split(';')[0].split('. ')[0].split(':')[0]}" for name, (title, told, _) in kinds.items()]
+    pages["reference/configuration/index.md"] = (
+        "# Configuration\nYAML files; a key that is not known is an error, and all errors are told at once. Options of a "
+        "place, in `velora.toml`, are those of the [commands](../cli/index.md): [command line](../../guides/command_line.md).\n\n"
+        + "\n".join(rows)
+    )
+    return pages
+
+
+def _keys(kind: type[BaseModel], prefix: str) -> Iterator[str]:
+    """A table of a section's own keys, then its sections, each under its dotted name."""
+    meanings, inner, rows = read_meanings(kind), [], []
+    for name, field in kind.model_fields.items():
+        section = section_of(field.annotation)
+        if section is not None:
+            inner.append((name, section))
+        if section is None or is_many(field.annotation):
+            form, default = cell(form_of(field)), default_of(field)
+            rows.append(f"| `{prefix}{name}` | {form} | {cell(default)} | {cell(escape(meanings.get(name, '')))} |")
+    if rows:
+        yield "| key | value | default | meaning |\n|---|---|---|---|"
+        yield from rows
+    for name, section in inner:
+        yield f"\n## {prefix}{name}\n{escape(meanings.get(name, ''))}\n"
+        yield from _keys(section, f"{prefix}{name}.")
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section in an annotation such as `Section`, `Section | None` or `tuple[Section, ...]`."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        return annotation if issubclass(annotation, BaseModel) else None
+    return next((found for part in get_args(annotation) if (found := section_of(part)) is not None), None)
+
+
+def is_many(annotation: Any) -> bool:
+    """Whether an annotation is of several sections."""
+    return get_origin(annotation) in (tuple, list, dict)
+
+
+def form_of(field: FieldInfo) -> str:
+    """What a key's value may be."""
+    bounds = []
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    for limit in field.metadata:
+        bounds += [f"{sign} {getattr(limit, name):g}" for name, sign in signs.items() if hasattr(limit, name)]
+    told = _form(field.annotation)
+    return f"{told}, {', '.join(bounds)}" if bounds else told
+
+
+NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null"}
+
+
+def _form(annotation: Any) -> str:
+    origin, given = get_origin(annotation), get_args(annotation)
+    if annotation in NAMES:
+        return NAMES[annotation]
+    if origin is Literal:
+        return ", ".join(f"`{choice}`" for choice in given)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_form(part) for part in given)
+    if origin is tuple and given[-1:] == (Ellipsis,):
+        return f"list of {_form(given[0])}"
+    if origin is tuple:
+        return f"{len(given)} of {_form(given[0])}"
+    if origin is dict:
+        return f"keys with {_form(given[1])}"
+    if section_of(annotation) is not None:
+        return "section"
+    return "any"
+
+
+def default_of(field: FieldInfo) -> str:
+    """A key's default as YAML."""
+    if field.is_required():
+        return "required"
+    value = to_jsonable_python(field.get_default(call_default_factory=True))
+    return f"`{yaml.safe_dump([value], default_flow_style=True, width=10**6).strip()[1:-1]}`"
+
+
+def escape(text: str) -> str:
+    """Text for Markdown, in which < and * outside code are themselves."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if i % 2 else re.sub(r"([<*_\[\]])", r"\\\1", part) for i, part in enumerate(parts))
+
+
+def cell(text: str) -> str:
+    """Text for a cell of a table."""
+    return text.replace("|", "\\|")
