@@ -208,6 +208,7 @@ GIVEN_TO = {
     "docs/guides/jetson.md": ("check",),
     "docs/guides/onnxruntime.md": ("today",),
     "docs/guides/openvino.md": ("today",),
+    "docs/tutorials/own-cameras.md": ("check",),
 }
 """What single pages do: others make it."""
 

@@ -100,12 +100,12 @@ def _line(page: Page) -> str:
 
 def describe(markdown: str) -> str:
     """The first sentence of a page's first paragraph, without marks of Markdown."""
-    blocks = re.split(r"\n\s*\n", re.sub(r"```.*?```", "", markdown, flags=re.DOTALL))
+    blocks = re.split(r"\n\s*\n", re.sub(r"(````*).*?\1", "", markdown, flags=re.DOTALL))
     for block in blocks:
         text = re.sub(r"^#+ .*\n?", "", block.strip(), flags=re.MULTILINE).strip()
         if not text or text.startswith(("|", "!", "<", "-", ":::")):
             continue
         text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(text.split()))
-        sentence = re.split(r"(?<=[.:])\s", text, maxsplit=1)[0].rstrip(":")
+        sentence = re.split(r"(?<=[^.][.:])\s(?=[A-Z`])", text, maxsplit=1)[0].rstrip(":")
         return sentence if len(sentence) <= LONGEST else f"{sentence[:LONGEST].rsplit(' ', 1)[0]} ..."
     return ""
