@@ -7,7 +7,8 @@ A mark is a comment of HTML on the lines right before a block:
     <!-- run by FILE -->                the block is run by another test
 
 Commands are in blocks of the language `sh`, one after the other, or of `console`, where a command begins with
-`$ ` and the other lines are what it prints. A block without a language is text: what is printed, or a drawing.
+`$ ` and the other lines are what it prints. A block without a language is text: what is printed,
+or a drawing.
 """
 
 from __future__ import annotations

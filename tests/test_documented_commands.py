@@ -103,7 +103,9 @@ def velora_calls(block: Block) -> list[list[str]]:
 CALLS = [(block, call) for block in COMMANDS for call in velora_calls(block)]
 
 
-@pytest.mark.parametrize(("block", "call"), CALLS, ids=lambda given: getattr(given, "name", None) or " ".join(given))
+@pytest.mark.parametrize(
+    ("block", "call"), CALLS, ids=lambda given: getattr(given, "name", None) or " ".join(given)
+)
 def test_every_velora_command_is_understood(block: Block, call: list[str]) -> None:
     command: click.Command = velora
     context, words = click.Context(velora, info_name="velora"), list(call)
@@ -144,7 +146,9 @@ def execute(script: list[str], folder: Path) -> subprocess.CompletedProcess[str]
         "PATH": f"{folder / '.venv-demo' / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([*paths, *filter(None, [os.environ.get("PYTHONPATH")])]),
         "HOME": str(folder / "home"),
-        "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR", str(Path.home() / ".cache" / "velora" / "numba")),
+        "NUMBA_CACHE_DIR": os.environ.get(
+            "NUMBA_CACHE_DIR", str(Path.home() / ".cache" / "velora" / "numba")
+        ),
     }
     return subprocess.run(
         script, cwd=folder, env=env, capture_output=True, text=True, timeout=280, check=False
@@ -201,7 +205,17 @@ def give(name: str, folder: Path, recorded: Path) -> None:
         shutil.copy(video if path.suffix == ".mp4" else events, path)
 
 
-GIVEN = ("MODEL", "MODEL.velora", "model.velora", "SRC", "recordings", "recording.raw", "video.mp4", "noisy.raw", "quiet.raw")
+GIVEN = (
+    "MODEL",
+    "MODEL.velora",
+    "model.velora",
+    "SRC",
+    "recordings",
+    "recording.raw",
+    "video.mp4",
+    "noisy.raw",
+    "quiet.raw",
+)
 """What pages take for granted."""
 GIVEN_TO = {
     "docs/guides/decisions.md": ("today",),

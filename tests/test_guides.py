@@ -11,7 +11,9 @@ from velora_cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
-LED_TO = [path for name in ("guides", "tutorials", "explanations") for path in (ROOT / "docs" / name).glob("*.md")]
+LED_TO = [
+    path for name in ("guides", "tutorials", "explanations") for path in (ROOT / "docs" / name).glob("*.md")
+]
 """Pages that the README must lead to."""
 PAGES = [*GUIDES, ROOT / "README.md", ROOT / "runtime" / "README.md", ROOT / "CONTRIBUTING.md"]
 FOREIGN = {

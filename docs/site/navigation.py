@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
-    from mkdocs.structure.nav import Navigation, Section
+    from mkdocs.structure.nav import Navigation
     from mkdocs.structure.pages import Page
 
 TEXTS: dict[str, str] = {}

@@ -5,16 +5,20 @@ from __future__ import annotations
 import inspect
 import re
 import types
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import click
 import yaml
 from mkdocs.structure.files import File
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
+from velora_runtime.cameras.camera_settings import CameraSettings
+from velora_runtime.inference.decision import DecisionSettings
 
+from velora_cli.main import COMMANDS as COMMAND_LINE
 from velora_cli.main import velora
 from velora_edge.config import read_meanings
+from velora_edge.train.settings import PretrainConfig, TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,19 +38,23 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 # ---- commands ---------------------------------------------------------------------------------------------
 
 
+COMMANDS = """# Command line
+`velora-live` is `velora live`. Common to all: [command line](../../guides/command_line.md).
+
+| command | |
+|---|---|
+"""
+
+
 def command_pages() -> dict[str, str]:
     """A page for each command of `velora`, with its own commands on it, and one that lists them."""
     context = click.Context(velora, info_name="velora")
-    assert isinstance(velora, click.Group)
-    pages, rows = {}, ["| command | |", "|---|---|"]
-    for name in velora.list_commands(context):
-        command = velora.get_command(context, name)
-        assert command is not None
-        child = click.Context(command, info_name=name, parent=context)
-        pages[f"reference/cli/{name}.md"] = "\n".join(_describe(child, "#"))
-        rows.append(f"| [`velora {name}`]({name}.md) | {command.get_short_help_str(200)} |")
-    rows += ["", "`velora-live` is `velora live`. What is common to all commands: [command line](../../guides/command_line.md)."]
-    pages["reference/cli/index.md"] = "# Command line\n" + "\n".join(rows)
+    pages, rows = {}, []
+    for command in COMMAND_LINE.all():
+        made = click.Context(command.load(), info_name=command.name, parent=context)
+        pages[f"reference/cli/{command.name}.md"] = "\n".join(_describe(made, "#"))
+        rows.append(f"| [`velora {command.name}`]({command.name}.md) | {command.help} |")
+    pages["reference/cli/index.md"] = COMMANDS + "\n".join(rows)
     return pages
 
 
@@ -69,7 +77,9 @@ def _describe(context: click.Context, level: str) -> Iterator[str]:
         for name in command.list_commands(context):
             child = command.get_command(context, name)
             assert child is not None
-            yield "\n" + "\n".join(_describe(click.Context(child, info_name=name, parent=context), level + "#"))
+            yield "\n" + "\n".join(
+                _describe(click.Context(child, info_name=name, parent=context), level + "#")
+            )
 
 
 def _paragraphs(text: str) -> Iterator[str]:
@@ -94,55 +104,73 @@ def examples_of(epilog: str | None) -> list[str]:
 def _option_row(option: click.Option, context: click.Context) -> str:
     names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
     value = "" if option.is_flag or option.count else f" `{option.make_metavar(context)}`"
-    default = option.get_default(context, call=False)
-    shown = not (option.is_flag or default is None or callable(default) or default == () or str(default).startswith("Sentinel"))
     again = " May be given again." if option.multiple else ""
-    return f"| {names}{cell(value)} | {f'`{default}`' if shown else ''} | {cell(escape(option.help or ''))}{again} |"
+    told = cell(escape(option.help or ""))
+    return f"| {names}{cell(value)} | {_default_text(option)} | {told}{again} |"
+
+
+def _default_text(option: click.Option) -> str:
+    """An option's default as code; empty where it has none."""
+    default = option.to_info_dict()["default"]
+    return "" if option.is_flag or default in (None, ()) or callable(default) else f"`{default}`"
 
 
 # ---- configuration ----------------------------------------------------------------------------------------
 
 
-def configuration_pages() -> dict[str, str]:
-    """A page for each kind of configuration file, with each of its keys."""
-    from velora_edge.train.settings import PretrainConfig, TrainConfig
-    from velora_runtime.cameras.camera_settings import CameraSettings
-    from velora_runtime.inference.decision import DecisionSettings
+class Kind(NamedTuple):
+    """A kind of configuration file: the page's title, what it is for, where there is more, and its form."""
 
-    kinds: dict[str, tuple[str, str, type[BaseModel]]] = {
-        "training": (
-            "Training",
-            "The file that `velora train` takes; `velora init SET` writes one that fits a set, and `velora train "
-            "--print-config` prints all of this. How to choose: [training](../../guides/training.md).",
-            TrainConfig,
-        ),
-        "pretraining": (
-            "Pre-training",
-            "The file that `velora pretrain` takes, to make a tower from single images.",
-            PretrainConfig,
-        ),
-        "cameras": (
-            "Cameras",
-            "The file of `velora-live --cameras`: what a camera is set to when it is opened. What is not given "
-            "stays as the camera has it. More: [cameras](../../guides/cameras.md).",
-            CameraSettings,
-        ),
-        "decisions": (
-            "Decisions",
-            "The file of `--decide`, or `--decide KEY=VALUE`. More: [decisions](../../guides/decisions.md).",
-            DecisionSettings,
-        ),
-    }
+    title: str
+    purpose: str
+    more: str
+    schema: type[BaseModel]
+
+
+KINDS = {
+    "training": Kind(
+        "Training",
+        "The file that `velora train` takes.",
+        "`velora init SET` writes one that fits a set, `velora train --print-config` prints all of this. "
+        "How to choose: [training](../../guides/training.md).",
+        TrainConfig,
+    ),
+    "pretraining": Kind(
+        "Pre-training",
+        "The file that `velora pretrain` takes, to make a tower from single images.",
+        "More: [training](../../guides/training.md).",
+        PretrainConfig,
+    ),
+    "cameras": Kind(
+        "Cameras",
+        "The file of `--cameras`: what a camera is set to when it is opened.",
+        "What is not given stays as the camera has it. More: [cameras](../../guides/cameras.md).",
+        CameraSettings,
+    ),
+    "decisions": Kind(
+        "Decisions",
+        "The file of `--decide`, whose keys may also be given as `--decide KEY=VALUE`.",
+        "More: [decisions](../../guides/decisions.md).",
+        DecisionSettings,
+    ),
+}
+"""By the names of their pages."""
+CONFIGURATION = """# Configuration
+YAML files. A key that is not known is an error, and all errors of a file are told at once. What `velora.toml`
+gives are options of [commands](../cli/index.md): [command line](../../guides/command_line.md).
+"""
+
+
+def configuration_pages() -> dict[str, str]:
+    """A page for each kind of configuration file, with each of its keys, and one that lists them."""
+    folder = "reference/configuration"
     pages = {
-        f"reference/configuration/{name}.md": f"# {title}\n{told}\n\n" + "\n".join(_keys(kind, ""))
-        for name, (title, told, kind) in kinds.items()
+        f"{folder}/{name}.md": f"# {kind.title}\n{kind.purpose} {kind.more}\n\n"
+        + "\n".join(_keys(kind.schema, ""))
+        for name, kind in KINDS.items()
     }
-    rows = [f"- [{title}]({name}.md): {told.split(';')[0].split('. ')[0].split(':')[0]}" for name, (title, told, _) in kinds.items()]
-    pages["reference/configuration/index.md"] = (
-        "# Configuration\nYAML files; a key that is not known is an error, and all errors are told at once. Options of a "
-        "place, in `velora.toml`, are those of the [commands](../cli/index.md): [command line](../../guides/command_line.md).\n\n"
-        + "\n".join(rows)
-    )
+    rows = [f"- [{kind.title}]({name}.md): {kind.purpose}" for name, kind in KINDS.items()]
+    pages[f"{folder}/index.md"] = "\n".join([CONFIGURATION, *rows])
     return pages
 
 
@@ -155,7 +183,9 @@ def _keys(kind: type[BaseModel], prefix: str) -> Iterator[str]:
             inner.append((name, section))
         if section is None or is_many(field.annotation):
             form, default = cell(form_of(field)), default_of(field)
-            rows.append(f"| `{prefix}{name}` | {form} | {cell(default)} | {cell(escape(meanings.get(name, '')))} |")
+            rows.append(
+                f"| `{prefix}{name}` | {form} | {cell(default)} | {cell(escape(meanings.get(name, '')))} |"
+            )
     if rows:
         yield "| key | value | default | meaning |\n|---|---|---|---|"
         yield from rows

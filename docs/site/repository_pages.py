@@ -75,16 +75,25 @@ def show_file(path: Path) -> str:
     return f"````{language}\n{path.read_text(encoding='utf-8')}````\n"
 
 
+DECISIONS_PAGE = """# Decisions
+Choices that had a real alternative, and what was rejected. They are history: a later one may replace
+an earlier one.
+"""
+DEPLOY_PAGE = """# Files for deployment
+What [deployment](guides/deployment.md) copies and builds, from `runtime/deploy`.
+"""
+
+
 def list_decisions() -> Iterator[str]:
     """Lines of the page of decisions: each with its title, in the order of their numbers."""
-    yield "# Decisions\nChoices that had a real alternative, and what was rejected. They are history: a later one may replace an earlier.\n"
+    yield DECISIONS_PAGE
     for path in sorted((ROOT / DECISIONS).glob("*.md")):
         yield f"- [{title_of(path)}]({path.name})"
 
 
 def list_deploy() -> Iterator[str]:
-    """Lines of the page of the files in `runtime/deploy`; locked requirements are named, not shown."""
-    yield "# Files for deployment\nWhat [deployment](guides/deployment.md) copies and builds, from `runtime/deploy`.\n"
+    """Lines of the page of the files in `runtime/deploy`; locked requirements are not shown."""
+    yield DEPLOY_PAGE
     for path in sorted((ROOT / DEPLOY).iterdir()):
         if path.is_file() and not path.name.startswith("requirements."):
             yield f"## {path.name}\n{show_file(path)}"
@@ -144,7 +153,7 @@ ITEM = re.compile(r"(?:[-*]|\d+\.) ")
 
 
 def separate_lists(text: str) -> str:
-    """Put an empty line before a list or a table that follows a paragraph: GitHub needs none, Python-Markdown does."""
+    """Put an empty line between a paragraph and a list or table; Python-Markdown needs one."""
     lines: list[str] = []
     for line in text.split("\n"):
         before = lines[-1] if lines else ""
