@@ -131,9 +131,10 @@ def test_every_program_is_python(block: Block) -> None:
     assert ast.parse(block.text).body != []
 
 
-@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "yaml"], ids=name_of)
-def test_every_yaml_block_is_yaml(block: Block) -> None:
-    assert isinstance(yaml.safe_load(block.text), dict)
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language in ("yaml", "toml")], ids=name_of)
+def test_every_block_of_settings_can_be_read(block: Block) -> None:
+    read = yaml.safe_load if block.language == "yaml" else tomllib.loads
+    assert isinstance(read(block.text), dict)
 
 
 # ---- run --------------------------------------------------------------------------------------------------
