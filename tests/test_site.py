@@ -69,10 +69,11 @@ def test_links_lead_to_pages_of_the_site(text: str, source: str, uri: str, expec
         ("a:\n| b |\n|---|", "a:\n\n| b |\n|---|"),
         ("- a\n  b\n- c", "- a\n  b\n- c"),
         ("a\nb", "a\nb"),
+        ("| `a \\| b` | c \\| d |", "| `a | b` | c \\| d |"),
     ],
 )
-def test_lists_and_tables_get_an_empty_line_before_them(text: str, expected: str) -> None:
-    assert pages.separate_lists(text) == expected
+def test_lists_and_tables_are_as_python_markdown_reads_them(text: str, expected: str) -> None:
+    assert pages.adapt_blocks(text) == expected
 
 
 def test_a_folder_in_the_navigation_stands_for_its_pages() -> None:

@@ -67,7 +67,7 @@ def _describe(context: click.Context, level: str) -> Iterator[str]:
     yield from _paragraphs(command.help or "")
     options = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
     if options:
-        yield "| option | default | meaning |\n|---|---|---|"
+        yield "| option | value | default | meaning |\n|---|---|---|---|"
         yield from (_option_row(option, context) for option in options)
     if examples := examples_of(command.epilog):
         yield "\n**Examples**\n\n```sh\n" + "\n".join(examples) + "\n```"
@@ -103,10 +103,18 @@ def examples_of(epilog: str | None) -> list[str]:
 
 def _option_row(option: click.Option, context: click.Context) -> str:
     names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
-    value = "" if option.is_flag or option.count else f" `{option.make_metavar(context)}`"
     again = " May be given again." if option.multiple else ""
     told = cell(escape(option.help or ""))
-    return f"| {names}{cell(value)} | {_default_text(option)} | {told}{again} |"
+    return f"| {names} | {_value_text(option, context)} | {_default_text(option)} | {told}{again} |"
+
+
+def _value_text(option: click.Option, context: click.Context) -> str:
+    """What an option takes as code: one of its choices, or what stands for it; empty for a flag."""
+    if option.is_flag or option.count:
+        return ""
+    if isinstance(option.type, click.Choice):
+        return ", ".join(f"`{choice}`" for choice in option.type.choices)
+    return f"`{option.make_metavar(context)}`"
 
 
 def _default_text(option: click.Option) -> str:
@@ -253,5 +261,6 @@ def escape(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Text for a cell of a table."""
-    return text.replace("|", "\\|")
+    """Text for a cell of a table; within code, Python-Markdown takes a | as it is."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if i % 2 else part.replace("|", "\\|") for i, part in enumerate(parts))

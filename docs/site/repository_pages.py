@@ -113,7 +113,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     parts = re.split(r"(^ *```.*?^ *```+ *$)", markdown, flags=re.MULTILINE | re.DOTALL)
     for i in range(0, len(parts), 2):
         linked = rewrite_links(parts[i], source, page.file.src_uri) if known else parts[i]
-        parts[i] = separate_lists(linked)
+        parts[i] = adapt_blocks(linked)
     return "".join(parts)
 
 
@@ -152,14 +152,19 @@ def page_of(path: str) -> str | None:
 ITEM = re.compile(r"(?:[-*]|\d+\.) ")
 
 
-def separate_lists(text: str) -> str:
-    """Put an empty line between a paragraph and a list or table; Python-Markdown needs one."""
+def adapt_blocks(text: str) -> str:
+    """Text as Python-Markdown reads what GitHub reads.
+
+    It needs an empty line between a paragraph and a list or table, and takes a | within code as it is.
+    """
     lines: list[str] = []
     for line in text.split("\n"):
         before = lines[-1] if lines else ""
         if before.strip() and not before.startswith(" ") and not ITEM.match(before) and ITEM.match(line):
             lines.append("")
-        if line.startswith("|") and before.strip() and not before.startswith("|"):
-            lines.append("")
+        if line.startswith("|"):
+            line = re.sub(r"`[^`]+`", lambda code: code[0].replace("\\|", "|"), line)
+            if before.strip() and not before.startswith("|"):
+                lines.append("")
         lines.append(line)
     return "\n".join(lines)
