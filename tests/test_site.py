@@ -101,7 +101,11 @@ def test_a_page_is_described_by_its_first_sentence(text: str, expected: str) -> 
 
 def test_examples_of_a_help_text_are_commands() -> None:
     assert reference.examples_of("Examples:  velora a  |  velora b c") == ["velora a", "velora b c"]
-    assert reference.examples_of("Example, in D:  velora a") == ["# in D", "velora a"]
+    assert reference.examples_of("\b\nExamples, in D:\n  velora a\n  velora b") == [
+        "# in D",
+        "velora a",
+        "velora b",
+    ]
     assert reference.examples_of("Needs no model.") == []
 
 

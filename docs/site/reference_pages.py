@@ -69,10 +69,7 @@ def _describe(context: click.Context, level: str) -> Iterator[str]:
     if options:
         yield "| option | value | default | meaning |\n|---|---|---|---|"
         yield from (_option_row(option, context) for option in options)
-    if examples := examples_of(command.epilog):
-        yield "\n**Examples**\n\n```sh\n" + "\n".join(examples) + "\n```"
-    elif command.epilog:
-        yield from _paragraphs(command.epilog)
+    yield from _below_options(command.epilog or "")
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             child = command.get_command(context, name)
@@ -91,14 +88,24 @@ def _paragraphs(text: str) -> Iterator[str]:
             yield f"{escape(' '.join(block.split()))}\n"
 
 
-def examples_of(epilog: str | None) -> list[str]:
-    """The examples at the end of a help text; `$D` is where the packaged recording lies."""
-    head, colon, rest = (epilog or "").partition(":")
-    if not colon or not head.startswith("Example"):
+def _below_options(epilog: str) -> Iterator[str]:
+    """Lines about what stands below a command's options: examples as code, all else as paragraphs."""
+    for block in re.split(r"\n\s*\n", epilog.strip()):
+        examples = examples_of(block)
+        if examples:
+            yield "\n**Examples**\n\n```sh\n" + "\n".join(examples) + "\n```\n"
+        else:
+            yield ""
+            yield from _paragraphs(block)
+
+
+def examples_of(block: str) -> list[str]:
+    """The commands of a paragraph of examples, under where they run; none of any other paragraph."""
+    found = re.match(r"[\b\s]*Examples?(?:, )?([^:]*):\s+(.*)", block, re.DOTALL)
+    if found is None:
         return []
-    where = re.sub(r"^Examples?", "", head).strip(" ,()")
-    lines = [part.strip() for line in rest.splitlines() for part in line.split("  |  ") if part.strip()]
-    return ([f"# {where}"] if where else []) + lines
+    lines = [part.strip() for line in found[2].splitlines() for part in line.split("  |  ")]
+    return [*([f"# {found[1]}"] if found[1] else []), *filter(None, lines)]
 
 
 def _option_row(option: click.Option, context: click.Context) -> str:
