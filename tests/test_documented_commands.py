@@ -39,6 +39,8 @@ LANGUAGES = {"", "sh", "console", "python", "yaml", "toml", "json", "sql", "ini"
 WORDS = "velora|velora-live|pip|python3?|sudo|make|docker|git|cd|source|export|ray|ros2|curl|cat|grep|eval"
 """What a command begins with."""
 DEMO = ROOT / "velora_edge" / "assets"
+PATIENCE_S = 600
+"""For a block on a busy machine."""
 SHIM = '#!/bin/sh\nexec "{python}" -c "import sys; from velora_cli.main import {entry}; {entry}()" "$@"\n'
 
 
@@ -152,7 +154,7 @@ def execute(script: list[str], folder: Path) -> subprocess.CompletedProcess[str]
         ),
     }
     return subprocess.run(
-        script, cwd=folder, env=env, capture_output=True, text=True, timeout=280, check=False
+        script, cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
 
 
@@ -245,6 +247,7 @@ def as_script(block: Block) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2 * PATIENCE_S)
 @pytest.mark.parametrize("page", [page for page in PAGES if any(b.page == page for b in RUN)], ids=page_name)
 def test_the_commands_of_a_page_run_one_after_the_other(page: Path, tmp_path: Path, recorded: Path) -> None:
     prepare(tmp_path)
