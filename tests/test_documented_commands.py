@@ -110,7 +110,7 @@ CALLS = [(block, call) for block in COMMANDS for call in velora_calls(block)]
 )
 def test_every_velora_command_is_understood(block: Block, call: list[str]) -> None:
     command: click.Command = velora
-    context, words = click.Context(velora, info_name="velora"), list(call)
+    context, words = click.Context(velora, info_name="velora", **velora.context_settings), list(call)
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         child = command.get_command(context, words.pop(0))
         assert child is not None, call

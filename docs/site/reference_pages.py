@@ -48,7 +48,7 @@ COMMANDS = """# Command line
 
 def command_pages() -> dict[str, str]:
     """A page for each command of `velora`, with its own commands on it, and one that lists them."""
-    context = click.Context(velora, info_name="velora")
+    context = click.Context(velora, info_name="velora", **velora.context_settings)
     pages, rows = {}, []
     for command in COMMAND_LINE.all():
         made = click.Context(command.load(), info_name=command.name, parent=context)
