@@ -120,7 +120,8 @@ def test_every_velora_command_is_understood(block: Block, call: list[str]) -> No
     try:
         command.make_context(command.name, words, parent=context.parent)
     except click.BadParameter as error:
-        assert error.message.endswith("does not exist.")  # a file of the reader's own
+        if not error.message.endswith("does not exist."):  # else it is a file of the reader's own
+            raise
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
