@@ -7,7 +7,8 @@
 # make fuzz         spoilt files, texts and requests of every kind for 10 minutes; MINUTES=300 for hours
 # make chaos        a live run for 30 minutes while all that it depends on fails; MINUTES=3
 # make peers        as root: what tests meet on the other side, from Debian (.ci/install-peers)
-# make check        formatting, lint, types, layers
+# make check        formatting, lint, types, layers, the documentation as a site
+# make site         the documentation as a site, into site/: site/index.html opens from the folder
 # make help-texts  what every --help prints, into tests/cli/help, which a test compares: after a change on purpose
 # make screenshots  the pictures of README and guides, by the tests that take them in a headless Chromium
 # make gpu-check    on a machine with Python, torch and an NVIDIA GPU: every backend side by side in six minutes, then the
@@ -25,7 +26,7 @@ PYTEST := -m pytest -n auto --dist worksteal
 DEVICE_PYTHONS := 3.10 3.13
 DEVICE_TESTS   := tests/events tests/preprocessing tests/runtime tests/cli/live tests/test_*.py
 
-.PHONY: help setup setup-device demo demo-model test test-fast test-device test-aarch64 fuzz chaos peers check help-texts screenshots gpu-check clean
+.PHONY: help setup setup-device demo demo-model test test-fast test-device test-aarch64 fuzz chaos peers check site help-texts screenshots gpu-check clean
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -85,6 +86,10 @@ check: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(MAKE) --no-print-directory site
+
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
 help-texts: setup
 	$(VENV)/bin/python -m tests.cli.help_texts
@@ -103,4 +108,4 @@ demo-model: setup
 	$(VENV)/bin/velora export runs/demo_model/best velora_edge/assets/demo.velora --name demo --overwrite
 
 clean:
-	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache site

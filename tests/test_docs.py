@@ -17,7 +17,9 @@ from tests.test_guides import PAGES, anchors
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 DECISIONS = sorted((DOCS / "decisions").glob("*.md"))
-OTHERS = [*sorted(DOCS.glob("*.md")), *sorted((DOCS / "guides").glob("*.md"))]
+OTHERS = sorted(DOCS.glob("*.md"))
+for _folder in ("guides", "tutorials", "explanations", "reference"):
+    OTHERS += sorted((DOCS / _folder).glob("*.md"))
 OTHERS += [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "runtime/README.md")]
 CODE = ("velora_edge", "velora_cli", "velora_export", "velora_runtime")
 HOMES = (ROOT, ROOT / "export", ROOT / "runtime", ROOT / "runtime" / "velora_runtime")

@@ -11,6 +11,10 @@ from velora_cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+LED_TO = [
+    path for name in ("guides", "tutorials", "explanations") for path in (ROOT / "docs" / name).glob("*.md")
+]
+"""Pages that the README must lead to."""
 PAGES = [*GUIDES, ROOT / "README.md", ROOT / "runtime" / "README.md", ROOT / "CONTRIBUTING.md"]
 FOREIGN = {
     "--build-arg",
@@ -46,9 +50,10 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert lost == []
 
 
-def test_the_readme_leads_to_every_guide() -> None:
+def test_the_readme_leads_to_every_guide_tutorial_and_explanation() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [guide.name for guide in GUIDES if f"(docs/guides/{guide.name})" not in readme] == []
+    paths = [path.relative_to(ROOT).as_posix() for path in LED_TO]
+    assert [path for path in paths if f"({path})" not in readme] == []
 
 
 def options() -> set[str]:

@@ -66,7 +66,7 @@ def test_most_commands_have_examples() -> None:
 def test_an_example_is_understood(example: str) -> None:
     words = as_velora(example.split())
     command: click.Command = velora
-    context = click.Context(velora, info_name="velora")
+    context = click.Context(velora, info_name="velora", **velora.context_settings)
     while isinstance(command, click.Group):
         name = words.pop(0)
         child = command.get_command(context, name)
