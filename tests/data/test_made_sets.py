@@ -90,7 +90,7 @@ def test_a_simulated_digit_looks_like_a_recording_of_one() -> None:
 
 
 def edges_and_motion(batches: list[EventBatch]) -> np.ndarray:
-    """For each saccade of 100 ms: where ON lies from OFF (x, y), and how far the digit goes (x, y), pixels."""
+    """For each saccade of 100 ms: where ON lies from OFF, and how far the digit goes, (x, y) each, pixels."""
     found = np.zeros((3, 4))
     for events in batches:
         t_us, place = events.t_us - events.t_us[0], np.stack([events.x, events.y], axis=1).astype(float)

@@ -37,8 +37,8 @@ class AugmentConfig(Section):
             keeps its label.
         rotate_deg: largest rotation, degrees.
         scale: largest change of size, as a share: 0.1 draws from 0.9 to 1.1.
-        shear: largest shear: 0.2 moves the top and the bottom edge of a square image against each other by up to
-            a fifth of its side.
+        shear: largest shear: 0.2 moves the top edge of a square image against the bottom one by up to a fifth
+            of its side.
         elastic: largest standard deviation of a smooth random field that moves the image's parts against each
             other, as a share of the image.
         brightness: largest change of RGB brightness, as a share of full scale.
