@@ -30,6 +30,7 @@ TOWERS: dict[str, dict[str, Any]] = {
     "vit_small_patch16_rope_224": {},
     "vit_small_patch16_rope_mixed_224": {},
     "vit_small_plus_patch16_dinov3": {},
+    "vit_tiny_r_s16_p8_224": {"patch_size": 2},
 }
 """timm's names, and what is changed of each beside its sizes."""
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from velora_edge.data.clips.augment import AugmentConfig, Variation, apply, draw, draw_corruption
+from velora_edge.data.clips.augment import AugmentConfig, Variation, apply, deform, draw, draw_corruption
 from velora_edge.data.clips.clips import Pairs
 from velora_edge.data.clips.corruptions import Corruption
 
@@ -109,6 +111,55 @@ def test_a_draw_takes_the_same_number_of_random_values_whatever_the_configuratio
     draw(config, (9, 9), rng)
     draw(AugmentConfig(), (9, 9), plain)
     assert rng.random() == plain.random()
+
+
+STILL = Variation(np.array([[1.0, 0, 0], [0, 1, 0]]), 1.0, 0.0)
+
+
+def test_without_shear_and_elastic_nothing_is_drawn() -> None:
+    rng, plain = np.random.default_rng(5), np.random.default_rng(5)
+    assert deform(STILL, AugmentConfig(rotate_deg=30), (9, 9), rng) is STILL
+    assert rng.random() == plain.random()
+
+
+def test_a_shear_keeps_rows_and_moves_them_against_each_other() -> None:
+    varied = deform(STILL, AugmentConfig(shear=0.5), (9, 9), np.random.default_rng(0))
+    shear = varied.matrix[0, 1]
+    assert 0 < abs(shear) <= 0.5
+    np.testing.assert_allclose(varied.matrix, [[1, shear, -4 * shear], [0, 1, 0]])
+    assert varied.field is None
+
+
+def test_a_field_says_where_pixels_look() -> None:
+    field = np.zeros((9, 9, 2))
+    field[4, 5] = (-2, 0)
+    varied = apply(Pairs(marked(4, 3, 0), marked(4, 3, 100)), replace(STILL, field=field), BLANK)
+    for images, rest in ((varied.rgb, 0), (varied.event, 100)):
+        assert images is not None
+        assert images[0, 4, :, 0].tolist() == [rest, rest, rest, 7, rest, 7, rest, rest, rest]
+
+
+def test_a_field_of_zeros_is_the_affine_map() -> None:
+    rng = np.random.default_rng(2)
+    event = rng.integers(0, 256, (2, 9, 9, 3), np.uint8)
+    move = Variation(np.array([[0.0, -1, 8], [1, 0, 1]]), 1.0, 0.0)
+    plain = apply(Pairs(None, event), move, BLANK)
+    varied = apply(Pairs(None, event), replace(move, field=np.zeros((9, 9, 2))), BLANK)
+    np.testing.assert_array_equal(varied.event, plain.event)
+
+
+def test_an_elastic_deformation_is_smooth_and_as_large_as_asked_for() -> None:
+    fields = [
+        deform(STILL, AugmentConfig(elastic=0.1), (32, 24), np.random.default_rng(seed)).field
+        for seed in range(200)
+    ]
+    assert fields[0] is not None
+    assert fields[0].shape == (32, 24, 2)
+    assert np.abs(np.diff(fields[0], axis=0)).max() < 0.5 * np.abs(fields[0]).max()
+    width, height = np.sqrt(np.mean(np.square(np.array(fields)), axis=(0, 1, 2)))
+    largest = np.sqrt(1 / 3) * 0.1  # root mean square of a spread drawn from nothing to 0.1
+    assert 0.6 * largest < width / 24 < largest  # between its points the field is a mean, so smaller
+    assert 0.6 * largest < height / 32 < largest
 
 
 HARSH = AugmentConfig(

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import pickle
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from velora_edge.bundle import EventInput
 from velora_edge.data.clips.clips import ClipSpec
+from velora_edge.data.layouts.nmnist import NmnistFile
 from velora_edge.data.synthetic.digits import DigitsSet
 from velora_edge.data.synthetic.synthetic import LABELS, SIZES, RenderedSet, make_clip, pack_clip
 from velora_edge.errors import DatasetError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from velora_edge.datatypes import EventBatch
 
 SPEC = ClipSpec(length=4, image_size=(32, 32))
 DIGITS = ClipSpec(length=6, image_size=(32, 32), sampling="stride", event=EventInput(window_us=50_000))
@@ -80,6 +87,31 @@ def test_a_simulated_digit_looks_like_a_recording_of_one() -> None:
     busy = (event != 255).any(axis=3).mean(axis=(1, 2))
     assert (busy > 0.05).all()
     assert (busy < 0.6).all()
+
+
+def edges_and_motion(batches: list[EventBatch]) -> np.ndarray:
+    """For each saccade of 100 ms: where ON lies from OFF, and how far the digit goes, (x, y) each, pixels."""
+    found = np.zeros((3, 4))
+    for events in batches:
+        t_us, place = events.t_us - events.t_us[0], np.stack([events.x, events.y], axis=1).astype(float)
+        for leg in range(3):
+            now = (t_us >= leg * 100_000) & (t_us < (leg + 1) * 100_000)
+            on, late = events.p > 0, t_us > leg * 100_000 + 50_000
+            found[leg, :2] += place[now & on].mean(axis=0) - place[now & ~on].mean(axis=0)
+            found[leg, 2:] += place[now & late].mean(axis=0) - place[now & ~late].mean(axis=0)
+    return found / len(batches)
+
+
+def test_simulated_digits_move_as_nmnist_s_and_have_edges_in_the_same_order(shared_nmnist: Path) -> None:
+    real, made = NmnistFile(shared_nmnist / "train_1000.h5", DIGITS), DigitsSet(DIGITS)
+    wanted = edges_and_motion([real.events(i) for i in range(40)])
+    found = edges_and_motion([made.events(i) for i in range(0, 9000, 450)])
+    is_clear = np.abs(wanted) > 0.6
+    assert is_clear.sum() >= 8
+    np.testing.assert_array_equal(np.sign(found[is_clear]), np.sign(wanted[is_clear]))
+    ratio = np.abs(found[is_clear]) / np.abs(wanted[is_clear])
+    assert ratio.min() > 0.4, found
+    assert ratio.max() < 2.5, found
 
 
 def test_a_simulated_digit_is_the_same_each_time() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from velora_edge.data.clips.augment import apply, draw, read_varied
+from velora_edge.data.clips.augment import apply, deform, draw, read_varied
 from velora_edge.data.clips.clips import Pairs
 from velora_edge.errors import VeloraError
 
@@ -123,6 +123,7 @@ class ClipDataset(Dataset[tuple[Pairs, int, int]]):
         pairs = read_varied(self.source, index, self.variety.augment, rng, dice)
         variation = draw(self.variety.augment, self.source.spec.image_size, rng)
         dropped = rng.random()
+        variation = deform(variation, self.variety.augment, self.source.spec.image_size, rng)
         pairs = apply(pairs, variation, self.blank)
         return _drop(pairs, dropped, self.variety), label, index
 

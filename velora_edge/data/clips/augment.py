@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     Colour = tuple[int, int, int]
 
 
+_FIELD_POINTS = 5
+"""Points of the field of an elastic deformation, along each axis, before it is made smooth."""
+
+
 class AugmentConfig(Section):
     """Augmentation of training clips; one draw holds for a whole clip. The default changes nothing.
 
@@ -33,6 +37,10 @@ class AugmentConfig(Section):
             keeps its label.
         rotate_deg: largest rotation, degrees.
         scale: largest change of size, as a share: 0.1 draws from 0.9 to 1.1.
+        shear: largest shear: 0.2 moves the top edge of a square image against the bottom one by up to a fifth
+            of its side.
+        elastic: largest standard deviation of a smooth random field that moves the image's parts against each
+            other, as a share of the image.
         brightness: largest change of RGB brightness, as a share of full scale.
         contrast: largest change of RGB contrast, as a share.
         noise: largest share of an event image's pixels that get an event of noise.
@@ -49,6 +57,8 @@ class AugmentConfig(Section):
     flip: bool = False
     rotate_deg: float = Field(0.0, ge=0, le=180)
     scale: float = Field(0.0, ge=0, lt=1)
+    shear: float = Field(0.0, ge=0, le=1)
+    elastic: float = Field(0.0, ge=0, le=0.2)
     brightness: float = Field(0.0, ge=0, le=1)
     contrast: float = Field(0.0, ge=0, lt=1)
     noise: float = Field(0.0, ge=0, le=1)
@@ -69,11 +79,14 @@ class Variation:
         matrix: float64[2, 3], from the image's pixels (x, y, 1) to the varied image's.
         gain: factor on RGB values about mid-grey.
         offset: added to RGB values, 0 to 255.
+        field: float64[H, W, 2], how far (x, y) from the place that `matrix` says a pixel of the varied image
+            looks, pixels; None: nowhere else.
     """
 
     matrix: NDArray[np.float64]
     gain: float
     offset: float
+    field: NDArray[np.float64] | None = None
 
 
 def draw(config: AugmentConfig, image_size: tuple[int, int], rng: np.random.Generator) -> Variation:
@@ -90,6 +103,22 @@ def draw(config: AugmentConfig, image_size: tuple[int, int], rng: np.random.Gene
     centre = np.array([width - 1, height - 1]) / 2
     matrix = np.column_stack([linear, centre + shift - linear @ centre])
     return Variation(matrix, 1 + spread[4] * config.contrast, 255 * spread[5] * config.brightness)
+
+
+def deform(
+    variation: Variation, config: AugmentConfig, image_size: tuple[int, int], rng: np.random.Generator
+) -> Variation:
+    """The variation with a shear and an elastic deformation; where neither is asked for, nothing is drawn."""
+    if not (config.shear or config.elastic):
+        return variation
+    height, width = image_size
+    shear = rng.uniform(-1, 1) * config.shear
+    middle = (height - 1) / 2
+    matrix = variation.matrix @ np.array([[1, shear, -shear * middle], [0, 1, 0], [0, 0, 1]])
+    spread = rng.uniform(0, 1) * config.elastic
+    points = spread * rng.standard_normal((_FIELD_POINTS, _FIELD_POINTS, 2)) * (width, height)
+    field = cv2.resize(points, (width, height), interpolation=cv2.INTER_CUBIC)
+    return replace(variation, matrix=matrix, field=field.astype(np.float64) if config.elastic else None)
 
 
 def draw_corruption(config: AugmentConfig, length: int, dice: np.random.Generator) -> Corruption:
@@ -143,23 +172,39 @@ def apply(pairs: Pairs, variation: Variation, blank: Colour) -> Pairs:
     rgb, event = pairs.rgb, pairs.event
     if rgb is not None:
         is_whole = bool((variation.matrix == np.rint(variation.matrix)).all())  # then both are the same
-        between = cv2.INTER_NEAREST if is_whole else cv2.INTER_LINEAR
-        rgb = _light(_warp(rgb, variation.matrix, between, cv2.BORDER_REPLICATE, blank), variation)
+        between = cv2.INTER_NEAREST if is_whole and variation.field is None else cv2.INTER_LINEAR
+        rgb = _light(_warp(rgb, variation, between, cv2.BORDER_REPLICATE, blank), variation)
     if event is not None:
-        event = _warp(event, variation.matrix, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT, blank)
+        event = _warp(event, variation, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT, blank)
     return Pairs(rgb, event)
 
 
 def _warp(
-    images: NDArray[np.uint8], matrix: NDArray[np.float64], interpolation: int, border: int, blank: Colour
+    images: NDArray[np.uint8], variation: Variation, interpolation: int, border: int, blank: Colour
 ) -> NDArray[np.uint8]:
     out = np.empty_like(images)
     size = (images.shape[2], images.shape[1])
+    places = _places(variation, size)
     for source, target in zip(images, out, strict=True):
-        cv2.warpAffine(
-            source, matrix, size, dst=target, flags=interpolation, borderMode=border, borderValue=blank
-        )
+        if places is None:
+            cv2.warpAffine(
+                source, variation.matrix, size, target, interpolation, borderMode=border, borderValue=blank
+            )
+        else:
+            cv2.remap(source, *places, interpolation, target, borderMode=border, borderValue=blank)
     return out
+
+
+def _places(
+    variation: Variation, size: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Where in the image each pixel of the varied one looks, x and y, float32[H, W]; None without a field."""
+    if variation.field is None:
+        return None
+    inverse = cv2.invertAffineTransform(variation.matrix)
+    pixels = np.stack(np.meshgrid(*map(np.arange, size)), axis=-1)
+    places = (pixels @ inverse[:, :2].T + inverse[:, 2] + variation.field).astype(np.float32)
+    return np.ascontiguousarray(places[..., 0]), np.ascontiguousarray(places[..., 1])
 
 
 def _light(images: NDArray[np.uint8], variation: Variation) -> NDArray[np.uint8]:

@@ -2,7 +2,8 @@
 
 The digits (8 x 8 pixels, Alpaydin and Kaynak 1998) come with scikit-learn. N-MNIST was recorded from digits
 on a screen while the camera made three saccades of 100 ms along a triangle (Orchard et al. 2015); here the
-digit moves so, and the event simulator looks at it. Nothing of N-MNIST itself is used.
+digit moves so, and the event simulator looks at it. Nothing of N-MNIST itself is used. Its files call an
+event at a stroke's trailing edge ON, so the digits are dark here and the screen is bright.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ STEP_US = 5_000
 VARIANTS = 6
 """Renderings of each digit, each with another form, place and motion."""
 _FINE = 4
-_WARP_POINTS, _LARGEST_WARP = 5, 0.4
+_WARP_POINTS, _LARGEST_WARP = 5, 0.25
 """Points of the field that warps a digit, along each axis, and its largest spread, cells of the picture."""
 _TRIANGLE = np.array([[0.0, 0.0], [0.5, 1.0], [1.0, 0.0], [0.0, 0.0]])
 _SENSOR = SensorModel(
@@ -100,17 +101,17 @@ class DigitsSet(ClipSource):
 
 
 def draw_digit(picture: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """A digit on a dark screen, wider than the sensor sees, at `_FINE` samples a pixel.
+    """A dark digit on a bright screen, wider than the sensor sees, at `_FINE` samples a pixel.
 
     Args:
         picture: float32[8, 8], 0 to 255.
         rng: draws size, slant, turn, warp and weight of the strokes.
     """
     side = _FINE * (SIDE_PX + 16)
-    height = rng.uniform(17, 23) * _FINE / 8
-    width = height * rng.uniform(0.8, 1.5)
-    slant, turn = rng.uniform(-0.4, 0.4), rng.uniform(-0.25, 0.25)
-    shape = np.array([[width, slant * height], [0, height]])
+    height = rng.uniform(18, 22) * _FINE / 8
+    width = height * rng.uniform(0.8, 1.4)
+    slant, turn = rng.uniform(-0.1, 0.5), rng.uniform(-0.15, 0.15)
+    shape = np.array([[width, -slant * height], [0, height]])
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     inverse = np.linalg.inv(rotation @ shape)
     at = np.arange(side) - (side - 1) / 2
@@ -120,22 +121,23 @@ def draw_digit(picture: NDArray[np.float32], rng: np.random.Generator) -> NDArra
     where += inverse[:, 0] * at[None, :, None] + inverse[:, 1] * at[:, None, None] + 3.5
     columns, rows = np.ascontiguousarray(where.transpose(2, 0, 1), np.float32)
     grey = cv2.remap(picture, columns, rows, cv2.INTER_CUBIC, borderValue=0)
-    # Grey strokes of 8 x 8 pixels become sharp ones: a soft threshold draws their outline.
-    sharpness, weight = rng.uniform(0.06, 0.12), rng.uniform(100, 175)
-    strokes = 1 / (1 + np.exp(-sharpness * (cv2.GaussianBlur(grey, (0, 0), _FINE * 0.7) - weight)))
+    # Grey strokes of 8 x 8 pixels are broad. What is darker than its surroundings is a pen's line.
+    line = cv2.GaussianBlur(grey, (0, 0), 0.3 * height) - 0.9 * cv2.GaussianBlur(grey, (0, 0), 1.2 * height)
+    strokes = 1 / (1 + np.exp(-0.12 * (line - rng.uniform(40, 75))))
     # A pixel sees the mean over its area.
-    return np.asarray(cv2.blur((20 + 200 * strokes).astype(np.float32), (_FINE, _FINE)), np.float32)
+    return np.asarray(cv2.blur((220 - 200 * strokes).astype(np.float32), (_FINE, _FINE)), np.float32)
 
 
 def saccade(scene: NDArray[np.float32], rng: np.random.Generator) -> EventBatch:
     """Events of the sensor while it looks along a triangle over the scene, 300 ms in all."""
-    reach = rng.uniform(4.0, 7.0) * np.array([1.0, rng.uniform(0.5, 1.0)])
+    reach = -rng.uniform(4.5, 6.5) * np.array([1.0, rng.uniform(0.6, 1.0)])  # the digit goes against the gaze
     shift = rng.uniform(-1.5, 1.5, 2) - reach * _TRIANGLE.mean(axis=0)
     sensor = EventSimulator(SIDE_PX, SIDE_PX, _SENSOR, seed=int(rng.integers(2**62)))
     batches = []
     for t_us in range(0, SACCADES * SACCADE_US + 1, STEP_US):
         leg, done = divmod(min(t_us, SACCADES * SACCADE_US - 1), SACCADE_US)
-        part = 0.5 - 0.5 * np.cos(np.pi * done / SACCADE_US)
+        share = done / SACCADE_US
+        part = share**3 * (10 - 15 * share + 6 * share**2)  # the motion of least jerk
         at = _TRIANGLE[leg] + part * (_TRIANGLE[leg + 1] - _TRIANGLE[leg])
         batches.append(sensor.push(_look(scene, shift + reach * at), t_us))
     return EventBatch.concatenate(batches)
