@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -21,14 +23,14 @@ ASSETS = find_model("demo").parent
 EVENTS, VIDEO = str(ASSETS / "demo.raw"), str(ASSETS / "demo.mp4")
 
 
-def run(name: str, *given: Any) -> str:
+def run(name: str, *given: Any, timeout_s: float = 120) -> str:
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / name), *map(str, given)],
         cwd=ROOT,
         env=os.environ,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout_s,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -104,3 +106,26 @@ def test_the_node_publishes_a_label_for_each_pair_of_a_bag(tmp_path: Path, share
 @pytest.mark.parametrize("name", [path.name for path in (ROOT / "examples").glob("*.py")])
 def test_every_example_is_listed(name: str) -> None:
     assert f"[{name}]({name})" in (ROOT / "examples" / "README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_own_classes_are_recorded_trained_and_recognised(tmp_path: Path) -> None:
+    pytest.importorskip("timm", reason="needs timm (the extra train)")
+    said = run("own_classes/own_classes.py", "--quick", "--work", tmp_path / "work", timeout_s=800)
+    assert re.search(r"dropped while recording: \d+\n", said)
+    takes = sorted(path.parent for path in (tmp_path / "work/set").glob("*/*/*/recording.json"))
+    assert [f"{take.parts[-3]}/{take.parts[-2]}" for take in takes] == [
+        f"{part}/{motion}-{colour}"
+        for part, count in (("test", 1), ("train", 2))
+        for motion in ("shake", "sway")
+        for colour in ("blue", "red")
+        for _ in range(count)
+    ]
+    assert "windows of 4 recordings, part test (held out from the model's training)" in said
+    counts = [json.loads((tmp_path / f"work/{name}.json").read_text()) for name in ("replay", "live")]
+    assert all(told > 40 for _, told in counts)
+    # What is there is not made again.
+    again = run("own_classes/own_classes.py", "--quick", "--work", tmp_path / "work", timeout_s=60)
+    assert "== train: done before" in again
+    assert "$ velora" not in again

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 MADE = {"run.json", "predictions.jsonl", "overlay.mp4", "part.h5", "part.csv", "hot.json", "clean.raw"}
 MADE |= {"events.raw", "offset.png", "clips.h5", "report.json", "scores.json", "models/", "runs/published"}
 MADE |= {"bench.json", "bench/", "runs/demo_model", "runs/demo_model/best", "my.velora", "my-int8.velora"}
-MADE |= {"my.yaml", "clip.safetensors"}
+MADE |= {"my.yaml", "clip.safetensors", "tower.safetensors"}
 """What examples write, and what others then read."""
 DOWNLOADED = {"published.pth", "poker.txt", "dinov2_vits14_pretrain.pth", "ViT-B-16.pt"}
 DOWNLOADED |= {"vit_base_patch16_clip_quickgelu_224.openai"}

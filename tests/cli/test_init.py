@@ -179,18 +179,14 @@ def test_every_key_that_is_written_has_its_meaning_above_it(
 
 
 @pytest.mark.slow
-def test_recordings_train_by_the_commands_that_are_printed(
+def test_recordings_train_by_the_command_that_is_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_takes(tmp_path / "recordings", 5)
     monkeypatch.chdir(tmp_path)
     code, out, err = call(capsys, "init", "recordings", "--for", "cpu")
     assert code == 0, err
-    build, train = (line.split()[2:] for line in out.splitlines()[-2:])
-    assert build == ["dataset", "build", "recordings", "recordings.h5", "--for", "recordings.yaml"]
-    code, out, err = call(capsys, *build)
-    assert code == 0, err
-    assert out.splitlines()[-1] == "next: velora train recordings.yaml data.path=recordings.h5"
+    train = out.splitlines()[-1].split()[2:]
     assert train == ["train", "recordings.yaml"]
     # No weights can be fetched here, and two steps are enough; all else is as it was written.
     code, out, err = call(
@@ -199,3 +195,6 @@ def test_recordings_train_by_the_commands_that_are_printed(
     assert code == 0, err
     assert "runs/recordings/best: validation top-1" in out
     assert (tmp_path / "runs/recordings/best").is_dir()
+    (packed,) = Path("runs/packed").iterdir()
+    assert f"recordings: packing 10 recordings into {packed}" in err
+    assert f"next: velora eval runs/recordings --data {packed} --ablate" in out

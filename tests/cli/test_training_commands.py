@@ -156,7 +156,7 @@ def test_top5_is_shown_where_it_tells_something(
     from velora_edge.train.objective import Scores
 
     confusion = np.eye(classes, dtype=np.int64)
-    scores = Scores(classes, 1.0, 1.0, 0.1, confusion)
+    scores = Scores(classes, 1.0, 1.0, 0.1, confusion, np.ones(classes, bool))
     facts = SimpleNamespace(name="toy", kind="bundle", runtime="here", trained=True, parameters={})
     predictor = SimpleNamespace(labels=tuple("abcdef"[:classes]), facts=facts)
     source = SimpleNamespace(path="set", cameras=("rgb", "event"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ from videos import write_video
 
 from tests.events import aedat4_writer
 from velora_edge.bundle import EventInput
-from velora_edge.data.build import build_store, check
+from velora_edge.data.build import build_store, check, pack_once
 from velora_edge.data.clips.clips import ClipSpec, Item, SplitConfig
 from velora_edge.data.clips.store import ClipStore
 from velora_edge.data.layouts.recording_index import cut_by_time, has_recordings, index_recordings
@@ -147,6 +148,48 @@ def test_everything_wrong_with_a_folder_is_told(tmp_path: Path) -> None:
     assert problems[2] == ["wave/b: the video lasts 0.12 s, its events 0.40 s"]
 
 
+def packed_of(root: Path, folder: Path, spec: ClipSpec = SPEC) -> tuple[Path, list[str]]:
+    told: list[str] = []
+    store = pack_once(open_recordings(root, spec, RuntimePacker()), folder, say=told.append)
+    store.close()
+    return store.path, told
+
+
+def test_recordings_are_packed_once_and_found_again(tmp_path: Path) -> None:
+    root = by_class(tmp_path / "set")
+    first, told = packed_of(root, tmp_path / "packed")
+    assert told == [f"{root}: packing 3 recordings into {first}, where the next run finds them"]
+    stamp = first.stat().st_mtime_ns
+    second, told = packed_of(root, tmp_path / "packed")
+    assert (second, told) == (first, [f"{root}: packed before, in {first}"])
+    assert first.stat().st_mtime_ns == stamp
+    store = ClipStore(first, SPEC)
+    assert store.items == open_recordings(root, SPEC).items
+    store.close()
+
+
+def test_other_images_and_other_recordings_are_packed_anew(tmp_path: Path) -> None:
+    root = by_class(tmp_path / "set")
+    first, _ = packed_of(root, tmp_path / "packed")
+    larger, _ = packed_of(root, tmp_path / "packed", replace(SPEC, image_size=(24, 24)))
+    write_events(root / "wave" / "a.raw", start_us=0, count=3999)
+    changed, _ = packed_of(root, tmp_path / "packed")
+    assert len({first, larger, changed}) == 3
+
+
+def test_what_is_damaged_is_left_out_of_a_packed_set_where_that_is_asked_for(tmp_path: Path) -> None:
+    root = by_class(tmp_path / "set")
+    (root / "wave" / "a.raw").write_bytes(b"nothing of the kind")
+    source = open_recordings(root, SPEC, RuntimePacker())
+    with pytest.raises(DatasetError, match="wave/a: not a recording of any known format"):
+        pack_once(source, tmp_path / "packed")
+    told: list[str] = []
+    store = pack_once(source, tmp_path / "packed", skip_damaged=True, say=told.append)
+    assert [item.name for item in store.items] == ["rest/c", "wave/b"]
+    assert told[1].startswith("left out: wave/a: not a recording of any known format")
+    store.close()
+
+
 def test_without_a_packer_the_remedy_is_to_pack(tmp_path: Path) -> None:
     with pytest.raises(
         DatasetError, match=r"velora dataset build .* OUT\.h5 --for CONFIG, then set data\.path"
@@ -159,9 +202,11 @@ def test_folders_with_recordings_are_told_from_others(tmp_path: Path) -> None:
     long_one(tmp_path / "long", "start,end,label\n")
     long_one(tmp_path / "many" / "day1", "start,end,label\n")
     (tmp_path / "other" / "x").mkdir(parents=True)
-    assert [has_recordings(tmp_path / name) for name in ("classes", "long", "many", "other")] == [
-        True, True, True, False,
-    ]  # fmt: skip
+    for take in ("parts/train/wave/2026-11-28_15-44-07", "deep/some/where/far"):
+        (tmp_path / take).mkdir(parents=True)
+        write_events(tmp_path / take / "events.raw", count=10)
+    names = ("classes", "long", "many", "parts", "other", "deep")
+    assert [name for name in names if has_recordings(tmp_path / name)] == ["classes", "long", "many", "parts"]
 
 
 def test_a_davis_file_holds_both_cameras(tmp_path: Path) -> None:

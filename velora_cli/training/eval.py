@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
 from velora_cli.training.import_checkpoint import input_options, read_corrections
 from velora_edge.console import progress
@@ -20,14 +21,16 @@ if TYPE_CHECKING:
     from velora_edge.data.clips.clips import ClipSource, ClipSpec
     from velora_edge.datatypes import FitMode
     from velora_edge.train.evaluate import CurvePoint, Part
-    from velora_edge.train.objective import Scores
+    from velora_edge.train.objective import Interval, Scores
     from velora_edge.train.predictors import Predictor
+    from velora_edge.train.windows import ActionScores
 
 
 @click.command(
     epilog="Examples:  velora eval demo --data synthetic --seed 7 --ablate  |  "
     "velora eval runs/demo_model --data synthetic --json scores.json  |  "
-    "velora eval demo --data synthetic --corrupt noise,desync=50:100"
+    "velora eval demo --data synthetic --corrupt noise,desync=50:100  |  "
+    "velora eval runs/demo_model --data recordings --windows --decide default --decide hold_ms=400"
 )
 @click.argument("model")
 @click.option("--data", required=True, metavar="PATH", help="A data set, or synthetic.")
@@ -53,6 +56,18 @@ if TYPE_CHECKING:
     "desync (pictures late, ms) and rate (of the pairs); all of them without KIND. KIND=LEVEL:LEVEL sets "
     "levels.",
 )
+@click.option(
+    "--windows",
+    is_flag=True,
+    help="Tell every window of each recording, by the stride, as a live run does, not one clip of each.",
+)
+@click.option(
+    "--decide",
+    multiple=True,
+    metavar="WHAT",
+    help="Also decide on actions in whole recordings as velora-live --decide does, and compare starts and "
+    "ends with the labels: default, FILE.yaml, or KEY=VALUE, and again for more.",
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures to this file.")
 @click.option(
     "--confusion",
@@ -77,6 +92,8 @@ def command(
     rate_hz: float | None,
     ablate: bool,
     corrupt: str | None,
+    windows: bool,
+    decide: tuple[str, ...],
     json_path: Path | None,
     confusion: Path | None,
     skip_damaged: bool,
@@ -84,7 +101,10 @@ def command(
     workers: int,
     device: str,
 ) -> None:
-    """Tell how well MODEL, a run, a checkpoint, a bundle or demo, knows the labels of a data set."""
+    """Tell how well MODEL, a run, a checkpoint, a bundle or demo, knows the labels of a data set.
+
+    Top-1 has a 95 % interval: Wilson's, or of a bootstrap over recordings where each has several windows.
+    """
     from velora_cli.training.dataset import open_source
     from velora_edge.train.evaluate import (
         as_dict,
@@ -97,7 +117,10 @@ def command(
         write_json,
     )
     from velora_edge.train.predictors import open_predictor
+    from velora_edge.train.windows import WindowSource
 
+    if windows and corrupt is not None:
+        raise InputError("--windows does not go with --corrupt", remedy="leave one of them out")
     corrections = read_corrections(labels, fit, stride, palette, span_s, rate_hz)
     predictor = open_predictor(model, device)
     _correct(predictor, corrections)
@@ -111,19 +134,63 @@ def command(
     if skip_damaged:
         part = _sound(source, part)
     wanted = [] if corrupt is None else read_corruptions(corrupt, source)
-    batches = -(-len(part.members) // batch_size)
+    clips: ClipSource = source
+    of_clips = part
+    if windows:
+        clips = WindowSource(source, part.members)
+        of_clips = replace(part, members=np.arange(len(clips), dtype=np.int64))
+    batches = -(-len(of_clips.members) // batch_size)
     with progress(batches * (1 + len(wanted)), "evaluating") as tick:
         reading: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "tick": tick}
-        scores = evaluate(predictor, source, part, ablate=ablate, **reading)
+        scores = evaluate(predictor, clips, of_clips, ablate=ablate, **reading)
         curve = [evaluate_corrupted(predictor, source, part, one, seed, reopen, **reading) for one in wanted]
-    _show(predictor, source, part, scores)
+    actions = _decide(predictor, source, part, decide, batch_size) if decide else None
+    _show(predictor, source, part, scores, is_windows=windows)
     if curve:
         _show_curve(curve, scores["both"])
+    if actions is not None:
+        _show_actions(actions)
     if json_path is not None:
-        write_json(as_dict(predictor, source, part, scores, curve), json_path)
+        more = {} if actions is None else {"actions": {**actions.as_dict(), "decide": list(decide)}}
+        write_json(as_dict(predictor, source, part, scores, curve, windows=windows, **more), json_path)
         confusion = confusion or json_path.with_suffix(".png")
     if confusion is not None:
         write_confusion(scores["both"].confusion, predictor.labels, confusion)
+
+
+def _decide(
+    predictor: Predictor, source: ClipSource, part: Part, given: tuple[str, ...], batch_size: int
+) -> ActionScores:
+    """Actions in the part's recordings, decided as velora-live decides, beside the labels.
+
+    Raises:
+        InputError: if the set keeps no whole recordings.
+    """
+    from velora_runtime.inference.decision import Decider, read_decision_settings
+
+    from velora_edge.data.layouts.recordings import RecordingSet
+    from velora_edge.train.objective import recording_of
+    from velora_edge.train.windows import evaluate_actions
+
+    if not isinstance(source, RecordingSet):
+        raise InputError(
+            f"actions are decided in whole recordings, and {source.path} is a set of kind {source.kind}",
+            place="--decide",
+            remedy="give the recordings themselves as --data",
+        )
+    settings = read_decision_settings(given)
+    assert settings is not None
+    recordings = {recording_of(source.items[index].name) for index in part.members.tolist()}
+    with progress(len(recordings), "deciding") as tick:
+        return evaluate_actions(
+            predictor,
+            source,
+            part.members.tolist(),
+            lambda: Decider(predictor.labels, settings),
+            idle=settings.idle,
+            batch_size=batch_size,
+            tick=tick,
+        )
 
 
 def _sound(source: ClipSource, part: Part) -> Part:
@@ -235,7 +302,14 @@ def _levels(kind: str, text: str, source: ClipSource) -> list[float]:
     return [max(1, round(level / period_ms)) * period_ms if kind == "desync" else level for level in levels]
 
 
-def _show(predictor: Predictor, source: ClipSource, part: Part, scores: dict[str, Scores]) -> None:
+def _show(
+    predictor: Predictor,
+    source: ClipSource,
+    part: Part,
+    scores: dict[str, Scores],
+    *,
+    is_windows: bool = False,
+) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -248,22 +322,51 @@ def _show(predictor: Predictor, source: ClipSource, part: Part, scores: dict[str
     if facts.parameters:
         counts = ", ".join(f"{value:,} {name}" for name, value in facts.parameters.items())
         console.print(f"parameters: {counts}", highlight=False)
+    of = f" windows of {len(part.members)} recordings" if is_windows else " clips"
     console.print(
-        f"{source.path}: {scores['both'].clips} clips, part {part.name} ({part.why})", highlight=False
-    )
+        f"{source.path}: {scores['both'].clips}{of}, part {part.name} ({part.why})",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
     names = {"both": "both cameras" if len(source.cameras) > 1 else f"{source.cameras[0]} camera"}
     has_top5 = len(predictor.labels) > 5  # of five classes or fewer, the label is always among the first five
-    table = Table("", "top-1", *(["top-5"] if has_top5 else []), "loss")
+    table = Table("", "top-1", "95 % interval", *(["top-5"] if has_top5 else []), "loss")
     for mode, found in scores.items():
         top5 = [f"{found.top5:.2%}"] if has_top5 else []
-        table.add_row(names.get(mode, f"{mode} alone"), f"{found.top1:.2%}", *top5, f"{found.loss:.3f}")
+        figures = (f"{found.top1:.2%}", _ends(found.interval), *top5, f"{found.loss:.3f}")
+        table.add_row(names.get(mode, f"{mode} alone"), *figures)
     console.print(table)
+    if (interval := scores["both"].interval) is not None:
+        console.print(f"interval: {interval.method}, {interval.recordings} recordings", highlight=False)
     if len(predictor.labels) <= 40:
         table = Table("class", "clips", "recall", "precision")
         for label, of_class in scores["both"].per_class(predictor.labels).items():
             shares = (of_class["recall"], of_class["precision"])
             table.add_row(label, str(of_class["clips"]), *("-" if s is None else f"{s:.1%}" for s in shares))
         console.print(table)
+
+
+def _ends(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{interval.low:.1%} to {interval.high:.1%}"
+
+
+def _show_actions(found: ActionScores) -> None:
+    """Print how the decided actions compare with the labels."""
+    from rich.console import Console
+    from rich.table import Table
+
+    facts = found.as_dict()
+    f1 = ", ".join(f"{value:.3f} at {overlap}" for overlap, value in facts["f1"].items() if value is not None)
+    click.echo(
+        f"actions in {found.recordings} recordings: {found.true} labelled, {found.told} decided; "
+        f"{found.missed} missed, {found.false} false; segment F1 {f1 or '-'}"
+    )
+    table = Table("error, ms", "median", "median of absolute values")
+    names = {"start_ms": "start", "end_ms": "end", "decided_ms": "start decided, after the true start"}
+    for key, name in names.items():
+        errors = facts[key]
+        row = ("-", "-") if errors is None else (f"{errors['median']:+.0f}", f"{errors['median_abs']:.0f}")
+        table.add_row(name, *row)
+    Console().print(table)
 
 
 def _show_curve(curve: list[CurvePoint], clean: Scores) -> None:

@@ -27,6 +27,7 @@ MOST_READ, MOST_COUNTED = 50, 1000
 LONGEST_CLIP_S, USUAL_RATE_HZ = 2.0, 30.0
 TOWER_PATCH = 16
 CLIP_LENGTH, WINDOW_US, SHORTEST_WINDOW_US = 8, 33_333, 1000
+LORA = {"tuning": "lora", "lora": {"rank": 8, "alpha": 16.0}}
 FEWEST_TAKES, ENOUGH_TAKES = 3, 6
 """Of a class: with fewer a part would lack it; from so many on, the usual shares give each part one."""
 
@@ -122,8 +123,14 @@ class SetFacts:
     "--for", "machine", type=click.Choice(["cpu", "gpu"]),
     help="Where it is trained: chooses tower, image size and batch.  [default: what this machine has]",
 )  # fmt: skip
+@click.option(
+    "--weights", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
+    help="Start from this tower: a file that velora weights or velora pretrain wrote.",
+)  # fmt: skip
 @overwrite_option
-def command(path: str, config: Path | None, kind: str, machine: str | None, overwrite: bool) -> None:
+def command(
+    path: str, config: Path | None, kind: str, machine: str | None, weights: Path | None, overwrite: bool
+) -> None:
     """Write a training configuration that fits the data set SET, every key with its meaning.
 
     CONFIG is NAME.yaml by default, by the set's name. The clip's length follows from that of the recordings,
@@ -134,7 +141,8 @@ def command(path: str, config: Path | None, kind: str, machine: str | None, over
     out = config or Path(f"{_name_of(path)}.yaml")
     refuse_existing(out, overwrite=overwrite)
     facts = read_facts(path, kind)
-    tree, notes = propose(facts, _name_of(str(out)), TOWERS[machine or ("gpu" if _has_gpu() else "cpu")])
+    tower = TOWERS[machine or ("gpu" if _has_gpu() else "cpu")]
+    tree, notes = propose(facts, _name_of(str(out)), tower, weights)
     text = _as_text(TrainConfig.model_validate(tree), tree, notes, facts, out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -146,9 +154,7 @@ def command(path: str, config: Path | None, kind: str, machine: str | None, over
     click.echo(f"{out}: {facts.describe()}")
     for problem in facts.problems():
         click.echo(f"note: {problem}")
-    if facts.kind == "recordings":
-        click.echo(f"next: velora dataset build {path} {tree['data']['path']} --for {out}")
-    click.echo(f"{'then' if facts.kind == 'recordings' else 'next'}: velora train {out}")
+    click.echo(f"next: velora train {out}")
 
 
 def read_facts(path: str, kind: str = "auto") -> SetFacts:
@@ -250,10 +256,15 @@ def _quarter(lengths_s: Sequence[float]) -> float:
     return float(np.percentile(lengths_s, 25))
 
 
-def propose(facts: SetFacts, name: str, tower: Tower) -> tuple[dict[str, Any], dict[str, str]]:
+def propose(
+    facts: SetFacts, name: str, tower: Tower, weights: Path | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
     """A configuration as a tree of plain values, and why some of its keys are as they are, by dotted name.
 
+    With `weights` the tower is that of the file, in place of the machine's.
+
     Raises:
+        InputError: if the file does not say which model its weights are of.
         MissingExtraError: if the extra `train` is not installed.
     """
     length, stride = _choose_clip(facts)
@@ -263,12 +274,12 @@ def propose(facts: SetFacts, name: str, tower: Tower) -> tuple[dict[str, Any], d
     tree: dict[str, Any] = {
         "run": {"name": name},
         "data": {
-            "path": f"{name}.h5" if facts.kind == "recordings" else facts.path,
+            "path": facts.path,
             **({} if facts.listed else {"split": split}),
             "augment": {"shift": 0.045, "rotate_deg": 5.0, "scale": 0.1, "brightness": 0.1, "contrast": 0.1},
         },
         "clip": {"sampling": "stride", "stride": stride, "event": {"window_us": facts.window_us}},
-        "model": {"clip_length": length, **_model_keys(facts, tower)},
+        "model": {"clip_length": length, **_model_keys(facts, tower, weights), **LORA},
         "train": {
             "epochs": epochs,
             "batch_size": batch,
@@ -284,16 +295,20 @@ def propose(facts: SetFacts, name: str, tower: Tower) -> tuple[dict[str, Any], d
     notes = {
         "clip.stride": f"{length} pairs span {span_s:.2f} s; three quarters of the recordings last "
         f"{reached_s:.2f} s or more",
-        "model.backbone": "timm fetches its weights; without a network: pretrained: false, and weights: FILE",
+        "model.backbone": "The tower that training starts from"
+        if weights
+        else "timm fetches its weights; without a network: velora weights demo, and --weights FILE",
         "train.epochs": f"of {members // batch} steps each",
     }
     if facts.kind == "recordings":
-        notes["data.path"] = f"Packed from {facts.path} by velora dataset build"
+        notes["data.path"] = "velora train packs the recordings once, in the form of this model"
     return tree, notes
 
 
-def _model_keys(facts: SetFacts, tower: Tower) -> dict[str, Any]:
-    """What the tower and the sensor decide."""
+def _model_keys(facts: SetFacts, tower: Tower, weights: Path | None) -> dict[str, Any]:
+    """What the tower and the sensor decide, or the record of a file of weights."""
+    if weights is not None:
+        return _keys_of_weights(facts, weights)
     try:
         import timm
     except ImportError as error:
@@ -307,8 +322,23 @@ def _model_keys(facts: SetFacts, tower: Tower) -> dict[str, Any]:
         "mean": list(published.mean),
         "std": list(published.std),
         "backbone": {"name": tower.name, **args, "pretrained": True},
-        "tuning": "lora",
-        "lora": {"rank": 8, "alpha": 16.0},
+    }
+
+
+def _keys_of_weights(facts: SetFacts, weights: Path) -> dict[str, Any]:
+    from velora_edge.model.tower import read_record
+
+    record = read_record(weights)
+    if record is None:
+        problem, remedy = "does not say which model its weights are of", "make it by velora weights FILE"
+        raise InputError(problem, path=weights, remedy=remedy)
+    size = record.image_size if facts.stored is None else facts.stored.image_size
+    backbone = {"name": record.name, "args": record.args, "weights": str(weights)}
+    return {
+        "image_size": list(size),
+        "mean": list(record.mean),
+        "std": list(record.std),
+        "backbone": backbone,
     }
 
 

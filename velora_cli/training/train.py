@@ -90,7 +90,7 @@ def _train(settings: TrainConfig, resume: bool, overwrite: bool) -> None:
     outcome = train(settings, resume=resume, overwrite=overwrite, say=lambda line: click.echo(line, err=True))
     if outcome.is_main:
         click.echo(f"{_describe_best(outcome, settings.train.choose)}; {time.monotonic() - begin:.0f} s")
-        click.echo(f"next: velora eval {outcome.folder} --data {settings.data.path} --ablate")
+        click.echo(f"next: velora eval {outcome.folder} --data {outcome.data} --ablate")
         how = " --stride auto" if settings.clip.sampling == "spread" else ""
         click.echo(f"      velora export {outcome.folder}/best {settings.run.name}.velora{how}")
 

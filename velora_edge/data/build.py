@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from velora_edge.data.clips.store import ClipStoreWriter
+from velora_edge import __version__
+from velora_edge.console import progress
+from velora_edge.data.clips.store import ClipStore, ClipStoreWriter
 from velora_edge.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.data.clips.clips import ClipSource, Pairs
+    from velora_edge.data.layouts.recordings import RecordingSet
 
 
 CHECK_THREADS = 8
@@ -232,6 +237,42 @@ def build_store(
             raise DatasetError(problems, path=source.path, remedy=remedy)
         writer.finish()
     return packed
+
+
+def pack_once(
+    source: RecordingSet,
+    folder: Path,
+    *,
+    skip_damaged: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> ClipStore:
+    """The store of a set of recordings: the one that was packed of them before, or a new one.
+
+    It is found again by a digest of the recordings' files and of the form of the images. The set is closed.
+
+    Args:
+        source: the set, with its packer.
+        folder: where such stores are kept.
+        skip_damaged: leave out recordings that cannot be read.
+        say: gets one line, and what is left out.
+
+    Raises:
+        DatasetError: as `build_store`.
+    """
+    spec, name = source.spec, source.path.resolve().stem
+    form = [__version__, spec.event.model_dump(mode="json"), spec.rgb.model_dump(mode="json")]
+    facts = [source.digest(), *form, spec.image_size, spec.length * spec.stride, skip_damaged]
+    file = folder / f"{name}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.h5"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        say(f"{source.path}: packing {len(source)} recordings into {file}, where the next run finds them")
+        skip = (lambda problem: say(f"left out: {problem}")) if skip_damaged else None
+        with progress(len(source), "packing") as tick:
+            build_store(source, file, skip=skip, tick=tick)
+    else:
+        say(f"{source.path}: packed before, in {file}")
+    source.close()
+    return ClipStore(file, spec)
 
 
 def leave_out_damaged(

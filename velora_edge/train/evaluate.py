@@ -14,7 +14,7 @@ from velora_edge.data.clips.corruptions import CorruptedSource, Corruption
 from velora_edge.errors import DatasetError, InputError
 from velora_edge.files import replace_file
 from velora_edge.train.batches import ClipDataset, evaluation_batches, load
-from velora_edge.train.objective import score
+from velora_edge.train.objective import interval_of, recording_of, score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -132,15 +132,19 @@ def evaluate(
     modes = (BOTH, *source.cameras) if ablate and len(source.cameras) > 1 else (BOTH,)
     places = match_labels(source, predictor)
     told: dict[str, list[NDArray[np.float32]]] = {mode: [] for mode in modes}
-    labels = []
+    labels, recordings = [], list[str]()
     batches = evaluation_batches(part.members, batch_size)
     for batch in load(ClipDataset(source), batches, workers):
         for mode in modes:
             told[mode].append(predictor.logits(only(batch, mode)))
         labels.append(places[batch.label.numpy()])
+        recordings += [recording_of(source.items[index].name) for index in batch.index.tolist()]
         tick()
     truth = np.concatenate(labels)
-    return {mode: score(np.concatenate(logits), truth) for mode, logits in told.items()}
+    scores = {mode: score(np.concatenate(logits), truth) for mode, logits in told.items()}
+    return {
+        mode: replace(found, interval=interval_of(found.right, recordings)) for mode, found in scores.items()
+    }
 
 
 def only(batch: Batch, mode: str) -> Batch:
@@ -272,10 +276,10 @@ def as_dict(
     part: Part,
     scores: dict[str, Scores],
     curve: Sequence[CurvePoint] = (),
+    **more: Any,
 ) -> dict[str, Any]:
     """The evaluation as plain values; shares lie between 0 and 1, a confusion row is a true class."""
-    best = scores["both"]
-    facts = predictor.facts
+    best, facts = scores[BOTH], predictor.facts
     return {
         "v": SCHEMA_VERSION,
         "model": {
@@ -297,12 +301,19 @@ def as_dict(
         "top1": best.top1,
         "top5": best.top5,
         "loss": best.loss,
-        "ablation": {mode: {"top1": s.top1, "top5": s.top5, "loss": s.loss} for mode, s in scores.items()},
+        "top1_interval": None if best.interval is None else best.interval.as_dict(),
+        "ablation": {mode: _figures(found) for mode, found in scores.items()},
         **({"corruptions": [point.as_dict() for point in curve]} if curve else {}),
+        **more,
         "labels": list(predictor.labels),
         "per_class": best.per_class(predictor.labels),
         "confusion": best.confusion.tolist(),
     }
+
+
+def _figures(scores: Scores) -> dict[str, Any]:
+    interval = None if scores.interval is None else scores.interval.as_dict()
+    return {"top1": scores.top1, "top5": scores.top5, "loss": scores.loss, "top1_interval": interval}
 
 
 def write_json(report: dict[str, Any], path: Path) -> None:

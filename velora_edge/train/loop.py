@@ -24,7 +24,7 @@ from velora_edge.train.batches import (
     evaluation_batches,
     training_variety,
 )
-from velora_edge.train.objective import Objective, Scores, fair_share, score
+from velora_edge.train.objective import ChanceWatch, Objective, Scores, fair_share, score
 from velora_edge.train.run import RunState, generators, set_generators
 from velora_edge.train.schedule import Ema, make_optimizer, rate_factor, set_rate, swapped
 from velora_edge.train.throughput import ThroughputMeter
@@ -68,7 +68,7 @@ class Trainer:
         model: the network, its tuning set.
         accelerator: device, precision and processes.
         folder: where results go.
-        say: called with what `data.skip_damaged` leaves out.
+        say: called with what `data.skip_damaged` leaves out, and with a warning where the run only guesses.
     """
 
     def __init__(
@@ -92,6 +92,8 @@ class Trainer:
             self.members, self.val = (part[np.isin(part, sound)] for part in (self.members, self.val))
         self.sampler = TrainSampler(self.members, settings.batch_size, settings.seed, self.share)
         self._check_size()
+        labels = [source.items[int(index)].label for index in self.val]
+        self.chance, self._loss = ChanceWatch(labels, source.labels, settings.epochs, say), math.nan
         self.loader = self._make_loader()
         self.meter = ThroughputMeter.on(accelerator.device, self.share.processes)
 
@@ -213,6 +215,7 @@ class Trainer:
                 f"the loss is {total} after step {self.progress.step}; lower train.lr, "
                 "or use train.precision=bf16 in place of fp16"
             )
+        self._loss = classification
         return {
             "loss": total,
             "classification": classification,
@@ -232,6 +235,7 @@ class Trainer:
                 record.evaluated(
                     progress.step, progress.epoch, figures, "test" if chosen_by == "test" else "val"
                 )
+                self.chance.see(progress.epoch + 1, scores.top1, self._loss)
             told = {"epoch": progress.epoch + 1, "step": progress.step, **figures}
             is_best = chosen_by == "last" or progress.best is None or _rank(figures) > _rank(progress.best)
             if is_best:

@@ -1,9 +1,11 @@
-"""Objective of training: logits and losses of a batch of uint8 clips, and metrics of logits."""
+"""Objective of training: losses of a batch of uint8 clips; metrics of logits, and how sure they are."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+import math
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from velora_edge.model.head import Streams
 from velora_edge.model.velora import frame_differences
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -32,6 +34,8 @@ class Scores:
         top5: share whose right class is among the best five.
         loss: mean cross-entropy, nats.
         confusion: int64[K, K], clips by true class (row) and told class (column).
+        right: bool[N], whether each clip's best class is right.
+        interval: of `top1`, where it is known which recordings the clips came from.
     """
 
     clips: int
@@ -39,6 +43,8 @@ class Scores:
     top5: float
     loss: float
     confusion: NDArray[np.int64]
+    right: NDArray[np.bool_]
+    interval: Interval | None = None
 
     def per_class(self, labels: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Clips, recall and precision by class name; None where a class has no clips or was never told."""
@@ -81,7 +87,128 @@ def score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Scores:
         top5=float((rank < 5).mean()),
         loss=float((log_sum - right).mean()),
         confusion=confusion,
+        right=rank == 0,
     )
+
+
+LEVEL = 0.95
+Z = 1.959964
+"""Quantile of the normal distribution for `LEVEL`."""
+DRAWS = 2000
+
+Method = Literal["wilson", "bootstrap", "wilson over recordings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A 95 % confidence interval of a share.
+
+    Attributes:
+        low: its lower end, 0 to 1.
+        high: its upper end.
+        method: `wilson`, where each recording was told once, or there is one; `bootstrap`, recordings drawn
+            with replacement, where they were told several times each; `wilson over recordings` in its place
+            where all of them have the same share, which a bootstrap would take for certain.
+        recordings: how many recordings the clips came from.
+    """
+
+    low: float
+    high: float
+    method: Method
+    recordings: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "level": LEVEL}
+
+
+def wilson(right: float, count: int) -> tuple[float, float]:
+    """Ends of Wilson's interval for `right` of `count` independent answers (Wilson, 1927)."""
+    share = right / count
+    middle = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
+    half = Z / (1 + Z**2 / count) * math.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def interval_of(right: NDArray[np.bool_], recordings: Sequence[str]) -> Interval:
+    """The interval of the share of right answers, by the recordings that they came from.
+
+    Answers on one recording are alike, so that many windows of few recordings say less than their number.
+
+    Args:
+        right: bool[N], whether each answer is right; at least one.
+        recordings: name of each one's recording.
+    """
+    names, group = np.unique(np.array(recordings), return_inverse=True)
+    count = len(names)
+    if count in (1, len(right)):
+        return Interval(*wilson(int(right.sum()), len(right)), "wilson", count)
+    hits, sizes = np.bincount(group, right), np.bincount(group)
+    if np.ptp(hits / sizes) == 0:
+        share = float(hits.sum() / sizes.sum())
+        return Interval(*wilson(share * count, count), "wilson over recordings", count)
+    drawn = np.random.default_rng(0).integers(count, size=(DRAWS, count))
+    shares = hits[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    low, high = np.quantile(shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high), "bootstrap", count)
+
+
+def recording_of(name: str) -> str:
+    """Name of the recording that a clip was cut from: without `@START` of a segment and `#WINDOW`."""
+    return re.sub(r"(@[\d.e+-]+)?(#\d+)?$", "", name)
+
+
+class ChanceWatch:
+    """Looks once, after a third of the epochs, whether a run can be told from guessing.
+
+    Guessing is to tell the most frequent class of the part that chooses the checkpoint for every clip; with
+    few clips luck reaches more than that, up to the upper end of its interval.
+
+    Args:
+        labels: of that part's clips.
+        names: of the classes.
+        epochs: of the run; of one or two, nothing is said.
+        say: gets the warning.
+    """
+
+    def __init__(
+        self, labels: Sequence[int], names: Sequence[str], epochs: int, say: Callable[[str], None]
+    ) -> None:
+        self._clips, self._classes, self._say = len(labels), len(names), say
+        self._due, self._best = math.ceil(epochs / 3) if epochs >= 3 else 0, 0.0
+        if labels:
+            counts = np.bincount(np.array(labels, np.int64), minlength=len(names))
+            most = int(counts.argmax())
+            self._label, self._share = names[most], float(counts[most] / len(labels))
+            self._luck = wilson(int(counts[most]), len(labels))[1]
+
+    def see(self, epoch: int, top1: float, loss: float) -> None:
+        """Take what an epoch reached.
+
+        Args:
+            epoch: how many are done.
+            top1: of the part that chooses the checkpoint.
+            loss: classification loss of the newest training clips, nats.
+        """
+        self._best = max(self._best, top1)
+        if epoch == self._due and self._best <= self._luck:
+            self._say(self._warn(loss))
+
+    def _warn(self, loss: float) -> str:
+        guess = math.log(self._classes)
+        remedy = (
+            "the training clips are learned, so more and more different recordings would help, or more of "
+            "data.augment; velora dataset check may say more"
+            if loss < 0.8 * guess
+            else "the training clips are not learned either: try train.lr three times as large or as small, "
+            "a tower with weights (model.backbone), and clips that cover the action (clip.stride)"
+        )
+        few = "; so few clips cannot show more" if self._best > self._share else ""
+        return (
+            f"still at chance after a third of the epochs: top-1 of {self._clips} clips of validation is "
+            f"{self._best:.1%} at best, and {self._label} for each of them gives {self._share:.1%}, by luck "
+            f"up to {self._luck:.1%}{few}. Training loss {loss:.2f}, that of guessing {guess:.2f}: {remedy}"
+        )
 
 
 class Losses(NamedTuple):

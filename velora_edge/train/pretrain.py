@@ -17,7 +17,6 @@ from velora_edge.bundle import file_sha256
 from velora_edge.config import write_yaml
 from velora_edge.data.build import leave_out_damaged, require_sound
 from velora_edge.data.clips.clips import CAMERAS, split_items
-from velora_edge.data.registry import open_clips
 from velora_edge.errors import ConfigError, InputError
 from velora_edge.files import PartFile, replace_file
 from velora_edge.model.tower import TowerRecord
@@ -34,7 +33,7 @@ from velora_edge.train.loop import LOG_EVERY, batch_bytes, blank_colour
 from velora_edge.train.objective import score
 from velora_edge.train.run import RunRecord, clear_run
 from velora_edge.train.schedule import Ema, make_optimizer, rate_factor, set_rate, swapped
-from velora_edge.train.session import make_accelerator
+from velora_edge.train.session import make_accelerator, open_packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +114,7 @@ def pretrain(
             remedy="replace it by --overwrite, or choose another run.name",
         )
     spec = config.clip.spec(config.tower.images, config.tower.image_size)
-    source = open_clips(config.data.path, spec, kind=config.data.kind, seed=config.data.seed)
+    source = open_packed(config.data, spec, config.run.folder, say)
     if config.data.check and not config.data.skip_damaged:
         require_sound(source)
     clear_run(folder)

@@ -197,6 +197,7 @@ class ProbeRun:
         if trainer.share.processes > 1:
             raise ConfigError(["train.cache_views: one process is enough; start it with --processes 1"])
         self.trainer, self.config, self.model = trainer, config, model
+        self._loss = math.nan
         views, source, blank = config.train.cache_views, trainer.source, blank_colour(trainer.source)
         varied = ClipDataset(source, training_variety(config.train, config.data.augment), blank)
         self.train, train_kept = read_features(model, varied, trainer.members, views, config)
@@ -218,7 +219,7 @@ class ProbeRun:
             for epoch in range(self.config.train.epochs):
                 self.model.train()
                 for keys in trainer.sampler.batches(epoch):
-                    loss = self._step([index for _, index in keys], epoch, step)
+                    self._loss = loss = self._step([index for _, index in keys], epoch, step)
                     step += 1
                     record.step(step, epoch, {"loss": loss} if step % LOG_EVERY == 0 else None)
                 with swapped(trainer.parameters, weights):
@@ -239,6 +240,7 @@ class ProbeRun:
         if len(self.trainer.val):
             figures = self._validate()
             record.evaluated(step, epoch, figures, "test" if chosen_by == "test" else "val")
+            self.trainer.chance.see(epoch + 1, figures["top1"], self._loss)
             told |= figures
         if is_last if chosen_by == "last" else best is None or _rank(told) > _rank(best):
             best = told

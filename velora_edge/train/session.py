@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from velora_edge.data.build import require_sound
+from velora_edge.data.build import pack_once, require_sound
+from velora_edge.data.layouts.recordings import RecordingSet
 from velora_edge.data.registry import open_clips
 from velora_edge.errors import ConfigError, InputError, MissingExtraError
 from velora_edge.model.config import ModelConfig
@@ -24,11 +26,11 @@ from velora_edge.train.run import STATE, RunFolder, RunRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from accelerate import Accelerator
 
-    from velora_edge.data.clips.clips import ClipSource
+    from velora_edge.data.clips.augment import DataConfig
+    from velora_edge.data.clips.clips import ClipSource, ClipSpec
     from velora_edge.train.settings import ModelSection, OptimSection, Precision, TrainConfig
     from velora_edge.train.throughput import Throughput
 
@@ -107,6 +109,7 @@ class Outcome:
         parameters: how many the network has, by what training did with them.
         throughput: of the steps that this process trained; None where there were none left to train.
         is_main: whether this is the process that speaks for all.
+        data: where the clips came from: the set, or what was packed of it.
     """
 
     folder: Path
@@ -114,6 +117,7 @@ class Outcome:
     parameters: ParameterCounts
     throughput: Throughput | None = None
     is_main: bool = True
+    data: str = ""
 
 
 def train(
@@ -141,7 +145,9 @@ def train(
         require_compiler()
     accelerator = make_accelerator(config.train)
     tell = say if accelerator.is_main_process else lambda line: None
-    source = open_data(config)
+    with accelerator.local_main_process_first():
+        spec = config.clip.spec(config.model.clip_length, config.model.image_size)
+        source = open_packed(config.data, spec, config.run.folder, tell)
     if config.data.check and not config.data.skip_damaged and accelerator.is_main_process:
         require_sound(source)
     folder = RunFolder(config, source)
@@ -176,7 +182,7 @@ def train(
         tell(f"trained at {throughput}{_peak_memory(accelerator.device)}")
     source.close()
     accelerator.end_training()
-    return Outcome(folder.path, best, counts, throughput, accelerator.is_main_process)
+    return Outcome(folder.path, best, counts, throughput, accelerator.is_main_process, str(source.path))
 
 
 def _conditions(config: TrainConfig, accelerator: Accelerator, workers: int) -> str:
@@ -196,11 +202,32 @@ def _peak_memory(device: torch.device) -> str:
     return f", at most {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB of the GPU's memory"
 
 
+PACKED = "packed"
+"""Folder of the stores that runs packed of recordings, among the runs."""
+
+
 def open_data(config: TrainConfig) -> ClipSource:
-    """The data set in the form that the configuration's model takes."""
+    """The data set in the form that the configuration's model takes; recordings can be listed, not read."""
     spec = config.clip.spec(config.model.clip_length, config.model.image_size)
     data = config.data
     return open_clips(data.path, spec, kind=data.kind, seed=data.seed, split=data.split)
+
+
+def open_packed(data: DataConfig, spec: ClipSpec, runs: str, say: Callable[[str], None]) -> ClipSource:
+    """A data set to train on; recordings are packed first, once for the same recordings and images.
+
+    Args:
+        data: the set.
+        spec: the form of its clips.
+        runs: folder of all runs, in which packed sets are kept.
+        say: gets a line where there are recordings, and what is left out of them.
+    """
+    source = open_clips(
+        data.path, spec, kind=data.kind, seed=data.seed, packs_recordings=True, split=data.split
+    )
+    if not isinstance(source, RecordingSet):
+        return source
+    return pack_once(source, Path(runs) / PACKED, skip_damaged=data.skip_damaged, say=say)
 
 
 def model_config(config: TrainConfig, source: ClipSource) -> ModelConfig:

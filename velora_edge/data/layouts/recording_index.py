@@ -87,13 +87,18 @@ class _Found:
 
 
 def has_recordings(path: Path) -> bool:
-    """Whether a folder holds recordings: a `segments.csv`, event files by class, or in folders by class."""
+    """Whether a folder holds recordings: a `segments.csv`, event files or takes by class, in parts or not."""
     if any(path.glob(SEGMENTS)) or any(path.glob(f"*/{SEGMENTS}")):
         return True
     if len(_event_files(path)) > 1:
         return True
-    folders = [folder for folder in path.iterdir() if folder.is_dir()]
-    return any(_event_files(folder) or any(map(_event_files, _folders(folder))) for folder in folders)
+    folders = _folders(path)
+    parts = [folder for folder in folders if _as_split(folder.name)]
+    return any(map(_holds_takes, [*folders, *(inner for part in parts for inner in _folders(part))]))
+
+
+def _holds_takes(folder: Path) -> bool:
+    return bool(_event_files(folder)) or any(map(_event_files, _folders(folder)))
 
 
 def index_recordings(path: Path) -> RecordingIndex:

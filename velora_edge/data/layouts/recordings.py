@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +24,7 @@ from velora_edge.preprocessing.sync import SyncOptions
 from velora_edge.preprocessing.windows import pair_rate_hz
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -80,6 +83,20 @@ def _view(packed: Pair) -> PackedPair:
         None if pair.rgb is None else packed.rgb_image,
         None if pair.event is None else packed.event_image,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class WholeRecording:
+    """A recording from its first pair to its last, with what is labelled in it.
+
+    Attributes:
+        items: of the set, by their numbers, with start and end: microseconds from the first pair; None: to
+            the recording's end.
+        pairs: in time order, those that lack a camera too; their arrays hold until the next one.
+    """
+
+    items: tuple[tuple[int, int, int | None], ...]
+    pairs: Iterator[PackedPair]
 
 
 LENGTHS_DIFFER_US, LENGTHS_DIFFER = 200_000, 0.05
@@ -175,6 +192,22 @@ class RecordingSet(ClipSource):
                 [_tell(error, recording)], path=self.path, remedy="mend it, or take it out"
             ) from error
 
+    def whole(self, members: Sequence[int]) -> Iterator[WholeRecording]:
+        """The recordings that hold some of the items, each once, in the order of the items.
+
+        Args:
+            members: numbers of items.
+        """
+        assert self._packer is not None
+        parts: dict[Path, list[int]] = {self._index.recordings[number].events: [] for number in members}
+        for number, recording in enumerate(self._index.recordings):
+            if recording.events in parts:
+                parts[recording.events].append(number)
+        for events, numbers in parts.items():
+            inside = [self._index.recordings[number] for number in numbers]
+            items = tuple((n, r.start_us, r.end_us) for n, r in zip(numbers, inside, strict=True))
+            yield WholeRecording(items, self._packer.pairs(events, inside[0].video, self.spec))
+
     def problems(self, index: int, *, deep: bool) -> list[str]:
         """See `ClipSource.problems`."""
         recording = self._index.recordings[index]
@@ -229,6 +262,17 @@ class RecordingSet(ClipSource):
             return [f"{name}: the video lasts {video_us / 1e6:.2f} s, its events {events_us / 1e6:.2f} s"]
         return []
 
+    def digest(self) -> str:
+        """Digest of the recordings: names, labels, parts and pieces, sizes and times of their files."""
+        listed = [
+            (r.item.name, self.labels[r.item.label], r.item.split, r.start_us, r.end_us)
+            for r in self._index.recordings
+        ]
+        files = {file for r in self._index.recordings for file in _files_of(r)}
+        named = sorted((os.path.relpath(file, self.path), file.stat()) for file in files)
+        stats = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in named]
+        return hashlib.sha256(json.dumps([listed, stats]).encode()).hexdigest()
+
     def set_problems(self) -> list[str]:
         """See `ClipSource.set_problems`."""
         return list(self._index.problems)
@@ -236,6 +280,15 @@ class RecordingSet(ClipSource):
     def set_warnings(self) -> list[str]:
         """See `ClipSource.set_warnings`."""
         return list(self._index.warnings)
+
+
+def _files_of(recording: Recording) -> Iterator[Path]:
+    """The files that a recording's pairs follow from."""
+    yield recording.events
+    if recording.video is not None and recording.video.is_dir():
+        yield from (file for file in recording.video.iterdir() if file.is_file())
+    elif recording.video is not None:
+        yield recording.video
 
 
 def _tell(error: InputError | OSError, recording: Recording) -> str:
