@@ -46,6 +46,7 @@ def make_report() -> RunReport:
     report.pairs.empty, report.engine_retries, report.cameras = 5, 6, {"rgb": {"state": "live"}}
     report.pairs.dropped_rgb, report.pairs.dropped_events = 3, 70
     report.pairs.events, report.pairs.skipped_events = 1000, 30
+    report.idle = 3
     report.predictions, report.first_us, report.last_us, report.wall_us = 8, 1_000_000, 3_000_000, 500_000
     report.skew_us.add(40)
     for stage in report.latency_us:
@@ -61,6 +62,7 @@ def test_report_as_json_has_every_count() -> None:
         "v": 1,
         "pairs": 14,
         "predictions": 8,
+        "idle": 3,
         "dropped": {"rgb": 6, "events": 75, "pairs": 4, "sinks": {"video": 2}},
         "frames": {"read": 20, "paired": 13, "unplaced": 1, "early": 0, "late": 2, "unused": 1, "overrun": 0},
         "absent": {"rgb": 1, "event": 0},
@@ -84,6 +86,7 @@ def test_report_for_people_is_a_few_lines() -> None:
     assert make_report().lines() == [
         "14 pairs, 8 predictions; 2.00 s of recording in 0.50 s",
         "events 1,000 in windows, 30 skipped, 70 dropped",
+        "idle: 3 of the predictions stood, since nothing moved",
         "background: 9 events dropped",
         "rate cap: 5 events dropped",
         "RGB frames 20 read, 6 dropped, 1 without a trigger, 2 not later than the one before",

@@ -292,8 +292,8 @@ class TowerRecord(BaseModel):
     sha256: str = ""
 
     def metadata(self) -> dict[str, str]:
-        """Metadata of a safetensors file that carries this record."""
-        return {"format": "pt", RECORD: self.model_dump_json()}
+        """Metadata of a safetensors file that carries this record; one entry, as several have no fixed order."""
+        return {RECORD: self.model_dump_json()}
 
 
 def read_record(path: str | Path) -> TowerRecord | None:
