@@ -292,7 +292,7 @@ class TowerRecord(BaseModel):
     sha256: str = ""
 
     def metadata(self) -> dict[str, str]:
-        """Metadata of a safetensors file that carries this record; one entry, as several have no fixed order."""
+        """Metadata of a safetensors file with this record: one entry, since several have no fixed order."""
         return {RECORD: self.model_dump_json()}
 
 
