@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -28,6 +33,31 @@ def find_chromium() -> str:
         if found := shutil.which(name):
             return found
     return pytest.skip(f"needs a browser: one of {', '.join(PROGRAMS)} (Debian: apt-get install chromium)")
+
+
+@contextlib.contextmanager
+def page_of(verb: str, *args: object) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The address of the page to `verb` at, of a command in a process of its own, which SIGINT ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "velora_cli.main", *map(str, args)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )
+    assert process.stderr is not None
+    said = ""
+    for line in process.stderr:
+        said += line
+        if found := re.search(rf"{verb} at (http://\S+)", line):
+            break
+    else:
+        raise AssertionError(f"it ended before it served: {said}")
+    try:
+        yield found[1], process
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
 
 
 class Chromium:

@@ -218,6 +218,11 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def values_sha256(values: Any) -> str:
+    """Hexadecimal SHA-256 of plain values, whatever the order of keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
 class BundleWriter:
     """Writes a bundle beside its place and moves it there whole; a failure leaves what was there before.
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from velora_edge import __version__
+from velora_edge.bundle import values_sha256
 from velora_edge.console import progress
 from velora_edge.data.clips.store import ClipStore, ClipStoreWriter
 from velora_edge.errors import DatasetError
@@ -262,7 +261,7 @@ def pack_once(
     spec, name = source.spec, source.path.resolve().stem
     form = [__version__, spec.event.model_dump(mode="json"), spec.rgb.model_dump(mode="json")]
     facts = [source.digest(), *form, spec.image_size, spec.length * spec.stride, skip_damaged]
-    file = folder / f"{name}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.h5"
+    file = folder / f"{name}-{values_sha256(facts)[:16]}.h5"
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         say(f"{source.path}: packing {len(source)} recordings into {file}, where the next run finds them")

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from velora_edge.bundle import MANIFEST, file_sha256, open_bundle
+from velora_edge.bundle import MANIFEST, file_sha256, open_bundle, values_sha256
 from velora_edge.errors import EngineError, InputError, SourceError, VeloraError
 from velora_edge.events.registry import open_events
 from velora_edge.preprocessing.folder import EVENTS, INFO, TIMES, TRIGGERS, VIDEO, is_recording
@@ -82,7 +82,7 @@ class ArchivedRecording:
             OSError: if one is gone.
         """
         stats = [(str(file), file.stat()) for file in self.files()]
-        return _digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+        return values_sha256([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
     def digest(self) -> str:
         """SHA-256 of the content of its files, hexadecimal; reads all of them.
@@ -90,7 +90,7 @@ class ArchivedRecording:
         Raises:
             OSError: if one cannot be read.
         """
-        return _digest([(file.name, file_sha256(file)) for file in self.files()])
+        return values_sha256([(file.name, file_sha256(file)) for file in self.files()])
 
 
 def find_recordings(patterns: Sequence[str]) -> list[ArchivedRecording]:
@@ -210,7 +210,7 @@ def make_plan(options: RunOptions, out: Path, only: Only | None = None) -> Archi
     bundle = open_bundle(options.model)
     asked = _asked(options, only)
     model = _model_digest(bundle.manifest)
-    key = _digest([SCHEMA_VERSION, model, asked])
+    key = values_sha256([SCHEMA_VERSION, model, asked])
     name = re.sub(r"[^A-Za-z0-9._]+", "_", bundle.manifest.name)
     about = {"v": SCHEMA_VERSION, "model": bundle.manifest.name, "model_digest": model, "options": asked}
     preprocessing = replace(
@@ -245,12 +245,7 @@ def _model_digest(manifest: Manifest) -> str:
     told = manifest.model_dump(mode="json", exclude={"engines", "report", "accuracy"})
     engines = {engine.file for engine in manifest.engines}
     told["files"] = {name: digest for name, digest in told["files"].items() if name not in engines}
-    return _digest(told)
-
-
-def _digest(values: Any) -> str:
-    """SHA-256 of plain values, hexadecimal."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return values_sha256(told)
 
 
 def _asked(options: RunOptions, only: Only | None) -> dict[str, Any]:

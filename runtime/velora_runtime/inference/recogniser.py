@@ -251,8 +251,8 @@ class PairRecogniser:
         logits = self._engine.decide(phase, self.ring.presence[phase])
         if not np.logical_and.reduce(np.isfinite(logits)):
             raise EngineError(f"{self._engine.name} gave logits that are no numbers: {logits[:4]} ...")
-        self._logits = logits.copy()
-        return self._logits
+        self._logits = logits  # the engine's own: it stands for as long as the engine is not called
+        return logits
 
 
 def softmax_into(logits: NDArray[np.float32], scores: NDArray[np.float32]) -> None:

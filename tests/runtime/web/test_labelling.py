@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
-from tests.chromium import Chromium, find_chromium
+from tests.chromium import Chromium, find_chromium, page_of
 from tests.fakes import write_tiny_bundle
 from velora_edge.bundle import find_model
 from velora_edge.console import run
@@ -57,21 +53,8 @@ def browser(tmp_path: Path) -> Iterator[Chromium]:
 @contextlib.contextmanager
 def labelling(recording: Path, *options: object) -> Iterator[str]:
     """The page's address, of a process of its own."""
-    args = ["-m", "velora_cli.main", "label", recording, *options]
-    process = subprocess.Popen([sys.executable, *map(str, args)], stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    said = ""
-    for line in process.stderr:
-        said += line
-        if found := re.search(r"label at (http://\S+)", line):
-            break
-    else:
-        raise AssertionError(f"it ended before it served: {said}")
-    try:
-        yield found[1]
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+    with page_of("label", "label", recording, *options) as (address, process):
+        yield address
     assert process.returncode == 0
 
 

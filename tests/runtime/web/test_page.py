@@ -9,9 +9,6 @@ import contextlib
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +17,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.chromium import Chromium, find_chromium
+from tests.chromium import Chromium, find_chromium, page_of
 from tests.fakes import write_tiny_bundle
 from velora_cli.live.live import command
 from velora_edge.console import run
@@ -32,6 +29,7 @@ from velora_edge.preprocessing.folder import read_recording
 from velora_edge.preprocessing.segments import Segment, read_segments
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
 pytest.importorskip("uvicorn", reason="needs the web extra: pip install -e '.[web]'")
@@ -89,29 +87,9 @@ def served(
         yield both
 
 
-@contextlib.contextmanager
-def serving(*args: object) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The address of the page that a command opens, in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "velora_cli.main", *map(str, args), "--serve", "127.0.0.1:0"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
-    )
-    assert process.stderr is not None
-    said = ""
-    for line in process.stderr:
-        said += line
-        if found := re.search(r"watch at (http://\S+)", line):
-            break
-    else:
-        raise AssertionError(f"the run ended before it served: {said}")
-    try:
-        yield found[1], process
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+def serving(*args: object) -> contextlib.AbstractContextManager[tuple[str, subprocess.Popen[str]]]:
+    """The address of the page that a run opens, in a process of its own."""
+    return page_of("watch", *args, "--serve", "127.0.0.1:0")
 
 
 @pytest.fixture

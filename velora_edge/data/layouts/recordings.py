@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from velora_edge.bundle import values_sha256
 from velora_edge.data.clips.clips import ClipSource, Modality, Pairs
 from velora_edge.data.layouts.recording_index import RecordingIndex, cut_by_time, index_recordings
 from velora_edge.errors import DatasetError, InputError
@@ -271,7 +270,7 @@ class RecordingSet(ClipSource):
         files = {file for r in self._index.recordings for file in _files_of(r)}
         named = sorted((os.path.relpath(file, self.path), file.stat()) for file in files)
         stats = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in named]
-        return hashlib.sha256(json.dumps([listed, stats]).encode()).hexdigest()
+        return values_sha256([listed, stats])
 
     def set_problems(self) -> list[str]:
         """See `ClipSource.set_problems`."""
