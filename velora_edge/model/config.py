@@ -97,6 +97,8 @@ class ModelConfig(_Strict):
         fusion_heads: attention heads of the published fusion block (reference only); None: 64 channels a
             head, but at least 4 heads.
         head_dropout: before the classifier, in training.
+        active_patches: the event and the difference tower compute the patches with events alone.
+        blank: colour of an event image without events, 0 to 255, by which such patches are found.
     """
 
     labels: tuple[str, ...] = Field(min_length=1)
@@ -111,6 +113,8 @@ class ModelConfig(_Strict):
     compat: Compat = "none"
     fusion_heads: int | None = Field(None, ge=1)
     head_dropout: float = Field(0.0, ge=0, lt=1)
+    active_patches: bool = False
+    blank: tuple[int, int, int] = (255, 255, 255)
 
     @field_validator("labels")
     @classmethod

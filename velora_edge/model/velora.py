@@ -10,6 +10,13 @@ from torch import nn
 
 from velora_edge.datatypes import MODALITIES
 from velora_edge.errors import InputError
+from velora_edge.model.active_patches import (
+    Activity,
+    active_differences,
+    check_active_patches,
+    encode_patches,
+    list_patches,
+)
 from velora_edge.model.head import HEAD_TOKENS, ProbeHead, ReferenceHead, Streams, VeloraHead, check_feedback
 from velora_edge.model.lora import add_lora, set_tuning
 from velora_edge.model.tower import Tower, create_tower
@@ -27,6 +34,8 @@ class VELoRA(nn.Module):
         config: the network's form.
         towers: rgb, event and diff.
         head: fusion and classifier.
+        activity: finds the active patches of event images; None: the model computes all patches.
+        still: once `fix_still` was called, tokens of still patches by modality, [1, N, P].
     """
 
     head: Any
@@ -36,6 +45,11 @@ class VELoRA(nn.Module):
         self.config = config
         self.towers = nn.ModuleDict(towers)
         self.head = head
+        self.activity: Activity | None = None
+        if config.active_patches:
+            check_active_patches(config, self.tower("event"))
+            self.activity = Activity(config, self.tower("event").vit.patch_embed.grid_size)
+        self.still: dict[str, torch.Tensor] = {}
 
     @property
     def tokens(self) -> int:
@@ -53,10 +67,56 @@ class VELoRA(nn.Module):
         assert isinstance(tower, Tower)
         return tower
 
-    def encode(self, modality: str, images: torch.Tensor) -> torch.Tensor:
-        """Tokens [..., N, P] of normalised images [..., 3, H, W], in one batch."""
-        tokens: torch.Tensor = self.towers[modality](images.flatten(0, -4))
+    def encode(self, modality: str, images: torch.Tensor, active: torch.Tensor | None = None) -> torch.Tensor:
+        """Tokens [..., N, P] of normalised images [..., 3, H, W], in one batch.
+
+        Args:
+            modality: rgb, event or diff.
+            images: pictures, event images or differences.
+            active: patches to compute, bool [..., patches]; the others are still. None: all.
+        """
+        flat = images.flatten(0, -4)
+        if active is None:
+            tokens: torch.Tensor = self.towers[modality](flat)
+        else:
+            patches = list_patches(active.flatten(0, -2))
+            tokens = encode_patches(self.tower(modality), flat, patches, self.still_tokens(modality))
         return tokens.reshape(*images.shape[:-3], *tokens.shape[1:])
+
+    def still_tokens(self, modality: str) -> torch.Tensor:
+        """Tokens [1, N, P] of an image without events (event), or of no difference (diff)."""
+        if modality in self.still:
+            return self.still[modality]
+        assert self.activity is not None
+        blank = self.activity.blank[None]
+        tokens: torch.Tensor = self.towers[modality](
+            blank if modality == "event" else torch.zeros_like(blank)
+        )
+        return tokens
+
+    @torch.no_grad()
+    def fix_still(self) -> None:
+        """Compute the tokens of still patches once and for all: the weights do not change any more."""
+        self.still = {
+            name: self.still_tokens(name) for name in ("event", "diff") if self.activity is not None
+        }
+
+    def active_patches(
+        self, event: torch.Tensor, present: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Active patches of event images and of differences; None and None where all are computed.
+
+        Args:
+            event: normalised event images, [B, T, 3, H, W].
+            present: which of them are there, bool [B, T].
+
+        Returns:
+            bool [B, T, patches] and [B, T-1, patches].
+        """
+        if self.activity is None:
+            return None, None
+        active: torch.Tensor = self.activity(event)
+        return active, active_differences(active, present)
 
     def decide(self, tokens: Streams, present: Streams) -> torch.Tensor:
         """Logits of a clip's tokens, whatever the order of its slots.
@@ -144,7 +204,10 @@ class VELoRA(nn.Module):
         """
         present = self._presence(rgb, rgb_present, event_present)
         diff = frame_differences(rgb, event, present.rgb, present.event)
-        tokens = Streams(self.encode("rgb", rgb), self.encode("event", event), self.encode("diff", diff))
+        in_event, in_diff = self.active_patches(event, present.event)
+        tokens = Streams(
+            self.encode("rgb", rgb), self.encode("event", event, in_event), self.encode("diff", diff, in_diff)
+        )
         embedded = self.embed(tokens, present)
         logits = self._classify(embedded)
         if not with_reconstruction:

@@ -275,22 +275,25 @@ class Objective(nn.Module):
         rgb, event = self._normalised(batch.rgb, batch), self._normalised(batch.event, batch)
         diff = frame_differences(rgb, event, slots[:, 0], slots[:, 1])
         has_diff = slots.any(dim=1)[:, 1:]
+        in_event, in_diff = self.model.active_patches(event, slots[:, 1])
         tokens = Streams(
             self._tokens("rgb", rgb, batch.present[:, 0]),
-            self._tokens("event", event, batch.present[:, 1]),
-            self.model.encode("diff", diff),
+            self._tokens("event", event, batch.present[:, 1], in_event),
+            self.model.encode("diff", diff, in_diff),
         )
         return tokens, Streams(slots[:, 0], slots[:, 1], has_diff)
 
-    def _tokens(self, modality: str, images: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+    def _tokens(
+        self, modality: str, images: torch.Tensor, there: torch.Tensor, active: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Tokens [B, T, N, P]; clips that lack the camera cost nothing and hold zeros."""
         rows = there.nonzero().squeeze(1)
         if len(rows) == len(there):
-            return self.model.encode(modality, images)
+            return self.model.encode(modality, images, active)
         shape = (*images.shape[:2], self.model.tokens, self.model.token_size)
         if len(rows) == 0:
             return images.new_zeros(1).expand(shape)
-        encoded = self.model.encode(modality, images[rows])
+        encoded = self.model.encode(modality, images[rows], None if active is None else active[rows])
         return encoded.new_zeros(shape).index_copy(0, rows, encoded)
 
     def _normalised(self, images: torch.Tensor | None, batch: Batch) -> torch.Tensor:

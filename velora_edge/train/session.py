@@ -20,7 +20,7 @@ from velora_edge.model.config import ModelConfig
 from velora_edge.model.lora import ParameterCounts, count_parameters
 from velora_edge.model.tower import recorded_normalisation
 from velora_edge.model.velora import create_model
-from velora_edge.train.loop import Trainer
+from velora_edge.train.loop import Trainer, blank_colour
 from velora_edge.train.probe import ProbeRun
 from velora_edge.train.run import STATE, RunFolder, RunRecord
 
@@ -241,7 +241,10 @@ def model_config(config: TrainConfig, source: ClipSource) -> ModelConfig:
         raise ConfigError(
             [f"model.labels: the data set's are {', '.join(source.labels)}; leave the key out to take them"]
         )
-    return ModelConfig(**{**config.model.model_dump(), "labels": labels, **_normalisation(config.model)})
+    found = {"labels": labels, **_normalisation(config.model)}
+    if config.model.active_patches:
+        found["blank"] = blank_colour(source)
+    return ModelConfig(**{**config.model.model_dump(), **found})
 
 
 def _normalisation(model: ModelSection) -> dict[str, Any]:
