@@ -52,15 +52,21 @@ def _pictures_are_resampled(raw: Raw) -> Raw:
     return raw
 
 
+def _patches_are_active(raw: Raw) -> Raw:
+    """4 to 5: towers may compute patches with events alone; all computed everything before."""
+    return raw
+
+
 STEPS: dict[int, Callable[[Raw], Raw]] = {
     1: _reports_are_typed,
     2: _engines_have_kinds,
     3: _pictures_are_resampled,
+    4: _patches_are_active,
 }
 """By the version that a step starts from."""
 
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 GRAPHS = ("rgb", "event", "diff", "head", "clip")
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 RGB = tuple[int, int, int]
@@ -111,6 +117,18 @@ class RGBInput(_Strict):
 
     fit: Literal["crop", "letterbox", "stretch"] = "crop"
     resample: Literal["area", "bilinear"] = "area"
+
+
+class ActivePatches(_Strict):
+    """Towers of events and of differences that compute patches with events alone.
+
+    Attributes:
+        grid: patches of an image, down and across.
+        blank: colour of an event image without events: a patch of that colour is still.
+    """
+
+    grid: tuple[int, int]
+    blank: RGB
 
 
 class Weights(_Strict):
@@ -314,6 +332,7 @@ class Manifest(_Strict):
         token_size: size of a token, P.
         mean: subtracted from an image scaled to 0..1, by channel; inside the graphs, here for the reader.
         std: divides it afterwards.
+        active_patches: which patches the event and the difference tower compute; None: all.
         precision: of the graphs.
         files: SHA-256 by file name, for every file but the manifest.
         report: what was measured at export; None where a bundle was made without.
@@ -336,6 +355,7 @@ class Manifest(_Strict):
     std: tuple[float, float, float]
     event: EventInput = EventInput()
     rgb: RGBInput = RGBInput()
+    active_patches: ActivePatches | None = None
     weights: Weights
     precision: Precision = "fp32"
     opset: int

@@ -23,7 +23,7 @@ from velora_edge.bundle import (
     Weights,
 )
 from velora_edge.errors import InputError
-from velora_edge.manifest import Calibration
+from velora_edge.manifest import ActivePatches, Calibration
 from velora_edge.model.checkpoint import state_sha256
 from velora_edge.model.lora import merge
 from velora_edge.preprocessing.windows import clip_span_s, is_span_off, stride_for
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 METADATA_PREFIX = "velora."
 _IN_METADATA = (
     "name", "version", "labels", "clip_length", "stride", "span_s", "rate_hz", "image_size", "tokens",
-    "token_size", "mean", "std", "event", "rgb", "precision", "weights",
+    "token_size", "mean", "std", "event", "rgb", "active_patches", "precision", "weights",
 )  # fmt: skip
 
 
@@ -143,6 +143,7 @@ def export_bundle(
             std=model.config.std,
             event=event or EventInput(),
             rgb=rgb or RGBInput(),
+            active_patches=_active_patches(model),
             weights=Weights(
                 trained=trained,
                 architecture=describe_architecture(model),
@@ -245,6 +246,12 @@ def _check_labels(manifest: Manifest, model: VELoRA) -> None:
         )
 
 
+def _active_patches(model: VELoRA) -> ActivePatches | None:
+    if not model.config.active_patches:
+        return None
+    return ActivePatches(grid=model.tower("event").vit.patch_embed.grid_size, blank=model.config.blank)
+
+
 def describe_architecture(model: VELoRA) -> str:
     """One line for the reader: backbone, size of an image, form of the head."""
     config = model.config
@@ -253,7 +260,8 @@ def describe_architecture(model: VELoRA) -> str:
         config.tuning, f"{config.tuning} tuning"
     )  # fmt: skip
     height, width = config.image_size
-    return f"{config.backbone.name}({args}), {width}x{height}, {form}"
+    patches = ", active patches alone" if config.active_patches else ""
+    return f"{config.backbone.name}({args}), {width}x{height}, {form}{patches}"
 
 
 def manifest_metadata(manifest: Manifest) -> dict[str, str]:

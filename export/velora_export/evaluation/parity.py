@@ -136,7 +136,15 @@ def step_inputs(manifest: Manifest, seed: int = 0) -> dict[str, dict[str, Any]]:
     rings = {name: draw.normal(size=size).astype(np.float32) for name, size in sizes.items()}
     flags = {f"{name}_present": np.ones((1, count), np.float32) for name, count in slots.items()}
     pair = dict.fromkeys(("rgb", "rgb_before", "event", "event_before"), image)
-    return {"rgb": {"image": image}, "event": {"image": image}, "diff": pair, "head": {**rings, **flags}}
+    patches = {}
+    if manifest.active_patches is not None:  # all of them: of noise, none is still
+        patches["patches"] = np.arange(np.prod(manifest.active_patches.grid), dtype=np.int64)[None]
+    return {
+        "rgb": {"image": image},
+        "event": {"image": image, **patches},
+        "diff": {**pair, **patches},
+        "head": {**rings, **flags},
+    }
 
 
 def make_step(sessions: Sessions, manifest: Manifest) -> Callable[[], None]:

@@ -7,6 +7,8 @@ product's sum is formed. At export this twin is compared with torch.
 
 from __future__ import annotations
 
+import functools
+import json
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,9 @@ import onnx_ir as ir
 
 from velora_edge.datatypes import MODALITIES
 from velora_edge.errors import DatasetError, EngineError, InputError
+from velora_edge.manifest import ActivePatches
 from velora_edge.ort import first_line, load_runtime, open_session, session_options
+from velora_edge.preprocessing.active_patches import PatchFinder, list_patches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -294,26 +298,41 @@ class Sessions:
         except EngineError as error:
             raise EngineError(f"{path.name}: {error}") from error
 
+    @functools.cached_property
+    def finder(self) -> PatchFinder | None:
+        """Finds the patches that the graphs take a list of, by the manifest's facts that they carry."""
+        facts = ir.load(self._folder / "event.onnx").metadata_props
+        form = json.loads(facts.get("velora.active_patches", "null"))
+        if form is None:
+            return None
+        height, width = json.loads(facts["velora.image_size"])
+        return PatchFinder(ActivePatches(**form), (height, width))
+
     def close(self) -> None:
         """Let go of the sessions' memory."""
         self._sessions.clear()
 
 
-Images = dict[str, "NDArray[np.uint8]"]
+Inputs = dict[str, "NDArray[Any]"]
 
 
-def clip_runs(rgb: NDArray[np.uint8], event: NDArray[np.uint8], flags: Flags) -> Iterator[tuple[str, Images]]:
+def clip_runs(
+    rgb: NDArray[np.uint8], event: NDArray[np.uint8], flags: Flags, finder: PatchFinder | None = None
+) -> Iterator[tuple[str, Inputs]]:
     """Each tower's runs over a clip: the graph's name and its inputs, batch 1.
 
     Args:
         rgb: uint8[T, H, W, 3].
         event: uint8[T, H, W, 3].
         flags: `rgb_present` and `event_present`, float32[1, T]: the same for all pairs of the clip.
+        finder: of the patches to compute, for graphs that take a list of them.
     """
     has_rgb, has_event = flags["rgb_present"][0, 0] > 0, flags["event_present"][0, 0] > 0
+
+    active = [] if finder is None else [finder.find(image) for image in event]
     for j in range(len(rgb)):
         yield "rgb", {"image": rgb[j][None]}
-        yield "event", {"image": event[j][None]}
+        yield "event", {"image": event[j][None], **_listed(active[j : j + 1])}
         if j:
             images = {
                 "rgb": rgb[j],
@@ -321,7 +340,13 @@ def clip_runs(rgb: NDArray[np.uint8], event: NDArray[np.uint8], flags: Flags) ->
                 "event": event[j],
                 "event_before": event[j - 1] if has_event else event[j],
             }
-            yield "diff", {name: image[None] for name, image in images.items()}
+            either = [active[j] | active[j - 1] | (not has_event)] if active else []
+            yield "diff", {**{name: image[None] for name, image in images.items()}, **_listed(either)}
+
+
+def _listed(active: Sequence[NDArray[np.bool_]]) -> Inputs:
+    """The input `patches` of one image's active patches, or of none: then the graph has no such input."""
+    return {"patches": list_patches(active[0])[None]} if active else {}
 
 
 def head_inputs(
@@ -350,6 +375,6 @@ def stream_clip(
         flags: `rgb_present` and `event_present`, float32[1, T]: the same for all pairs of the clip.
     """
     tokens: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
-    for graph, inputs in clip_runs(rgb, event, flags):
+    for graph, inputs in clip_runs(rgb, event, flags, sessions.finder):
         tokens[graph].append(sessions.run(graph, inputs))
     return sessions.run("head", head_inputs(tokens, flags))

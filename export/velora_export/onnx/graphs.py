@@ -26,6 +26,7 @@ from timm.models.eva import EvaAttention
 from torch import nn
 
 from velora_edge.datatypes import MODALITIES
+from velora_edge.model.active_patches import NOTHING, encode_patches
 from velora_edge.model.head import Streams, TokenAttention
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
     from velora_edge.model.tower import Tower
     from velora_edge.model.velora import VELoRA
+
+
+_MASKED = -1e4
+"""Added before a softmax to what is masked: the exponential is zero, and fp16 can hold it."""
 
 
 class FusibleAttention(nn.Module):
@@ -67,16 +72,20 @@ class FusibleAttention(nn.Module):
             self.proj.bias.add_(self.proj.weight @ value)
             self.qkv.register_parameter("bias", None)
 
-    def forward(self, x: torch.Tensor, attn_mask: None = None, is_causal: bool = False) -> torch.Tensor:
-        """Attend over [B, N, D]; timm's blocks pass no mask here."""
+    def forward(
+        self, x: torch.Tensor, attn_mask: torch.Tensor | None = None, is_causal: bool = False
+    ) -> torch.Tensor:
+        """Attend over [B, N, D], to the tokens that `attn_mask`, bool [B, 1, 1, N], leaves; None: to all."""
         B, N, _ = x.shape
         q, k, v = (part.reshape(B, N, self.heads, -1) for part in self.qkv(x).chunk(3, dim=-1))
         if not self.is_folded:
             q, k = self.q_norm(q) * self.root, self.k_norm(k) * self.root
         if self.query_bias is not None:
             q = q + self.query_bias.view(self.heads, -1)
-        weights = (q.permute(0, 2, 1, 3) @ k.permute(0, 2, 3, 1)).softmax(dim=-1)
-        out = (weights @ v.permute(0, 2, 1, 3)).transpose(1, 2).reshape(B, N, -1)
+        weights = q.permute(0, 2, 1, 3) @ k.permute(0, 2, 3, 1)
+        if attn_mask is not None:
+            weights = weights + torch.where(attn_mask, 0.0, _MASKED)
+        out = (weights.softmax(dim=-1) @ v.permute(0, 2, 1, 3)).transpose(1, 2).reshape(B, N, -1)
         projected: torch.Tensor = self.proj(self.norm(out))
         return projected
 
@@ -257,6 +266,27 @@ class TowerGraph(nn.Module):
         return tokens
 
 
+class ActiveTowerGraph(nn.Module):
+    """`image` uint8[B, H, W, 3], `patches` int64[B, K] -> `tokens` float32[B, N, P].
+
+    Args:
+        tower: of events.
+        pixels: makes its images.
+        still: tokens of the patches that are not in the list, [1, N, P].
+    """
+
+    still: torch.Tensor
+
+    def __init__(self, tower: Tower, pixels: _Pixels, still: torch.Tensor) -> None:
+        super().__init__()
+        self.tower, self.pixels = tower, pixels
+        self.register_buffer("still", still)
+
+    def forward(self, image: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        """Tokens of each image."""
+        return encode_patches(self.tower, self.pixels(image), patches, self.still)
+
+
 class DiffGraph(nn.Module):
     """`rgb`, `rgb_before`, `event`, `event_before` uint8[B, H, W, 3] -> `tokens` float32[B, N, P].
 
@@ -271,10 +301,42 @@ class DiffGraph(nn.Module):
         self, rgb: torch.Tensor, rgb_before: torch.Tensor, event: torch.Tensor, event_before: torch.Tensor
     ) -> torch.Tensor:
         """Tokens of the differences |rgb - rgb_before| + |event - event_before|; the mean cancels."""
-        pairs = ((rgb, rgb_before), (event, event_before))
-        first, second = ((new.to(torch.float32) - old.to(torch.float32)).abs() for new, old in pairs)
-        tokens: torch.Tensor = self.tower(_channels_first(first + second) * self.pixels.scale)
+        tokens: torch.Tensor = self.tower(self.differences(rgb, rgb_before, event, event_before))
         return tokens
+
+    def differences(self, *images: torch.Tensor) -> torch.Tensor:
+        """The tower's images of the graph's."""
+        rgb, rgb_before, event, event_before = (image.to(torch.float32) for image in images)
+        both = (rgb - rgb_before).abs() + (event - event_before).abs()
+        return _channels_first(both) * self.pixels.scale
+
+
+class ActiveDiffGraph(DiffGraph):
+    """The same of the patches in a list alone: `patches` int64[B, K] is one more input.
+
+    Args:
+        tower: of differences.
+        pixels: makes its images.
+        still: tokens of the patches that are not in the list, [1, N, P].
+    """
+
+    still: torch.Tensor
+
+    def __init__(self, tower: Tower, pixels: _Pixels, still: torch.Tensor) -> None:
+        super().__init__(tower, pixels)
+        self.register_buffer("still", still)
+
+    def forward(  # type: ignore[override]
+        self,
+        rgb: torch.Tensor,
+        rgb_before: torch.Tensor,
+        event: torch.Tensor,
+        event_before: torch.Tensor,
+        patches: torch.Tensor,
+    ) -> torch.Tensor:
+        """Tokens of the differences."""
+        images = self.differences(rgb, rgb_before, event, event_before)
+        return encode_patches(self.tower, images, patches, self.still)
 
 
 class HeadGraph(nn.Module):
@@ -334,7 +396,7 @@ class Graph:
 
     Attributes:
         module: what it computes.
-        inputs: example inputs by name, batch 2; the first axis is the dynamic one.
+        inputs: example inputs by name, batch 2; the first axis is dynamic, and the second of `patches`.
         output: name of its output.
     """
 
@@ -361,10 +423,18 @@ def make_graphs(merged: VELoRA) -> dict[str, Graph]:
         "event_present": flags["event_present"],
     }
     pairs = {name: image.clone() for name in ("rgb", "rgb_before", "event", "event_before")}
+    event: nn.Module = TowerGraph(merged.tower("event"), pixels)
+    diff: nn.Module = DiffGraph(merged.tower("diff"), pixels)
+    patches: dict[str, torch.Tensor] = {}
+    if config.active_patches:
+        merged.fix_still()
+        event = ActiveTowerGraph(merged.tower("event"), pixels, merged.still["event"])
+        diff = ActiveDiffGraph(merged.tower("diff"), pixels, merged.still["diff"])
+        patches = {"patches": torch.tensor([[0, 1, NOTHING], [2, NOTHING, NOTHING]])}
     return {
         "rgb": Graph(TowerGraph(merged.tower("rgb"), pixels), {"image": image}, "tokens"),
-        "event": Graph(TowerGraph(merged.tower("event"), pixels), {"image": image}, "tokens"),
-        "diff": Graph(DiffGraph(merged.tower("diff"), pixels), pairs, "tokens"),
+        "event": Graph(event, {"image": image, **patches}, "tokens"),
+        "diff": Graph(diff, {**pairs, **patches}, "tokens"),
         "head": Graph(HeadGraph(merged), {**rings, **flags}, "logits"),
         "clip": Graph(ClipGraph(merged, pixels), clip_inputs, "logits"),
     }

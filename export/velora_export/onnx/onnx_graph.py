@@ -162,12 +162,14 @@ OPSET = 18
 
 
 def trace(graph: Graph, name: str, *, opset: int = OPSET) -> onnx_ir.Model:
-    """The ONNX model of a graph, weights in memory, its batch axis dynamic.
+    """The ONNX model of a graph, weights in memory, its batch dynamic, and so the length of lists of patches.
 
     Raises:
         EngineError: if torch cannot express the graph.
     """
     dynamic = {key: {0: torch.export.Dim("batch", min=1)} for key in graph.inputs}
+    if "patches" in dynamic:
+        dynamic["patches"][1] = torch.export.Dim("patches", min=0)
     with quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(

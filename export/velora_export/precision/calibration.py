@@ -41,11 +41,12 @@ def observe(folder: Path, clips: Clips, tick: Callable[[], None], *, threads: in
         tick: called after each clip.
         threads: for the arithmetic; 0: all cores.
     """
+    finder = Sessions(folder).finder
     watched = {graph: _Watched(folder, graph, threads) for graph in (*MODALITIES, "head")}
     for rgb, event in zip(clips.rgb, clips.event, strict=True):
         flags = clips.flags()
         tokens: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
-        for graph, inputs in clip_runs(rgb, event, flags):
+        for graph, inputs in clip_runs(rgb, event, flags, finder):
             tokens[graph].append(watched[graph].run(inputs))
         watched["head"].run(head_inputs(tokens, flags))
         tick()
