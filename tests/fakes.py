@@ -93,7 +93,9 @@ class RecordingEngine:
         self.logits = np.zeros(labels, np.float32)
         self.is_closed = False
 
-    def encode(self, modality: str, images: Sequence[np.ndarray], slot: Slot) -> None:
+    def encode(
+        self, modality: str, images: Sequence[np.ndarray], slot: Slot, patches: np.ndarray | None = None
+    ) -> None:
         values = [int(image[0, 0, 0]) for image in images]
         if modality != "diff":
             getattr(self, modality)[slot.phase][slot.pair] = values[0]

@@ -158,8 +158,12 @@ def _make_builder(fake: FakeTensorRT) -> type:
             assert network._parser() is not None, "the parser owns the weights and is gone"
             assert len(network.name) <= 128
             inputs = [tensor for tensor in network._tensors if tensor._mode is TensorIOMode.INPUT]
-            for tensor in inputs:
-                assert config._profiles[0]._shapes[tensor.name] == (1, *tensor.shape[1:])
+            for profile in config._profiles:
+                for tensor in inputs:
+                    shape = profile._shapes[tensor.name]
+                    fixed = zip(shape[1:], tensor.shape[1:], strict=True)
+                    assert shape[0] == 1
+                    assert all(size in (-1, of_profile) for of_profile, size in fixed)
             if fake.fail_build:
                 self._logger.log(ILogger.Severity.ERROR, fake.fail_build)
                 return None
@@ -182,7 +186,9 @@ def _make_builder(fake: FakeTensorRT) -> type:
             timed.extend([] if is_known else [Path(network._path).name])
             on_dla = {"dla": config.DLA_core} if config.default_device_type is DeviceType.DLA else {}
             assert network._is_adjusted == bool(on_dla), "the parser was not told what it reads for"
-            return fake.make_plan({"name": network.name, "onnx": _keep(network._path), **on_dla})
+            profiles = [profile._shapes for profile in config._profiles]
+            kept = {"name": network.name, "onnx": _keep(network._path), "profiles": profiles}
+            return fake.make_plan({**kept, **on_dla})
 
         def _report(self, monitor: IProgressMonitor | None) -> bool:
             assert monitor is not None
@@ -262,6 +268,7 @@ def _make_runtime(fake: FakeTensorRT) -> tuple[type, ...]:
         def __init__(self, content: dict[str, Any], logger: ILogger) -> None:
             self.name, self._logger = content["name"] if fake.kind is TENSORRT else "", logger
             self._title = content["name"]
+            self._profiles = [{k: tuple(v) for k, v in shapes.items()} for shapes in content["profiles"]]
             path = Path(content["onnx"])
             self._session = session(str(path), path.stat().st_mtime_ns)
             self._tensors = [ITensor(argument, TensorIOMode.INPUT) for argument in self._session.get_inputs()]
@@ -280,8 +287,12 @@ def _make_runtime(fake: FakeTensorRT) -> tuple[type, ...]:
         def get_tensor_dtype(self, name: str) -> DataType:
             return self._find(name).dtype
 
-        def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-            return self._find(name).shape
+        @property
+        def num_optimization_profiles(self) -> int:
+            return len(self._profiles)
+
+        def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
+            return [self._profiles[profile_index][name]] * 3
 
         def create_engine_inspector(self) -> EngineInspector:
             return EngineInspector()
@@ -298,12 +309,18 @@ def _make_runtime(fake: FakeTensorRT) -> tuple[type, ...]:
         def __init__(self, engine: ICudaEngine) -> None:
             self._engine, self._logger = engine, engine._logger
             self._shapes: dict[str, tuple[int, ...]] = {}
+            self._profile = 0
             self._addresses: dict[str, int] = {}
             self._ran: set[tuple[int, ...]] = set()
 
+        def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+            assert stream_handle != 0, "on the default stream"
+            self._profile = profile_index
+            return profile_index < len(self._engine._profiles)
+
         def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
             self._shapes[name] = tuple(shape)
-            return tuple(shape) == (1, *self._engine._find(name).shape[1:])
+            return tuple(shape) == self._engine._profiles[self._profile][name]
 
         def infer_shapes(self) -> list[str]:
             inputs = [t.name for t in self._engine._tensors if t._mode is TensorIOMode.INPUT]
@@ -311,7 +328,7 @@ def _make_runtime(fake: FakeTensorRT) -> tuple[type, ...]:
 
         def get_tensor_shape(self, name: str) -> tuple[int, ...]:
             shape = self._engine._find(name).shape
-            return (1, *shape[1:]) if not self.infer_shapes() else shape
+            return self._shapes.get(name, (1, *shape[1:])) if not self.infer_shapes() else shape
 
         def set_tensor_address(self, name: str, memory: int) -> bool:
             if memory % 256:
@@ -337,8 +354,9 @@ def _make_runtime(fake: FakeTensorRT) -> tuple[type, ...]:
         def _compute(self, places: tuple[int, ...]) -> None:
             inputs, output = {}, None
             for tensor, address in zip(self._engine._tensors, places, strict=True):
-                shape = (1, *tensor.shape[1:])
+                shape = self.get_tensor_shape(tensor.name)
                 dtype = {DataType.FLOAT: np.float32, DataType.HALF: np.float16, DataType.UINT8: np.uint8}
+                dtype[DataType.INT64] = np.int64
                 size = int(np.prod(shape)) * np.dtype(dtype[tensor.dtype]).itemsize
                 values = fake.gpu.view(address, size).view(dtype[tensor.dtype]).reshape(shape)
                 if tensor._mode is TensorIOMode.INPUT:

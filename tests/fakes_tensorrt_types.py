@@ -64,6 +64,7 @@ class DataType(Enum):
     FLOAT = "tensor(float)"
     HALF = "tensor(float16)"
     UINT8 = "tensor(uint8)"
+    INT64 = "tensor(int64)"
 
 
 class ILogger:

@@ -185,16 +185,23 @@ class CameraError(VeloraError, OSError):
 
 
 class MissingExtraError(VeloraError, ImportError):
-    """An optional library is not installed.
+    """An optional library is not installed, or does not load.
 
     Args:
         module: the module that was wanted.
         extra: the extra of velora-edge that brings it.
         purpose: what it is wanted for.
+        error: what importing it said, where the library may be there and lack another of the system.
     """
 
-    def __init__(self, module: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {module}: {install_line(extra)}", name=module)
+    def __init__(self, module: str, extra: str, purpose: str, error: ImportError | None = None) -> None:
+        words = f"{purpose} needs {module}: {install_line(extra)}"
+        if error is not None and not isinstance(error, ModuleNotFoundError):
+            words = (
+                f"{purpose} needs {module}, which is installed and does not load: {error}; install what it "
+                "lacks (libatomic.so.1: sudo apt-get install libatomic1)"
+            )
+        super().__init__(words, name=module)
 
 
 class PluginError(VeloraError):

@@ -70,6 +70,8 @@ class KernelCache:
         Kernels are specialised at once, not in the background while slower ones run: what was warmed up stays
         as fast as it is.
         """
+        if self._config is not None:  # another context of the engine: kernels of both go to one cache
+            return engine.create_execution_context(runtime_config=self._config)
         self._config = config = engine.create_runtime_config()
         strategy = trt.DynamicShapesKernelSpecializationStrategy
         config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
@@ -198,7 +200,7 @@ class EngineLoader:
 
 
 class LoadedEngine:
-    """An engine with its execution context, every shape fixed at batch 1.
+    """An engine with its execution context, every shape fixed: at batch 1, and as one of its profiles says.
 
     Single-threaded: an execution context is not to be shared.
 
@@ -209,26 +211,58 @@ class LoadedEngine:
     """
 
     def __init__(
-        self, trt: Any, engine: Any, name: str, messages: Messages, cache: KernelCache | None = None
+        self,
+        trt: Any,
+        engine: Any,
+        name: str,
+        messages: Messages,
+        cache: KernelCache | None = None,
+        cuda: Cuda | None = None,
+        profile: int = 0,
     ) -> None:
         self.name = name
         self._trt, self._messages, self._engine, self._cache = trt, messages, engine, cache
+        self._profile = profile
         context = engine.create_execution_context() if cache is None else cache.create_context(trt, engine)
         if context is None:
             raise EngineError(f"no memory for the engine {self.name!r}{messages.explain()}")
         self._context = context
+        if profile:
+            self._choose(cuda, profile)
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         is_input = {name: engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
         for name in filter(is_input.__getitem__, names):
-            shape = tuple(engine.get_tensor_shape(name))
-            if not context.set_input_shape(name, (1, *shape[1:])):
-                raise EngineError(f"{self.name!r} does not take batch 1 in {name}{messages.explain()}")
+            shape = engine.get_tensor_profile_shape(name, profile)[1]
+            if not context.set_input_shape(name, shape):
+                raise EngineError(f"{self.name!r} does not take {shape} in {name}{messages.explain()}")
         unset = context.infer_shapes()
         if unset:
             raise EngineError(f"{self.name!r} leaves shapes open: {', '.join(unset)}")
         tensors = {name: self._describe(name) for name in names}
         self.inputs = {name: tensor for name, tensor in tensors.items() if is_input[name]}
         self.outputs = {name: tensor for name, tensor in tensors.items() if not is_input[name]}
+
+    @property
+    def profiles(self) -> int:
+        """How many sets of shapes it was built for."""
+        return int(self._engine.num_optimization_profiles)
+
+    def with_profile(self, cuda: Cuda, profile: int) -> LoadedEngine:
+        """The same engine with a context of its own, at the shapes of another profile; closed by itself.
+
+        Raises:
+            EngineError: if it has no such profile, or there is no memory.
+        """
+        return LoadedEngine(self._trt, self._engine, self.name, self._messages, self._cache, cuda, profile)
+
+    def _choose(self, cuda: Cuda | None, profile: int) -> None:
+        assert cuda is not None
+        stream = cuda.create_stream()
+        if profile >= self.profiles or not self._context.set_optimization_profile_async(profile, stream):
+            raise EngineError(
+                f"{self.name!r} has no shapes of number {profile}{self._messages.explain()}; build it again"
+            )
+        cuda.synchronize(stream)
 
     def bind(self, name: str, address: int) -> None:
         """Let an input or output lie at `address` from the next `enqueue` on.
@@ -263,9 +297,9 @@ class LoadedEngine:
             self._cache.save()
 
     def close(self) -> None:
-        """Free the context, then the cache and the engine."""
+        """Free the context, then the cache and the engine; after those that were made by `with_profile`."""
         self._context = None
-        if self._cache is not None:
+        if self._cache is not None and not self._profile:
             self._cache.close()
         self._engine = None
 

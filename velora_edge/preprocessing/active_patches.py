@@ -12,12 +12,12 @@ import numpy as np
 from numba import njit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from velora_edge.manifest import ActivePatches
 
+PATCHES = "patches"
+"""Name of the input of event and difference graphs that takes a list of them, int64[1, K]."""
 NOTHING = -1
 """In a list of patches: no patch. It fills lists that must be longer."""
 
@@ -45,12 +45,6 @@ class PatchFinder:
         _find(image, self._blank, self._size[0], self._size[1], active)
         return active.reshape(-1)
 
-    def find_differences(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.bool_]:
-        """Which patches are active in one of two event images; all where there are not two."""
-        if len(images) < 2:
-            return np.ones(self.patches, np.bool_)
-        return self.find(images[0]) | self.find(images[1])
-
 
 @njit(nogil=True, cache=True)
 def _find(
@@ -73,10 +67,9 @@ def _is_active(
     return False
 
 
-def list_patches(active: NDArray[np.bool_], length: int | None = None) -> NDArray[np.int64]:
-    """Numbers of the active patches, int64[K], rising; filled with NOTHING up to `length`."""
-    numbers = active.nonzero()[0].astype(np.int64)
-    return numbers if length is None else fill_list(numbers, length)
+def list_patches(active: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Numbers of the active patches, int64[K], rising, of bool[patches]."""
+    return active.nonzero()[0].astype(np.int64, copy=False)
 
 
 def fill_list(numbers: NDArray[np.int64], length: int) -> NDArray[np.int64]:

@@ -18,6 +18,7 @@ from velora_edge.errors import EngineError
 from velora_edge.files import cache_home, replace_file
 from velora_edge.gpu.kinds import RTX, TENSORRT, Messages, create_logger, target_label, version_numbers
 from velora_edge.gpu.matching import load_tensorrt
+from velora_edge.preprocessing.active_patches import PATCHES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -224,7 +225,14 @@ class PlanBuilder:
         self._logger = create_logger(self._trt, messages)
 
     def build(
-        self, onnx: Path, name: str, precision: str, progress: BuildProgress, *, dla_core: int | None = None
+        self,
+        onnx: Path,
+        name: str,
+        precision: str,
+        progress: BuildProgress,
+        *,
+        dla_core: int | None = None,
+        lengths: Sequence[int] = (),
     ) -> bytes:
         """The engine of a graph, batch 1.
 
@@ -235,15 +243,24 @@ class PlanBuilder:
             progress: told of every step; its `is_cancelled` stops the build.
             dla_core: the Deep Learning Accelerator to build for; what it cannot compute goes to the GPU, and
                 the caller judges what that is.
+            lengths: of a list of patches, a profile each, where the graph takes one.
 
         Raises:
             EngineError: with TensorRT's own words, if it cannot.
             KeyboardInterrupt: if the user stopped it.
         """
-        return run_cancellable(lambda: self._build(onnx, name, precision, progress, dla_core), progress)
+        return run_cancellable(
+            lambda: self._build(onnx, name, precision, progress, dla_core, lengths), progress
+        )
 
     def _build(
-        self, onnx: Path, name: str, precision: str, progress: BuildProgress, dla_core: int | None
+        self,
+        onnx: Path,
+        name: str,
+        precision: str,
+        progress: BuildProgress,
+        dla_core: int | None,
+        lengths: Sequence[int],
     ) -> bytes:
         trt = self._trt
         if self._cuda is not None:
@@ -267,7 +284,7 @@ class PlanBuilder:
         self._configure(config, precision)
         if dla_core is not None:
             self._set_dla(config, dla_core)
-        self._add_profile(builder, network, config)
+        self._add_profiles(builder, network, config, lengths)
         cache = None if self._cache is None else self._read_cache(config, self._cache)
         plan = builder.build_serialized_network(network, config)
         del parser  # it owns the weights that the network refers to
@@ -330,16 +347,19 @@ class PlanBuilder:
         free = self._cuda.free_bytes()
         return min(free // 4, LOW_MEMORY_BYTES) if self._options.low_memory else free // 2
 
-    def _add_profile(self, builder: Any, network: Any, config: Any) -> None:
-        """Fix the batch axis, the first of every input, to 1."""
-        profile = builder.create_optimization_profile()
-        for index in range(network.num_inputs):
-            tensor = network.get_input(index)
-            shape = (1, *tuple(tensor.shape)[1:])
-            if min(shape) < 1:
-                raise EngineError(f"expected only the batch of {tensor.name} to be open, got {tensor.shape}")
-            profile.set_shape(tensor.name, shape, shape, shape)
-        config.add_optimization_profile(profile)
+    def _add_profiles(self, builder: Any, network: Any, config: Any, lengths: Sequence[int]) -> None:
+        """Fix the batch axis, the first of every input, to 1, and a list of patches to each of `lengths`."""
+        tensors = [network.get_input(index) for index in range(network.num_inputs)]
+        takes_list = any(tensor.name == PATCHES for tensor in tensors)
+        for length in lengths if takes_list else (0,):
+            profile = builder.create_optimization_profile()
+            for tensor in tensors:
+                shape = (1, length) if tensor.name == PATCHES else (1, *tuple(tensor.shape)[1:])
+                if min(shape) < 1:
+                    problem = f"expected only the batch of {tensor.name} to be open, got {tensor.shape}"
+                    raise EngineError(problem)
+                profile.set_shape(tensor.name, shape, shape, shape)
+            config.add_optimization_profile(profile)
 
     def _read_cache(self, config: Any, path: Path) -> Any:
         """The timing cache, attached; an empty one where the file is of another GPU or damaged."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from velora_edge.bundle import EngineFile, read_manifest, write_manifest
 from velora_edge.errors import BundleError, EngineError
 from velora_edge.files import replace_file
 from velora_edge.gpu.cuda import Cuda, why_no_cuda
-from velora_edge.gpu.engine import EngineLoader, EngineRunner
+from velora_edge.gpu.engine import EngineLoader
 from velora_edge.gpu.kinds import (
     RTX,
     TENSORRT,
@@ -36,6 +37,7 @@ from velora_edge.gpu.matching import (
 )
 from velora_edge.gpu.signing import sign, why_not_trusted
 from velora_edge.ort import checked_copy
+from velora_edge.preprocessing.active_patches import list_lengths
 from velora_export.tensorrt.tensorrt_builder import PlanBuilder, cache_path
 from velora_export.tensorrt.tensorrt_layers import (
     check_dla,
@@ -45,7 +47,7 @@ from velora_export.tensorrt.tensorrt_layers import (
     parse_inspector,
     read_stated_types,
 )
-from velora_export.tensorrt.tensorrt_parity import Comparison, check_parity
+from velora_export.tensorrt.tensorrt_parity import Comparison, ProfileRunner, check_parity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -280,7 +282,9 @@ class BundleBuilder:
         start = time.perf_counter()
         with checked_copy(self.bundle, graph) as path:
             core = self.options.dla_core(graph)
-            plan = self._builder.build(path, name, manifest.precision, progress, dla_core=core)
+            plan = self._builder.build(
+                path, name, manifest.precision, progress, dla_core=core, lengths=_lengths(manifest)
+            )
         seconds = time.perf_counter() - start
         parity, listed = self._try(graph, plan, name, force=force)
         compiled = self._read_layers(graph, listed, force=force)
@@ -313,11 +317,12 @@ class BundleBuilder:
         try:
             host_code, core = self.options.version_compatible, self.options.dla_core(graph)
             engine = self._loader.load(plan, name, host_code=host_code, dla_core=core)
+            runner = ProfileRunner(cuda, engine)
             try:
-                parity = self._comparison.compare(graph, EngineRunner(cuda, engine))
+                parity = self._comparison.compare(graph, runner)
                 listed = engine.describe_layers()
             finally:
-                engine.close()
+                runner.close()
         finally:
             cuda.close()
         if not force:
@@ -358,6 +363,12 @@ class BundleBuilder:
         manifest = read_manifest(self.bundle.path)
         others = tuple(other for other in manifest.engines if other.file != entry.file)
         write_manifest(self.bundle.path, manifest.model_copy(update={"engines": (*others, entry)}))
+
+
+def _lengths(manifest: Manifest) -> tuple[int, ...]:
+    """Lengths of lists of patches that engines are built for; none where the model computes all patches."""
+    form = manifest.active_patches
+    return () if form is None else list_lengths(math.prod(form.grid))
 
 
 def _traits(version_compatible: bool, hardware_compatible: bool, dla_core: int | None) -> tuple[str, ...]:

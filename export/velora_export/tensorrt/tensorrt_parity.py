@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from velora_edge.datatypes import MODALITIES
 from velora_edge.errors import EngineError, InputError
-from velora_export.evaluation.sessions import Sessions
+from velora_edge.gpu.engine import EngineRunner
+from velora_edge.preprocessing.active_patches import PATCHES, list_lengths
+from velora_export.evaluation.sessions import Sessions, clip_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from velora_edge.bundle import Manifest
-    from velora_edge.gpu.engine import EngineRunner
+    from velora_edge.gpu.cuda import Cuda
+    from velora_edge.gpu.engine import LoadedEngine
 
 Arrays = dict[str, "NDArray[Any]"]
 
@@ -114,7 +120,7 @@ class Comparison:
         self._sessions = Sessions(folder)
         self._manifest, self._clips = manifest, clips
 
-    def compare(self, graph: str, runner: EngineRunner) -> EngineParity:
+    def compare(self, graph: str, runner: ProfileRunner) -> EngineParity:
         """Differences of one graph's engine.
 
         Raises:
@@ -143,44 +149,81 @@ class Comparison:
 
     def _inputs(self, graph: str) -> Iterator[Arrays]:
         for rgb, event in zip(self._clips.rgb, self._clips.event, strict=True):
-            if graph in ("rgb", "event"):
-                images = rgb if graph == "rgb" else event
-                yield from ({"image": image[None]} for image in images)
-            elif graph == "diff":
-                yield from self._pairs(rgb, event)
-            elif graph == "clip":
+            if graph == "clip":
                 flags = {f"{name}_present": np.ones((1, len(rgb)), np.float32) for name in ("rgb", "event")}
                 yield {"rgb": rgb[None], "event": event[None], **flags}
-            else:
+            elif graph == "head":
                 yield from self._rings(rgb, event)
+            else:
+                yield from (inputs for name, inputs in self._runs(rgb, event) if name == graph)
 
-    def _pairs(self, rgb: NDArray[np.uint8], event: NDArray[np.uint8]) -> Iterator[Arrays]:
-        for j in range(1, len(rgb)):
-            images = {
-                "rgb": rgb[j],
-                "rgb_before": rgb[j - 1],
-                "event": event[j],
-                "event_before": event[j - 1],
-            }
-            yield {name: image[None] for name, image in images.items()}
+    def _runs(self, rgb: NDArray[np.uint8], event: NDArray[np.uint8]) -> Iterator[tuple[str, Arrays]]:
+        """The towers' runs over a clip; lists of patches are of each length of the engines in turn."""
+        finder = self._sessions.finder
+        flags = {f"{name}_present": np.ones((1, len(rgb)), np.float32) for name in ("rgb", "event")}
+        lengths = itertools.cycle(() if finder is None else list_lengths(finder.patches))
+        for name, inputs in clip_runs(rgb, event, flags, finder):
+            listed = {PATCHES: np.arange(next(lengths))[None]} if PATCHES in inputs else {}
+            yield name, {**inputs, **listed}
 
     def _rings(self, rgb: NDArray[np.uint8], event: NDArray[np.uint8]) -> Iterator[Arrays]:
         """The head's inputs, tokens by ONNX Runtime: all present, then each camera alone."""
-        rings = {
-            "rgb": [self._sessions.run("rgb", {"image": image[None]})[0] for image in rgb],
-            "event": [self._sessions.run("event", {"image": image[None]})[0] for image in event],
-            "diff": [self._sessions.run("diff", pair)[0] for pair in self._pairs(rgb, event)],
-        }
-        tokens = {name: np.stack(ring)[None] for name, ring in rings.items()}
+        rings: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
+        for name, inputs in self._runs(rgb, event):
+            rings[name].append(self._sessions.run(name, inputs)[0])
+        tokens = {name: np.stack(rings[name])[None] for name in MODALITIES}
         for absent in ("", "rgb", "event"):
             flags = {
-                f"{name}_present": np.full((1, len(ring)), name != absent, np.float32)
-                for name, ring in rings.items()
+                f"{name}_present": np.full((1, len(rings[name])), name != absent, np.float32)
+                for name in MODALITIES
             }
             yield {**tokens, **flags}
 
 
-def _as_halves(arrays: Arrays, runner: EngineRunner) -> Arrays:
+class ProfileRunner:
+    """Runs an engine on host arrays, each run on the profile that has the shape of its list of patches.
+
+    Single-threaded.
+
+    Args:
+        cuda: the device; memory goes back with it.
+        engine: with one profile, or one for each length of a list.
+    """
+
+    def __init__(self, cuda: Cuda, engine: LoadedEngine) -> None:
+        self._engines = [engine]
+        self._runners: dict[int, EngineRunner] = {}
+        for profile in range(engine.profiles):
+            if profile:
+                self._engines.append(engine.with_profile(cuda, profile))
+            self._runners[_list_length(self._engines[-1])] = EngineRunner(cuda, self._engines[-1])
+
+    def dtype(self, name: str) -> str:
+        """The type of an input: NumPy's name, or bfloat16; empty where there is no such input."""
+        return next(iter(self._runners.values())).dtype(name)
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
+        """The outputs by name, as float32.
+
+        Raises:
+            EngineError: if the inputs are not the engine's, or if it fails.
+        """
+        length = inputs[PATCHES].shape[1] if PATCHES in inputs else 0
+        if length not in self._runners:
+            raise EngineError(f"{self._engines[0].name!r} has no shapes for {length} patches; build it again")
+        return self._runners[length].run(inputs)
+
+    def close(self) -> None:
+        """Free the contexts; the engine goes with the first."""
+        for engine in reversed(self._engines):
+            engine.close()
+
+
+def _list_length(engine: LoadedEngine) -> int:
+    return engine.inputs[PATCHES].shape[1] if PATCHES in engine.inputs else 0
+
+
+def _as_halves(arrays: Arrays, runner: ProfileRunner) -> Arrays:
     """The same inputs, tokens as float16 where the graph takes them so: ONNX Runtime does not convert."""
     halves = {name for name in arrays if runner.dtype(name) == "float16"}
     return {name: array.astype(np.float16) if name in halves else array for name, array in arrays.items()}

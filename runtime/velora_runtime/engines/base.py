@@ -52,7 +52,13 @@ class Engine(Protocol):
 
     name: str
 
-    def encode(self, modality: str, images: Sequence[NDArray[np.uint8]], slot: Slot) -> None:
+    def encode(
+        self,
+        modality: str,
+        images: Sequence[NDArray[np.uint8]],
+        slot: Slot,
+        patches: NDArray[np.int64] | None = None,
+    ) -> None:
         """Put a modality's tokens into the slot.
 
         Args:
@@ -61,6 +67,8 @@ class Engine(Protocol):
                 and the one before. Of a camera that is absent now or was before, the same array is given
                 twice: no difference.
             slot: where they go.
+            patches: numbers of the active patches, int64[K], for event and diff of a model that computes
+                these alone; None: all.
         """
 
     def decide(self, phase: int, presence: Presence) -> NDArray[np.float32]:
@@ -112,9 +120,15 @@ class RetryingEngine:
         self._engine = engine
         self._rare = RateLimitedNotes(note, lambda: time.monotonic_ns() // 1000)
 
-    def encode(self, modality: str, images: Sequence[NDArray[np.uint8]], slot: Slot) -> None:
+    def encode(
+        self,
+        modality: str,
+        images: Sequence[NDArray[np.uint8]],
+        slot: Slot,
+        patches: NDArray[np.int64] | None = None,
+    ) -> None:
         """Put a modality's tokens into the slot."""
-        self._twice(self._engine.encode, modality, images, slot)
+        self._twice(self._engine.encode, modality, images, slot, patches)
 
     def decide(self, phase: int, presence: Presence) -> NDArray[np.float32]:
         """The logits of one ring's clip."""

@@ -18,8 +18,8 @@ from velora_runtime.engines.openvino_graphs import (
     share,
     why_not_precise,
 )
-from velora_runtime.engines.ort import HOST_INPUTS, INPUTS, GraphEngine
-from velora_runtime.engines.ring import Presence, TokenMemory
+from velora_runtime.engines.ort import CPU_STEP, INPUTS, GraphEngine, PatchLists
+from velora_runtime.engines.ring import Presence, Slot, TokenMemory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,6 +80,7 @@ class OpenVinoEngine(GraphEngine):
         sizes = (manifest.stride, manifest.clip_length, manifest.tokens, manifest.token_size)
         self.memory = TokenMemory(*sizes, _token_type(self.graphs, bundle))
         self._manifest = manifest
+        self._lists = PatchLists(manifest, CPU_STEP)
         self._presence = Presence.none(manifest.clip_length)
         self._logits = np.zeros(len(manifest.labels), np.float32)
         self._runners = {name: self.graphs[name].request() for name in MODALITIES}
@@ -87,6 +88,10 @@ class OpenVinoEngine(GraphEngine):
         self._slots = {name: [[share(slot) for slot in ring] for ring in rings[name]] for name in MODALITIES}
         self._heads = [self._bind_head(phase) for phase in range(manifest.stride)]
         self._out = share(self._logits)
+
+    def _key(self, modality: str, length: int) -> str:
+        """A graph takes lists of any length."""
+        return modality
 
     def decide(self, phase: int, presence: Presence) -> NDArray[np.float32]:
         """The logits of one ring's clip, float32[K]; valid until the next call."""
@@ -99,9 +104,8 @@ class OpenVinoEngine(GraphEngine):
         """Run every graph once and leave the rings empty."""
         blank = np.zeros((*self._manifest.image_size, 3), np.uint8)
         for modality in MODALITIES:
-            for name in HOST_INPUTS[modality]:
-                self._runners[modality].feed(name, blank)
-            self._runners[modality].run(self._slots[modality][0][0])
+            for length in self._lists.lengths if self._lists.takes(modality) else (0,):
+                self.encode(modality, [blank] * len(INPUTS[modality]), Slot(0, 0, 0), np.arange(length))
         for head in self._heads:
             head.run(self._out)
         self.memory.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from velora_edge.ort import (
     open_session,
     session_options,
 )
+from velora_edge.preprocessing.active_patches import PATCHES, fill_list, list_lengths
 from velora_runtime.engines.ring import Presence, Slot, TokenMemory
 
 if TYPE_CHECKING:
@@ -118,9 +120,10 @@ def check_inputs(bundle: Bundle, name: str, found: Sequence[str]) -> None:
     Raises:
         BundleError: if it has others.
     """
-    if sorted(found) != sorted(INPUTS[name]):
+    expected = graph_inputs(bundle.manifest, name)
+    if sorted(found) != sorted(expected):
         raise BundleError(
-            f"expected a graph with the inputs {', '.join(INPUTS[name])}, got {', '.join(found)}",
+            f"expected a graph with the inputs {', '.join(expected)}, got {', '.join(found)}",
             path=bundle.path,
             place=f"{name}.onnx",
             remedy="export the model again",
@@ -150,22 +153,94 @@ HOST_INPUTS = {**INPUTS, "head": INPUTS["head"][3:]}
 """The inputs of each graph that come from the host; the head's others are the rings."""
 
 
+def graph_inputs(manifest: Manifest, name: str) -> tuple[str, ...]:
+    """The inputs of a bundle's graph by name, the list of patches last."""
+    takes_list = manifest.active_patches is not None and name in ("event", "diff")
+    return (*INPUTS[name], PATCHES) if takes_list else INPUTS[name]
+
+
+class PatchLists:
+    """Lists of patches at the lengths that an engine takes.
+
+    Args:
+        manifest: of a model, with active patches or without.
+        step: lengths are multiples of it, and all patches; None: those of `list_lengths`.
+
+    Attributes:
+        lengths: rising; none where the model computes all patches.
+    """
+
+    def __init__(self, manifest: Manifest, step: int | None = None) -> None:
+        self.lengths: tuple[int, ...] = ()
+        if manifest.active_patches is not None:
+            patches = math.prod(manifest.active_patches.grid)
+            self.lengths = list_lengths(patches) if step is None else (*range(step, patches, step), patches)
+            self._all = np.arange(patches, dtype=np.int64)
+
+    def takes(self, modality: str) -> bool:
+        """Whether a tower takes a list."""
+        return bool(self.lengths) and modality in ("event", "diff")
+
+    def keys(self, graph: str) -> dict[str, int | None]:
+        """The names of a graph's runners, one for each length, and the lengths; None: it takes no list."""
+        if not self.takes(graph):
+            return {graph: None}
+        return {self.key(graph, length): length for length in self.lengths}
+
+    @staticmethod
+    def key(graph: str, length: int) -> str:
+        """The name of a graph's runner with lists of a length."""
+        return f"{graph}/{length}"
+
+    def fit(self, modality: str, patches: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+        """The list at the shortest length that holds it; None where the tower takes none.
+
+        Args:
+            modality: rgb, event or diff.
+            patches: int64[K]; None: all.
+        """
+        if not self.takes(modality):
+            return None
+        numbers = self._all if patches is None else patches
+        return fill_list(numbers, next(length for length in self.lengths if length >= len(numbers)))
+
+
+CPU_STEP = 16
+"""Lengths of lists on a CPU, where a graph takes any: multiples of what its products are computed in."""
+
+
 class GraphEngine:
     """The calls of `velora_runtime.engines.base.Engine` that fill slots; a backend adds the others.
 
-    A backend sets `_runners`, which feed and run a graph each, by the graph's name, and `_slots`, their
-    targets by modality, phase and place.
+    A backend sets `_runners`, which feed and run a graph each, by the graph's name, `_slots`, their targets
+    by modality, phase and place, and `_lists`. Both go by `_key`, where a graph has a runner for each length
+    of a list of patches.
     """
 
     _runners: dict[str, Any]
     _slots: dict[str, list[list[Any]]]
+    _lists: PatchLists
 
-    def encode(self, modality: str, images: Sequence[NDArray[np.uint8]], slot: Slot) -> None:
+    def encode(
+        self,
+        modality: str,
+        images: Sequence[NDArray[np.uint8]],
+        slot: Slot,
+        patches: NDArray[np.int64] | None = None,
+    ) -> None:
         """Put a modality's tokens into the slot."""
-        runner = self._runners[modality]
+        listed = self._lists.fit(modality, patches)
+        key = modality if listed is None else self._key(modality, len(listed))
+        runner = self._runners[key]
         for name, image in zip(INPUTS[modality], images, strict=True):
             runner.feed(name, image)
-        runner.run(self._slots[modality][slot.phase][slot.place(modality)])
+        if listed is not None:
+            runner.feed(PATCHES, listed)
+        runner.run(self._slots[key][slot.phase][slot.place(modality)])
+
+    def _key(self, modality: str, length: int) -> str:
+        """The name of the runner of a tower with lists of so many patches."""
+        return self._lists.key(modality, length)
 
     def _feed_presence(self, presence: Presence) -> None:
         flags = (presence.rgb, presence.event, presence.diff)
@@ -177,8 +252,11 @@ class GraphEngine:
         size, clip = manifest.image_size, manifest.clip_length
         pattern = np.arange(np.prod(size) * 3, dtype=np.uint32).astype(np.uint8).reshape(*size, 3)
         for modality in MODALITIES:
-            for name in HOST_INPUTS[modality]:
-                self._runners[modality].feed(name, pattern)
+            for key, length in self._lists.keys(modality).items():
+                for name in HOST_INPUTS[modality]:
+                    self._runners[key].feed(name, pattern)
+                if length is not None:
+                    self._runners[key].feed(PATCHES, np.arange(length))
         self._feed_presence(Presence(*(np.ones(count, np.float32) for count in (clip, clip, clip - 1))))
 
 
@@ -215,17 +293,27 @@ class OnnxRuntimeEngine:
         self._graphs = {name: Graph(bundle, name, threads=options.threads) for name in INPUTS}
         sizes = (manifest.stride, manifest.clip_length, manifest.tokens, manifest.token_size)
         self.memory = TokenMemory(*sizes, token_type(self._graphs, bundle))
+        self._lists = PatchLists(manifest, CPU_STEP)
         self._image_hw = manifest.image_size
         self._presence = Presence.none(manifest.clip_length)
         self._logits = np.zeros((1, len(manifest.labels)), np.float32)
         self._bindings = {name: graph.session.io_binding() for name, graph in self._graphs.items()}
         self._heads = [self._bind_head(phase) for phase in range(manifest.stride)]
 
-    def encode(self, modality: str, images: Sequence[NDArray[np.uint8]], slot: Slot) -> None:
+    def encode(
+        self,
+        modality: str,
+        images: Sequence[NDArray[np.uint8]],
+        slot: Slot,
+        patches: NDArray[np.int64] | None = None,
+    ) -> None:
         """Put a modality's tokens, [N, P], into the slot."""
         graph, binding = self._graphs[modality], self._bindings[modality]
         for key, image in zip(INPUTS[modality], images, strict=True):
             _bind(binding.bind_input, key, image[None])
+        listed = self._lists.fit(modality, patches)
+        if listed is not None:
+            _bind(binding.bind_input, PATCHES, listed[None])
         tokens = getattr(self.memory, modality)[slot.phase, slot.place(modality)]
         _bind(binding.bind_output, graph.output, tokens[None])
         graph.run(binding)

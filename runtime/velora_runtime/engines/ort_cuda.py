@@ -8,6 +8,7 @@ on the CPU.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ from velora_edge.doctor.inference import provider as try_provider
 from velora_edge.errors import EngineError, install_line
 from velora_edge.gpu.cuda import has_gpu
 from velora_edge.ort import CUDA, Provider, first_line, load_runtime
-from velora_runtime.engines.ort import HOST_INPUTS, INPUTS, TYPES, Graph, GraphEngine, token_type
+from velora_edge.preprocessing.active_patches import PATCHES
+from velora_runtime.engines.ort import HOST_INPUTS, INPUTS, TYPES, Graph, GraphEngine, PatchLists, token_type
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -97,23 +99,22 @@ class DeviceGraph:
     Single-threaded: the inference thread only.
 
     Args:
-        bundle: whose it is.
-        name: rgb, event, diff or head.
-        providers: see `velora_edge.ort.open_session`.
+        graph: rgb, event, diff or head; several may share one, each with lists of patches of another length.
         fed: inputs that come from the host.
-
-    Raises:
-        EngineError: if it does not start there with every node.
-        BundleError: if it has other inputs than a bundle's graph.
+        numbers: gives each target a number that no other target of the graph has.
+        length: of the list of patches, where the graph takes one.
     """
 
-    def __init__(self, bundle: Bundle, name: str, providers: Sequence[Provider], fed: Sequence[str]) -> None:
+    def __init__(
+        self, graph: Graph, fed: Sequence[str], numbers: Iterator[int], length: int | None = None
+    ) -> None:
         self._runtime = load_runtime("inference on a GPU", "gpu")
-        self.graph = Graph(bundle, name, providers, entries=(_NO_CPU,))
-        shapes = {entry.name: (1, *entry.shape[1:]) for entry in self.graph.session.get_inputs()}
-        types = {entry.name: _dtype(entry.type) for entry in self.graph.session.get_inputs()}
+        self.graph, self._numbers = graph, numbers
+        shapes = {entry.name: (1, *entry.shape[1:]) for entry in graph.session.get_inputs()}
+        types = {entry.name: _dtype(entry.type) for entry in graph.session.get_inputs()}
         self._fed = {key: allocate(shapes[key], types[key]) for key in fed}
-        self._targets = 0
+        if length is not None:
+            self._fed[PATCHES] = allocate((1, length), np.int64)
 
     def feed(self, name: str, array: NDArray[Any]) -> None:
         """Copy an input, without its batch axis, to the GPU for the next run."""
@@ -128,8 +129,7 @@ class DeviceGraph:
         for name, value in {**self._fed, **inputs}.items():
             binding.bind_ortvalue_input(name, value)
         binding.bind_output(self.graph.output, DEVICE, 0, place.dtype.type, place.shape, place.address)
-        self._targets += 1
-        return Target(binding, place, self._options(str(self._targets)))
+        return Target(binding, place, self._options(str(next(self._numbers))))
 
     def run(self, target: Target) -> None:
         """Run, or replay; the output is there when this returns.
@@ -187,9 +187,12 @@ def allocate(shape: Sequence[int], dtype: DTypeLike) -> Any:
 
 
 def _dtype(kind: str) -> np.dtype[Any]:
-    """An input's type: images, tokens or flags."""
-    pixels: np.dtype[Any] = np.dtype(np.uint8)
-    return pixels if kind == "tensor(uint8)" else TYPES[kind]
+    """An input's type: images, lists of patches, tokens or flags."""
+    others: dict[str, np.dtype[Any]] = {
+        "tensor(uint8)": np.dtype(np.uint8),
+        "tensor(int64)": np.dtype(np.int64),
+    }
+    return others[kind] if kind in others else TYPES[kind]
 
 
 LOG = logging.getLogger("velora.onnxruntime")
@@ -266,6 +269,7 @@ class OrtDeviceEngine(GraphEngine):
         self.name = f"onnxruntime, {what} on the GPU"
         self.has_graphs = options.cuda_graph
         self._bundle, self._providers = bundle, providers
+        self._lists = PatchLists(bundle.manifest)
         self._open()
 
     def decide(self, phase: int, presence: Presence) -> NDArray[np.float32]:
@@ -300,23 +304,28 @@ class OrtDeviceEngine(GraphEngine):
     def _open(self) -> None:
         manifest = self._bundle.manifest
         providers = self._providers(manifest, cuda_graph=self.has_graphs)
-        self._runners = {
-            name: DeviceGraph(self._bundle, name, providers, HOST_INPUTS[name]) for name in INPUTS
-        }
-        self._dtype = token_type({name: graph.graph for name, graph in self._runners.items()}, self._bundle)
+        graphs = {name: Graph(self._bundle, name, providers, entries=(_NO_CPU,)) for name in INPUTS}
+        self._dtype = token_type(graphs, self._bundle)
+        self._runners = {}
+        for name, graph in graphs.items():
+            numbers = itertools.count(1)
+            for key, length in self._lists.keys(name).items():
+                self._runners[key] = DeviceGraph(graph, HOST_INPUTS[name], numbers, length)
         size = (manifest.tokens, manifest.token_size)
         self._rings = {
             name: [allocate((1, self._places(name), *size), self._dtype) for _ in range(manifest.stride)]
             for name in MODALITIES
         }
         self._slots = {
-            name: [self._bind_slots(name, ring) for ring in self._rings[name]] for name in MODALITIES
+            key: [self._bind_slots(name, key, ring) for ring in self._rings[name]]
+            for name in MODALITIES
+            for key in self._lists.keys(name)
         }
         self._heads = [self._bind_head(phase) for phase in range(manifest.stride)]
 
-    def _bind_slots(self, modality: str, ring: Any) -> list[Target]:
+    def _bind_slots(self, modality: str, key: str, ring: Any) -> list[Target]:
         places = (Place(ring, self._dtype, index) for index in range(self._places(modality)))
-        return [self._runners[modality].bind(place, {}) for place in places]
+        return [self._runners[key].bind(place, {}) for place in places]
 
     def _bind_head(self, phase: int) -> Target:
         logits = allocate((1, len(self._bundle.manifest.labels)), np.float32)
@@ -330,7 +339,12 @@ class OrtDeviceEngine(GraphEngine):
     def _run_all(self, *, record: bool) -> None:
         """Run everything that a stream can ask for, on a pattern; record it, and check what was recorded."""
         self._feed_pattern(self._bundle.manifest)
-        runs = [(self._runners[m], target) for m in MODALITIES for ring in self._slots[m] for target in ring]
+        runs = [
+            (self._runners[key], target)
+            for key, rings in self._slots.items()
+            for ring in rings
+            for target in ring
+        ]
         runs += [(self._runners["head"], target) for target in self._heads]
         for graph, target in runs:
             if record:

@@ -24,7 +24,8 @@ from velora_edge.gpu.matching import (
     this_machine,
     why_no_tensorrt,
 )
-from velora_runtime.engines.ort import HOST_INPUTS, GraphEngine
+from velora_edge.preprocessing.active_patches import PATCHES
+from velora_runtime.engines.ort import HOST_INPUTS, GraphEngine, PatchLists
 from velora_runtime.engines.tensorrt_lane import Lane, Target, expect_tensor
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class TensorRTEngine(GraphEngine):
         self.has_graphs = False
         self._wants_graphs = options.cuda_graph
         self._manifest = bundle.manifest
+        self._lists = PatchLists(bundle.manifest)
         with contextlib.ExitStack() as undo:
             self._cuda = Cuda()
             undo.callback(self._cuda.close)
@@ -103,9 +105,13 @@ class TensorRTEngine(GraphEngine):
             engines = self._load(bundle, self._loader, machine)
             self._check(engines)
             for graph, engine in engines.items():
-                self._runners[graph] = Lane(self._cuda, engine, HOST_INPUTS[graph])
+                self._make_lanes(graph, engine)
             self._rings = {modality: self._make_ring(modality) for modality in MODALITIES}
-            self._slots = {modality: self._make_slots(modality) for modality in MODALITIES}
+            self._slots = {
+                key: self._make_slots(modality, key)
+                for modality in MODALITIES
+                for key in self._lists.keys(modality)
+            }
             self._heads = [self._make_head(phase) for phase in range(self._manifest.stride)]
             self._exit = undo.pop_all()
 
@@ -113,15 +119,20 @@ class TensorRTEngine(GraphEngine):
         """The logits of one ring's clip, float32[K]; blocks until they are there."""
         head, target = self._runners["head"], self._heads[phase]
         self._feed_presence(presence)
-        for modality in MODALITIES:
-            self._cuda.wait(head.stream, self._runners[modality].done)
+        for key in self._slots:
+            self._cuda.wait(head.stream, self._runners[key].done)
         head.run(target)
         return head.read(target)[0]
 
     def warm_up(self) -> None:
         """Run every engine on every slot, record what can be recorded, and leave the rings empty."""
         self._feed_pattern(self._manifest)
-        runs = [(self._runners[m], target) for m in MODALITIES for ring in self._slots[m] for target in ring]
+        runs = [
+            (self._runners[key], target)
+            for key, rings in self._slots.items()
+            for ring in rings
+            for target in ring
+        ]
         runs += [(self._runners["head"], target) for target in self._heads]
         self.has_graphs = self._wants_graphs and self._record(runs)
         if not self.has_graphs:
@@ -159,6 +170,19 @@ class TensorRTEngine(GraphEngine):
             for graph, entry in choose_engines(bundle, machine).items()
         }
 
+    def _make_lanes(self, graph: str, engine: LoadedEngine) -> None:
+        """A lane for the engine; of one that takes lists of patches, one for each length."""
+        for profile, (key, length) in enumerate(self._lists.keys(graph).items()):
+            fed = HOST_INPUTS[graph] if length is None else (*HOST_INPUTS[graph], PATCHES)
+            of_length = engine if profile == 0 else engine.with_profile(self._cuda, profile)
+            self._runners[key] = Lane(self._cuda, of_length, fed)
+            if length is not None:
+                expect_tensor(of_length, of_length.inputs.get(PATCHES), (1, length))
+
+    def _lane(self, modality: str) -> Lane:
+        """One of a tower's lanes; their outputs are alike."""
+        return self._runners[next(iter(self._lists.keys(modality)))]
+
     def _check(self, engines: Mapping[str, LoadedEngine]) -> None:
         """Make sure that towers and head fit each other and the manifest."""
         manifest, head = self._manifest, engines["head"]
@@ -183,11 +207,11 @@ class TensorRTEngine(GraphEngine):
 
     def _make_ring(self, modality: str) -> list[int]:
         """Addresses of the modality's rings, one a phase, each T slots in a row."""
-        size = self._pairs(modality) * self._runners[modality].output.size_bytes
+        size = self._pairs(modality) * self._lane(modality).output.size_bytes
         return [self._cuda.allocate(size) for _ in range(self._manifest.stride)]
 
-    def _make_slots(self, modality: str) -> list[list[Target]]:
-        step = self._runners[modality].output.size_bytes
+    def _make_slots(self, modality: str, key: str) -> list[list[Target]]:
+        step = self._runners[key].output.size_bytes
         places = range(self._pairs(modality))
         return [[Target(ring + place * step) for place in places] for ring in self._rings[modality]]
 
@@ -197,14 +221,14 @@ class TensorRTEngine(GraphEngine):
 
     def _empty_rings(self) -> None:
         for modality in MODALITIES:
-            lane = self._runners[modality]
+            lane = self._lane(modality)
             for ring in self._rings[modality]:
                 size = self._pairs(modality) * lane.output.size_bytes
                 self._cuda.fill(ring, 0, size, lane.stream)
             self._cuda.synchronize(lane.stream)
 
     def _close_lanes(self) -> None:
-        for lane in self._runners.values():
+        for lane in reversed(self._runners.values()):
             lane.close()
         self._runners.clear()
         self._loader = None

@@ -8,6 +8,7 @@ import numpy as np
 
 from velora_edge.datatypes import Prediction
 from velora_edge.errors import EngineError
+from velora_edge.preprocessing.active_patches import PatchFinder, list_patches
 from velora_edge.preprocessing.packer import Pair
 from velora_edge.preprocessing.windows import clip_span_s, is_span_off, pair_rate_hz, stride_for
 from velora_runtime.engines.ring import ClipRing
@@ -135,6 +136,35 @@ TOP = 5
 """Labels that a prediction names."""
 
 
+class ActivePatchLists:
+    """Lists of the patches that the towers compute for one pair after the other.
+
+    Single-threaded: the inference thread only.
+
+    Args:
+        manifest: the model's.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        form = manifest.active_patches
+        self._finder = None if form is None else PatchFinder(form, manifest.image_size)
+        self._before: list[NDArray[np.bool_] | None] = [None] * manifest.stride
+
+    def see(self, packed: Pair, entry: Entry) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
+        """Lists for the event and the difference tower, int64[K]; None: all patches.
+
+        Args:
+            packed: the pair that has entered the ring.
+            entry: where.
+        """
+        if self._finder is None or packed.frames.event is None:
+            return None, None
+        active, before = self._finder.find(packed.event_image), self._before[entry.slot.phase]
+        self._before[entry.slot.phase] = active
+        either = active | before if entry.event_moved and before is not None else None
+        return list_patches(active), None if either is None else list_patches(either)
+
+
 class PairRecogniser:
     """Recognises a stream of pairs.
 
@@ -172,6 +202,7 @@ class PairRecogniser:
         self.encode_us = self.head_us = 0
         self._labels, self._engine, self._clock = manifest.labels, engine, clock
         self._before = [Pair.empty(manifest.image_size) for _ in range(manifest.stride)]
+        self._patches = ActivePatchLists(manifest)
         self.scores = np.zeros(len(manifest.labels), np.float32)
 
     @property
@@ -201,9 +232,10 @@ class PairRecogniser:
         entry = self.ring.enter(rgb=has_rgb, event=has_event)
         if has_rgb:
             self._engine.encode("rgb", (packed.rgb_image,), entry.slot)
+        in_event, in_diff = self._patches.see(packed, entry)
         if has_event:
-            self._engine.encode("event", (packed.event_image,), entry.slot)
-        self._encode_diff(packed, entry)
+            self._engine.encode("event", (packed.event_image,), entry.slot, in_event)
+        self._encode_diff(packed, entry, in_diff)
         before = self._before[entry.slot.phase]
         packed.rgb_image, before.rgb_image = before.rgb_image, packed.rgb_image
         packed.event_image, before.event_image = before.event_image, packed.event_image
@@ -231,7 +263,7 @@ class PairRecogniser:
             self.is_idle,
         )  # fmt: skip
 
-    def _encode_diff(self, packed: Pair, entry: Entry) -> None:
+    def _encode_diff(self, packed: Pair, entry: Entry, patches: NDArray[np.int64] | None) -> None:
         if not (entry.rgb_moved or entry.event_moved):
             return
         before = self._before[entry.slot.phase]
@@ -244,6 +276,7 @@ class PairRecogniser:
                 before.event_image if entry.event_moved else packed.event_image,
             ),
             entry.slot,
+            patches,
         )
 
     def _decide(self, entry: Entry) -> NDArray[np.float32]:

@@ -37,7 +37,9 @@ class WaitingEngine(RecordingEngine):
         super().__init__(clip_length, labels=3)
         self.begun, self.gate = threading.Event(), threading.Event()
 
-    def encode(self, modality: str, images: Sequence[np.ndarray], slot: Any) -> None:
+    def encode(
+        self, modality: str, images: Sequence[np.ndarray], slot: Any, patches: np.ndarray | None = None
+    ) -> None:
         if modality == "rgb":
             self.begun.set()
             assert self.gate.wait(30)

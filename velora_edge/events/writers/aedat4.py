@@ -52,7 +52,7 @@ class AEDAT4Writer(EventWriter):
         try:
             import dv_processing
         except ImportError as error:
-            raise MissingExtraError("dv-processing", "inivation", "writing AEDAT4") from error
+            raise MissingExtraError("dv-processing", "inivation", "writing AEDAT4", error) from error
         path.touch()  # a folder that cannot be written to is told as the system tells it
         self._dv: Any = dv_processing
         config = self._dv.io.MonoCameraWriter.Config(_CAMERA)

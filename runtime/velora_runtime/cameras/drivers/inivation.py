@@ -50,7 +50,7 @@ class InivationEvents:
         try:
             import dv_processing  # type: ignore[import-not-found,unused-ignore]
         except ImportError as error:
-            raise MissingExtraError("dv-processing", "inivation", text) from error
+            raise MissingExtraError("dv-processing", "inivation", text, error) from error
         self.name = text
         self.sensor = (0, 0)
         self._dv: Any = dv_processing

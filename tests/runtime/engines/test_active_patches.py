@@ -1,0 +1,88 @@
+"""Models that compute active patches alone, streamed on every backend of a CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from velora_runtime.engines.base import EngineOptions
+from velora_runtime.engines.ort import CPU_STEP, OnnxRuntimeEngine, PatchLists
+from velora_runtime.engines.ring import Slot
+
+from tests.runtime.streaming import stream_and_clips
+from velora_edge.bundle import Bundle
+from velora_edge.errors import BundleError
+
+pytest.importorskip("torch", reason="the models are made by torch")
+SIZE, PATCHES = 32, 16
+BACKENDS = ["onnxruntime", "openvino"]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    from velora_export.bundle_export import export_bundle
+
+    from tests.networks import SHALLOW, tiny_model
+
+    model = tiny_model(active_patches=True, clip_length=3, backbone=SHALLOW)
+    return export_bundle(
+        model, tmp_path_factory.mktemp("models") / "active.velora", name="active", trained=True, stride=2
+    )
+
+
+def _movement(pairs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures of noise, and event images with events in a band that moves, in none, and in all patches."""
+    draw = np.random.default_rng(3)
+    rgb = draw.integers(0, 256, (pairs, SIZE, SIZE, 3), np.uint8)
+    event = np.full((pairs, SIZE, SIZE, 3), 255, np.uint8)
+    for k in range(pairs):
+        band = slice(4 * (k % 8), 4 * (k % 8) + 4)
+        event[k, band] = draw.integers(0, 255, event[k, band].shape)
+    event[3:6] = 255
+    event[-2] = draw.integers(0, 255, event[-2].shape)
+    return rgb, event
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kinds", ["bbbbbbbbbbbb", "bbbrrbbbeebb"], ids=["both", "cameras come and go"])
+def test_a_stream_gives_the_clip_graphs_logits(bundle: Bundle, backend: str, kinds: str) -> None:
+    if backend == "openvino":
+        pytest.importorskip("openvino", reason="openvino is not installed")
+    streamed, whole = stream_and_clips(bundle, *_movement(len(kinds)), kinds, backend=backend)
+    assert len(streamed) == len(kinds) - 4
+    np.testing.assert_allclose(streamed, whole, atol=1e-4)
+
+
+def test_still_patches_get_a_constant_token_whatever_the_image_holds_there(bundle: Bundle) -> None:
+    engine = OnnxRuntimeEngine(bundle, EngineOptions(threads=1))
+    _, event = _movement(2)
+    other = event[0].copy()
+    other[SIZE // 2 :] = 7
+    listed = np.array([0, 3])
+    for place, image in enumerate((event[0], other)):
+        engine.encode("event", (image,), Slot(0, place, 0), listed)
+    first, second, _ = engine.memory.event[0]
+    assert first.any()
+    assert second.tolist() == first.tolist()
+
+
+def test_without_a_list_all_patches_are_computed(bundle: Bundle) -> None:
+    engine = OnnxRuntimeEngine(bundle, EngineOptions(threads=1))
+    _, event = _movement(2)
+    engine.encode("event", (event[0],), Slot(0, 0, 0))
+    engine.encode("event", (event[0],), Slot(0, 1, 0), np.arange(PATCHES))
+    assert engine.memory.event[0, 0].tolist() == engine.memory.event[0, 1].tolist()
+
+
+def test_lists_are_filled_up_to_the_next_length(bundle: Bundle) -> None:
+    lists = PatchLists(bundle.manifest)
+    assert lists.lengths == (8, 16)
+    assert lists.fit("diff", np.array([2, 5])).tolist() == [2, 5, -1, -1, -1, -1, -1, -1]  # type: ignore[union-attr]
+    assert lists.fit("event", None).tolist() == list(range(PATCHES))  # type: ignore[union-attr]
+    assert lists.fit("rgb", None) is None
+    assert PatchLists(bundle.manifest, CPU_STEP).lengths == (16,)
+
+
+def test_a_bundle_that_says_nothing_of_its_list_is_refused(bundle: Bundle) -> None:
+    silent = Bundle(bundle.path, bundle.manifest.model_copy(update={"active_patches": None}))
+    with pytest.raises(BundleError, match=r"expected a graph with the inputs image, got image, patches"):
+        OnnxRuntimeEngine(silent, EngineOptions())
