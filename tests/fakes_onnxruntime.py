@@ -103,7 +103,9 @@ class FakeValue:
     """An OrtValue on the GPU; what it held before is no number."""
 
     def __init__(self, runtime: FakeRuntime, shape: list[int], element_type: Any) -> None:
-        self.array = np.full(shape, 0xFF if element_type is np.uint8 else np.nan, element_type)
+        self.array = np.full(
+            shape, np.nan if np.issubdtype(element_type, np.floating) else 0x7F, element_type
+        )
         runtime.values[self.data_ptr()] = self
 
     def data_ptr(self) -> int:

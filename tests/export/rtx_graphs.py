@@ -75,15 +75,23 @@ def write_forms(staged: Path, folder: Path, forms: Sequence[str]) -> Path:
     return folder
 
 
-def compile_layers(path: Path, precision: str, targets: Sequence[str]) -> tuple[bytes, list[CompiledLayer]]:
+def compile_layers(
+    path: Path, precision: str, targets: Sequence[str], lengths: Sequence[int] = ()
+) -> tuple[bytes, list[CompiledLayer]]:
     """The engine of a graph by the real compiler, for GPUs that are not here, and its layers.
+
+    Args:
+        path: the graph's.
+        precision: of the graph.
+        targets: compute capabilities.
+        lengths: of lists of patches, where it takes one.
 
     Raises:
         EngineError: if the compiler refuses the graph.
     """
     messages = Messages()
     builder = PlanBuilder(BuildOptions(), messages, kind=RTX, targets=targets)
-    plan = builder.build(path, path.stem, precision, BuildProgress())
+    plan = builder.build(path, path.stem, precision, BuildProgress(), lengths=lengths)
     return plan, parse_builder_list(messages.take_layers())
 
 

@@ -17,6 +17,7 @@ from velora_export.tensorrt.tensorrt_layers import (
     check_layers,
     judge_layers,
     parse_inspector,
+    read_stated_types,
 )
 
 from velora_cli.main import velora
@@ -27,6 +28,7 @@ from velora_edge.gpu.kinds import plan_header
 from velora_edge.manifest import CompiledLayers
 from velora_edge.model.config import Backbone, ModelConfig
 from velora_edge.model.velora import create_model
+from velora_edge.preprocessing.active_patches import list_lengths
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +63,24 @@ def test_towers_of_any_shape_build_in_every_precision(tiny: Path, form: str) -> 
         if precision in ("int8", "fp8"):
             assert compiled.products[precision] >= 4
         assert (compiled.fused > 0) == ("fp32" not in (precision, floats) or precision in ("fp16", "bf16"))
+
+
+@pytest.fixture(scope="module")
+def active(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of a model that computes active patches alone."""
+    backbone = Backbone(name="vit_tiny_patch16_224", args={"embed_dim": 128, "depth": 1, "num_heads": 2})
+    model = tiny_model(backbone=backbone, image_size=(112, 112), active_patches=True)
+    return write_graphs(model, tmp_path_factory.mktemp("active"))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_lists_of_patches_of_every_length_build_in_every_precision(active: Path, form: str) -> None:
+    precision, lengths = FORMS[form][0], list_lengths(49)
+    assert lengths == (8, 16, 24, 32, 49)
+    for graph in ("event", "diff"):
+        path = active / form / f"{graph}.onnx"
+        _, layers = compile_layers(path, precision, FP8 if precision == "fp8" else ALL, lengths)
+        check_layers(graph, judge_layers(layers, read_stated_types(path)))
 
 
 def test_sums_of_int8_products_are_not_written_in_fp16_before_they_are_scaled(tiny: Path) -> None:

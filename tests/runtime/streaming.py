@@ -14,6 +14,8 @@ from velora_edge.datatypes import EventFrame, FramePair, RGBFrame
 from velora_edge.preprocessing.packer import Pair
 
 if TYPE_CHECKING:
+    from velora_runtime.engines.base import Device
+
     from velora_edge.bundle import Bundle
 
 
@@ -56,7 +58,8 @@ def stream_and_clips(
     """
     manifest = bundle.manifest
     T, s = manifest.clip_length, manifest.stride
-    engine = open_engine(bundle, backend, EngineOptions(device="cpu", threads=2)).engine
+    device: Device = "cpu" if backend in ("onnxruntime", "openvino") else "auto"
+    engine = open_engine(bundle, backend, EngineOptions(device=device, threads=2)).engine
     engine.warm_up()
     clip_graph = _open_clip_graph(bundle)
     recogniser = PairRecogniser(manifest, engine, FakeClock())
@@ -69,6 +72,7 @@ def stream_and_clips(
             streamed.append(logits.copy())
             which = list(range(i - (T - 1) * s, i + 1, s))
             whole.append(_run_clip(clip_graph, rgb[which], event[which], "".join(kinds[j] for j in which)))
+    engine.close()
     return np.array(streamed), np.array(whole)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from velora_runtime.engines.base import EngineOptions
@@ -9,8 +11,11 @@ from velora_runtime.engines.ort import CPU_STEP, OnnxRuntimeEngine, PatchLists
 from velora_runtime.engines.ring import Slot
 
 from tests.runtime.streaming import stream_and_clips
-from velora_edge.bundle import Bundle
+from velora_edge.bundle import Bundle, open_bundle
 from velora_edge.errors import BundleError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytest.importorskip("torch", reason="the models are made by torch")
 SIZE, PATCHES = 32, 16
@@ -49,6 +54,59 @@ def test_a_stream_gives_the_clip_graphs_logits(bundle: Bundle, backend: str, kin
         pytest.importorskip("openvino", reason="openvino is not installed")
     streamed, whole = stream_and_clips(bundle, *_movement(len(kinds)), kinds, backend=backend)
     assert len(streamed) == len(kinds) - 4
+    np.testing.assert_allclose(streamed, whole, atol=1e-4)
+
+
+def test_a_stream_through_tensorrt_gives_the_clip_graphs_logits(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.fakes_tensorrt import FakeTensorRT
+    from tests.tensorrt_streams import build, copy_bundle
+
+    fake = FakeTensorRT.install(monkeypatch, tmp_path)
+    built = build(copy_bundle(bundle, tmp_path / "active.velora"))
+    assert all(entry.parity["runs"] for entry in built.manifest.engines)
+    streamed, whole = stream_and_clips(built, *_movement(12), "bbbrrbbbeebb", backend="tensorrt")
+    np.testing.assert_allclose(streamed, whole, atol=1e-4)
+    assert fake.gpu.leftovers() == []
+
+
+def test_a_stream_through_tensorrt_for_rtx_gives_the_clip_graphs_logits(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from velora_export.tensorrt.tensorrt_builder import BuildOptions, BuildProgress
+    from velora_export.tensorrt.tensorrt_engines import BundleBuilder, rtx_gpus
+    from velora_export.tensorrt.tensorrt_parity import noise_clips
+
+    from tests.fakes_tensorrt import FakeTensorRT
+    from tests.tensorrt_streams import GRAPHS, copy_bundle
+    from velora_edge.gpu.kinds import RTX, parse_targets
+
+    fake = FakeTensorRT.install(monkeypatch, tmp_path, "1.7.1", RTX)
+    fake.gpu.properties.minor = 9
+    copied = copy_bundle(bundle, tmp_path / "active.velora")
+    clips = noise_clips(bundle.manifest, count=1)
+    with BundleBuilder(copied, BuildOptions(), clips, rtx_gpus(parse_targets("sm89"))) as builder:
+        list(builder.build(GRAPHS, BuildProgress(), force=False))
+    built = open_bundle(copied.path)
+    streamed, whole = stream_and_clips(built, *_movement(9), "bbbrbbbbb", backend="tensorrt-rtx")
+    np.testing.assert_allclose(streamed, whole, atol=1e-4)
+    assert fake.gpu.leftovers() == []
+
+
+def test_a_stream_through_onnxruntime_on_a_gpu_gives_the_clip_graphs_logits(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from velora_runtime.engines import ort, ort_cuda
+
+    from tests.fakes_onnxruntime import FakeRuntime
+    from velora_edge import ort as ort_device
+
+    fake = FakeRuntime()
+    for module in (ort, ort_cuda, ort_device):
+        monkeypatch.setattr(module, "load_runtime", lambda *_: fake, raising=False)
+    monkeypatch.setattr(ort_cuda, "why_no_provider", lambda *_: None)
+    streamed, whole = stream_and_clips(bundle, *_movement(9), "bbbrbbbbb", backend="onnxruntime-cuda")
     np.testing.assert_allclose(streamed, whole, atol=1e-4)
 
 
