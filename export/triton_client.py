@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Arrays = dict[str, "NDArray[Any]"]
-DATATYPES = {"uint8": "UINT8", "float16": "FP16", "float32": "FP32"}
+DATATYPES = {"uint8": "UINT8", "int64": "INT64", "float16": "FP16", "float32": "FP32"}
 DTYPES = {datatype: np.dtype(name) for name, datatype in DATATYPES.items()}
 HEADER = "Inference-Header-Content-Length"
 
@@ -74,10 +74,13 @@ class Stream:
         server: which answers.
         name: the models' common name.
         clip_length: pairs in a clip, T.
+        active: `velora.active_patches` of the bundle's facts; None: the model computes all patches.
     """
 
-    def __init__(self, server: Server, name: str, clip_length: int) -> None:
-        self._server, self._name = server, name
+    def __init__(
+        self, server: Server, name: str, clip_length: int, active: dict[str, Any] | None = None
+    ) -> None:
+        self._server, self._name, self._active = server, name, active
         self._slots = {"rgb": clip_length, "event": clip_length, "diff": clip_length - 1}
         self._rings: Arrays = {}
         self._counts = dict.fromkeys(self._slots, 0)
@@ -91,9 +94,10 @@ class Stream:
             event: uint8[H, W, 3].
         """
         self._put("rgb", {"image": rgb[None]})
-        self._put("event", {"image": event[None]})
+        self._put("event", {"image": event[None], **self._patches(event)})
         if self._before is not None:
-            self._put("diff", {"rgb": rgb[None], "event": event[None], **self._before})
+            patches = self._patches(event, self._before["event_before"][0])
+            self._put("diff", {"rgb": rgb[None], "event": event[None], **self._before, **patches})
         else:
             like = self._rings["rgb"]
             self._rings["diff"] = np.zeros((1, self._slots["diff"], *like.shape[2:]), like.dtype)
@@ -104,6 +108,15 @@ class Stream:
         }
         logits: NDArray[np.float32] = self._server.infer(f"{self._name}_head", {**self._rings, **flags})[0]
         return logits
+
+    def _patches(self, *images: NDArray[np.uint8]) -> Arrays:
+        """The input `patches`: numbers of those in which one of the event images is not blank."""
+        if self._active is None:
+            return {}
+        down, across = self._active["grid"]
+        changed = np.any([(image != self._active["blank"]).any(axis=-1) for image in images], axis=0)
+        by_patch = changed.reshape(down, changed.shape[0] // down, across, changed.shape[1] // across)
+        return {"patches": by_patch.any(axis=(1, 3)).reshape(-1).nonzero()[0][None]}
 
     def _put(self, modality: str, images: Arrays) -> None:
         """Compute the tokens of images; they take the place of the oldest ones of their ring."""
@@ -130,7 +143,8 @@ def main(arguments: list[str] | None = None) -> None:
         pairs = list(zip(file["rgb"], file["event"], strict=True))
     for number, (rgb, event) in enumerate(pairs):
         if options.stream:
-            stream = Stream(server, options.name, len(rgb))
+            active = json.loads(facts.get("velora.active_patches", {}).get("string_value", "null"))
+            stream = Stream(server, options.name, len(rgb), active)
             logits = [stream.add(*pair) for pair in zip(rgb, event, strict=True)][-1]
         else:
             flags = {f"{camera}_present": np.ones((1, len(rgb)), np.float32) for camera in ("rgb", "event")}

@@ -30,6 +30,7 @@ CONFIG, LABELS = "config.pbtxt", "labels.txt"
 LOGITS = "logits"
 TYPES = {
     ir.DataType.UINT8: "TYPE_UINT8",
+    ir.DataType.INT64: "TYPE_INT64",
     ir.DataType.FLOAT: "TYPE_FP32",
     ir.DataType.FLOAT16: "TYPE_FP16",
 }
@@ -113,7 +114,8 @@ def write_config(bundle: Bundle, model: ir.Model, name: str) -> str:
 def _tensor(what: str, value: ir.Value) -> str:
     assert value.dtype is not None
     assert value.shape is not None
-    dims = ", ".join(str(size) for size in value.shape[1:])  # the batch is the server's
+    sizes = (size if isinstance(size, int) else -1 for size in value.shape[1:])  # the batch is the server's
+    dims = ", ".join(map(str, sizes))
     labels = f"\n    label_filename: {_text(LABELS)}" if value.name == LOGITS else ""
     return (
         f"{what} [\n  {{\n    name: {_text(value.name)}\n    data_type: {TYPES[value.dtype]}\n"

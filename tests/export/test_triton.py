@@ -91,6 +91,10 @@ dynamic_batching {
   max_queue_delay_microseconds: 2000
 }
 parameters {
+  key: "velora.active_patches"
+  value { string_value: "null" }
+}
+parameters {
   key: "velora.clip_length"
   value { string_value: "3" }
 }
