@@ -133,6 +133,13 @@ JOBS = (
         "python still_scene.py demo --turns 2",
     ),
     Job(
+        "active_patches",
+        "activity",
+        "python active_patches.py",
+        "python active_patches.py --quick",
+        needs_data=True,
+    ),
+    Job(
         "data_path",
         "data",
         "python data_path.py --check",
