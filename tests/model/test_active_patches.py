@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from networks import SIZE, T, clips, tiny_model
+from networks import ARGS, SIZE, T, clips, tiny_model
 
 from velora_edge.errors import InputError
 from velora_edge.model.active_patches import NOTHING, active_differences, encode_patches, list_patches
+from velora_edge.model.config import Backbone
 
 if TYPE_CHECKING:
     from velora_edge.model.velora import VELoRA
 
 torch.set_num_threads(2)
 EXACT = {"atol": 1e-5, "rtol": 0}
+NO_CLASS_TOKEN = {**ARGS, "class_token": False, "global_pool": "avg"}
 WHITE = 1.0
 """Of a white pixel, normalised by a mean and a std of 0.5."""
 
@@ -130,8 +132,18 @@ def test_gradients_reach_the_towers_with_and_without_checkpointing(model: VELoRA
 
 
 @pytest.mark.parametrize(
-    "change", [{"compat": "reference"}, {"backbone": {"name": "vit_small_patch16_rope_224"}}]
+    "backbone",
+    [Backbone(name="vit_small_patch16_rope_224"), Backbone(name="vit_tiny_patch16_224", args=NO_CLASS_TOKEN)],
+    ids=["rotary positions", "no class token"],
 )
-def test_models_that_cannot_have_active_patches_are_refused(change: dict[str, object]) -> None:
+def test_models_that_cannot_have_active_patches_are_refused(backbone: Backbone) -> None:
     with pytest.raises(InputError, match="active patches cannot be had"):
-        tiny_model(active_patches=True, **change)
+        tiny_model(active_patches=True, backbone=backbone)
+
+
+@torch.no_grad()
+def test_the_published_fusion_takes_them_too() -> None:
+    model = tiny_model(active_patches=True, compat="reference")
+    rgb, event = clips(1)
+    event[:, 1:] = WHITE
+    assert model(rgb, event).isfinite().all()

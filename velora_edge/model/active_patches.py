@@ -130,19 +130,14 @@ def check_active_patches(config: ModelConfig, tower: Tower) -> None:
     """Make sure that a model can have active patches.
 
     Raises:
-        InputError: if its towers are no plain ViTs with a class token, or its fusion is the published one.
+        InputError: if its towers are no plain ViTs with a class token and learned positions.
     """
     vit = tower.vit
-    is_plain = type(vit) is VisionTransformer and tower.has_class_token and not vit.dynamic_img_size
-    if is_plain and config.compat == "none":
+    if type(vit) is VisionTransformer and tower.has_class_token and not vit.dynamic_img_size:
         return
-    problem = (
-        "the published fusion computes all patches"
-        if config.compat == "reference"
-        else f"{config.backbone.name} is not a ViT with a class token and learned positions"
-    )
     raise InputError(
-        f"active patches cannot be had: {problem}",
+        f"active patches cannot be had: {config.backbone.name} is not a ViT with a class token and learned "
+        "positions",
         place="model.active_patches",
-        remedy="choose a ViT such as vit_small_patch16_224 and compat none, or leave active_patches out",
+        remedy="choose a ViT such as vit_small_patch16_224, or leave active_patches out",
     )
