@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from velora_export.onnx.graphs import make_graphs, simplify
+from velora_export.onnx.fusible import simplify
+from velora_export.onnx.graphs import make_graphs
 from velora_export.onnx.onnx_graph import SharedWeights, save_graph, trace
 
 from velora_edge.model.config import Backbone, ModelConfig

@@ -5,7 +5,7 @@
 
 The published fusion over each ViT, clips of 8 pairs, 224x224. Speed does not ask what weights are; accuracy
 does, and there is none here. Bundles that are there already are kept. `--clip-length` and `--stride` make
-others.
+others. `--active-patches` makes models whose event and difference towers compute patches with events alone.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ CLIPS = 2
 """Of noise, that int8 takes its ranges from: as good as any where nothing is recognised."""
 
 
-def bundle_name(size: str, precision: str, clip_length: int, stride: int) -> str:
+def bundle_name(size: str, precision: str, clip_length: int, stride: int, *, active: bool = False) -> str:
     """Of a bundle's folder, without its ending."""
     clip = "" if (clip_length, stride) == (8, 1) else f"-t{clip_length}-s{stride}"
-    return f"{size}{clip}-{precision}"
+    return f"{size}{'-active' if active else ''}{clip}-{precision}"
 
 
 def make(model: VELoRA, path: Path, precision: Any, stride: int) -> None:
@@ -61,15 +61,19 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=PRECISIONS)
     parser.add_argument("--clip-length", type=int, default=8, help="pairs that a decision looks at")
     parser.add_argument("--stride", type=int, default=1, help="pairs from one of them to the next")
+    parser.add_argument("--active-patches", action="store_true", help="compute patches with events alone")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
+    changes = {"clip_length": given.clip_length, "active_patches": given.active_patches}
     for size in given.sizes:
-        names = {p: bundle_name(size, p, given.clip_length, given.stride) for p in given.precisions}
+        names = {
+            p: bundle_name(size, p, given.clip_length, given.stride, active=given.active_patches)
+            for p in given.precisions
+        }
         paths = {precision: given.folder / f"{name}.velora" for precision, name in names.items()}
         missing = {precision: path for precision, path in paths.items() if not path.exists()}
         if missing:
-            config = vit_config(BACKBONES[size]).model_copy(update={"clip_length": given.clip_length})
-            model = make_model(config)
+            model = make_model(vit_config(BACKBONES[size]).model_copy(update=changes))
             for precision, path in missing.items():
                 make(model, path, precision, given.stride)
     print(f"next: velora bench {given.folder}/*.velora --only parts,roofline --plot vit")

@@ -28,7 +28,8 @@ from velora_edge.model.checkpoint import state_sha256
 from velora_edge.model.lora import merge
 from velora_edge.preprocessing.windows import clip_span_s, is_span_off, stride_for
 from velora_export.evaluation.sessions import random_clips
-from velora_export.onnx.graphs import make_graphs, simplify
+from velora_export.onnx.fusible import simplify
+from velora_export.onnx.graphs import make_graphs
 from velora_export.onnx.onnx_graph import SharedWeights, save_graph, trace
 from velora_export.precision.calibration import calibrate
 from velora_export.precision.precisions import FLOATS, FORMATS, Floats, convert, opset

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 import pytest
-from velora_export.onnx.graphs import make_graphs, simplify
+from velora_export.onnx.fusible import simplify
+from velora_export.onnx.graphs import make_graphs
 from velora_export.onnx.onnx_graph import SharedWeights, save_graph, trace
 from velora_export.precision.linear_layers import linear_layers
 from velora_export.precision.precisions import convert

@@ -15,9 +15,9 @@ from velora_export.bundle_export import Target, export_bundle
 from velora_export.evaluation.sessions import Sessions, random_clips
 from velora_export.triton import write_repository
 
+from velora_edge.events.accumulate.active_patches import PatchFinder, list_lengths, list_patches
 from velora_edge.manifest import ActivePatches
 from velora_edge.model.checkpoint import load_model, save_checkpoint
-from velora_edge.preprocessing.active_patches import PatchFinder, list_lengths, list_patches
 
 if TYPE_CHECKING:
     from velora_export.evaluation.sessions import Clips

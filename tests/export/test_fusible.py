@@ -10,7 +10,7 @@ from networks import clips, tiny_model
 from timm.layers.attention import Attention, AttentionRope
 from timm.models.eva import EvaAttention
 from torch import nn
-from velora_export.onnx.graphs import (
+from velora_export.onnx.fusible import (
     FusibleAttention,
     FusibleGelu,
     FusibleRopeAttention,

@@ -6,7 +6,8 @@ from collections import Counter
 
 import torch
 from networks import SHALLOW, D, tiny_model
-from velora_export.onnx.graphs import make_graphs, simplify
+from velora_export.onnx.fusible import simplify
+from velora_export.onnx.graphs import make_graphs
 from velora_export.onnx.onnx_graph import trace
 from velora_export.precision.linear_layers import linear_layers
 

@@ -24,11 +24,11 @@ from velora_cli.main import velora
 from velora_edge.bundle import GRAPHS, open_bundle, read_manifest
 from velora_edge.console import run
 from velora_edge.errors import EngineError
+from velora_edge.events.accumulate.active_patches import list_lengths
 from velora_edge.gpu.kinds import plan_header
 from velora_edge.manifest import CompiledLayers
 from velora_edge.model.config import Backbone, ModelConfig
 from velora_edge.model.velora import create_model
-from velora_edge.preprocessing.active_patches import list_lengths
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,6 +14,7 @@ from velora_edge.model.checkpoint import load_model
 from velora_edge.model.head import Streams
 from velora_edge.model.velora import VELoRA, create_model
 from velora_edge.train.batches import ClipDataset, load, training_variety
+from velora_edge.train.loop import blank_colour
 from velora_edge.train.objective import Objective
 from velora_edge.train.probe import FEATURES, features_key, read_features
 from velora_edge.train.session import model_config, open_data, train
@@ -165,3 +166,13 @@ def test_a_mean_without_its_std_is_told(tmp_path: Path, toy_clips: Path) -> None
     assert TrainConfig.model_validate(tree).problems() == [
         "model.mean: give it together with std, or neither"
     ]
+
+
+def test_active_patches_are_found_by_the_blank_colour_of_the_data_s_representation(
+    tmp_path: Path, toy_clips: Path
+) -> None:
+    tree = toy_tree(tmp_path, toy_clips)
+    source = open_data(TrainConfig.model_validate(tree))
+    tree["model"]["active_patches"] = True
+    found = model_config(TrainConfig.model_validate(tree), source)
+    assert (found.active_patches, found.blank) == (True, blank_colour(source))

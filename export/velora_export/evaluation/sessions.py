@@ -18,9 +18,9 @@ import onnx_ir as ir
 
 from velora_edge.datatypes import MODALITIES
 from velora_edge.errors import DatasetError, EngineError, InputError
+from velora_edge.events.accumulate.active_patches import PatchFinder, list_patches
 from velora_edge.manifest import ActivePatches
 from velora_edge.ort import first_line, load_runtime, open_session, session_options
-from velora_edge.preprocessing.active_patches import PatchFinder, list_patches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from velora_edge.errors import EngineError
+from velora_edge.events.accumulate.active_patches import PATCHES
 from velora_edge.files import cache_home, replace_file
 from velora_edge.gpu.kinds import RTX, TENSORRT, Messages, create_logger, target_label, version_numbers
 from velora_edge.gpu.matching import load_tensorrt
-from velora_edge.preprocessing.active_patches import PATCHES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

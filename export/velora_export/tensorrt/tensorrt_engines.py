@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from velora_edge.bundle import EngineFile, read_manifest, write_manifest
 from velora_edge.errors import BundleError, EngineError
+from velora_edge.events.accumulate.active_patches import list_lengths
 from velora_edge.files import replace_file
 from velora_edge.gpu.cuda import Cuda, why_no_cuda
 from velora_edge.gpu.engine import EngineLoader
@@ -37,7 +38,6 @@ from velora_edge.gpu.matching import (
 )
 from velora_edge.gpu.signing import sign, why_not_trusted
 from velora_edge.ort import checked_copy
-from velora_edge.preprocessing.active_patches import list_lengths
 from velora_export.tensorrt.tensorrt_builder import PlanBuilder, cache_path
 from velora_export.tensorrt.tensorrt_layers import (
     check_dla,

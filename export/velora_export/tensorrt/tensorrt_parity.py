@@ -11,8 +11,8 @@ import numpy as np
 
 from velora_edge.datatypes import MODALITIES
 from velora_edge.errors import EngineError, InputError
+from velora_edge.events.accumulate.active_patches import PATCHES, list_lengths
 from velora_edge.gpu.engine import EngineRunner
-from velora_edge.preprocessing.active_patches import PATCHES, list_lengths
 from velora_export.evaluation.sessions import Sessions, clip_runs
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import numpy as np
 
 from velora_edge.datatypes import MODALITIES
 from velora_edge.errors import BundleError, EngineError, install_line
+from velora_edge.events.accumulate.active_patches import PATCHES, fill_list, list_lengths
 from velora_edge.ort import (
     CPU,
     TENSORRT,
@@ -20,7 +21,6 @@ from velora_edge.ort import (
     open_session,
     session_options,
 )
-from velora_edge.preprocessing.active_patches import PATCHES, fill_list, list_lengths
 from velora_runtime.engines.ring import Presence, Slot, TokenMemory
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ import numpy as np
 from velora_edge.datatypes import MODALITIES
 from velora_edge.doctor.inference import provider as try_provider
 from velora_edge.errors import EngineError, install_line
+from velora_edge.events.accumulate.active_patches import PATCHES
 from velora_edge.gpu.cuda import has_gpu
 from velora_edge.ort import CUDA, Provider, first_line, load_runtime
-from velora_edge.preprocessing.active_patches import PATCHES
 from velora_runtime.engines.ort import HOST_INPUTS, INPUTS, TYPES, Graph, GraphEngine, PatchLists, token_type
 
 if TYPE_CHECKING:

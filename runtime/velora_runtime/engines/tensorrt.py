@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from velora_edge.datatypes import MODALITIES
 from velora_edge.errors import EngineError
+from velora_edge.events.accumulate.active_patches import PATCHES
 from velora_edge.gpu.cuda import Cuda
 from velora_edge.gpu.engine import EngineLoader, KernelCache, kernel_cache_path
 from velora_edge.gpu.kinds import RTX, TENSORRT
@@ -24,7 +25,6 @@ from velora_edge.gpu.matching import (
     this_machine,
     why_no_tensorrt,
 )
-from velora_edge.preprocessing.active_patches import PATCHES
 from velora_runtime.engines.ort import HOST_INPUTS, GraphEngine, PatchLists
 from velora_runtime.engines.tensorrt_lane import Lane, Target, expect_tensor
 

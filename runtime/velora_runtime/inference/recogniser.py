@@ -8,7 +8,7 @@ import numpy as np
 
 from velora_edge.datatypes import Prediction
 from velora_edge.errors import EngineError
-from velora_edge.preprocessing.active_patches import PatchFinder, list_patches
+from velora_edge.events.accumulate.active_patches import PatchFinder, list_patches
 from velora_edge.preprocessing.packer import Pair
 from velora_edge.preprocessing.windows import clip_span_s, is_span_off, pair_rate_hz, stride_for
 from velora_runtime.engines.ring import ClipRing
