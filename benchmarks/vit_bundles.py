@@ -40,7 +40,8 @@ def bundle_name(size: str, precision: str, clip_length: int, stride: int, *, act
 def make(model: VELoRA, path: Path, precision: Any, stride: int) -> None:
     """Export a model with random weights."""
     calibration = random_clips(model.config, count=CLIPS) if precision in ("int8", "fp8") else None
-    target = Target(precision, calibration=calibration, method="percentile", force=True)
+    judged = random_clips(model.config, count=1)
+    target = Target(precision, judged, calibration, method="percentile", force=True)
     told = f"{path.name}: "
     export_bundle(
         model,
