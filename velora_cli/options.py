@@ -137,6 +137,14 @@ _MODEL = (
         help="Compute nothing while nothing moves: once all pairs of a clip had fewer than N events, what "
         "was said last stands, until one has more.  [default: always compute]",
     ),
+    _model(
+        "--provisional",
+        "provisional_hz",
+        type=Rate(1000),
+        metavar="HZ",
+        help="Decide between pairs too, HZ times a second after each, on the newest events; such a prediction "
+        "says that it is provisional.  [default: at pairs alone]",
+    ),
 )
 
 
@@ -195,6 +203,7 @@ def read_run_options(given: dict[str, Any]) -> RunOptions:
         preprocessing=read_preprocessing(given),
         decide=read_decision_settings(given["decide"]),
         idle_below=given["idle_below"],
+        provisional_hz=given["provisional_hz"],
     )
 
 

@@ -200,6 +200,8 @@ class Prediction:
         dropped: what was dropped so far, by camera: rgb (frames), events.
         missing: cameras of the run that the newest pair lacks: rgb, event; empty where all is well.
         is_idle: nothing moved for a whole clip, and nothing was computed: what was said last stands.
+        is_provisional: it was made between two pairs, of events up to `t_us`; `seq` is the number of the pair to
+            come.
     """
 
     seq: int
@@ -213,3 +215,4 @@ class Prediction:
     dropped: Mapping[str, int] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     is_idle: bool = False
+    is_provisional: bool = False

@@ -10,6 +10,9 @@ waits for room, in all of them), and the field of the summary that counts it:
     Pair                  packing -> inference       Channel      32          lenient        pairs.dropped
     items of one sink     inference -> the sink      Channel      the sink's  oldest goes    sink_drops
     pieces to be written  all of them -> recorder    ByteQueue    256 MB      new one goes   the recording
+
+Provisional `PairRequest`s and `Pair`s go the same ways, one at most, and make room for any other: counted by
+`provisional.left_out`.
 """
 
 from __future__ import annotations
@@ -102,6 +105,7 @@ class Channel(Generic[T]):
             raise ValueError(f"expected room for at least 1 item, got {room}")
         self._room, self._when_full = room, when_full
         self._items: deque[T] = deque()
+        self._offered: T | None = None
         self._is_excused, self._clock = is_excused, clock or SystemClock()
         self._spare_us, self._put_us = float(MOST_SPARE_US), self._clock.now_us()
         self._waits_since_us: int | None = None
@@ -124,7 +128,33 @@ class Channel(Generic[T]):
                 raise ClosedError
             room = self._room if self._when_full != "lenient" or self._is_stall() else 1
             dropped = [self._items.popleft() for _ in range(len(self._items) - room + 1)]
+            if self._offered is not None:
+                dropped.append(self._offered)
+                self._offered = None
             self._items.append(item)
+            self._changed.notify_all()
+            return dropped
+
+    def offer(self, item: T) -> list[T]:
+        """Add an item that makes room for any other, at no cost to them; under `wait` it is as good as any.
+
+        Time that the consumer spends on it counts as spare.
+
+        Returns:
+            What was dropped: the item itself while others wait, else one that was offered before.
+
+        Raises:
+            ClosedError: if the channel was aborted.
+        """
+        if self._when_full == "wait":
+            return self.put(item)
+        with self._changed:
+            if self._is_aborted:
+                raise ClosedError
+            if self._items:
+                return [item]
+            dropped = [] if self._offered is None else [self._offered]
+            self._offered = item
             self._changed.notify_all()
             return dropped
 
@@ -159,20 +189,26 @@ class Channel(Generic[T]):
         with self._changed:
             if not self._items and self._waits_since_us is None:
                 self._waits_since_us = self._clock.now_us()
-            self._changed.wait_for(lambda: self._items or self._is_finished or self._is_aborted, seconds)
+            self._changed.wait_for(self._has_any, seconds)
             if self._is_aborted:
                 raise ClosedError
             if not self._items:
-                return None
+                item, self._offered = self._offered, None
+                return item
             item = self._items.popleft()
             self._changed.notify_all()
             return item
+
+    def _has_any(self) -> bool:
+        """Whether whoever takes has waited for long enough."""
+        return bool(self._items) or self._offered is not None or self._is_finished or self._is_aborted
 
     @property
     def is_over(self) -> bool:
         """Whether it is empty and nothing more will be put."""
         with self._changed:
-            return self._is_aborted or (self._is_finished and not self._items)
+            is_empty = not self._items and self._offered is None
+            return self._is_aborted or (self._is_finished and is_empty)
 
     def finish(self) -> None:
         """Say that nothing more will be put; what is in it can still be taken."""
@@ -185,6 +221,7 @@ class Channel(Generic[T]):
         with self._changed:
             self._is_aborted = True
             self._items.clear()
+            self._offered = None
             self._changed.notify_all()
 
 

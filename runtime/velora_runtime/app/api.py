@@ -116,6 +116,7 @@ class _Hand(Sink):
     """Sink that hands each prediction to the loop. `take` by the inference thread, else its own."""
 
     name = "program"
+    takes_provisional = True
 
     def __init__(self, pace: Pace) -> None:
         self.room = 256 if pace == "max" else 1

@@ -260,6 +260,7 @@ def _asked(options: RunOptions, only: Only | None) -> dict[str, Any]:
         "duration_s": options.duration_s,
         "stride": options.stride,
         "idle_below": options.idle_below,
+        "provisional_hz": None if options.provisional_hz is None else str(options.provisional_hz),
         "rate_hz": None if options.rate_hz is None else str(options.rate_hz),
         "sensor": None if options.sensor is None else list(options.sensor),
         "backend": options.backend,

@@ -76,6 +76,7 @@ def make_schema(metadata: Mapping[str, str]) -> Any:
             ("dropped", arrow.struct([("rgb", number), ("events", number)])),
             ("missing", arrow.list_(text)),
             ("idle", arrow.bool_()),
+            ("provisional", arrow.bool_()),
             ("state", text),
             ("action", number),
             ("from_us", number),
@@ -118,6 +119,7 @@ class ParquetPart(Sink):
     """
 
     name = "parquet"
+    takes_provisional = True
 
     def __init__(self, path: Path, recording: str, metadata: Mapping[str, str]) -> None:
         self.rows = 0

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from velora_edge.preprocessing.sync import Sync
     from velora_runtime.cameras.live_events import EmulatedStream, LiveEvents
     from velora_runtime.cameras.live_rgb import LiveRGB
-    from velora_runtime.pipeline.pipeline import Pace, RunInputs
+    from velora_runtime.pipeline.frame_source import RunInputs
+    from velora_runtime.pipeline.pipeline import Pace
     from velora_runtime.report import Delivery
 
 
@@ -220,8 +221,7 @@ def choose_inputs(
     Raises:
         InputError: if the sources cannot be brought into step in that way.
     """
-    from velora_runtime.pipeline.frame_source import LiveInstants
-    from velora_runtime.pipeline.pipeline import RunInputs
+    from velora_runtime.pipeline.frame_source import LiveInstants, RunInputs
 
     stream = events.stream
     first_us = None if stream is None else stream.t_next_us

@@ -6,7 +6,7 @@ import contextlib
 import json
 import signal
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from velora_edge.clock import SystemClock
 from velora_edge.errors import Address, InputError, RecordingError
+from velora_edge.events.accumulate.slices import Steps
 from velora_edge.events.filters.event_preprocessing import EventPreprocessing
 from velora_edge.files import replace_file
 from velora_edge.preprocessing.registry import recorded_rate_hz
 from velora_edge.preprocessing.sources import NONE
 from velora_edge.preprocessing.sync import SyncOptions
-from velora_edge.preprocessing.windows import WindowRule
+from velora_edge.preprocessing.windows import LONGEST, WindowRule
 from velora_runtime.app.run_services import AttachOptions, RunFacts, RunServices
 from velora_runtime.app.run_sources import (
     LiveOptions,
@@ -30,7 +31,7 @@ from velora_runtime.app.run_sources import (
 )
 from velora_runtime.cameras.camera import CameraStates
 from velora_runtime.cameras.camera_settings import read_camera_settings
-from velora_runtime.cameras.drivers.registry import is_live, live_rate_hz
+from velora_runtime.cameras.drivers.registry import EMULATE, is_live, live_rate_hz
 from velora_runtime.cameras.feeds import LiveSetup
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.inference.recogniser import NullRecogniser
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
     from velora_edge.preprocessing.sources import RGBSource
     from velora_runtime.app.run_sources import Begun, RunEvents, RunSources
     from velora_runtime.inference.decision import DecisionSettings
-    from velora_runtime.pipeline.pipeline import Pace, Pipeline, RunInputs
+    from velora_runtime.pipeline.frame_source import RunInputs
+    from velora_runtime.pipeline.pipeline import Pace, Pipeline
     from velora_runtime.report import RunReport
     from velora_runtime.sinks.base import Sink
 
@@ -77,6 +79,7 @@ class RunOptions:
         attach: what runs beside the pipeline.
         decide: when actions start and end; None: nobody tells.
         idle_below: events of a window, below which nothing is computed once a clip was still; 0: never.
+        provisional_hz: provisional decisions a second, after each pair; None: none.
     """
 
     model: str | None
@@ -98,6 +101,7 @@ class RunOptions:
     attach: AttachOptions = field(default_factory=AttachOptions)
     decide: DecisionSettings | None = None
     idle_below: int = 0
+    provisional_hz: Fraction | None = None
 
     def __post_init__(self) -> None:
         """Cameras and brokers are told of without the passwords in their addresses, from here on."""
@@ -233,9 +237,12 @@ def _listen(setup: _Setup, model: RunModel, events: RunEvents) -> RunServices:
 def _make_packer(setup: _Setup, model: RunModel, events: RunEvents) -> Packer:
     """Make a packer and load its kernels, before a live camera begins to deliver."""
     from velora_edge.preprocessing.packer import Packer
+    from velora_runtime.pipeline.provisional import SlidingPacker
 
-    windows = WindowRule(model.manifest.event.window_us)
-    packer = Packer(model.manifest, events.stream, windows, setup.clock, events.registration)
+    windows, rate_hz = WindowRule(model.manifest.event.window_us), setup.options.provisional_hz
+    steps = None if rate_hz is None else Steps(rate_hz, int(LONGEST * windows.window_us))
+    kind = Packer if steps is None else SlidingPacker
+    packer = kind(model.manifest, events.stream, windows, setup.clock, events.registration, steps)
     packer.warm_up()
     return packer
 
@@ -251,7 +258,7 @@ def _start(
         if first_us is None:
             raise RecordingError("holds no events", path=options.events, remedy="record it again")
         packer.begin_at(first_us)
-    return choose_inputs(
+    inputs = choose_inputs(
         sources,
         begun,
         events,
@@ -263,6 +270,19 @@ def _start(
         setup.supervisor.stop,
         setup.note,
     )
+    return _with_steps(inputs, sources, packer, setup.clock)
+
+
+def _with_steps(inputs: RunInputs, sources: RunSources, packer: Packer, clock: Clock) -> RunInputs:
+    """Let the run decide between pairs, where its packer can."""
+    from velora_runtime.pipeline.provisional import LiveSteps, SlidingPacker
+
+    if not isinstance(packer, SlidingPacker):
+        return inputs
+    live = None
+    if inputs.live is not None and sources.live_events is not None:
+        live = LiveSteps(packer, sources.live_events.stream, clock)
+    return replace(inputs, steps=packer.steps, live_steps=live)
 
 
 def _note_empty(model: RunModel, sources: RunSources, report: RunReport, note: Callable[[str], None]) -> None:
@@ -281,6 +301,8 @@ def _check(options: RunOptions) -> None:
         raise InputError("--rate is for events alone: with --rgb, frames tell when", remedy="leave one out")
     if options.rgb == NONE and options.sync.mode not in ("auto", "timestamps"):
         raise InputError(f"--sync {options.sync.mode} needs an RGB camera", remedy="give --rgb")
+    if options.provisional_hz is not None:
+        _check_provisional(options)
     if options.decide is not None and options.rate_hz is not None:
         spacing_ms = float(1000 / options.rate_hz)
         if spacing_ms >= options.decide.gap_ms:
@@ -288,6 +310,16 @@ def _check(options: RunOptions) -> None:
                 f"windows {spacing_ms:g} ms apart all lie beyond a gap of {options.decide.gap_ms:g} ms",
                 remedy=f"add --decide gap_ms={3 * spacing_ms:g}",
             )
+
+
+def _check_provisional(options: RunOptions) -> None:
+    if options.events in (NONE, EMULATE):
+        raise InputError("--provisional decides on events between pictures", remedy="give --events a camera")
+    if options.preprocessing.filters and is_live(options.events):
+        raise InputError(
+            "--provisional of a live camera has to go back where a picture comes early, and filters cannot",
+            remedy="leave --filter out, or the other",
+        )
 
 
 def _make_pipeline(

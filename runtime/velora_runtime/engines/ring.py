@@ -90,6 +90,17 @@ class ClipRing:
         self.pairs = 0
         self.presence = [Presence.none(clip_length) for _ in range(stride)]
 
+    @property
+    def coming(self) -> Slot:
+        """Slot of the next pair: that of the oldest one, where its ring is full."""
+        phase, turn = self.pairs % self.stride, self.pairs // self.stride
+        return Slot(phase, turn % self.clip_length, (turn - 1) % (self.clip_length - 1))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next pair's ring holds a whole clip."""
+        return self.pairs // self.stride >= self.clip_length
+
     def enter(self, *, rgb: bool, event: bool) -> Entry:
         """Take the next pair in, in place of the oldest of its ring.
 
@@ -98,7 +109,7 @@ class ClipRing:
             event: it has an event frame.
         """
         phase, turn = self.pairs % self.stride, self.pairs // self.stride
-        slot = Slot(phase, turn % self.clip_length, (turn - 1) % (self.clip_length - 1))
+        slot = self.coming
         present = self.presence[phase]
         before = (slot.pair - 1) % self.clip_length
         rgb_moved = turn > 0 and rgb and bool(present.rgb[before])

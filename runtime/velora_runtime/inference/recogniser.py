@@ -11,7 +11,7 @@ from velora_edge.errors import EngineError
 from velora_edge.events.accumulate.active_patches import PatchFinder, list_patches
 from velora_edge.preprocessing.packer import Pair
 from velora_edge.preprocessing.windows import clip_span_s, is_span_off, pair_rate_hz, stride_for
-from velora_runtime.engines.ring import ClipRing
+from velora_runtime.engines.ring import ClipRing, Presence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,6 +34,9 @@ class NullRecogniser:
     scores = np.zeros(1, np.float32)
 
     def see(self, packed: Pair) -> None:
+        """No logits."""
+
+    def see_between(self, packed: Pair) -> None:
         """No logits."""
 
     def predict(self, *args: Any) -> Any:
@@ -125,6 +128,11 @@ class IdleGate:
         self._below, self._pairs = below, pairs
         self._still = 0
 
+    def would_close(self, packed: Pair) -> bool:
+        """Whether nothing was to be computed for what comes between two pairs, which is not taken."""
+        is_still = packed.events < self._below
+        return is_still and self._still > self._pairs
+
     def is_closed(self, packed: Pair) -> bool:
         """Take the next pair; whether nothing is to be computed for it."""
         is_still = packed.frames.event is not None and packed.events < self._below
@@ -182,7 +190,7 @@ class PairRecogniser:
         span: the watch over the time that they cover.
         encode_us: what the towers took for the last pair, microseconds.
         head_us: what the head took, 0 where the clip was not yet full.
-        is_idle: nothing was computed for the last pair, since nothing moves.
+        is_idle: nothing was computed for what was seen last, since nothing moves.
         scores: probabilities of the last prediction by label, float32[K]; valid until the next.
     """
 
@@ -198,6 +206,8 @@ class PairRecogniser:
         self.is_idle = False
         self._gate = IdleGate(idle_below, (manifest.clip_length - 1) * manifest.stride + 1)
         self._logits = np.zeros(len(manifest.labels), np.float32)
+        self._standing = np.zeros_like(self._logits)
+        self._between = Presence.none(manifest.clip_length)
         self.span = SpanWatch(manifest, note)
         self.encode_us = self.head_us = 0
         self._labels, self._engine, self._clock = manifest.labels, engine, clock
@@ -244,6 +254,42 @@ class PairRecogniser:
         self.encode_us, self.head_us = encoded_us - start_us, self._clock.now_us() - encoded_us
         return logits
 
+    def see_between(self, packed: Pair) -> NDArray[np.float32] | None:
+        """Look at a window of events between two pairs; return logits, float32[K], valid until the next call.
+
+        Its tokens take the slot of the next pair, beside what stands there of the other modalities. The pair
+        writes all of them anew, and is decided as it would have been without.
+
+        Args:
+            packed: with an event frame and nothing else.
+
+        Returns:
+            None until a clip is full.
+
+        Raises:
+            EngineError: if the engine fails, or gives what is no number.
+        """
+        start_us = self._clock.now_us()
+        self.encode_us = self.head_us = 0
+        if not self.ring.is_full:
+            return None
+        if self._gate.would_close(packed):
+            self.is_idle = True
+            return self._logits
+        self.is_idle = False
+        if self._logits is not self._standing:  # the engine's own, which it is about to write
+            np.copyto(self._standing, self._logits)
+            self._logits = self._standing
+        slot, present = self.ring.coming, self._between
+        stands = self.ring.presence[slot.phase]
+        self._engine.encode("event", (packed.event_image,), slot)
+        present.rgb[:], present.event[:], present.diff[:] = stands.rgb, stands.event, stands.diff
+        present.event[slot.pair] = 1
+        encoded_us = self._clock.now_us()
+        logits = self._ask(slot.phase, present)
+        self.encode_us, self.head_us = encoded_us - start_us, self._clock.now_us() - encoded_us
+        return logits
+
     def predict(
         self,
         packed: Pair,
@@ -252,7 +298,7 @@ class PairRecogniser:
         dropped: Mapping[str, int],
         missing: tuple[str, ...] = (),
     ) -> Prediction:
-        """Make the prediction for the pair from the logits."""
+        """Make the prediction for the pair, or for what came between two, from the logits."""
         softmax_into(logits, self.scores)
         best = (-self.scores).argsort(kind="stable")[:TOP]
         labels = [self._labels[i] for i in best.tolist()]
@@ -260,7 +306,7 @@ class PairRecogniser:
         pair = packed.frames
         return Prediction(
             pair.seq, pair.t_us, *top[0], top, packed.events, pair.skew_us, latency_ms, dropped, missing,
-            self.is_idle,
+            self.is_idle, packed.coming_us is not None,
         )  # fmt: skip
 
     def _encode_diff(self, packed: Pair, entry: Entry, patches: NDArray[np.int64] | None) -> None:
@@ -281,10 +327,13 @@ class PairRecogniser:
 
     def _decide(self, entry: Entry) -> NDArray[np.float32]:
         phase = entry.slot.phase
-        logits = self._engine.decide(phase, self.ring.presence[phase])
+        self._logits = self._ask(phase, self.ring.presence[phase])
+        return self._logits  # the engine's own: it stands for as long as the engine is not called
+
+    def _ask(self, phase: int, presence: Presence) -> NDArray[np.float32]:
+        logits = self._engine.decide(phase, presence)
         if not np.logical_and.reduce(np.isfinite(logits)):
             raise EngineError(f"{self._engine.name} gave logits that are no numbers: {logits[:4]} ...")
-        self._logits = logits  # the engine's own: it stands for as long as the engine is not called
         return logits
 
 

@@ -1,7 +1,8 @@
-"""Pair requests of a live run: at the RGB camera's frames, or at an even rate while it is away."""
+"""Inputs of a run, and its pair requests: at frames, at an even rate while the RGB camera is away."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,9 +20,48 @@ if TYPE_CHECKING:
 
     from velora_edge.bundle import Manifest
     from velora_edge.clock import Clock
+    from velora_edge.events.accumulate.slices import Steps
+    from velora_edge.preprocessing.sources import RGBSource
+    from velora_edge.preprocessing.sync import AlignedFrame, Sync
+    from velora_edge.preprocessing.windows import SteadyEdges
     from velora_runtime.cameras.live_rgb import LiveRGB
     from velora_runtime.ingest.live_stream import LiveStream
+    from velora_runtime.pipeline.provisional import LiveSteps
     from velora_runtime.queues import Channel
+
+
+@dataclass(frozen=True, slots=True)
+class RunInputs:
+    """Inputs of a run: an RGB camera with its synchronisation, or pair times at a fixed rate.
+
+    Attributes:
+        rgb: the RGB camera, or None.
+        sync: its way onto the event clock, where there is a camera.
+        edges_us: ends of windows for events alone, where there is none.
+        duration_us: the run ends once this much has passed since its first pair; None: at its end. A live run
+            waits as long for its first pair of all cameras, and counts from that.
+        live: when pairs are made with a live RGB camera, which may be away; None otherwise.
+        is_live: data comes when it comes: nothing is held back to its pace.
+        start_us: frames before it are passed over; None: none is.
+        watches_all: gets every frame that has found its place, those before `start_us` too; the RGB thread.
+        watches: gets those from `start_us` on, likewise.
+        count_filtered: gives the events that filters have dropped so far, by the filter's name.
+        steps: when to decide between pairs; None: at pairs alone.
+        live_steps: of two live cameras, which of these are due.
+    """
+
+    rgb: RGBSource | None = None
+    sync: Sync | None = None
+    edges_us: SteadyEdges | None = None
+    duration_us: int | None = None
+    live: LiveInstants | None = None
+    is_live: bool = False
+    start_us: int | None = None
+    watches_all: Callable[[AlignedFrame], None] | None = None
+    watches: Callable[[AlignedFrame], None] | None = None
+    count_filtered: Callable[[], dict[str, int]] = dict
+    steps: Steps | None = None
+    live_steps: LiveSteps | None = None
 
 
 class FrameResizer:
@@ -78,12 +118,18 @@ class LiveInstants:
         self._clock, self._stop = clock, stop
         self._last_us: int | None = None
 
-    def instants(self, frames: Channel[PairRequest], meanwhile: Callable[[], None]) -> Iterator[PairRequest]:
+    def instants(
+        self,
+        frames: Channel[PairRequest],
+        meanwhile: Callable[[], None],
+        find_due: Callable[[], PairRequest | None] = lambda: None,
+    ) -> Iterator[PairRequest]:
         """Yield pair requests until the cameras or the run end.
 
         Args:
             frames: those of the RGB camera's pictures.
             meanwhile: is called before each wait.
+            find_due: gives a provisional request that is due.
         """
         while not self._stop.is_set():
             meanwhile()
@@ -91,9 +137,9 @@ class LiveInstants:
             if instant is None:
                 if frames.is_over and (self._stream is None or self._stream.t_next_us is None):
                     return
-                instant = self.tick(self._clock.now_us())
+                instant = self.tick(self._clock.now_us()) or find_due()
             if instant is not None:
-                self._last_us = instant.t_us
+                self._last_us = instant.t_us if instant.coming_us is None else self._last_us
                 yield instant
 
     def tick(self, now_us: int) -> PairRequest | None:

@@ -14,14 +14,15 @@ import contextlib
 import functools
 import math
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from velora_edge.preprocessing.packer import Pair, PairRequest
+from velora_runtime.pacing import Pacer
 from velora_runtime.pipeline.frame_source import FrameResizer
+from velora_runtime.pipeline.provisional import Budget, SlidingPacker
 from velora_runtime.pipeline.supervisor import LEAVE_BEHIND_S, Supervisor, give_back_memory
 from velora_runtime.queues import Channel, ClosedError, FreeList, FullPolicy
-from velora_runtime.report import RunReport, RunStart
+from velora_runtime.report import ProvisionalCounts, RunReport, RunStart
 from velora_runtime.sinks.base import Result
 
 if TYPE_CHECKING:
@@ -30,48 +31,16 @@ if TYPE_CHECKING:
     from velora_edge.bundle import Manifest
     from velora_edge.clock import Clock
     from velora_edge.preprocessing.packer import Packer
-    from velora_edge.preprocessing.sources import RGBSource
-    from velora_edge.preprocessing.sync import AlignedFrame, Sync
-    from velora_edge.preprocessing.windows import SteadyEdges
+    from velora_edge.preprocessing.sync import AlignedFrame
     from velora_runtime.inference.decision import Action, Decider
     from velora_runtime.inference.recogniser import NullRecogniser, PairRecogniser
-    from velora_runtime.pipeline.frame_source import LiveInstants
+    from velora_runtime.pipeline.frame_source import RunInputs
     from velora_runtime.sinks.base import Sink
 
 Pace = Literal["realtime", "max"]
 ROOM_TO_WAIT, ROOM_FOR_STALLS = 4, 32
 """Frames, and pairs, that may wait: at pace `max`, and while a live run recovers from a stall (frames also
 while their events are still to come)."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunInputs:
-    """Inputs of a run: an RGB camera with its synchronisation, or pair times at a fixed rate.
-
-    Attributes:
-        rgb: the RGB camera, or None.
-        sync: its way onto the event clock, where there is a camera.
-        edges_us: ends of windows for events alone, where there is none.
-        duration_us: the run ends once this much has passed since its first pair; None: at its end. A live run
-            waits as long for its first pair of all cameras, and counts from that.
-        live: when pairs are made with a live RGB camera, which may be away; None otherwise.
-        is_live: data comes when it comes: nothing is held back to its pace.
-        start_us: frames before it are passed over; None: none is.
-        watches_all: gets every frame that has found its place, those before `start_us` too; the RGB thread.
-        watches: gets those from `start_us` on, likewise.
-        count_filtered: gives the events that filters have dropped so far, by the filter's name.
-    """
-
-    rgb: RGBSource | None = None
-    sync: Sync | None = None
-    edges_us: SteadyEdges | None = None
-    duration_us: int | None = None
-    live: LiveInstants | None = None
-    is_live: bool = False
-    start_us: int | None = None
-    watches_all: Callable[[AlignedFrame], None] | None = None
-    watches: Callable[[AlignedFrame], None] | None = None
-    count_filtered: Callable[[], dict[str, int]] = dict
 
 
 class Pipeline:
@@ -119,6 +88,9 @@ class Pipeline:
         self._supervisor = supervisor or Supervisor(clock)
         self._stop, self._watchdog = self._supervisor.stop, self._supervisor.watchdog
         self._decider = decider
+        self._budget, self._lacks = Budget(), ()
+        if feed.steps is not None:
+            self.report.provisional = ProvisionalCounts()
         if decider is not None:
             self.report.actions = {}
         self._start = RunStart()
@@ -197,6 +169,7 @@ class Pipeline:
         assert rgb is not None
         assert sync is not None
         pacer = Pacer("max" if rgb.is_live else self._pace, self._clock, self._stop)
+        last_us: int | None = None
         for frame in rgb:
             counts.read += 1
             counts.overrun = rgb.overrun
@@ -211,29 +184,63 @@ class Pipeline:
                 continue
             if self._feed.watches is not None:
                 self._feed.watches(placed)
+            if not rgb.is_live:
+                self._offer_between(last_us, placed.t_us, pacer)
+            last_us = placed.t_us
             pacer.wait_for(placed.t_us)
             if self._stop.is_set():
                 break
             self._put_frame(placed)
         self._frames.finish()
 
+    def _offer_between(self, last_us: int | None, coming_us: int, pacer: Pacer) -> None:
+        """Queue provisional requests between two frames."""
+        for request in self._between(last_us, coming_us, pacer):
+            self._drop_requests(self._frames.offer(request))
+
+    def _between(
+        self, last_us: int | None, coming_us: int, pacer: Pacer, passed_us: int = 0
+    ) -> Iterator[PairRequest]:
+        """Provisional requests between two pairs, each at its time."""
+        if self._feed.steps is None or last_us is None:
+            return
+        for t_us in self._feed.steps.between(last_us, coming_us):
+            pacer.wait_for(t_us - passed_us)
+            if self._stop.is_set():
+                return
+            yield PairRequest(t_us, None, self._clock.now_us(), coming_us=coming_us)
+
     def _put_frame(self, placed: AlignedFrame) -> None:
         """Queue a frame's request; the packing thread accumulates its events while it is resized here."""
         shrunk = self._resizer.take()
         dropped = self._frames.put(PairRequest(placed.t_us, placed, self._clock.now_us(), shrunk))
         self._resizer.shrink(placed.frame.image, shrunk)
-        self.report.frames.dropped += len(dropped)
-        for instant in dropped:
-            if instant.shrunk is not None:
-                self._resizer.give(instant.shrunk)
+        self._drop_requests(dropped)
+
+    def _drop_requests(self, dropped: Sequence[PairRequest]) -> None:
+        for request in dropped:
+            if request.coming_us is not None:
+                self._count_provisional.unpacked += 1
+                continue
+            self.report.frames.dropped += 1
+            if request.shrunk is not None:
+                self._resizer.give(request.shrunk)
+
+    @property
+    def _count_provisional(self) -> ProvisionalCounts:
+        assert self.report.provisional is not None
+        return self.report.provisional
 
     def _pack(self) -> None:
         for instant in self._instants():
+            if instant.coming_us is not None:
+                self._pack_between(instant)
+                continue
             if not self._packer.accepts(instant.t_us):
                 self.report.frames.late += instant.placed is not None
                 continue
             self._start.begin(instant.t_us)
-            if self._start.passed_us(instant.t_us) >= (self._feed.duration_us or math.inf):
+            if self._is_after_end(instant.t_us):
                 self._stop.set()
                 break
             with self._watchdog.working("packing"):
@@ -246,12 +253,31 @@ class Pipeline:
         self.report.pairs.skipped_events = self._packer.skipped
         if self._feed.edges_us is not None:
             self.report.warnings += self._feed.edges_us.warnings()
+        if self._feed.live_steps is not None:
+            self._count_provisional.overtaken = self._feed.live_steps.overtaken
         self._pairs.finish()
         self._frames.abort()
 
+    def _is_after_end(self, t_us: int) -> bool:
+        return self._start.passed_us(t_us) >= (self._feed.duration_us or math.inf)
+
+    def _pack_between(self, request: PairRequest) -> None:
+        assert isinstance(self._packer, SlidingPacker)
+        if self._is_after_end(request.t_us):
+            return
+        packed = self._free.take()
+        with self._watchdog.working("packing"):
+            is_there = self._packer.slide_into(packed, request)
+        if is_there:
+            self._drop_pairs(self._pairs.offer(packed))
+        else:
+            self._free.give(packed)
+
     def _instants(self) -> Iterator[PairRequest]:
         if self._feed.live is not None:
-            yield from self._feed.live.instants(self._frames, self._packer.pack_ahead)
+            steps = self._feed.live_steps
+            find_due = (lambda: None) if steps is None else steps.take
+            yield from self._feed.live.instants(self._frames, self._packer.pack_ahead, find_due)
             return
         if self._feed.edges_us is None:
             while (instant := self._frames.get()) is not None:
@@ -259,10 +285,13 @@ class Pipeline:
             return
         edges, counts = self._feed.edges_us, self.report.pairs
         pacer = Pacer("max" if self._feed.is_live else self._pace, self._clock, self._stop)
+        last_us: int | None = None
         for t_us in edges:
             if self._packer.is_exhausted:
                 return
             counts.passed_over = edges.passed
+            yield from self._between(last_us, t_us, pacer, edges.passed_us)
+            last_us = t_us
             pacer.wait_for(t_us - edges.passed_us)
             if self._stop.is_set():
                 return
@@ -284,11 +313,18 @@ class Pipeline:
         counts.without_rgb += packed.frames.rgb is None
         counts.without_events += packed.frames.event is None
         counts.events += packed.events
-        for dropped in self._pairs.put(packed):
-            counts.dropped += 1
-            counts.dropped_events += dropped.events
-            counts.dropped_rgb += dropped.frames.rgb is not None
-            self._free.give(dropped)
+        self._drop_pairs(self._pairs.put(packed))
+
+    def _drop_pairs(self, dropped: Sequence[Pair]) -> None:
+        counts = self.report.pairs
+        for pair in dropped:
+            if pair.coming_us is not None:
+                self._count_provisional.unseen += 1
+            else:
+                counts.dropped += 1
+                counts.dropped_events += pair.events
+                counts.dropped_rgb += pair.frames.rgb is not None
+            self._free.give(pair)
 
     def _is_cut(self, instant: PairRequest) -> bool:
         """Whether the recording, or the live run, ends within this window."""
@@ -298,10 +334,13 @@ class Pipeline:
 
     def _infer(self) -> None:
         while (packed := self._pairs.get()) is not None:
-            with self._watchdog.working("inference"):
-                result, actions = self._decide(self._see(packed))
-            self._tell(lambda sink: sink.take(result))  # noqa: B023  (called at once)
-            self._tell_actions(actions)
+            if packed.coming_us is not None:
+                self._infer_between(packed)
+            else:
+                with self._watchdog.working("inference"):
+                    result, actions = self._decide(self._see(packed))
+                self._tell(lambda sink: sink.take(result))  # noqa: B023  (called at once)
+                self._tell_actions(actions)
             self._free.give(packed)
         if self._decider is not None:
             self._tell_actions(self._decider.end())
@@ -310,6 +349,24 @@ class Pipeline:
             self.report.clip_span_s = self._recogniser.span.span_s
         for items in self._items:
             items.finish()
+
+    def _infer_between(self, packed: Pair) -> None:
+        """Decide between two pairs, where that is over before the next one; actions are decided at pairs."""
+        counts, begun_us = self._count_provisional, self._clock.now_us()
+        if self._pace == "realtime" and not self._budget.allows(packed, begun_us):
+            counts.late += 1
+            return
+        with self._watchdog.working("inference"):
+            logits = self._recogniser.see_between(packed)
+        self._budget.see(self._clock.now_us() - begun_us)
+        if logits is None:
+            return
+        stages = self._stages(packed)
+        counts.add(stages["total"], is_idle=self._recogniser.is_idle)
+        said = self._predict(packed, logits, stages, self._lacks)
+        decided = None if self._decider is None else self._decider.decided
+        result = Result(packed.frames, said, decided=decided)
+        self._tell(lambda sink: sink.take(result) if sink.takes_provisional else None)
 
     def _tell(self, take: Callable[[Sink], Any]) -> None:
         """Queue for each sink's thread what the sink takes."""
@@ -340,10 +397,7 @@ class Pipeline:
         report.first_us = pair.t_us if report.first_us is None else report.first_us
         report.last_us = pair.t_us
         logits = recogniser.see(packed)
-        stages = {"pack": packed.pack_us, "encode": recogniser.encode_us, "head": recogniser.head_us}
-        # At pace max pairs wait in the queues on purpose: only the work counts there.
-        waited = self._clock.now_us() - packed.ready_us
-        stages["total"] = waited if self._pace == "realtime" else sum(stages.values())
+        stages, self._lacks = self._stages(packed), self._missing(packed)
         if pair.skew_us is not None:
             report.skew_us.add(abs(pair.skew_us))
         if logits is None:
@@ -352,9 +406,20 @@ class Pipeline:
         report.idle += recogniser.is_idle
         for stage, value_us in () if recogniser.is_idle else stages.items():
             report.latency_us[stage].add(value_us)
+        return Result(pair, self._predict(packed, logits, stages, self._lacks))
+
+    def _stages(self, packed: Pair) -> dict[str, int]:
+        """Microseconds of what was seen last, by stage."""
+        recogniser = self._recogniser
+        stages = {"pack": packed.pack_us, "encode": recogniser.encode_us, "head": recogniser.head_us}
+        # At pace max pairs wait in the queues on purpose: only the work counts there.
+        waited = self._clock.now_us() - packed.ready_us
+        stages["total"] = waited if self._pace == "realtime" else sum(stages.values())
+        return stages
+
+    def _predict(self, packed: Pair, logits: Any, stages: dict[str, int], missing: tuple[str, ...]) -> Any:
         latency_ms = {stage: value_us / 1000 for stage, value_us in stages.items()}
-        missing = self._missing(packed)
-        return Result(pair, recogniser.predict(packed, logits, latency_ms, report.dropped(), missing))
+        return self._recogniser.predict(packed, logits, latency_ms, self.report.dropped(), missing)
 
     def _missing(self, packed: Pair) -> tuple[str, ...]:
         """Names of the run's cameras that the pair lacks."""
@@ -373,19 +438,3 @@ class Pipeline:
         with contextlib.ExitStack() as closing:
             for sink in self._sinks:
                 closing.callback(sink.close)
-
-
-class Pacer:
-    """Limiter of a recording to the speed at which it was recorded. Single-threaded."""
-
-    def __init__(self, pace: Pace, clock: Clock, stop: threading.Event) -> None:
-        self._pace, self._clock, self._stop = pace, clock, stop
-        self._offset_us: int | None = None
-
-    def wait_for(self, t_us: int) -> None:
-        """Return when the recording's instant `t_us` has come; the first one is now."""
-        if self._pace == "max":
-            return
-        if self._offset_us is None:
-            self._offset_us = self._clock.now_us() - t_us
-        self._clock.wait_until(t_us + self._offset_us, self._stop)

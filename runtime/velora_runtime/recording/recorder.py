@@ -214,6 +214,7 @@ class RecorderSink(Sink):
     """Hands predictions to a recorder, which writes them in its own thread."""
 
     name = "record"
+    takes_provisional = True
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder

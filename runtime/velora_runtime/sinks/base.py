@@ -65,11 +65,13 @@ class Sink(ABC):
         name: for people and for the count of what was dropped.
         room: items that wait for its thread.
         may_lose: what finds no room is dropped and counted, at pace max too, where others are waited for.
+        takes_provisional: it takes predictions between pairs too, which have no picture.
     """
 
     name: str
     room = 256
     may_lose = False
+    takes_provisional = False
 
     @abstractmethod
     def take(self, result: Result) -> Any:

@@ -36,6 +36,7 @@ class JsonlSink(Sink):
     """
 
     name = "jsonl"
+    takes_provisional = True
 
     def __init__(self, target: str, context: SinkContext) -> None:
         self._path = Path(target)
@@ -101,7 +102,8 @@ def as_record(prediction: Prediction) -> dict[str, Any]:
         "dropped": dict(prediction.dropped),
         "missing": list(prediction.missing),
     }
-    return {**record, "idle": True} if prediction.is_idle else record
+    marks = {"idle": prediction.is_idle, "provisional": prediction.is_provisional}
+    return record | {name: True for name, is_so in marks.items() if is_so}
 
 
 def as_action_record(action: Action) -> dict[str, Any]:

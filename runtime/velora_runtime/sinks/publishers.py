@@ -85,6 +85,7 @@ class MqttSink(Sink):
     """
 
     name = "mqtt"
+    takes_provisional = True
     may_lose = True
 
     def __init__(self, target: str, context: SinkContext) -> None:
@@ -202,6 +203,7 @@ class Ros2Sink(Sink):
     """
 
     name = "ros2"
+    takes_provisional = True
     may_lose = True
 
     def __init__(self, target: str, context: SinkContext) -> None:

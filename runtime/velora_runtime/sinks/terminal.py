@@ -28,6 +28,7 @@ class TerminalSink(Sink):
     """
 
     name = "terminal"
+    takes_provisional = True
 
     def __init__(self, target: str, context: SinkContext) -> None:
         self._live: Live | None = None
@@ -81,7 +82,8 @@ def as_line(prediction: Prediction) -> str:
     """A prediction in one line, for people."""
     stages = "  ".join(f"{stage} {value:.1f}" for stage, value in prediction.latency_ms.items())
     skew = "" if prediction.skew_us is None else f"  skew {prediction.skew_us} us"
-    lack = "".join(f"  no {camera}" for camera in prediction.missing) + "  idle" * prediction.is_idle
+    lack = "".join(f"  no {camera}" for camera in prediction.missing)
+    lack += "  idle" * prediction.is_idle + "  provisional" * prediction.is_provisional
     drops = "".join(f"  {n} {what} dropped" for what, n in prediction.dropped.items() if n)
     bar = "#" * round(10 * prediction.score)
     return (

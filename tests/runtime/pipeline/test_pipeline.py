@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from velora_runtime.inference.recogniser import PairRecogniser
-from velora_runtime.pipeline.pipeline import ROOM_FOR_STALLS, Pipeline, RunInputs
+from velora_runtime.pipeline.frame_source import RunInputs
+from velora_runtime.pipeline.pipeline import ROOM_FOR_STALLS, Pipeline
 
 from tests.fakes import FakeClock, FakeRGB, MemoryEvents, RecordingEngine, RecordingSink, tiny_manifest
 from velora_edge.errors import EngineError, RecordingError

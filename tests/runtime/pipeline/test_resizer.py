@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from velora_runtime.inference.recogniser import PairRecogniser
 from velora_runtime.pipeline.frame_source import FrameResizer
-from velora_runtime.pipeline.pipeline import Pipeline, RunInputs
+from velora_runtime.pipeline.frame_source import RunInputs
+from velora_runtime.pipeline.pipeline import Pipeline
 
 from tests.fakes import FakeClock, FakeRGB, RecordingEngine, RecordingSink, tiny_manifest
 from velora_edge.datatypes import RGBFrame

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from velora_runtime.inference.decision import Action, Decided, Decider, DecisionSettings
 from velora_runtime.inference.recogniser import PairRecogniser
-from velora_runtime.pipeline.pipeline import Pipeline, RunInputs
+from velora_runtime.pipeline.frame_source import RunInputs
+from velora_runtime.pipeline.pipeline import Pipeline
 from velora_runtime.report import RunReport
 from velora_runtime.sinks.base import Result, Sink, SinkContext
 from velora_runtime.sinks.jsonl import encode_line

@@ -1,0 +1,130 @@
+"""Provisional decisions between two pairs: when they are due, and their windows of events.
+
+Pictures come at 30 Hz, events all the time. Between two pairs a window of events, as long as the last pair's,
+slides on in steps, and the model decides on it with the newest tokens of everything else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from velora_edge.datatypes import EventFrame, FramePair
+from velora_edge.preprocessing.packer import Packer, PairRequest
+
+if TYPE_CHECKING:
+    from velora_edge.clock import Clock
+    from velora_edge.events.accumulate.slices import Steps
+    from velora_edge.preprocessing.packer import Pair
+    from velora_runtime.ingest.live_stream import LiveStream
+
+
+class SlidingPacker(Packer):
+    """Packer of pairs, and of windows of events between them. Single-threaded: the packing thread.
+
+    Needs an event camera, and `steps`. Pairs are those of `Packer`, to the bit.
+    """
+
+    def slide_into(self, packed: Pair, request: PairRequest) -> bool:
+        """Pack the events of a window as long as the last pair's, which ends at a step after it.
+
+        Args:
+            packed: receives the event frame, and the number of the next pair; what it held is overwritten.
+            request: a provisional one.
+
+        Returns:
+            Whether there is one: not where the last pair lacks its events, nor later after it than its window
+            was long.
+        """
+        start_us, t_us = self._clock.now_us(), request.t_us
+        if self._sliced is None or self._windows.end_us is None or not self._goes_on(request):
+            return False
+        self._walk.advance(self._windows.end_us, t_us)
+        t0_us, packed.events = self._sliced.slide(t_us)
+        self._sliced.render_into(packed.event_image)
+        frame = EventFrame(packed.event_image, t0_us, t_us, self._sliced.events)
+        packed.frames = FramePair(self.pairs, t_us, None, frame)
+        packed.ready_us, packed.pack_us = request.ready_us, self._clock.now_us() - start_us
+        packed.coming_us = request.coming_us
+        return True
+
+    @property
+    def steps(self) -> Steps:
+        """Times after a pair at which it can be asked for a window."""
+        assert self._sliced is not None
+        return self._sliced.steps
+
+    @property
+    def next_window(self) -> tuple[int, int] | None:
+        """The next pair's window, which ends then at the earliest; None before the first pair."""
+        return self._windows.next
+
+    def _goes_on(self, request: PairRequest) -> bool:
+        """Whether a window can slide from the last pair's to the request's time."""
+        assert self._sliced is not None
+        assert self._events is not None
+        assert request.coming_us is not None
+        last, end_us, t_us = self._sliced.window_us, self._windows.end_us, request.t_us
+        if last is None or last[1] != end_us or not 0 < t_us - end_us < end_us - last[0]:
+            return False
+        if self._events.is_live:
+            return self._events.await_window(end_us, t_us)
+        t0_us = self._windows.preview(request.coming_us)
+        if t0_us != end_us and t_us > t0_us:  # events of the next window, which does not start here
+            return False
+        return self._walk.has_begun(end_us) or self._events.t_next_us is not None
+
+
+@dataclass(slots=True)
+class Budget:
+    """Time for provisional decisions: each has to be over when the next pair comes. The inference thread's.
+
+    Attributes:
+        cost_us: what one takes, the longest of late.
+    """
+
+    cost_us: float = 0.0
+
+    def allows(self, packed: Pair, now_us: int) -> bool:
+        """Whether a provisional decision, begun now, is over before the next pair comes."""
+        assert packed.coming_us is not None
+        age_us = now_us - packed.ready_us
+        return packed.frames.t_us + age_us + self.cost_us <= packed.coming_us
+
+    def see(self, taken_us: int) -> None:
+        """One has taken so long."""
+        self.cost_us = max(taken_us, 0.9 * self.cost_us)
+
+
+@dataclass(slots=True)
+class LiveSteps:
+    """Provisional requests of live cameras. Single-threaded: the packing thread.
+
+    A picture may come at any time, so they end where the next pair's window ends at the earliest.
+
+    Attributes:
+        packer: knows the steps and the next window.
+        stream: the event camera.
+        clock: the host's.
+        overtaken: steps whose events came together with those of the next step.
+    """
+
+    packer: SlidingPacker
+    stream: LiveStream
+    clock: Clock
+    overtaken: int = 0
+    _given_us: int = 0
+
+    def take(self) -> PairRequest | None:
+        """The newest step whose events have come, if it was not taken."""
+        if (window := self.packer.next_window) is None:
+            return None
+        (end_us, coming_us), now_us = window, self.clock.now_us()
+        due = [t_us for t_us in self.packer.steps.between(end_us, coming_us) if t_us > self._given_us]
+        while due and not self.stream.judge_window(end_us, due[-1], now_us):
+            due.pop()
+        if not due:
+            return None
+        self._given_us = due[-1]
+        self.overtaken += len(due) - 1
+        return PairRequest(due[-1], None, now_us, coming_us=coming_us)
