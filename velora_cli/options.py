@@ -140,7 +140,7 @@ _MODEL = (
     _model(
         "--provisional",
         "provisional_hz",
-        type=Rate(1000),
+        type=Rate(),
         metavar="HZ",
         help="Decide between pairs too, HZ times a second after each, on the newest events; such a prediction "
         "says that it is provisional.  [default: at pairs alone]",

@@ -257,8 +257,8 @@ class PairRecogniser:
     def see_between(self, packed: Pair) -> NDArray[np.float32] | None:
         """Look at a window of events between two pairs; return logits, float32[K], valid until the next call.
 
-        Its tokens take the slot of the next pair, beside what stands there of the other modalities. The pair
-        writes all of them anew, and is decided as it would have been without.
+        Its tokens take the slot of the next pair. The picture there is the clip's oldest, which the next one
+        replaces: it is left out. The difference there stands. The pair is decided as it would be without.
 
         Args:
             packed: with an event frame and nothing else.
@@ -284,7 +284,7 @@ class PairRecogniser:
         stands = self.ring.presence[slot.phase]
         self._engine.encode("event", (packed.event_image,), slot)
         present.rgb[:], present.event[:], present.diff[:] = stands.rgb, stands.event, stands.diff
-        present.event[slot.pair] = 1
+        present.rgb[slot.pair], present.event[slot.pair] = 0, 1
         encoded_us = self._clock.now_us()
         logits = self._ask(slot.phase, present)
         self.encode_us, self.head_us = encoded_us - start_us, self._clock.now_us() - encoded_us

@@ -75,6 +75,10 @@ class SlidingPacker(Packer):
         return self._walk.has_begun(end_us) or self._events.t_next_us is not None
 
 
+FORGETS = 0.9
+"""What is left of the longest time with each decision, and each one left out: one slow one is soon forgotten."""
+
+
 @dataclass(slots=True)
 class Budget:
     """Time for provisional decisions: each has to be over when the next pair comes. The inference thread's.
@@ -89,11 +93,13 @@ class Budget:
         """Whether a provisional decision, begun now, is over before the next pair comes."""
         assert packed.coming_us is not None
         age_us = now_us - packed.ready_us
-        return packed.frames.t_us + age_us + self.cost_us <= packed.coming_us
+        is_in_time = packed.frames.t_us + age_us + self.cost_us <= packed.coming_us
+        self.cost_us *= 1.0 if is_in_time else FORGETS
+        return is_in_time
 
     def see(self, taken_us: int) -> None:
         """One has taken so long."""
-        self.cost_us = max(taken_us, 0.9 * self.cost_us)
+        self.cost_us = max(taken_us, FORGETS * self.cost_us)
 
 
 @dataclass(slots=True)

@@ -30,17 +30,20 @@ ACTION_US = 1_000_000
 PAUSE_US = 300_000
 LEAD_US = 100_000
 """Before the first action: the camera looks at the empty ground."""
+SCENE = SceneModel(noise_rate_hz=(0.1, 0.1), light_swing=(0.06, 0.06))
 
 
-def render_demo(folder: Path, shown: Sequence[str] = SHOWN, seed: int = SEED) -> None:
+def render_demo(
+    folder: Path, shown: Sequence[str] = SHOWN, seed: int = SEED, scene: SceneModel = SCENE
+) -> None:
     """Write the three files of the demo recording into an existing folder.
 
     Args:
         folder: where to; files of these names are replaced.
         shown: the actions, one after the other.
         seed: of the scene and both cameras.
+        scene: what is shown.
     """
-    scene = SceneModel(noise_rate_hz=(0.1, 0.1), light_swing=(0.06, 0.06))
     actions = plan(shown)
     pictures = (actions[-1].end_us + LEAD_US) // scene.period_us
     # The first exposure begins at 0, where the clock does.
