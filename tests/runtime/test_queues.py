@@ -167,3 +167,36 @@ def test_no_more_is_kept_than_asked_for() -> None:
     for _ in range(3):
         free.take()
     assert (free.made, free.freed) == (5, 2)
+
+
+def test_what_is_offered_is_taken_where_nothing_waits_and_makes_room_for_all_else() -> None:
+    channel: Channel[str] = Channel(3, "lenient", clock=FakeClock())
+    assert (channel.offer("a"), channel.offer("b"), channel.get()) == ([], ["a"], "b")
+    assert (channel.offer("c"), channel.put("d"), channel.offer("e")) == ([], ["c"], ["e"])
+    channel.finish()
+    assert [channel.get(), channel.get(), channel.is_over] == ["d", None, True]
+    channel.abort()
+    with pytest.raises(ClosedError):
+        channel.offer("f")
+
+
+def test_what_is_offered_keeps_its_place_where_all_wait() -> None:
+    channel: Channel[str] = Channel(3, "wait")
+    assert [channel.put("a"), channel.offer("b"), channel.put("c")] == [[], [], []]
+    assert [channel.get() for _ in range(3)] == ["a", "b", "c"]
+
+
+def test_work_on_what_was_offered_counts_as_spare_time() -> None:
+    """A consumer that is busy with offers alone still gets all that waits after a stall."""
+    clock = FakeClock()
+    channel: Channel[int] = Channel(8, "lenient", clock=clock)
+    for k in range(1000):
+        clock.t_us = 10_000 * k
+        channel.put(k)
+        assert channel.get() == k
+        for _ in range(2):
+            assert channel.get_within(0) is None
+            channel.offer(-1)
+            assert channel.get() == -1
+            clock.t_us += 4_900
+    assert [channel.put(k) for k in range(8)] == [[]] * 8

@@ -16,6 +16,10 @@ from velora_edge.errors import EngineError, InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from velora_runtime.engines.ring import Presence
+
+    from velora_edge.preprocessing.packer import Pair
+
 
 def feed(recogniser: PairRecogniser, kinds: str) -> list[bool]:
     """Pairs whose images hold their number: b both, r RGB alone, e events alone. Whether each was decided."""
@@ -102,6 +106,73 @@ def test_a_pair_that_lacks_its_events_is_computed() -> None:
 def test_without_a_bound_still_pairs_are_computed() -> None:
     encoded, idle, _ = watch([0] * 5, idle_below=0)
     assert (encoded, idle) == ([0, 1, 2, 3, 4], [False] * 5)
+
+
+def between(seq: int, number: int, events: int = 0) -> Pair:
+    """A window of events before the pair `seq`, whose image holds a number."""
+    pair = make_pair(seq, None, np.full((8, 8, 3), number, np.uint8))
+    pair.events, pair.coming_us = events, seq + 1
+    return pair
+
+
+def test_between_pairs_events_take_the_next_slot_and_its_picture_is_left_out() -> None:
+    engine = RecordingEngine(3, labels=3)
+    recogniser = recogniser_of(engine, 3)
+    feed(recogniser, "bbbb")
+    assert recogniser.see_between(between(4, 200)) is not None
+    assert (engine.rgb, engine.event) == ([[3, 1, 2]], [[103, 200, 102]])
+    assert engine.decided[-1] == (0, [1, 0, 1], [1, 1, 1], [1, 1])
+    assert recogniser.ring.presence[0].rgb.tolist() == [1, 1, 1]
+
+
+def test_with_a_stride_events_between_pairs_go_to_the_ring_of_the_next() -> None:
+    engine = RecordingEngine(3, stride=2, labels=3)
+    recogniser = recogniser_of(engine, 3, 2)
+    feed(recogniser, "bbbbb")
+    assert recogniser.see_between(between(5, 200)) is None  # the next pair makes that ring's first clip
+    feed(recogniser, "b")
+    recogniser.see_between(between(6, 201))
+    assert engine.event == [[201, 102, 104], [101, 103, 100]]
+    assert engine.decided[-1][:2] == (0, [0, 1, 1])
+
+
+class WritesLogits(RecordingEngine):
+    """Writes its logits into the same array each time, as engines do."""
+
+    next = 0.0
+
+    def decide(self, phase: int, presence: Presence) -> np.ndarray:
+        self.logits[:] = self.next
+        return super().decide(phase, presence)
+
+
+def test_between_pairs_a_still_window_computes_nothing_and_what_stood_stands() -> None:
+    engine = WritesLogits(3, labels=3)
+    recogniser = PairRecogniser(tiny_manifest(3), engine, FakeClock(), idle_below=10)
+
+    def see(events: int, logit: float, *, provisional: bool = False) -> tuple[bool, list[float]]:
+        pair = between(0, 7, events) if provisional else make_pair(0, *np.zeros((2, 8, 8, 3), np.uint8))
+        pair.events, engine.next, decided = events, logit, len(engine.decided)
+        logits = (recogniser.see_between if provisional else recogniser.see)(pair)
+        assert recogniser.is_idle == (len(engine.decided) == decided and logits is not None)
+        return recogniser.is_idle, [] if logits is None else logits.tolist()
+
+    for _ in range(2):
+        see(0, 1)
+    assert see(0, 3) == (False, [3.0] * 3)
+    assert see(0, 4, provisional=True) == (False, [4.0] * 3)  # the gate has not closed
+    assert see(0, 3) == (True, [3.0] * 3)
+    assert see(9, 5, provisional=True) == (True, [3.0] * 3)
+    assert see(10, 6, provisional=True) == (False, [6.0] * 3)
+    assert see(0, 7) == (True, [3.0] * 3)
+    assert see(10, 8) == (False, [8.0] * 3)
+
+
+def test_a_prediction_between_pairs_says_so() -> None:
+    recogniser = recogniser_of(RecordingEngine(2, labels=3), 2)
+    logits = np.zeros(3, np.float32)
+    said = [recogniser.predict(pair, logits, {}, {}) for pair in (between(4, 0), make_pair(4, *np.zeros((2, 8, 8, 3))))]
+    assert [(p.seq, p.is_provisional) for p in said] == [(4, True), (4, False)]
 
 
 def test_missing_counts_down_to_the_first_full_clip() -> None:
