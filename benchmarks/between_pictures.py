@@ -66,7 +66,9 @@ class Stamps(Sink):
         """Never called."""
 
 
-def run(folder: Path, hz: Fraction | None, given: argparse.Namespace, pace: Any) -> tuple[list[Made], RunReport]:
+def run(
+    folder: Path, hz: Fraction | None, given: argparse.Namespace, pace: Any
+) -> tuple[list[Made], RunReport]:
     """The decisions on a recording."""
     stamps, engine = Stamps(), EngineOptions(threads=given.threads)
     events, rgb = str(folder / "demo.raw"), str(folder / "demo.mp4")
@@ -123,10 +125,14 @@ def print_latency(hz: Fraction | None, given: argparse.Namespace) -> None:
     made, report = run(ASSETS, hz, given, "realtime")
     begun_us = min(there_us - said.t_us - round(1e3 * said.latency_ms["total"]) for there_us, said in made)
     gap_ms = np.percentile(np.diff([there_us for there_us, _ in made]), 99) / 1e3
-    left_out = 0 if report.provisional is None else report.provisional.left_out
+    left_out = 0 if report.provisional is None else report.provisional.left_out.total()
     for name, is_provisional in (("at", False), ("between", True)):
         late_ms = [(t - s.t_us - begun_us) / 1e3 for t, s in made if s.is_provisional == is_provisional]
-        work_ms = [s.latency_ms["encode"] + s.latency_ms["head"] for _, s in made if s.is_provisional == is_provisional]
+        work_ms = [
+            s.latency_ms["encode"] + s.latency_ms["head"]
+            for _, s in made
+            if s.is_provisional == is_provisional
+        ]
         if late_ms:
             p50, p99 = np.percentile(late_ms, (50, 99))
             figures = f"{p50:.2f} | {p99:.2f} | {np.median(work_ms):.2f} | {gap_ms:.1f}"
@@ -143,7 +149,9 @@ def main() -> None:
     parser.add_argument("--only", choices=["accuracy", "latency"])
     given = parser.parse_args()
     if given.only != "latency":
-        print("| recordings | decisions a second between pictures | right at any time | settled | same at pictures |")
+        print(
+            "| recordings | decisions a second between pictures | right at any time | settled | same at pictures |"
+        )
         print("|---|---|---|---|---|")
         print_accuracy("demo", [ASSETS], given)
         for name, scene, first in (("demo's scene", SCENE, 7001), ("harder scene", HARDER, 8001)):

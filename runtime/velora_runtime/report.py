@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -226,42 +227,32 @@ class PairCounts:
 
 @dataclass(slots=True)
 class ProvisionalCounts:
-    """Counts of decisions between pairs; each written by one thread.
+    """Counts of decisions between pairs.
 
     Attributes:
-        made: predictions.
-        idle: of these, the ones for which nothing was computed, since nothing moved.
-        unpacked: left out before their events were packed; the RGB thread's.
-        overtaken: left out as the next step's events were there too; the packing thread's.
-        unseen: left out before the model saw them; the packing thread's.
-        late: left out as they would not have been over before the next pair; the inference thread's.
+        is_asked: the run makes them.
+        made: predictions; `idle`, as above.
+        left_out: those that were due and not made. By reason, which is a thread's own: `unpacked` the RGB
+            thread's, `overtaken` and `unseen` the packing thread's, `late` the inference thread's.
         total_us: from their events being there to the prediction.
     """
 
+    is_asked: bool = False
     made: int = 0
     idle: int = 0
-    unpacked: int = 0
-    overtaken: int = 0
-    unseen: int = 0
-    late: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
     total_us: Histogram = field(default_factory=Histogram)
-
-    @property
-    def left_out(self) -> int:
-        """Those that were due and not made."""
-        return self.unpacked + self.overtaken + self.unseen + self.late
 
     def add(self, total_us: int, *, is_idle: bool) -> None:
         """Count a prediction."""
-        self.made += 1
-        self.idle += is_idle
+        self.made, self.idle = self.made + 1, self.idle + is_idle
         if not is_idle:
             self.total_us.add(total_us)
 
     def as_dict(self) -> dict[str, Any]:
         """For `--summary`."""
-        told = {"predictions": self.made, "idle": self.idle, "left_out": self.left_out}
-        return {**told, "latency_ms": {"total": self.total_us.summary(1000)}}
+        counts = {"predictions": self.made, "idle": self.idle, "left_out": self.left_out.total()}
+        return {**counts, "latency_ms": {"total": self.total_us.summary(1000)}}
 
 
 @dataclass(slots=True)
@@ -284,7 +275,7 @@ class RunReport:
         cameras: what live cameras say of themselves, by `rgb` and `event`.
         clip_span_s: seconds from the first pair of a clip to its last, of late; None before it was known.
         actions: that started, by label; None in a run that does not decide.
-        provisional: decisions between pairs; None where they were not asked for.
+        provisional: decisions between pairs.
         count_filtered: gives the events that filters have dropped so far, by the filter's name.
         perf: what live cameras delivered, one line; none without any.
         warnings: what was odd in the sources.
@@ -305,7 +296,7 @@ class RunReport:
     cameras: dict[str, Any] = field(default_factory=dict)
     clip_span_s: float | None = None
     actions: dict[str, int] | None = None
-    provisional: ProvisionalCounts | None = None
+    provisional: ProvisionalCounts = field(default_factory=ProvisionalCounts)
     count_filtered: Callable[[], dict[str, int]] = dict
     perf: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -336,7 +327,7 @@ class RunReport:
             "predictions": self.predictions,
             "idle": self.idle,
             **({} if self.actions is None else {"actions": dict(self.actions)}),
-            **({} if self.provisional is None else {"provisional": self.provisional.as_dict()}),
+            **({"provisional": self.provisional.as_dict()} if self.provisional.is_asked else {}),
             "dropped": {**self.dropped(), "pairs": pairs.dropped, "sinks": dict(self.sink_drops)},
             "frames": {
                 "read": frames.read,
@@ -378,8 +369,8 @@ class RunReport:
         ]
         if self.idle:
             lines.append(f"idle: {self.idle:,} of the predictions stood, since nothing moved")
-        if (between := self.provisional) is not None:
-            lines.append(f"provisional: {between.made:,} predictions, {between.left_out:,} left out")
+        if (between := self.provisional).is_asked:
+            lines.append(f"provisional: {between.made:,} predictions, {between.left_out.total():,} left out")
         if self.actions is not None:
             named = ", ".join(f"{label} {n:,}" for label, n in sorted(self.actions.items()))
             lines.append(f"actions: {named or 'none'}")
@@ -397,7 +388,7 @@ class RunReport:
             skew = self.skew_us.summary()
             lines.append(f"skew  p50 {skew['p50']:.0f}  p95 {skew['p95']:.0f}  max {skew['max']:.0f} us")
         lines += [_stage(name, values) for name, values in self.latency_us.items() if values.count]
-        if between is not None and between.total_us.count:
+        if between.total_us.count:
             lines.append(_stage("between", between.total_us))
         if any(self.sink_drops.values()):
             lines.append(

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
-from velora_runtime.report import CameraMeter, Delivery, Histogram, RunReport, RunStart
+from velora_runtime.report import (
+    CameraMeter,
+    Delivery,
+    Histogram,
+    ProvisionalCounts,
+    RunReport,
+    RunStart,
+)
 
 from tests.fakes import FakeClock
 from velora_edge.events.filters.filters import RateCap
@@ -80,6 +88,24 @@ def test_report_as_json_has_every_count() -> None:
         "stopped": False,
         "warnings": ["odd"],
     }
+
+
+def test_the_report_counts_decisions_between_pairs_and_those_that_were_left_out() -> None:
+    report = make_report()
+    report.provisional = counts = ProvisionalCounts(
+        left_out=Counter(unpacked=1, overtaken=2, unseen=3, late=4)
+    )
+    counts.add(4000, is_idle=False)
+    counts.add(1, is_idle=True)
+    stage = {"p50": 4.0, "p95": 4.0, "p99": 4.0, "max": 4.0}
+    assert report.as_dict()["provisional"] == {
+        "predictions": 2,
+        "idle": 1,
+        "left_out": 10,
+        "latency_ms": {"total": stage},
+    }
+    assert "provisional: 2 predictions, 10 left out" in report.lines()
+    assert "between p50    4.00  p95    4.00  p99    4.00  max    4.00 ms" in report.lines()
 
 
 def test_report_for_people_is_a_few_lines() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import threading
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -36,12 +35,17 @@ from velora_runtime.cameras.feeds import LiveSetup
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.inference.recogniser import NullRecogniser
 from velora_runtime.inference.run_model import RunModel, why_silent
-from velora_runtime.pipeline.supervisor import ServiceManager, Supervisor, realtime_interpreter
+from velora_runtime.pipeline.supervisor import (
+    ServiceManager,
+    Supervisor,
+    realtime_interpreter,
+    stopped_by_signals,
+)
 from velora_runtime.report import CameraMeter
 from velora_runtime.sinks.base import SinkContext, open_sink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from velora_edge.bundle import Manifest
     from velora_edge.clock import Clock
@@ -53,6 +57,10 @@ if TYPE_CHECKING:
     from velora_runtime.pipeline.pipeline import Pace, Pipeline
     from velora_runtime.report import RunReport
     from velora_runtime.sinks.base import Sink
+
+
+MOST_PROVISIONAL_HZ = 1000
+"""Each step keeps a slice of two windows, and all of them are put together at each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +162,7 @@ def run_session(
         engine_name = "no engine" if engine is None else engine.name
         states = CameraStates(pipeline.report, sources.rgb, sources.stream)
         services.begin(pipeline.report, engine_name, states, pipeline.stop)
-        with realtime_interpreter(), _stopped_by_signals(pipeline.stop):
+        with realtime_interpreter(), stopped_by_signals(pipeline.stop):
             report = pipeline.run()
         report.perf = meter.whole()
         events.close()
@@ -313,6 +321,8 @@ def _check(options: RunOptions) -> None:
 
 
 def _check_provisional(options: RunOptions) -> None:
+    if options.provisional_hz is not None and options.provisional_hz > MOST_PROVISIONAL_HZ:
+        raise InputError(f"--provisional: at most {MOST_PROVISIONAL_HZ} a second", remedy="ask for fewer")
     if options.events in (NONE, EMULATE):
         raise InputError("--provisional decides on events between pictures", remedy="give --events a camera")
     if options.preprocessing.filters and is_live(options.events):
@@ -367,28 +377,6 @@ def _open_sinks(
             sink.close()
         raise
     return sinks
-
-
-@contextlib.contextmanager
-def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Let SIGINT and SIGTERM call `stop`; a second one has its usual effect. Only in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
-
-    def handle(number: int, frame: object) -> None:
-        signal.signal(number, before[number])
-        stop()
-
-    for number in numbers:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, before[number])
 
 
 def write_summary(path: str, content: dict[str, Any]) -> None:

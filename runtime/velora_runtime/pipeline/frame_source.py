@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from velora_edge.preprocessing.packer import PairRequest, PendingImage
 from velora_edge.vision import Resizer
 from velora_runtime.ingest.packets import CameraState
+from velora_runtime.pacing import Pacer
+from velora_runtime.pipeline.provisional import StepRequests
 from velora_runtime.queues import FreeList
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from velora_runtime.ingest.live_stream import LiveStream
     from velora_runtime.pipeline.provisional import LiveSteps
     from velora_runtime.queues import Channel
+    from velora_runtime.report import RunReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,79 @@ class FrameResizer:
     def give(self, shrunk: PendingImage) -> None:
         """Take back an image that is finished and no longer used."""
         self._free.give(shrunk)
+
+
+class FrameReader:
+    """Reader of an RGB source: its frames become pair requests. Single-threaded: the RGB thread.
+
+    Args:
+        inputs: of the run, with an RGB source and its synchronisation.
+        frames: gets the requests.
+        resizer: takes frames to the model's size.
+        report: gets counts.
+        pace: at `realtime` a recording's frames come at their times.
+        clock: of waits.
+        stop: ends it.
+    """
+
+    def __init__(
+        self,
+        inputs: RunInputs,
+        frames: Channel[PairRequest],
+        resizer: FrameResizer,
+        report: RunReport,
+        pace: Literal["realtime", "max"],
+        clock: Clock,
+        stop: threading.Event,
+    ) -> None:
+        self._inputs, self._frames, self._resizer, self._report = inputs, frames, resizer, report
+        self._clock, self._stop = clock, stop
+        self._is_live = inputs.rgb is not None and inputs.rgb.is_live
+        self._pacer = Pacer("max" if self._is_live else pace, clock, stop)
+
+    def read(self) -> None:
+        """Read to the end of the source, or of the run."""
+        inputs, counts = self._inputs, self._report.frames
+        assert inputs.rgb is not None
+        assert inputs.sync is not None
+        steps = StepRequests(None if self._is_live else inputs.steps, self._pacer, self._clock, self._stop)
+        for frame in inputs.rgb:
+            counts.read += 1
+            counts.overrun = inputs.rgb.overrun
+            placed = inputs.sync.place(frame)
+            if placed is None:
+                counts.unplaced += 1
+                continue
+            if inputs.watches_all is not None:
+                inputs.watches_all(placed)
+            if inputs.start_us is not None and placed.t_us < inputs.start_us:
+                counts.early += 1
+                continue
+            if inputs.watches is not None:
+                inputs.watches(placed)
+            for request in steps.before(placed.t_us):
+                self._drop(self._frames.offer(request))
+            self._pacer.wait_for(placed.t_us)
+            if self._stop.is_set():
+                break
+            self._put(placed)
+        self._frames.finish()
+
+    def _put(self, placed: AlignedFrame) -> None:
+        """Queue a frame's request; the packing thread accumulates its events while it is resized here."""
+        shrunk = self._resizer.take()
+        dropped = self._frames.put(PairRequest(placed.t_us, placed, self._clock.now_us(), shrunk))
+        self._resizer.shrink(placed.frame.image, shrunk)
+        self._drop(dropped)
+
+    def _drop(self, dropped: Sequence[PairRequest]) -> None:
+        for request in dropped:
+            if request.coming_us is not None:
+                self._report.provisional.left_out["unpacked"] += 1
+                continue
+            self._report.frames.dropped += 1
+            if request.shrunk is not None:
+                self._resizer.give(request.shrunk)
 
 
 PREFETCH_S = 0.002

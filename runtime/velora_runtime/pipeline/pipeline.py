@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from velora_edge.preprocessing.packer import Pair, PairRequest
 from velora_runtime.pacing import Pacer
-from velora_runtime.pipeline.frame_source import FrameResizer
-from velora_runtime.pipeline.provisional import Budget, SlidingPacker
+from velora_runtime.pipeline.frame_source import FrameReader, FrameResizer
+from velora_runtime.pipeline.provisional import Budget, SlidingPacker, StepRequests
 from velora_runtime.pipeline.supervisor import LEAVE_BEHIND_S, Supervisor, give_back_memory
 from velora_runtime.queues import Channel, ClosedError, FreeList, FullPolicy
-from velora_runtime.report import ProvisionalCounts, RunReport, RunStart
+from velora_runtime.report import RunReport, RunStart
 from velora_runtime.sinks.base import Result
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from velora_edge.bundle import Manifest
     from velora_edge.clock import Clock
     from velora_edge.preprocessing.packer import Packer
-    from velora_edge.preprocessing.sync import AlignedFrame
     from velora_runtime.inference.decision import Action, Decider
     from velora_runtime.inference.recogniser import NullRecogniser, PairRecogniser
     from velora_runtime.pipeline.frame_source import RunInputs
@@ -89,8 +88,7 @@ class Pipeline:
         self._stop, self._watchdog = self._supervisor.stop, self._supervisor.watchdog
         self._decider = decider
         self._budget, self._lacks = Budget(), ()
-        if feed.steps is not None:
-            self.report.provisional = ProvisionalCounts()
+        self.report.provisional.is_asked = feed.steps is not None
         if decider is not None:
             self.report.actions = {}
         self._start = RunStart()
@@ -145,7 +143,10 @@ class Pipeline:
 
     def _work(self) -> Iterator[tuple[str, Callable[[], None]]]:
         if self._feed.rgb is not None:
-            yield "rgb", self._read_rgb
+            frames = FrameReader(
+                self._feed, self._frames, self._resizer, self.report, self._pace, self._clock, self._stop
+            )
+            yield "rgb", frames.read
         yield "pack", self._pack
         yield "inference", self._infer
         for sink, items in zip(self._sinks, self._items, strict=True):
@@ -163,73 +164,6 @@ class Pipeline:
             channels: tuple[Channel[Any], ...] = (self._frames, self._pairs, *self._items)
             for channel in channels:
                 channel.abort()
-
-    def _read_rgb(self) -> None:
-        rgb, sync, counts = self._feed.rgb, self._feed.sync, self.report.frames
-        assert rgb is not None
-        assert sync is not None
-        pacer = Pacer("max" if rgb.is_live else self._pace, self._clock, self._stop)
-        last_us: int | None = None
-        for frame in rgb:
-            counts.read += 1
-            counts.overrun = rgb.overrun
-            placed = sync.place(frame)
-            if placed is None:
-                counts.unplaced += 1
-                continue
-            if self._feed.watches_all is not None:
-                self._feed.watches_all(placed)
-            if self._feed.start_us is not None and placed.t_us < self._feed.start_us:
-                counts.early += 1
-                continue
-            if self._feed.watches is not None:
-                self._feed.watches(placed)
-            if not rgb.is_live:
-                self._offer_between(last_us, placed.t_us, pacer)
-            last_us = placed.t_us
-            pacer.wait_for(placed.t_us)
-            if self._stop.is_set():
-                break
-            self._put_frame(placed)
-        self._frames.finish()
-
-    def _offer_between(self, last_us: int | None, coming_us: int, pacer: Pacer) -> None:
-        """Queue provisional requests between two frames."""
-        for request in self._between(last_us, coming_us, pacer):
-            self._drop_requests(self._frames.offer(request))
-
-    def _between(
-        self, last_us: int | None, coming_us: int, pacer: Pacer, passed_us: int = 0
-    ) -> Iterator[PairRequest]:
-        """Provisional requests between two pairs, each at its time."""
-        if self._feed.steps is None or last_us is None:
-            return
-        for t_us in self._feed.steps.between(last_us, coming_us):
-            pacer.wait_for(t_us - passed_us)
-            if self._stop.is_set():
-                return
-            yield PairRequest(t_us, None, self._clock.now_us(), coming_us=coming_us)
-
-    def _put_frame(self, placed: AlignedFrame) -> None:
-        """Queue a frame's request; the packing thread accumulates its events while it is resized here."""
-        shrunk = self._resizer.take()
-        dropped = self._frames.put(PairRequest(placed.t_us, placed, self._clock.now_us(), shrunk))
-        self._resizer.shrink(placed.frame.image, shrunk)
-        self._drop_requests(dropped)
-
-    def _drop_requests(self, dropped: Sequence[PairRequest]) -> None:
-        for request in dropped:
-            if request.coming_us is not None:
-                self._count_provisional.unpacked += 1
-                continue
-            self.report.frames.dropped += 1
-            if request.shrunk is not None:
-                self._resizer.give(request.shrunk)
-
-    @property
-    def _count_provisional(self) -> ProvisionalCounts:
-        assert self.report.provisional is not None
-        return self.report.provisional
 
     def _pack(self) -> None:
         for instant in self._instants():
@@ -254,7 +188,7 @@ class Pipeline:
         if self._feed.edges_us is not None:
             self.report.warnings += self._feed.edges_us.warnings()
         if self._feed.live_steps is not None:
-            self._count_provisional.overtaken = self._feed.live_steps.overtaken
+            self.report.provisional.left_out["overtaken"] += self._feed.live_steps.overtaken
         self._pairs.finish()
         self._frames.abort()
 
@@ -285,13 +219,12 @@ class Pipeline:
             return
         edges, counts = self._feed.edges_us, self.report.pairs
         pacer = Pacer("max" if self._feed.is_live else self._pace, self._clock, self._stop)
-        last_us: int | None = None
+        steps = StepRequests(self._feed.steps, pacer, self._clock, self._stop)
         for t_us in edges:
             if self._packer.is_exhausted:
                 return
             counts.passed_over = edges.passed
-            yield from self._between(last_us, t_us, pacer, edges.passed_us)
-            last_us = t_us
+            yield from steps.before(t_us, edges.passed_us)
             pacer.wait_for(t_us - edges.passed_us)
             if self._stop.is_set():
                 return
@@ -319,7 +252,7 @@ class Pipeline:
         counts = self.report.pairs
         for pair in dropped:
             if pair.coming_us is not None:
-                self._count_provisional.unseen += 1
+                self.report.provisional.left_out["unseen"] += 1
             else:
                 counts.dropped += 1
                 counts.dropped_events += pair.events
@@ -352,9 +285,9 @@ class Pipeline:
 
     def _infer_between(self, packed: Pair) -> None:
         """Decide between two pairs, where that is over before the next one; actions are decided at pairs."""
-        counts, begun_us = self._count_provisional, self._clock.now_us()
+        counts, begun_us = self.report.provisional, self._clock.now_us()
         if self._pace == "realtime" and not self._budget.allows(packed, begun_us):
-            counts.late += 1
+            counts.left_out["late"] += 1
             return
         with self._watchdog.working("inference"):
             logits = self._recogniser.see_between(packed)

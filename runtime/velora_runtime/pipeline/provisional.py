@@ -13,10 +13,14 @@ from velora_edge.datatypes import EventFrame, FramePair
 from velora_edge.preprocessing.packer import Packer, PairRequest
 
 if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator
+
     from velora_edge.clock import Clock
     from velora_edge.events.accumulate.slices import Steps
     from velora_edge.preprocessing.packer import Pair
     from velora_runtime.ingest.live_stream import LiveStream
+    from velora_runtime.pacing import Pacer
 
 
 class SlidingPacker(Packer):
@@ -73,6 +77,37 @@ class SlidingPacker(Packer):
         if t0_us != end_us and t_us > t0_us:  # events of the next window, which does not start here
             return False
         return self._walk.has_begun(end_us) or self._events.t_next_us is not None
+
+
+class StepRequests:
+    """Provisional requests of a recording, each at its time. Single-threaded: whoever requests the pairs.
+
+    Args:
+        steps: when they are due; None: there are none.
+        pacer: holds them back.
+        clock: of the time at which they are made.
+        stop: ends them.
+    """
+
+    def __init__(self, steps: Steps | None, pacer: Pacer, clock: Clock, stop: threading.Event) -> None:
+        self._steps, self._pacer, self._clock, self._stop = steps, pacer, clock, stop
+        self._last_us: int | None = None
+
+    def before(self, coming_us: int, passed_us: int = 0) -> Iterator[PairRequest]:
+        """Those between the last pair and the next one.
+
+        Args:
+            coming_us: when the next pair ends; the last one ended at that of the call before.
+            passed_us: time of the recording that is passed over.
+        """
+        last_us, self._last_us = self._last_us, coming_us
+        if self._steps is None or last_us is None:
+            return
+        for t_us in self._steps.between(last_us, coming_us):
+            self._pacer.wait_for(t_us - passed_us)
+            if self._stop.is_set():
+                return
+            yield PairRequest(t_us, None, self._clock.now_us(), coming_us=coming_us)
 
 
 FORGETS = 0.9

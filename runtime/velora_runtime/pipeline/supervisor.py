@@ -6,10 +6,11 @@ import contextlib
 import ctypes
 import gc
 import os
+import signal
 import socket
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from velora_edge.errors import EngineError, InputError
 from velora_edge.limits import parse_int
@@ -39,6 +40,28 @@ def realtime_interpreter() -> Iterator[None]:
     finally:
         gc.unfreeze()
         sys.setswitchinterval(before_s)
+
+
+@contextlib.contextmanager
+def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Let SIGINT and SIGTERM call `stop`; a second one has its usual effect. Only in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
+
+    def handle(number: int, frame: object) -> None:
+        signal.signal(number, before[number])
+        stop()
+
+    for number in numbers:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])
 
 
 def give_back_memory() -> None:

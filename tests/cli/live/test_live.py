@@ -335,6 +335,35 @@ def test_rate_belongs_to_events_alone(
 
 
 @pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (("--rgb", "{v}"), "error: --provisional decides on events between pictures"),
+        (("--rgb", "{v}", "--events", "emulate"), "error: --provisional decides on events between pictures"),
+        (
+            ("--events", "tcp://127.0.0.1:1", "--filter", "background"),
+            "error: --provisional of a live camera",
+        ),
+        (
+            ("--events", "{e}", "--sensor", "8x8", "--provisional", "1001"),
+            "error: --provisional: at most 1000",
+        ),
+    ],
+)
+def test_provisional_decisions_need_events_that_can_be_had_between_pictures(
+    model: Path,
+    events: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    given: tuple[str, ...],
+    line: str,
+) -> None:
+    write_video(tmp_path / "v.mp4", [0, 40_000])
+    names = {"v": str(tmp_path / "v.mp4"), "e": str(events)}
+    code, found = error_of(capsys, model, "--provisional", 120, *(text.format(**names) for text in given))
+    assert (code, found.startswith(line)) == (2, True), found
+
+
+@pytest.mark.parametrize(
     ("option", "value"), [("--rate", "0"), ("--rate", "fast"), ("--sensor", "640"), ("--duration", "0")]
 )
 def test_options_of_the_wrong_form_are_refused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -129,6 +130,7 @@ CHANGES: list[dict[str, Any]] = [
     {"sensor": (64, 48)},
     {"stride": 2},
     {"idle_below": 100},
+    {"provisional_hz": Fraction(120)},
     {"backend": "openvino"},
     {"decide": DecisionSettings()},
     {"preprocessing": EventPreprocessing(flip="both")},

@@ -171,7 +171,10 @@ def test_between_pairs_a_still_window_computes_nothing_and_what_stood_stands() -
 def test_a_prediction_between_pairs_says_so() -> None:
     recogniser = recogniser_of(RecordingEngine(2, labels=3), 2)
     logits = np.zeros(3, np.float32)
-    said = [recogniser.predict(pair, logits, {}, {}) for pair in (between(4, 0), make_pair(4, *np.zeros((2, 8, 8, 3))))]
+    said = [
+        recogniser.predict(pair, logits, {}, {})
+        for pair in (between(4, 0), make_pair(4, *np.zeros((2, 8, 8, 3))))
+    ]
     assert [(p.seq, p.is_provisional) for p in said] == [(4, True), (4, False)]
 
 

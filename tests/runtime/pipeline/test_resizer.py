@@ -7,8 +7,7 @@ import threading
 import numpy as np
 import pytest
 from velora_runtime.inference.recogniser import PairRecogniser
-from velora_runtime.pipeline.frame_source import FrameResizer
-from velora_runtime.pipeline.frame_source import RunInputs
+from velora_runtime.pipeline.frame_source import FrameResizer, RunInputs
 from velora_runtime.pipeline.pipeline import Pipeline
 
 from tests.fakes import FakeClock, FakeRGB, RecordingEngine, RecordingSink, tiny_manifest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import av
@@ -61,6 +62,18 @@ def test_a_line_is_schema_version_1(tmp_path: Path) -> None:
         '"events":18211,"skew_us":140,"latency_ms":{"pack":0.5,"encode":4.25,"head":1.0,"total":5.75},'
         '"dropped":{"rgb":0,"events":3},"missing":["rgb"]}\n'
     )
+
+
+def test_a_line_says_that_it_is_provisional_or_idle_and_nothing_where_it_is_neither() -> None:
+    marks = [
+        {key: value for key, value in json.loads(encode_line(said)).items() if key in ("idle", "provisional")}
+        for said in (
+            PREDICTION,
+            replace(PREDICTION, is_provisional=True),
+            replace(PREDICTION, is_provisional=True, is_idle=True),
+        )
+    ]
+    assert marks == [{}, {"provisional": True}, {"provisional": True, "idle": True}]
 
 
 def test_lines_are_in_the_file_at_once(tmp_path: Path) -> None:
