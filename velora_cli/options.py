@@ -142,8 +142,8 @@ _MODEL = (
         "provisional_hz",
         type=Rate(),
         metavar="HZ",
-        help="Decide between pairs too, HZ times a second after each, on the newest events; such a prediction "
-        "says that it is provisional.  [default: at pairs alone]",
+        help="Decide between pairs too, HZ times a second after each, on the newest events; such a "
+        "prediction says that it is provisional.  [default: at pairs alone]",
     ),
 )
 

@@ -200,8 +200,7 @@ class Prediction:
         dropped: what was dropped so far, by camera: rgb (frames), events.
         missing: cameras of the run that the newest pair lacks: rgb, event; empty where all is well.
         is_idle: nothing moved for a whole clip, and nothing was computed: what was said last stands.
-        is_provisional: it was made between two pairs, of events up to `t_us`; `seq` is the number of the pair to
-            come.
+        is_provisional: it was made between two pairs, of events up to `t_us`; `seq` is the coming pair's.
     """
 
     seq: int

@@ -93,7 +93,7 @@ def test_report_as_json_has_every_count() -> None:
 def test_the_report_counts_decisions_between_pairs_and_those_that_were_left_out() -> None:
     report = make_report()
     report.provisional = counts = ProvisionalCounts(
-        left_out=Counter(unpacked=1, overtaken=2, unseen=3, late=4)
+        True, left_out=Counter(unpacked=1, overtaken=2, unseen=3, late=4)
     )
     counts.add(4000, is_idle=False)
     counts.add(1, is_idle=True)

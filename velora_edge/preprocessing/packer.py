@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from velora_edge.datatypes import EventFrame, FramePair
 from velora_edge.events.accumulate.representations import RegistrationMap, make_accumulator
-from velora_edge.events.accumulate.slices import SlicedAccumulator
 from velora_edge.vision import Resizer
 
 if TYPE_CHECKING:
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from velora_edge.clock import Clock
     from velora_edge.datatypes import RGBFrame
     from velora_edge.events.accumulate.representations import Accumulator
-    from velora_edge.events.accumulate.slices import Steps
     from velora_edge.events.base import EventStream
     from velora_edge.manifest import RGBInput
     from velora_edge.preprocessing.sync import AlignedFrame
@@ -79,8 +76,8 @@ class PairRequest:
         placed: its RGB frame, or None.
         ready_us: when its data was there, on the pipeline's clock.
         shrunk: the frame at the model's size, soon; None where nobody makes it.
-        coming_us: of a provisional request, of events alone between two pairs: when the next pair ends, at the
-            earliest; None for a pair's.
+        coming_us: of a provisional request, for the events of the next pair that have come: when that pair ends,
+            at the earliest; None for a pair's.
     """
 
     t_us: int
@@ -125,12 +122,12 @@ class WindowAccumulator:
         frame: that they fall on.
     """
 
-    def __init__(self, stream: EventStream, frame: Accumulator | SlicedAccumulator) -> None:
+    def __init__(self, stream: EventStream, frame: Accumulator) -> None:
         self._stream, self._frame = stream, frame
         self._ahead: _Ahead | None = None
 
     def has_begun(self, t0_us: int) -> bool:
-        """Whether events of the window from `t0_us` were accumulated, or might have been."""
+        """Whether the window from `t0_us` was begun ahead of need."""
         return self._ahead is not None and self._ahead.t0_us == t0_us
 
     def prefetch(self, t0_us: int, t1_us: int) -> None:
@@ -143,21 +140,28 @@ class WindowAccumulator:
             self._ahead = self._begin(t0_us)
         ahead, upto_us = self._ahead, min(reached_us, t1_us)
         if upto_us > ahead.upto_us and self._stream.shift_us == ahead.shift_us:
-            ahead.walked += self._frame.accumulate(self._stream, upto_us)
+            ahead.walked += self._stream.accumulate_until(upto_us, self._frame)
             ahead.upto_us = upto_us
 
-    def advance(self, t0_us: int, t_us: int) -> None:
-        """Accumulate the events of [t0, t), which are there, of a window that goes on.
+    def advance(self, t0_us: int, t_us: int) -> tuple[int, int] | None:
+        """Accumulate what is there of the window from `t0_us`, up to `t_us` at least where it goes on so far.
 
-        A recording cannot go back: the window has to start at `t0_us`, or after `t_us`.
+        A recording cannot go back: the window that is walked next has to start at `t0_us` then.
+
+        Returns:
+            The time up to which its events are in the frame, and how many they are; None where none has come.
         """
-        if self._stream.reached_us is not None:
+        if self._stream.is_live:
             self.prefetch(t0_us, t_us)
-            return
-        if self._ahead is None:
+        elif self._ahead is None:
             self._ahead = self._begin(t0_us)
-        self._ahead.walked += self._frame.accumulate(self._stream, t_us)
-        self._ahead.upto_us = t_us
+        ahead = self._ahead
+        if ahead is None or ahead.t0_us != t0_us:
+            return None
+        if not self._stream.is_live:
+            ahead.walked += self._stream.accumulate_until(t_us, self._frame)
+            ahead.upto_us = t_us
+        return ahead.upto_us, ahead.walked
 
     def walk(self, t0_us: int, t1_us: int) -> tuple[int, int]:
         """Accumulate the events of [t0, t1); return how many were before them, and how many they are."""
@@ -165,26 +169,17 @@ class WindowAccumulator:
         if ahead is not None and self._is_of(ahead, t0_us, t1_us):
             self._ahead = None
             stream.commit()
-            skipped, walked = ahead.skipped, ahead.walked
-        else:
-            skipped, walked = self.step_back() + stream.skip_until(t0_us), 0
-            shift_us = stream.shift_us
-            self._frame.begin(t0_us - shift_us, t1_us - shift_us, shift_us)
-        walked += self._frame.accumulate(stream, t1_us)
-        self._frame.finish(t1_us)
-        return skipped, walked
+            return ahead.skipped, ahead.walked + stream.accumulate_until(t1_us, self._frame)
+        self.step_back()
+        skipped, shift_us = stream.skip_until(t0_us), stream.shift_us
+        self._frame.begin(t0_us - shift_us, t1_us - shift_us)
+        return skipped, stream.accumulate_until(t1_us, self._frame)
 
-    def step_back(self) -> int:
-        """Return to the checkpoint, if events of an unfinished window were accumulated.
-
-        Returns:
-            How many events are lost, as the stream cannot go back.
-        """
-        ahead, self._ahead = self._ahead, None
-        if ahead is None:
-            return 0
-        self._stream.rollback()
-        return 0 if self._stream.is_live else ahead.skipped + ahead.walked
+    def step_back(self) -> None:
+        """Return to the checkpoint, if events of an unfinished window were accumulated."""
+        if self._ahead is not None:
+            self._ahead = None
+            self._stream.rollback()
 
     def _is_of(self, ahead: _Ahead, t0_us: int, t1_us: int) -> bool:
         """Whether the prefetched events begin this window, and the camera's clock did not restart."""
@@ -194,7 +189,7 @@ class WindowAccumulator:
         self._stream.checkpoint()
         skipped = self._stream.skip_until(t0_us)
         shift_us = self._stream.shift_us
-        self._frame.begin(t0_us - shift_us, t0_us - shift_us + 1, shift_us)
+        self._frame.begin(t0_us - shift_us, t0_us - shift_us + 1)
         return _Ahead(t0_us, t0_us, shift_us, skipped)
 
 
@@ -209,8 +204,8 @@ class Pair:
         events: that were walked over for its window, those outside the model's image included.
         ready_us: when its data was there, on the pipeline's clock.
         pack_us: what packing took, microseconds.
-        coming_us: of what a provisional request asked for: when the next pair ends, at the earliest; None for a
-            pair.
+        coming_us: of what a provisional request asked for: when the next pair ends, at the earliest; None
+            for a pair.
     """
 
     rgb_image: NDArray[np.uint8]
@@ -240,7 +235,6 @@ class Packer:
         windows: where each pair's window starts.
         clock: for the time that packing takes.
         registration: from the event camera's sensor to the model's image; None for the form's fit alone.
-        steps: at which the slices of windows end, so that others can be made of them; None: whole windows.
 
     Attributes:
         pairs: packed so far.
@@ -255,29 +249,22 @@ class Packer:
         windows: WindowRule,
         clock: Clock,
         registration: RegistrationMap | None = None,
-        steps: Steps | None = None,
     ) -> None:
         self.pairs = self.skipped = 0
         self.is_waiting = False
         self._form, self._events, self._windows, self._clock = form, events, windows, clock
         self._begins_us = None if events is None else events.t_next_us
         self._resizer: Resizer | None = None
-        self._sliced: SlicedAccumulator | None = None
         if events is not None:
             sensor_hw = (events.height, events.width)
             fits = RegistrationMap.from_fit(sensor_hw, form.image_size, form.event.fit)
-            make = partial(make_accumulator, form.event, registration or fits)
-            self._accumulator = make()
-            self._sliced = None if steps is None else SlicedAccumulator(make, steps)
-            self._frame = self._accumulator if self._sliced is None else self._sliced
-            self._walk = WindowAccumulator(events, self._frame)
+            self._accumulator = make_accumulator(form.event, registration or fits)
+            self._walk = WindowAccumulator(events, self._accumulator)
 
     def warm_up(self) -> None:
         """Load the kernels by walking over no events, so that the first real window is not slower."""
         if self._events is None:
             return
-        if self._sliced is not None:
-            self._sliced.warm_up()
         if self._events.is_live:
             self._accumulator.begin(0, 1)
             self._events.warm_up(self._accumulator)
@@ -349,7 +336,7 @@ class Packer:
     def step_back(self) -> None:
         """Give back events that were prefetched for a pair that does not come."""
         if self._events is not None:
-            self.skipped += self._walk.step_back()
+            self._walk.step_back()
 
     def withdraw(self, packed: Pair) -> None:
         """Take back the pair that was packed last; its events count as skipped."""
@@ -376,14 +363,13 @@ class Packer:
                 self.skipped += self._events.skip_until(window_us)
             return None
         if not self._events.is_live and not self._walk.has_begun(window_us):
-            self.step_back()
             self.skipped += self._events.skip_until(window_us)
             if self._events.t_next_us is None:
                 return None
         skipped, packed.events = self._walk.walk(window_us, t_us)
         self.skipped += skipped
-        self._frame.render_into(packed.event_image)
-        return EventFrame(packed.event_image, window_us, t_us, self._frame.events)
+        self._accumulator.render_into(packed.event_image)
+        return EventFrame(packed.event_image, window_us, t_us, self._accumulator.events)
 
     def _resize(self, frame: RGBFrame, image: NDArray[np.uint8]) -> None:
         height, width = frame.image.shape[:2]

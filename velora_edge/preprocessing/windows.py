@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,26 @@ class WindowRule:
         if self.end_us is None or not self._lengths_us:
             return None
         return self.end_us, self.end_us + min(self._lengths_us)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Times at a fixed rate after a pair: whole microseconds, rounded down, so that none drifts.
+
+    Attributes:
+        rate_hz: steps a second.
+        longest_us: there are none later after the pair.
+    """
+
+    rate_hz: Fraction
+    longest_us: int
+
+    def between(self, t0_us: int, t1_us: int) -> Iterator[int]:
+        """The steps after the pair at `t0_us` and before the one at `t1_us`."""
+        step, end_us = 1, min(t1_us, t0_us + self.longest_us)
+        while (t_us := t0_us + step * 1_000_000 * self.rate_hz.denominator // self.rate_hz.numerator) < end_us:
+            yield t_us
+            step += 1
 
 
 _MOST_SILENCE = 10

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
@@ -13,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from velora_edge.clock import SystemClock
 from velora_edge.errors import Address, InputError, RecordingError
-from velora_edge.events.accumulate.slices import Steps
 from velora_edge.events.filters.event_preprocessing import EventPreprocessing
 from velora_edge.files import replace_file
 from velora_edge.preprocessing.registry import recorded_rate_hz
 from velora_edge.preprocessing.sources import NONE
 from velora_edge.preprocessing.sync import SyncOptions
-from velora_edge.preprocessing.windows import LONGEST, WindowRule
+from velora_edge.preprocessing.windows import LONGEST, Steps, WindowRule
 from velora_runtime.app.run_services import AttachOptions, RunFacts, RunServices
 from velora_runtime.app.run_sources import (
     LiveOptions,
@@ -45,6 +43,7 @@ from velora_runtime.report import CameraMeter
 from velora_runtime.sinks.base import SinkContext, open_sink
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Sequence
 
     from velora_edge.bundle import Manifest
@@ -57,10 +56,6 @@ if TYPE_CHECKING:
     from velora_runtime.pipeline.pipeline import Pace, Pipeline
     from velora_runtime.report import RunReport
     from velora_runtime.sinks.base import Sink
-
-
-MOST_PROVISIONAL_HZ = 1000
-"""Each step keeps a slice of two windows, and all of them are put together at each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,12 +240,11 @@ def _listen(setup: _Setup, model: RunModel, events: RunEvents) -> RunServices:
 def _make_packer(setup: _Setup, model: RunModel, events: RunEvents) -> Packer:
     """Make a packer and load its kernels, before a live camera begins to deliver."""
     from velora_edge.preprocessing.packer import Packer
-    from velora_runtime.pipeline.provisional import SlidingPacker
+    from velora_runtime.pipeline.provisional import ProvisionalPacker
 
-    windows, rate_hz = WindowRule(model.manifest.event.window_us), setup.options.provisional_hz
-    steps = None if rate_hz is None else Steps(rate_hz, int(LONGEST * windows.window_us))
-    kind = Packer if steps is None else SlidingPacker
-    packer = kind(model.manifest, events.stream, windows, setup.clock, events.registration, steps)
+    kind = Packer if setup.options.provisional_hz is None else ProvisionalPacker
+    windows = WindowRule(model.manifest.event.window_us)
+    packer = kind(model.manifest, events.stream, windows, setup.clock, events.registration)
     packer.warm_up()
     return packer
 
@@ -278,19 +272,23 @@ def _start(
         setup.supervisor.stop,
         setup.note,
     )
-    return _with_steps(inputs, sources, packer, setup.clock)
+    return _with_steps(inputs, setup, model, sources, packer)
 
 
-def _with_steps(inputs: RunInputs, sources: RunSources, packer: Packer, clock: Clock) -> RunInputs:
-    """Let the run decide between pairs, where its packer can."""
-    from velora_runtime.pipeline.provisional import LiveSteps, SlidingPacker
+def _with_steps(
+    inputs: RunInputs, setup: _Setup, model: RunModel, sources: RunSources, packer: Packer
+) -> RunInputs:
+    """Let the run decide between pairs, where that was asked for."""
+    from velora_runtime.pipeline.provisional import LiveSteps, ProvisionalPacker
 
-    if not isinstance(packer, SlidingPacker):
+    rate_hz = setup.options.provisional_hz
+    if rate_hz is None or not isinstance(packer, ProvisionalPacker):
         return inputs
+    steps = Steps(rate_hz, int(LONGEST * model.manifest.event.window_us))
     live = None
     if inputs.live is not None and sources.live_events is not None:
-        live = LiveSteps(packer, sources.live_events.stream, clock)
-    return replace(inputs, steps=packer.steps, live_steps=live)
+        live = LiveSteps(steps, packer, sources.live_events.stream, setup.clock)
+    return replace(inputs, steps=steps, live_steps=live)
 
 
 def _note_empty(model: RunModel, sources: RunSources, report: RunReport, note: Callable[[str], None]) -> None:
@@ -321,8 +319,6 @@ def _check(options: RunOptions) -> None:
 
 
 def _check_provisional(options: RunOptions) -> None:
-    if options.provisional_hz is not None and options.provisional_hz > MOST_PROVISIONAL_HZ:
-        raise InputError(f"--provisional: at most {MOST_PROVISIONAL_HZ} a second", remedy="ask for fewer")
     if options.events in (NONE, EMULATE):
         raise InputError("--provisional decides on events between pictures", remedy="give --events a camera")
     if options.preprocessing.filters and is_live(options.events):

@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 
     from velora_edge.bundle import Manifest
     from velora_edge.clock import Clock
-    from velora_edge.events.accumulate.slices import Steps
     from velora_edge.preprocessing.sources import RGBSource
     from velora_edge.preprocessing.sync import AlignedFrame, Sync
-    from velora_edge.preprocessing.windows import SteadyEdges
+    from velora_edge.preprocessing.windows import SteadyEdges, Steps
     from velora_runtime.cameras.live_rgb import LiveRGB
     from velora_runtime.ingest.live_stream import LiveStream
     from velora_runtime.pipeline.provisional import LiveSteps

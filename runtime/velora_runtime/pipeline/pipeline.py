@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from velora_edge.preprocessing.packer import Pair, PairRequest
 from velora_runtime.pacing import Pacer
 from velora_runtime.pipeline.frame_source import FrameReader, FrameResizer
-from velora_runtime.pipeline.provisional import Budget, SlidingPacker, StepRequests
+from velora_runtime.pipeline.provisional import Budget, ProvisionalPacker, StepRequests
 from velora_runtime.pipeline.supervisor import LEAVE_BEHIND_S, Supervisor, give_back_memory
 from velora_runtime.queues import Channel, ClosedError, FreeList, FullPolicy
 from velora_runtime.report import RunReport, RunStart
@@ -196,12 +196,12 @@ class Pipeline:
         return self._start.passed_us(t_us) >= (self._feed.duration_us or math.inf)
 
     def _pack_between(self, request: PairRequest) -> None:
-        assert isinstance(self._packer, SlidingPacker)
+        assert isinstance(self._packer, ProvisionalPacker)
         if self._is_after_end(request.t_us):
             return
         packed = self._free.take()
         with self._watchdog.working("packing"):
-            is_there = self._packer.slide_into(packed, request)
+            is_there = self._packer.peek_into(packed, request)
         if is_there:
             self._drop_pairs(self._pairs.offer(packed))
         else:

@@ -1,15 +1,16 @@
-"""Provisional decisions between two pairs: when they are due, and their windows of events.
+"""Provisional decisions between two pairs: when they are due, and the events of the next pair so far.
 
-Pictures come at 30 Hz, events all the time. Between two pairs a window of events, as long as the last pair's,
-slides on in steps, and the model decides on it with the newest tokens of everything else.
+Pictures come at 30 Hz, events all the time. Between two pairs the window of the next one grows, and the model
+decides on what has come of it, beside the newest tokens of everything else.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from velora_edge.datatypes import EventFrame, FramePair
+from velora_edge.errors import InputError
 from velora_edge.preprocessing.packer import Packer, PairRequest
 
 if TYPE_CHECKING:
@@ -17,66 +18,79 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from velora_edge.clock import Clock
-    from velora_edge.events.accumulate.slices import Steps
     from velora_edge.preprocessing.packer import Pair
+    from velora_edge.preprocessing.windows import Steps
     from velora_runtime.ingest.live_stream import LiveStream
     from velora_runtime.pacing import Pacer
 
 
-class SlidingPacker(Packer):
-    """Packer of pairs, and of windows of events between them. Single-threaded: the packing thread.
+class ProvisionalPacker(Packer):
+    """Packer of pairs, and of the next pair's events so far. Single-threaded: the packing thread.
 
-    Needs an event camera, and `steps`. Pairs are those of `Packer`, to the bit.
+    Pairs are those of `Packer`, to the bit: each event is walked over once, into the same frame.
+
+    Args:
+        given: as for `Packer`.
+
+    Raises:
+        InputError: if the model's frames depend on the window's end, which is not known before the next picture.
     """
 
-    def slide_into(self, packed: Pair, request: PairRequest) -> bool:
-        """Pack the events of a window as long as the last pair's, which ends at a step after it.
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        if self._events is not None and self._accumulator.representation.uses_window:
+            raise InputError(
+                f"--provisional shows a window before its end is known, and {self._form.event.representation} "
+                "depends on that",
+                remedy="leave it out, or train on polarity or counts",
+            )
+
+    def peek_into(self, packed: Pair, request: PairRequest) -> bool:
+        """Pack the events of the next pair's window that have come, up to the request's time.
 
         Args:
             packed: receives the event frame, and the number of the next pair; what it held is overwritten.
             request: a provisional one.
 
         Returns:
-            Whether there is one: not where the last pair lacks its events, nor later after it than its window
-            was long.
+            Whether there is one: not before the first pair, before the window begins, or while the camera is
+            away.
         """
-        start_us, t_us = self._clock.now_us(), request.t_us
-        if self._sliced is None or self._windows.end_us is None or not self._goes_on(request):
+        start_us = self._clock.now_us()
+        t0_us = self._begin_window(request)
+        found = None if t0_us is None else self._walk.advance(t0_us, request.t_us)
+        if t0_us is None or found is None:
             return False
-        self._walk.advance(self._windows.end_us, t_us)
-        t0_us, packed.events = self._sliced.slide(t_us)
-        self._sliced.render_into(packed.event_image)
-        frame = EventFrame(packed.event_image, t0_us, t_us, self._sliced.events)
+        t_us, packed.events = found
+        self._accumulator.render_into(packed.event_image)
+        frame = EventFrame(packed.event_image, t0_us, t_us, self._accumulator.events)
         packed.frames = FramePair(self.pairs, t_us, None, frame)
         packed.ready_us, packed.pack_us = request.ready_us, self._clock.now_us() - start_us
         packed.coming_us = request.coming_us
         return True
 
     @property
-    def steps(self) -> Steps:
-        """Times after a pair at which it can be asked for a window."""
-        assert self._sliced is not None
-        return self._sliced.steps
-
-    @property
     def next_window(self) -> tuple[int, int] | None:
         """The next pair's window, which ends then at the earliest; None before the first pair."""
         return self._windows.next
 
-    def _goes_on(self, request: PairRequest) -> bool:
-        """Whether a window can slide from the last pair's to the request's time."""
-        assert self._sliced is not None
-        assert self._events is not None
+    def _begin_window(self, request: PairRequest) -> int | None:
+        """Start of the next pair's window; None where it has not begun, or has no events."""
         assert request.coming_us is not None
-        last, end_us, t_us = self._sliced.window_us, self._windows.end_us, request.t_us
-        if last is None or last[1] != end_us or not 0 < t_us - end_us < end_us - last[0]:
-            return False
-        if self._events.is_live:
-            return self._events.await_window(end_us, t_us)
+        if self._events is None or self._windows.end_us is None:
+            return None
+        if not self._windows.end_us < request.t_us < request.coming_us:
+            return None
         t0_us = self._windows.preview(request.coming_us)
-        if t0_us != end_us and t_us > t0_us:  # events of the next window, which does not start here
-            return False
-        return self._walk.has_begun(end_us) or self._events.t_next_us is not None
+        if request.t_us <= t0_us:
+            return None
+        if self._events.is_live:
+            return t0_us if self._events.await_window(t0_us, request.t_us) else None
+        if not self._walk.has_begun(t0_us):
+            self.skipped += self._events.skip_until(t0_us)
+            if self._events.t_next_us is None or not self._is_recorded(request.t_us):
+                return None
+        return t0_us
 
 
 class StepRequests:
@@ -111,7 +125,7 @@ class StepRequests:
 
 
 FORGETS = 0.9
-"""What is left of the longest time with each decision, and each one left out: one slow one is soon forgotten."""
+"""What is left of the longest time with each decision and each that is left out: a slow one is forgotten."""
 
 
 @dataclass(slots=True)
@@ -144,13 +158,15 @@ class LiveSteps:
     A picture may come at any time, so they end where the next pair's window ends at the earliest.
 
     Attributes:
-        packer: knows the steps and the next window.
+        steps: when they are due.
+        packer: knows the next window.
         stream: the event camera.
         clock: the host's.
         overtaken: steps whose events came together with those of the next step.
     """
 
-    packer: SlidingPacker
+    steps: Steps
+    packer: ProvisionalPacker
     stream: LiveStream
     clock: Clock
     overtaken: int = 0
@@ -161,7 +177,7 @@ class LiveSteps:
         if (window := self.packer.next_window) is None:
             return None
         (end_us, coming_us), now_us = window, self.clock.now_us()
-        due = [t_us for t_us in self.packer.steps.between(end_us, coming_us) if t_us > self._given_us]
+        due = [t_us for t_us in self.steps.between(end_us, coming_us) if t_us > self._given_us]
         while due and not self.stream.judge_window(end_us, due[-1], now_us):
             due.pop()
         if not due:

@@ -1,4 +1,4 @@
-"""Decisions between pairs: when there are any, on which events, and that pairs are as they would be without."""
+"""Decisions between pairs: when there are any, and on which events; pairs are as they would be without."""
 
 from __future__ import annotations
 
@@ -118,7 +118,6 @@ def test_there_is_one_at_each_step_after_a_pair_of_a_full_clip_until_the_next() 
     assert [p.seq for p in said] == [2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6]
     assert [p.is_provisional for p in said] == [t % 1000 != 0 for t in expected]
     counts = pipeline.report.provisional
-    assert counts is not None
     assert (counts.made, counts.left_out.total(), pipeline.report.predictions) == (12, 0, 5)
 
 
@@ -185,7 +184,6 @@ def test_a_still_window_computes_nothing_and_says_so_and_a_movement_is_seen_at_o
     assert {t: idle[t] for t in (5250, 5750, 6250, 6500, 6750)} == {
         5250: True, 5750: True, 6250: True, 6500: False, 6750: False,
     }  # fmt: skip
-    assert pipeline.report.provisional is not None
     assert pipeline.report.provisional.idle == sum(idle.values())
 
 
@@ -209,7 +207,6 @@ def test_a_slow_engine_leaves_them_out_first_and_counts_them() -> None:
     timer.start()
     results, pipeline = run(pace="realtime", engine=engine)
     counts, pairs = pipeline.report.provisional, pipeline.report.pairs
-    assert counts is not None
     assert (pairs.dropped, pipeline.report.frames.dropped, pipeline.report.predictions) == (0, 0, 5)
     due = 18  # three between each two of seven pictures; of those before the first full clip six
     assert 0 < counts.left_out.total() <= due - counts.made

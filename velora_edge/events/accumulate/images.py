@@ -32,13 +32,6 @@ def _add_polarity(state: Any, place: Any, t_us: Any, p: Any) -> None:
 
 
 @kernel
-def extend_polarity(last: Any, later: Any) -> None:
-    """Each pixel's last event is the later one, where there is one."""
-    for i in range(len(last)):
-        last[i] = later[i] if later[i] else last[i]
-
-
-@kernel
 def render_polarity(last: Any, palette: Any, pixels: Any) -> None:
     """Colour each pixel by its state."""
     for i in range(len(pixels)):
@@ -64,10 +57,6 @@ class PolarityImage:
         """Empty the state."""
         self.state.last[:] = 0
 
-    def extend(self, later: PolarityImage) -> None:
-        """Take in a later part of the window: the state is as if its events had been added here."""
-        extend_polarity(self.state.last, later.state.last)
-
     def render_into(self, pixels: NDArray[np.uint8]) -> None:
         """Write the picture, uint8[H * W, 3]."""
         render_polarity(self.state.last, self.palette, pixels)
@@ -92,13 +81,6 @@ def _add_count(state: Any, place: Any, t_us: Any, p: Any) -> None:
 
 
 @kernel
-def extend_counts(counts: Any, later: Any) -> None:
-    """Add counts, up to 255."""
-    for i in range(len(counts)):
-        counts[i] = min(np.uint16(counts[i]) + np.uint16(later[i]), np.uint16(255))
-
-
-@kernel
 def render_counts(counts: Any, pixels: Any) -> None:
     """Both counts, and 0."""
     for i in range(np.uint64(len(pixels))):
@@ -117,10 +99,6 @@ class TwoChannelCounts:
     def begin(self, t0_us: int, t1_us: int) -> None:
         """Empty the state."""
         self.state.counts[:] = 0
-
-    def extend(self, later: TwoChannelCounts) -> None:
-        """Take in a later part of the window: the state is as if its events had been added here."""
-        extend_counts(self.state.counts, later.state.counts)
 
     def render_into(self, pixels: NDArray[np.uint8]) -> None:
         """Write the picture, uint8[H * W, 3]."""

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from velora_edge.bundle import EventInput
     from velora_edge.datatypes import FitMode
-    from velora_edge.events.base import EventStream
 
 
 _OFF = -(1 << 30)
@@ -136,9 +135,6 @@ class Representation(Protocol):
         state: a named tuple of arrays, for which `add_event` is registered (`_frame_kernels.ADD_EVENT`); the
             model's pixel i is its cell 1 + i, and cell 0 is for events that fall on none.
         uses_window: the state depends on the window's times, not on its events alone.
-
-    One with a method `extend(later)`, which takes the state of a later part of the window in, can be put together
-    from slices (`velora_edge.events.accumulate.slices`).
     """
 
     state: Any
@@ -164,17 +160,10 @@ class Accumulator:
         self.state = representation.state
         self.events = 0
 
-    def begin(self, t0_us: int, t1_us: int, shift_us: int = 0) -> None:
-        """Empty the frame for the window [t0, t1), camera's clock; `shift_us` gets a stream's times of these."""
+    def begin(self, t0_us: int, t1_us: int) -> None:
+        """Empty the frame for the window [t0, t1)."""
         self.events = 0
         self.representation.begin(t0_us, t1_us)
-
-    def accumulate(self, stream: EventStream, t1_us: int) -> int:
-        """Add a stream's events before `t1_us`, its clock; return how many were walked over."""
-        return stream.accumulate_until(t1_us, self)
-
-    def finish(self, t1_us: int) -> None:
-        """End the window; the frame is what it is."""
 
     def render_into(self, image: NDArray[np.uint8]) -> None:
         """Write the frame, uint8[H, W, 3], to the caller's array, which is contiguous."""
