@@ -3,11 +3,11 @@
     python benchmarks/between_pictures.py                      # the demo model, 120 decisions a second
     python benchmarks/between_pictures.py --recordings 8 --hz 60 120 240
 
-Accuracy, at pace max: the demo's recording, and recordings of the twelve actions in random order, rendered from
-other seeds, in the demo's scene and in a harder one. At any time: milliseconds of an action in which the decision
-that was made last has its label. Settled: decisions a clip or more after an action's start that have its label.
-Latency: the demo's recording in real time; from the end of a decision's window of events, by the clock that the
-replay keeps, to the sinks.
+Accuracy, at pace max: the demo's recording, and recordings of the twelve actions in random order, rendered
+from other seeds, in the demo's scene and in a harder one. At any time: milliseconds of an action in which the
+decision that was made last has its label. Settled: decisions a clip or more after an action's start that have
+its label. Latency: the demo's recording in real time; from the end of a decision's window of events, by the
+clock that the replay keeps, to the sinks.
 """
 
 from __future__ import annotations

@@ -231,9 +231,8 @@ class ProvisionalCounts:
 
     Attributes:
         is_asked: the run makes them.
-        made: predictions; `idle`, as above.
-        left_out: those that were due and not made. By reason, which is a thread's own: `unpacked` the RGB
-            thread's, `overtaken` and `unseen` the packing thread's, `late` the inference thread's.
+        made: predictions; of `idle` ones nothing was computed.
+        left_out: by reason, a thread's own: `unpacked` RGB's, `overtaken`, `unseen` packing's, `late` inference's.
         total_us: from their events being there to the prediction.
     """
 

@@ -76,8 +76,8 @@ class PairRequest:
         placed: its RGB frame, or None.
         ready_us: when its data was there, on the pipeline's clock.
         shrunk: the frame at the model's size, soon; None where nobody makes it.
-        coming_us: of a provisional request, for the events of the next pair that have come: when that pair ends,
-            at the earliest; None for a pair's.
+        coming_us: of a provisional request, for the next pair's events so far: when that pair ends, at the
+            earliest; None for a pair's.
     """
 
     t_us: int
@@ -144,7 +144,7 @@ class WindowAccumulator:
             ahead.upto_us = upto_us
 
     def advance(self, t0_us: int, t_us: int) -> tuple[int, int] | None:
-        """Accumulate what is there of the window from `t0_us`, up to `t_us` at least where it goes on so far.
+        """Accumulate the events of the window from `t0_us` before `t_us`, which are there, ahead of need.
 
         A recording cannot go back: the window that is walked next has to start at `t0_us` then.
 

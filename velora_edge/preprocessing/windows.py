@@ -93,7 +93,9 @@ class Steps:
     def between(self, t0_us: int, t1_us: int) -> Iterator[int]:
         """The steps after the pair at `t0_us` and before the one at `t1_us`."""
         step, end_us = 1, min(t1_us, t0_us + self.longest_us)
-        while (t_us := t0_us + step * 1_000_000 * self.rate_hz.denominator // self.rate_hz.numerator) < end_us:
+        while (
+            t_us := t0_us + step * 1_000_000 * self.rate_hz.denominator // self.rate_hz.numerator
+        ) < end_us:
             yield t_us
             step += 1
 

@@ -172,6 +172,10 @@ class ActivePatchLists:
         either = active | before if entry.event_moved and before is not None else None
         return list_patches(active), None if either is None else list_patches(either)
 
+    def peek(self, image: NDArray[np.uint8]) -> NDArray[np.int64] | None:
+        """List for the event tower alone, of a frame that enters no ring."""
+        return None if self._finder is None else list_patches(self._finder.find(image))
+
 
 class PairRecogniser:
     """Recognises a stream of pairs.
@@ -255,9 +259,9 @@ class PairRecogniser:
         return logits
 
     def see_between(self, packed: Pair) -> NDArray[np.float32] | None:
-        """Look at a window of events between two pairs; return logits, float32[K], valid until the next call.
+        """Look at the next pair's events so far; return logits, float32[K], valid until the next call.
 
-        Its tokens take the slot of the next pair. The picture there is the clip's oldest, which the next one
+        Their tokens take that pair's slot. The picture there is the clip's oldest, which the next one
         replaces: it is left out. The difference there stands. The pair is decided as it would be without.
 
         Args:
@@ -282,7 +286,8 @@ class PairRecogniser:
             self._logits = self._standing
         slot, present = self.ring.coming, self._between
         stands = self.ring.presence[slot.phase]
-        self._engine.encode("event", (packed.event_image,), slot)
+        patches = self._patches.peek(packed.event_image)
+        self._engine.encode("event", (packed.event_image,), slot, patches)
         present.rgb[:], present.event[:], present.diff[:] = stands.rgb, stands.event, stands.diff
         present.rgb[slot.pair], present.event[slot.pair] = 0, 1
         encoded_us = self._clock.now_us()

@@ -33,15 +33,15 @@ class ProvisionalPacker(Packer):
         given: as for `Packer`.
 
     Raises:
-        InputError: if the model's frames depend on the window's end, which is not known before the next picture.
+        InputError: if the model's frames depend on the window's end, which only the next picture tells.
     """
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         if self._events is not None and self._accumulator.representation.uses_window:
             raise InputError(
-                f"--provisional shows a window before its end is known, and {self._form.event.representation} "
-                "depends on that",
+                "--provisional shows a window before its end is known, on which frames of "
+                f"{self._form.event.representation} depend",
                 remedy="leave it out, or train on polarity or counts",
             )
 

@@ -12,17 +12,17 @@ from velora_runtime.inference.recogniser import PairRecogniser
 from velora_runtime.ingest.packets import Decoded
 from velora_runtime.pipeline.frame_source import RunInputs
 from velora_runtime.pipeline.pipeline import Pipeline
-from velora_runtime.pipeline.provisional import Budget, LiveSteps, SlidingPacker
+from velora_runtime.pipeline.provisional import Budget, LiveSteps, ProvisionalPacker
 
 from tests.fakes import FakeClock, FakeRGB, MemoryEvents, RecordingEngine, RecordingSink, tiny_manifest
 from tests.fakes_cameras import batch, make_rig
 from velora_edge.bundle import EventInput, Palette
 from velora_edge.datatypes import EventBatch, FramePair, TriggerBatch
-from velora_edge.events.accumulate.slices import Steps
+from velora_edge.errors import InputError
 from velora_edge.events.filters.event_preprocessing import EventPreprocessing, FilteredStream
-from velora_edge.preprocessing.packer import Packer, Pair, PairRequest
+from velora_edge.preprocessing.packer import Packer, Pair
 from velora_edge.preprocessing.sync import TimestampSync
-from velora_edge.preprocessing.windows import SteadyEdges, WindowRule
+from velora_edge.preprocessing.windows import SteadyEdges, Steps, WindowRule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +48,7 @@ class Sees(RecordingEngine):
         super().__init__(3, labels=3)
         self.tokens = {"rgb": np.zeros(3), "event": np.zeros(3), "diff": np.zeros(2)}
 
-    def encode(self, modality: str, images: Sequence[np.ndarray], slot: Any) -> None:
+    def encode(self, modality: str, images: Sequence[np.ndarray], slot: Any, patches: Any = None) -> None:
         weights = np.arange(1, images[0].size + 1).reshape(images[0].shape)
         values = [float((weights * image).sum() % 1009) for image in images]
         now, before = values[::2], values[1::2]  # of a camera that is absent both are what is left over in it
@@ -79,8 +79,8 @@ def run(
         inputs = RunInputs(None, None, edges, duration_us, steps=steps)
     else:
         inputs = RunInputs(FakeRGB(times_us), TimestampSync(0, ""), None, duration_us, steps=steps)
-    kind = Packer if steps is None else SlidingPacker
-    packer = kind(manifest, stream, WindowRule(1000, None if times_us else 0), clock, None, steps)
+    kind = Packer if steps is None else ProvisionalPacker
+    packer = kind(manifest, stream, WindowRule(1000, None if times_us else 0), clock)
     recogniser = PairRecogniser(manifest, engine or Sees(), clock, idle_below=idle_below)
     pipeline = Pipeline(manifest, inputs, packer, recogniser, [sink], pace, clock)
     pipeline.run()
@@ -121,9 +121,9 @@ def test_there_is_one_at_each_step_after_a_pair_of_a_full_clip_until_the_next() 
     assert (counts.made, counts.left_out.total(), pipeline.report.predictions) == (12, 0, 5)
 
 
-def test_its_events_are_those_of_a_window_as_long_as_the_last_pairs() -> None:
+def test_its_events_are_those_since_the_last_pair() -> None:
     found = {t_us: n for _, t_us, _, n, _ in told(run()[0], provisional=True)}
-    assert found == {t: sum(t - 1000 <= e[0] < t for e in EVENTS) for t in found}
+    assert found == {t: sum(t // 1000 * 1000 <= e[0] < t for e in EVENTS) for t in found}
     assert len(found) == 12
 
 
@@ -194,7 +194,7 @@ class Slow(Sees):
         super().__init__()
         self.gate, self.begun = threading.Event(), threading.Event()
 
-    def encode(self, modality: str, images: Sequence[np.ndarray], slot: Any) -> None:
+    def encode(self, modality: str, images: Sequence[np.ndarray], slot: Any, patches: Any = None) -> None:
         if modality == "event":
             self.begun.set()
             assert self.gate.wait(30)
@@ -235,11 +235,10 @@ class Queue:
 
 def test_live_the_newest_step_is_taken_once_up_to_the_shortest_window_of_late() -> None:
     class Packs:
-        steps = Steps(Fraction(120), 50_000)
         next_window: tuple[int, int] | None = None
 
     packer, stream = Packs(), Queue()
-    live = LiveSteps(packer, stream, FakeClock())  # type: ignore[arg-type]
+    live = LiveSteps(Steps(Fraction(120), 50_000), packer, stream, FakeClock())  # type: ignore[arg-type]
     assert live.take() is None
     packer.next_window = (100_000, 133_000)
     found = []
@@ -254,7 +253,7 @@ def test_live_the_newest_step_is_taken_once_up_to_the_shortest_window_of_late() 
 @pytest.mark.parametrize("seed", range(6))
 def test_live_windows_are_the_same_with_and_without(seed: int) -> None:
     draw, ms = np.random.default_rng(seed), 1000
-    script, start = [], 0
+    script, times_us, start = [], [], 0
     while start < 200 * ms:
         end = start + int(draw.integers(1, 5 * ms))
         t_us = np.sort(draw.integers(start, end, draw.integers(0, 40)))
@@ -262,34 +261,47 @@ def test_live_windows_are_the_same_with_and_without(seed: int) -> None:
         script.append(
             (end, Decoded(batch(*events) if events else EventBatch.empty(), TriggerBatch.empty(), end))
         )
-        start = end
+        start, times_us = end, times_us + t_us.tolist()
     ends_us = [
         int(t) for t in np.cumsum(draw.choice([10 * ms, 9 * ms + 123, 4 * ms, 40 * ms], 60)) if t < 190 * ms
     ]
     event = EventInput(window_us=10 * ms, palette=Palette(), fit="stretch")
 
-    def pack(steps: Steps | None) -> tuple[list[Any], int, int]:
-        rig, slid = make_rig(script, encoding=None), 0
-        kind = Packer if steps is None else SlidingPacker
-        packer = kind(tiny_manifest(event=event), rig.stream, WindowRule(10 * ms, 0), rig.clock, None, steps)
-        live = LiveSteps(packer, rig.stream, rig.clock) if isinstance(packer, SlidingPacker) else None
+    def pack(steps: Steps | None) -> tuple[list[Any], int, list[tuple[int, int, int]]]:
+        rig, peeked = make_rig(script, encoding=None), []
+        kind = Packer if steps is None else ProvisionalPacker
+        packer = kind(tiny_manifest(event=event), rig.stream, WindowRule(10 * ms, 0), rig.clock)
         found, between = [], Pair.empty((8, 8))
+        live = (
+            LiveSteps(steps, packer, rig.stream, rig.clock)
+            if steps is not None and isinstance(packer, ProvisionalPacker)
+            else None
+        )
         for end_us in ends_us:
             while rig.stream.judge_window(end_us - 10 * ms, end_us, rig.clock.t_us) is None:
                 rig.step()
                 packer.pack_ahead()
-                request: PairRequest | None = live.take() if live is not None else None
-                if request is not None and isinstance(
-                    packer, SlidingPacker
-                ):  # some end after the pair to come
-                    slid += packer.slide_into(between, request)
+                request = None if live is None else live.take()  # some end after the pair to come
+                if live is not None and request is not None and live.packer.peek_into(between, request):
+                    assert between.frames.event is not None
+                    peeked.append((between.frames.event.t0_us, between.frames.t_us, between.events))
             packed = Pair.empty((8, 8))
             packer.pack_into(packed, end_us, None, 0)
             frame = packed.frames.event
             found.append(None if frame is None else (frame.t0_us, packed.events, packed.event_image.tolist()))
         packer.step_back()
-        return found, packer.skipped, slid
+        return found, packer.skipped, peeked
 
     plain, with_steps = pack(None), pack(Steps(Fraction(500), 15 * ms))
     assert with_steps[:2] == plain[:2]
-    assert with_steps[2] > 5
+    assert len(with_steps[2]) > 5
+    counted = [(t0, t1, sum(t0 <= t < t1 for t in times_us)) for t0, t1, _ in with_steps[2]]
+    assert with_steps[2] == counted
+
+
+def test_frames_that_depend_on_the_windows_end_are_refused() -> None:
+    event = EventInput(window_us=1000, representation="voxel_grid")
+    with pytest.raises(InputError, match="--provisional shows a window before its end is known"):
+        ProvisionalPacker(
+            tiny_manifest(event=event), MemoryEvents(EVENTS).stream(), WindowRule(1000), FakeClock()
+        )
