@@ -230,9 +230,8 @@ class ProvisionalCounts:
     """Counts of decisions between pairs.
 
     Attributes:
-        is_asked: the run makes them.
-        made: predictions; of `idle` ones nothing was computed.
-        left_out: by reason, a thread's own: `unpacked` RGB's, `overtaken`, `unseen` packing's, `late` inference's.
+        is_asked: the run makes them: `made` predictions; of `idle` ones nothing was computed.
+        left_out: by reason: `unpacked` (RGB thread), `overtaken`, `unseen` (packing), `late` (inference).
         total_us: from their events being there to the prediction.
     """
 
@@ -251,7 +250,7 @@ class ProvisionalCounts:
     def as_dict(self) -> dict[str, Any]:
         """For `--summary`."""
         counts = {"predictions": self.made, "idle": self.idle, "left_out": self.left_out.total()}
-        return {**counts, "latency_ms": {"total": self.total_us.summary(1000)}}
+        return counts | {"latency_ms": {"total": self.total_us.summary(1000)}}
 
 
 @dataclass(slots=True)
@@ -386,13 +385,10 @@ class RunReport:
         if self.skew_us.count:
             skew = self.skew_us.summary()
             lines.append(f"skew  p50 {skew['p50']:.0f}  p95 {skew['p95']:.0f}  max {skew['max']:.0f} us")
-        lines += [_stage(name, values) for name, values in self.latency_us.items() if values.count]
-        if between.total_us.count:
-            lines.append(_stage("between", between.total_us))
-        if any(self.sink_drops.values()):
-            lines.append(
-                "sinks too slow: " + ", ".join(f"{n} {k} dropped" for k, n in self.sink_drops.items() if n)
-            )
+        stages = [*self.latency_us.items(), ("between", between.total_us)]
+        lines += [_stage(name, values) for name, values in stages if values.count]
+        if slow := [f"{n} {sink} dropped" for sink, n in self.sink_drops.items() if n]:
+            lines.append(f"sinks too slow: {', '.join(slow)}")
         return lines
 
 

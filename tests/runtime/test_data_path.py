@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from velora_runtime.pipeline.pipeline import Pace
+    from velora_runtime.pipeline.frame_source import Pace
 
 ROOT = Path(__file__).parents[2]
 RECORDING = ROOT / "velora_edge" / "assets" / "demo.raw"

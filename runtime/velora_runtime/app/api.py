@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from velora_edge.datatypes import Prediction
     from velora_edge.events.accumulate.representations import Accumulator
     from velora_runtime.engines.base import Device
-    from velora_runtime.pipeline.pipeline import Pace
+    from velora_runtime.pipeline.frame_source import Pace
     from velora_runtime.report import RunReport
     from velora_runtime.sinks.base import Result
 

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from velora_edge.events.base import EventStream
-    from velora_runtime.pipeline.frame_source import RunInputs
-    from velora_runtime.pipeline.pipeline import Pace
+    from velora_runtime.pipeline.frame_source import Pace, RunInputs
     from velora_runtime.recording.items import RecordResult
     from velora_runtime.recording.recorder import Recorder, TakePlan, Takes
     from velora_runtime.report import RunReport

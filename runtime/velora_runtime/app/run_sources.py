@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from velora_edge.preprocessing.sync import Sync
     from velora_runtime.cameras.live_events import EmulatedStream, LiveEvents
     from velora_runtime.cameras.live_rgb import LiveRGB
-    from velora_runtime.pipeline.frame_source import RunInputs
-    from velora_runtime.pipeline.pipeline import Pace
+    from velora_runtime.pipeline.frame_source import Pace, RunInputs
     from velora_runtime.report import Delivery
 
 

@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from velora_edge.preprocessing.sources import RGBSource
     from velora_runtime.app.run_sources import Begun, RunEvents, RunSources
     from velora_runtime.inference.decision import DecisionSettings
-    from velora_runtime.pipeline.frame_source import RunInputs
-    from velora_runtime.pipeline.pipeline import Pace, Pipeline
+    from velora_runtime.pipeline.frame_source import Pace, RunInputs
+    from velora_runtime.pipeline.pipeline import Pipeline
     from velora_runtime.report import RunReport
     from velora_runtime.sinks.base import Sink
 

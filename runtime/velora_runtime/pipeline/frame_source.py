@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from velora_runtime.report import RunReport
 
 
+Pace = Literal["realtime", "max"]
+
+
 @dataclass(frozen=True, slots=True)
 class RunInputs:
     """Inputs of a run: an RGB camera with its synchronisation, or pair times at a fixed rate.
@@ -118,7 +121,7 @@ class FrameReader:
         frames: Channel[PairRequest],
         resizer: FrameResizer,
         report: RunReport,
-        pace: Literal["realtime", "max"],
+        pace: Pace,
         clock: Clock,
         stop: threading.Event,
     ) -> None:

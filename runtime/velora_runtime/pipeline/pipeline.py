@@ -14,7 +14,7 @@ import contextlib
 import functools
 import math
 import threading
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from velora_edge.preprocessing.packer import Pair, PairRequest
 from velora_runtime.pacing import Pacer
@@ -33,10 +33,9 @@ if TYPE_CHECKING:
     from velora_edge.preprocessing.packer import Packer
     from velora_runtime.inference.decision import Action, Decider
     from velora_runtime.inference.recogniser import NullRecogniser, PairRecogniser
-    from velora_runtime.pipeline.frame_source import RunInputs
+    from velora_runtime.pipeline.frame_source import Pace, RunInputs
     from velora_runtime.sinks.base import Sink
 
-Pace = Literal["realtime", "max"]
 ROOM_TO_WAIT, ROOM_FOR_STALLS = 4, 32
 """Frames, and pairs, that may wait: at pace `max`, and while a live run recovers from a stall (frames also
 while their events are still to come)."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from velora_runtime.engines.ring import Presence
-    from velora_runtime.pipeline.pipeline import Pace
+    from velora_runtime.pipeline.frame_source import Pace
 
     from velora_edge.datatypes import RGBFrame
 

@@ -27,7 +27,7 @@ from velora_edge.preprocessing.windows import SteadyEdges, Steps, WindowRule
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from velora_runtime.pipeline.pipeline import Pace
+    from velora_runtime.pipeline.frame_source import Pace
     from velora_runtime.sinks.base import Result
 
     from velora_edge.events.base import EventStream
