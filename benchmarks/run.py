@@ -133,6 +133,19 @@ JOBS = (
         "python still_scene.py demo --turns 2",
     ),
     Job(
+        "between_pictures",
+        "activity",
+        "python between_pictures.py",
+        "python between_pictures.py --recordings 1",
+    ),
+    Job(
+        "shared_base",
+        "activity",
+        "python shared_base.py --measure vit-s vit-b",
+        "python shared_base.py --measure vit-s --rounds 3",
+        MODELS,
+    ),
+    Job(
         "active_patches",
         "activity",
         "python active_patches.py",

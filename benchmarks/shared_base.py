@@ -1,7 +1,7 @@
 """Three towers with weights of their own beside one base with three adapters: bytes, roofline, a CPU.
 
     python benchmarks/shared_base.py                            # sizes and rooflines, nothing is measured
-    python benchmarks/shared_base.py --measure vit-s vit-b      # and ONNX Runtime on this CPU, fp32
+    python benchmarks/shared_base.py --measure vit-s vit-b      # and ONNX Runtime on this CPU, fp32, CPU time
 
 Shared: the frozen weights once, the pictures of three towers at batch 3, and LoRA of each as a branch of rank
 4 on the first and second layer of each FFN. Merged: what is exported today. Bytes and operations are those of
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -146,7 +147,7 @@ def print_measured(name: str, rounds: int) -> None:
         towers = [open_tower(size, k, Path(folder) / f"{k}.onnx", shared=False) for k in range(TOWERS)]
         together = open_tower(size, 0, Path(folder) / "shared.onnx", shared=True)
         ways = {"merged": (lambda: [tower() for tower in towers], 1), "shared": (together, 1)}
-        times = take_turns(ways, rounds + 1)
+        times = take_turns(ways, rounds + 1, clock=time.process_time)
     ratios = np.array(times["merged"][1:]) / np.array(times["shared"][1:])
     merged, shared = (percentiles(times[way][1:])[0] for way in ways)
     print(f"| {name} | {merged:.0f} ms | {shared:.0f} ms | {np.median(ratios):.2f} |", flush=True)
