@@ -11,6 +11,7 @@ import pytest
 from velora_edge.errors import InputError
 from velora_edge.preprocessing.windows import (
     SteadyEdges,
+    Steps,
     WindowRule,
     auto_stride,
     clip_span_s,
@@ -184,3 +185,9 @@ def test_auto_names_what_it_lacks(span_s: float | None, rate_hz: float | None, l
 )
 def test_the_rate_is_by_the_median_of_the_times_between(times_us: list[int], rate_hz: float | None) -> None:
     assert pair_rate_hz(np.array(times_us, np.int64)) == rate_hz
+
+
+def test_steps_are_rounded_down_each_on_its_own_and_end_with_the_next_pair_or_the_longest_window() -> None:
+    steps = Steps(Fraction(120), 30_000)
+    assert list(steps.between(100, 100_100)) == [8433, 16_766, 25_100]
+    assert list(steps.between(100, 16_766)) == [8433]

@@ -58,6 +58,10 @@ if TYPE_CHECKING:
     from velora_runtime.sinks.base import Sink
 
 
+MOST_PROVISIONAL_HZ = 1000
+"""More would be threads waking each other, and no new events."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """Options of a run; `velora-live --help` explains each.
@@ -319,6 +323,8 @@ def _check(options: RunOptions) -> None:
 
 
 def _check_provisional(options: RunOptions) -> None:
+    if options.provisional_hz is not None and options.provisional_hz > MOST_PROVISIONAL_HZ:
+        raise InputError(f"--provisional: at most {MOST_PROVISIONAL_HZ} a second", remedy="ask for fewer")
     if options.events in (NONE, EMULATE):
         raise InputError("--provisional decides on events between pictures", remedy="give --events a camera")
     if options.preprocessing.filters and is_live(options.events):
