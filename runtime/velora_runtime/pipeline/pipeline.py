@@ -86,7 +86,8 @@ class Pipeline:
         self._supervisor = supervisor or Supervisor(clock)
         self._stop, self._watchdog = self._supervisor.stop, self._supervisor.watchdog
         self._decider = decider
-        self._budget, self._lacks = Budget(), ()
+        self._budget = Budget()
+        self._lacks: tuple[str, ...] = ()
         self.report.provisional.is_asked = feed.steps is not None
         if decider is not None:
             self.report.actions = {}
@@ -208,8 +209,8 @@ class Pipeline:
 
     def _instants(self) -> Iterator[PairRequest]:
         if self._feed.live is not None:
-            steps = self._feed.live_steps
-            find_due = (lambda: None) if steps is None else steps.take
+            live_steps = self._feed.live_steps
+            find_due = (lambda: None) if live_steps is None else live_steps.take
             yield from self._feed.live.instants(self._frames, self._packer.pack_ahead, find_due)
             return
         if self._feed.edges_us is None:
