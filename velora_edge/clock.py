@@ -1,9 +1,9 @@
-"""Clock of the pipeline, which tests replace, and interleaved timing of several functions."""
+"""Clock of the pipeline, which tests replace, pace of recordings, and interleaved timing of functions."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,6 +32,22 @@ class SystemClock:
         left_us = t_us - self.now_us()
         if left_us > 0:
             stop.wait(left_us / 1e6)
+
+
+class Pacer:
+    """Limiter of a recording to the speed at which it was recorded. Single-threaded."""
+
+    def __init__(self, pace: Literal["realtime", "max"], clock: Clock, stop: Event) -> None:
+        self._pace, self._clock, self._stop = pace, clock, stop
+        self._offset_us: int | None = None
+
+    def wait_for(self, t_us: int) -> None:
+        """Return when the recording's instant `t_us` has come; the first one is now."""
+        if self._pace == "max":
+            return
+        if self._offset_us is None:
+            self._offset_us = self._clock.now_us() - t_us
+        self._clock.wait_until(t_us + self._offset_us, self._stop)
 
 
 LEAST, MOST = 10, 300

@@ -1,4 +1,4 @@
-"""Pacing: frame periods for pictures without times, bursts and recordings held back to recorded speed.
+"""Pacing of cameras: frame periods for pictures without times, and bursts held back to recorded speed.
 
 A frame period is estimated from arrivals. Taken modulo the right period, they point in one direction of a
 circle; modulo a wrong one, in all (the Rayleigh test's statistic distinguishes them). Delays only ever add,
@@ -9,16 +9,12 @@ the first ones come all at once.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    import threading
-
     from numpy.typing import NDArray
-
-    from velora_edge.clock import Clock
 
 
 KEPT = 128
@@ -165,19 +161,3 @@ class BurstPacer:
         elif now_us - self._early_us > OVER_US:
             self.is_pouring, self._from, self._calm_us = False, (device_us, now_us), now_us
         return max(due_us, now_us)
-
-
-class Pacer:
-    """Limiter of a recording to the speed at which it was recorded. Single-threaded."""
-
-    def __init__(self, pace: Literal["realtime", "max"], clock: Clock, stop: threading.Event) -> None:
-        self._pace, self._clock, self._stop = pace, clock, stop
-        self._offset_us: int | None = None
-
-    def wait_for(self, t_us: int) -> None:
-        """Return when the recording's instant `t_us` has come; the first one is now."""
-        if self._pace == "max":
-            return
-        if self._offset_us is None:
-            self._offset_us = self._clock.now_us() - t_us
-        self._clock.wait_until(t_us + self._offset_us, self._stop)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from velora_edge.clock import Pacer
 from velora_edge.preprocessing.packer import PairRequest, PendingImage
 from velora_edge.vision import Resizer
 from velora_runtime.ingest.packets import CameraState
-from velora_runtime.pacing import Pacer
 from velora_runtime.pipeline.provisional import StepRequests
 from velora_runtime.queues import FreeList
 

@@ -16,8 +16,8 @@ import math
 import threading
 from typing import TYPE_CHECKING, Any
 
+from velora_edge.clock import Pacer
 from velora_edge.preprocessing.packer import Pair, PairRequest
-from velora_runtime.pacing import Pacer
 from velora_runtime.pipeline.frame_source import FrameReader, FrameResizer
 from velora_runtime.pipeline.provisional import Budget, ProvisionalPacker, StepRequests
 from velora_runtime.pipeline.supervisor import LEAVE_BEHIND_S, Supervisor, give_back_memory
@@ -224,7 +224,8 @@ class Pipeline:
             if self._packer.is_exhausted:
                 return
             counts.passed_over = edges.passed
-            yield from steps.before(t_us, edges.passed_us)
+            if self._feed.steps is not None:
+                yield from steps.before(t_us, edges.passed_us)
             pacer.wait_for(t_us - edges.passed_us)
             if self._stop.is_set():
                 return

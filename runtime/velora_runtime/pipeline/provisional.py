@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator
 
-    from velora_edge.clock import Clock
+    from velora_edge.clock import Clock, Pacer
     from velora_edge.preprocessing.packer import Pair
     from velora_edge.preprocessing.windows import Steps
     from velora_runtime.ingest.live_stream import LiveStream
-    from velora_runtime.pacing import Pacer
 
 
 class ProvisionalPacker(Packer):
