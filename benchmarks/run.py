@@ -71,6 +71,7 @@ class Job:
         return f"needs real recordings in {DATA}" if self.needs_data and not DATA.is_dir() else None
 
 
+ACTIVE_STEP = "python active_step.py {work}/active/vit-ti-fp32.velora {work}/active/vit-ti-active-fp32.velora"
 BENCH = "python -m velora_cli.main bench"
 MODELS = ("torch", "timm", "onnxruntime", "openvino")
 JOBS = (
@@ -150,6 +151,45 @@ JOBS = (
         "activity",
         "python active_patches.py",
         "python active_patches.py --quick",
+        needs_data=True,
+    ),
+    Job(
+        "all_patches_bundles",
+        "activity",
+        "python vit_bundles.py {work}/active --sizes vit-s vit-b",
+        "python vit_bundles.py {work}/active --sizes vit-ti --precisions fp32",
+        MODELS,
+    ),
+    Job(
+        "active_patches_bundles",
+        "activity",
+        "python vit_bundles.py {work}/active --sizes vit-s vit-b --active-patches",
+        "python vit_bundles.py {work}/active --sizes vit-ti --precisions fp32 --active-patches",
+        MODELS,
+    ),
+    Job(
+        "active_step_vit_s",
+        "activity",
+        "python active_step.py {work}/active/vit-s-fp32.velora {work}/active/vit-s-active-fp32.velora",
+        f"{ACTIVE_STEP} --pairs 12",
+        MODELS,
+        needs_data=True,
+    ),
+    Job(
+        "active_step_vit_b",
+        "activity",
+        "python active_step.py {work}/active/vit-b-fp32.velora {work}/active/vit-b-active-fp32.velora",
+        f"{ACTIVE_STEP} --pairs 8",
+        MODELS,
+        needs_data=True,
+    ),
+    Job(
+        "active_step_int8",
+        "activity",
+        "python active_step.py {work}/active/vit-b-int8.velora {work}/active/vit-b-active-int8.velora "
+        "--backend openvino --published",
+        f"{ACTIVE_STEP} --pairs 12 --backend openvino",
+        MODELS,
         needs_data=True,
     ),
     Job(
