@@ -4,10 +4,11 @@
     python benchmarks/vit_bundles.py bundles --sizes vit-s --active-patches
     python benchmarks/active_step.py bundles/vit-s-fp32.velora bundles/vit-s-active-fp32.velora
 
-The event windows of real recordings, 33 ms each, and pictures of noise go pair by pair to both models, which
-take turns: the runtime's own engine and recogniser, lists of patches included. A step is all three towers and
-the head. With `--published` the model of `streaming_step.py` is a third: torch, every image of the clip
-computed for each decision, as the published code does it.
+The event windows of real recordings, 33 ms each, as they are and behind the filter of background activity,
+and pictures of noise go pair by pair to both models, which take turns: the runtime's own engine and
+recogniser, lists of patches included. A step is all three towers and the head. With `--published` the model of
+`streaming_step.py` is a third: torch, every image of the clip computed for each decision, as the published
+code does it.
 """
 
 from __future__ import annotations
@@ -30,14 +31,16 @@ from velora_runtime.inference.recogniser import PairRecogniser
 
 import velora_edge
 from velora_edge.bundle import EventInput, open_bundle
-from velora_edge.clock import MonotonicClock
+from velora_edge.clock import SystemClock
 from velora_edge.datatypes import EventFrame, FramePair, RGBFrame
 from velora_edge.events.accumulate.active_patches import PatchFinder
 from velora_edge.events.accumulate.representations import RegistrationMap, make_accumulator
+from velora_edge.events.filters.event_preprocessing import FilteredStream
+from velora_edge.events.filters.filters import FilterChain, make_filter
 from velora_edge.preprocessing.packer import Pair
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -53,18 +56,21 @@ CHOSEN = (
 Images = list["NDArray[np.uint8]"]
 
 
-def read_images(path: Path, most: int) -> Images:
-    """Event images of a recording's windows, at most so many, from its middle."""
-    with velora_edge.open_events(path) as reader, reader.stream() as stream:
-        registration = RegistrationMap.from_fit((reader.height, reader.width), (SIDE, SIDE), "crop")
+def read_images(path: Path, count: int, filters: Sequence[str]) -> Images:
+    """Event images of a recording's windows, so many, from its middle; of a short one again and again."""
+    with velora_edge.open_events(path) as reader, reader.stream() as events:
+        sensor = reader.width, reader.height
+        chain = FilterChain([make_filter(text, sensor) for text in filters])
+        stream = FilteredStream(events, chain) if filters else events
+        registration = RegistrationMap.from_fit(sensor[::-1], (SIDE, SIDE), "crop")
         frame = make_accumulator(EventInput(window_us=WINDOW_US), registration)
         images = []
         for filled in windows_of(stream, frame):
             image = np.empty((SIDE, SIDE, 3), np.uint8)
             filled.render_into(image)
             images.append(image)
-    start = max(0, (len(images) - most) // 2)
-    return images[start : start + most]
+    start = max(0, (len(images) - count) // 2)
+    return list(itertools.islice(itertools.cycle(images[start : start + count]), count))
 
 
 class Model:
@@ -85,7 +91,7 @@ class Model:
     def begin(self) -> None:
         """Forget what was measured, and the last recording's pairs."""
         self.parts_ms: dict[str, list[float]] = {"rgb": [], "event": [], "diff": [], "step": []}
-        self._recogniser = PairRecogniser(self._bundle.manifest, self._timed(), MonotonicClock())
+        self._recogniser = PairRecogniser(self._bundle.manifest, self._timed(), SystemClock())
 
     def _timed(self) -> object:
         engine, parts = self._engine, self.parts_ms
@@ -186,7 +192,7 @@ def main() -> None:
     parser.add_argument("active", type=Path, help="the same model with active patches")
     parser.add_argument("--backend", default="onnxruntime", help="onnxruntime or openvino")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the event files")
-    parser.add_argument("--pairs", type=int, default=40, help="of each recording, at most")
+    parser.add_argument("--pairs", type=int, default=40, help="of each recording")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--published", action="store_true", help="measure the published way, ViT-B, beside")
     given = parser.parse_args()
@@ -201,11 +207,12 @@ def main() -> None:
     print("| recording | pairs | active: events / differences | event tower | diff tower | both | step |")
     print("|---" * 7 + "|")
     ratios = {}
-    for name in CHOSEN:
-        images = read_images(given.data / RECORDINGS[name], given.pairs)
+    for name, filters in itertools.product(CHOSEN, ((), ("background",))):
+        images = read_images(given.data / RECORDINGS[name], given.pairs, filters)
         measure(models, images, rest)
-        print(row(name, models, images, finder), flush=True)
-        ratios[name] = [statistics.median(model.parts_ms["step"]) for model in models.values()]
+        shown = ", ".join((name, *(f"{text} filter" for text in filters)))
+        print(row(shown, models, images, finder), flush=True)
+        ratios[shown] = [statistics.median(model.parts_ms["step"]) for model in models.values()]
     for model in models.values():
         model.close()
     if whole_ms:

@@ -57,10 +57,17 @@ def test_lists_of_a_batch_are_of_one_length() -> None:
 
 
 @torch.no_grad()
-def test_all_patches_give_the_tokens_of_the_whole_image(model: VELoRA) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"reg_tokens": 2}, {"reg_tokens": 2, "no_embed_class": True}, {"pre_norm": True}],
+    ids=["plain", "registers", "positions of patches alone", "norm before the blocks"],
+)
+def test_all_patches_give_the_tokens_of_the_whole_image(changes: dict[str, object]) -> None:
+    backbone = Backbone(name="vit_tiny_patch16_224", args={**ARGS, **changes})
+    model = tiny_model(active_patches=True, backbone=backbone)
     _, event = clips(2)
     tower, images = model.tower("event"), event[:, 0]
-    patches = torch.arange(tower.tokens - 1).flip(0).repeat(2, 1)
+    patches = torch.arange(tower.tokens - tower.vit.num_prefix_tokens).flip(0).repeat(2, 1)
     still = torch.zeros(1, tower.tokens, tower.token_size)
     torch.testing.assert_close(encode_patches(tower, images, patches, still), tower(images), **EXACT)
 

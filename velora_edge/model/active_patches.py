@@ -9,7 +9,7 @@ they have learned (DynamicViT, arXiv 2106.02034); here the event camera says whi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -99,21 +99,43 @@ def encode_patches(
         patches: numbers of the patches to compute, int64 [B, K], K of 0 or more; NOTHING: none.
         still: tokens [1, N, P] that the other patches get.
     """
-    vit, prefix = tower.vit, int(tower.vit.num_prefix_tokens)
-    everything = vit._pos_embed(vit.patch_embed(images))
-    B, N, _ = everything.shape
-    item = torch.arange(B, device=images.device)[:, None]
-    first = torch.arange(prefix, device=images.device).expand(B, -1)
+    return encode_embedded(tower, take_rows(tower.vit.patch_embed(images), patches), patches, still)
+
+
+def take_rows(rows: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+    """Rows [B, K, C] of the patches in a list, of rows [B, patches, C] of all; any row for NOTHING."""
+    B, count, _ = rows.shape
+    numbers = patches.clamp(min=0) + torch.arange(B, device=patches.device)[:, None] * count
+    return rows.flatten(0, 1)[numbers.flatten()].reshape(*patches.shape, rows.shape[-1])
+
+
+def encode_embedded(
+    tower: Tower, embedded: torch.Tensor, patches: torch.Tensor, still: torch.Tensor
+) -> torch.Tensor:
+    """The same of patches that are embedded, [B, K, D], without their positions."""
+    vit, prefix, N = tower.vit, int(tower.vit.num_prefix_tokens), tower.tokens
+    B, device = patches.shape[0], patches.device
+    first = torch.arange(prefix, device=device).expand(B, -1)
     is_there = torch.cat([torch.ones_like(first, dtype=torch.bool), patches >= 0], dim=1)
-    places = torch.cat([first, patches.clamp(min=0) + prefix], dim=1)
-    x = everything.flatten(0, 1)[(places + item * N).flatten()].reshape(B, -1, tower.width)
-    x = _run_blocks(vit, vit.norm_pre(x), is_there[:, None, None])
+    x = _run_blocks(vit, vit.norm_pre(_with_positions(vit, embedded, patches)), is_there[:, None, None])
     x = vit.head(vit.fc_norm(vit.norm(x)))
     # One row more than there are tokens takes what NOTHING stands for.
-    rows = (torch.where(is_there, places, N) + item * (N + 1)).flatten()
+    places = torch.cat([first, torch.where(patches >= 0, patches + prefix, N)], dim=1)
+    rows = (places + torch.arange(B, device=device)[:, None] * (N + 1)).flatten()
     out = torch.cat([still, still[:, :1]], dim=1).to(x.dtype).repeat(B, 1, 1).flatten(0, 1)
     out = out.index_put((rows,), x.flatten(0, 1))
     return out.reshape(B, N + 1, -1)[:, :N]
+
+
+def _with_positions(vit: Any, embedded: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+    """Class and register tokens and the patches [B, K, D], each with its own position; as timm adds them."""
+    first = vit.cls_token if vit.reg_token is None else torch.cat([vit.cls_token, vit.reg_token], dim=1)
+    own = vit.pos_embed[0]
+    if not vit.no_embed_class:
+        first, own = first + own[: first.shape[1]], own[first.shape[1] :]
+    placed = embedded + own[patches.clamp(min=0).flatten()].reshape(*patches.shape, own.shape[-1])
+    tokens = torch.cat([first.expand(patches.shape[0], -1, -1), placed], dim=1)
+    return cast("torch.Tensor", vit.pos_drop(tokens))
 
 
 def _run_blocks(vit: VisionTransformer, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -133,7 +155,8 @@ def check_active_patches(config: ModelConfig, tower: Tower) -> None:
         InputError: if its towers are no plain ViTs with a class token and learned positions.
     """
     vit = tower.vit
-    if type(vit) is VisionTransformer and tower.has_class_token and not vit.dynamic_img_size:
+    is_plain = type(vit) is VisionTransformer and tower.has_class_token and not vit.dynamic_img_size
+    if is_plain and vit.pos_embed is not None:
         return
     raise InputError(
         f"active patches cannot be had: {config.backbone.name} is not a ViT with a class token and learned "

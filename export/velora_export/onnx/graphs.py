@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from timm.layers.patch_embed import PatchEmbed
 from torch import nn
 
 from velora_edge.datatypes import MODALITIES
-from velora_edge.model.active_patches import NOTHING, encode_patches
+from velora_edge.model.active_patches import NOTHING, encode_embedded, encode_patches, take_rows
 from velora_edge.model.head import Streams
 
 if TYPE_CHECKING:
@@ -53,6 +54,44 @@ class TowerGraph(nn.Module):
         return tokens
 
 
+class PatchProjection(nn.Module):
+    """A tower's patches as one product of the rows of those that are computed.
+
+    Args:
+        tower: its patches are a convolution that does not overlap.
+        pixels: normalises what is taken.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, tower: Tower, pixels: _Pixels) -> None:
+        super().__init__()
+        embed: Any = tower.vit.patch_embed
+        self.grid, self.norm = embed.grid_size, embed.norm
+        weight = embed.proj.weight  # [D, 3, h, w], read by rows of pixels, the channel last
+        self.project = nn.Linear(weight[0].numel(), len(weight), bias=embed.proj.bias is not None)
+        self.project.weight = nn.Parameter(weight.permute(0, 2, 3, 1).flatten(1), requires_grad=False)
+        if embed.proj.bias is not None:
+            self.project.bias = embed.proj.bias
+        count = weight[0, 0].numel()
+        self.register_buffer("scale", pixels.scale.flatten().repeat(count))
+        self.register_buffer("shift", pixels.shift.flatten().repeat(count))
+
+    def forward(self, image: torch.Tensor, patches: torch.Tensor, is_difference: bool) -> torch.Tensor:
+        """Embedded patches [B, K, D] of images [B, H, W, 3] of 0 to 255; a difference's mean cancels."""
+        B, H, W, C = image.shape
+        down, across = self.grid
+        cut = image.reshape(B, down, H // down, across, W // across, C).transpose(2, 3)
+        rows = take_rows(cut.reshape(B, down * across, -1), patches) * self.scale
+        embedded: torch.Tensor = self.norm(self.project(rows if is_difference else rows + self.shift))
+        return embedded
+
+
+def _has_plain_patches(tower: Tower) -> bool:
+    return type(tower.vit.patch_embed) is PatchEmbed
+
+
 class ActiveTowerGraph(nn.Module):
     """`image` uint8[B, H, W, 3], `patches` int64[B, K] -> `tokens` float32[B, N, P].
 
@@ -67,11 +106,15 @@ class ActiveTowerGraph(nn.Module):
     def __init__(self, tower: Tower, pixels: _Pixels, still: torch.Tensor) -> None:
         super().__init__()
         self.tower, self.pixels = tower, pixels
+        self.patch_projection = PatchProjection(tower, pixels) if _has_plain_patches(tower) else None
         self.register_buffer("still", still)
 
     def forward(self, image: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
         """Tokens of each image."""
-        return encode_patches(self.tower, self.pixels(image), patches, self.still)
+        if self.patch_projection is None:
+            return encode_patches(self.tower, self.pixels(image), patches, self.still)
+        embedded = self.patch_projection(image.to(torch.float32), patches, False)
+        return encode_embedded(self.tower, embedded, patches, self.still)
 
 
 class DiffGraph(nn.Module):
@@ -88,14 +131,14 @@ class DiffGraph(nn.Module):
         self, rgb: torch.Tensor, rgb_before: torch.Tensor, event: torch.Tensor, event_before: torch.Tensor
     ) -> torch.Tensor:
         """Tokens of the differences |rgb - rgb_before| + |event - event_before|; the mean cancels."""
-        tokens: torch.Tensor = self.tower(self.differences(rgb, rgb_before, event, event_before))
+        images = self.differences(rgb, rgb_before, event, event_before)
+        tokens: torch.Tensor = self.tower(_channels_first(images) * self.pixels.scale)
         return tokens
 
     def differences(self, *images: torch.Tensor) -> torch.Tensor:
-        """The tower's images of the graph's."""
+        """Differences [B, H, W, 3] of images of 0 to 255."""
         rgb, rgb_before, event, event_before = (image.to(torch.float32) for image in images)
-        both = (rgb - rgb_before).abs() + (event - event_before).abs()
-        return _channels_first(both) * self.pixels.scale
+        return (rgb - rgb_before).abs() + (event - event_before).abs()
 
 
 class ActiveDiffGraph(DiffGraph):
@@ -111,6 +154,7 @@ class ActiveDiffGraph(DiffGraph):
 
     def __init__(self, tower: Tower, pixels: _Pixels, still: torch.Tensor) -> None:
         super().__init__(tower, pixels)
+        self.patch_projection = PatchProjection(tower, pixels) if _has_plain_patches(tower) else None
         self.register_buffer("still", still)
 
     def forward(  # type: ignore[override]
@@ -123,7 +167,11 @@ class ActiveDiffGraph(DiffGraph):
     ) -> torch.Tensor:
         """Tokens of the differences."""
         images = self.differences(rgb, rgb_before, event, event_before)
-        return encode_patches(self.tower, images, patches, self.still)
+        if self.patch_projection is None:
+            scaled = _channels_first(images) * self.pixels.scale
+            return encode_patches(self.tower, scaled, patches, self.still)
+        embedded = self.patch_projection(images, patches, True)
+        return encode_embedded(self.tower, embedded, patches, self.still)
 
 
 class HeadGraph(nn.Module):

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 SMALLEST = 32
 """A side of a weight below this, as LoRA's rank, is not worth the rounding."""
+PATCHES = "patch_projection"
+"""The module that projects patches; most graphs have a convolution for it."""
 POOLING = frozenset(
     {
         "Concat",
@@ -73,7 +75,7 @@ def _there(value: ir.Value | None) -> ir.Value:
 
 
 def linear_layers(graph: ir.Graph, name: str) -> list[LinearLayer]:
-    """The linear layers of a bundle's graph, fp32, in their order; not the classifier, nor LoRA's own.
+    """The linear layers of a bundle's graph, fp32, in their order; not patches, classifier, nor LoRA's own.
 
     Args:
         graph: its nodes named as `node_names` does.
@@ -89,6 +91,8 @@ def linear_layers(graph: ir.Graph, name: str) -> list[LinearLayer]:
         if node in last or not _is_linear(node, graph):
             continue
         place = _module(node, name)
+        if PATCHES in place[1]:
+            continue
         found.append(LinearLayer(LayerKey(*place, calls[place]), node))
         calls[place] += 1
     return found
