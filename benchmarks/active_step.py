@@ -6,8 +6,8 @@
 
 The event windows of real recordings, 33 ms each, as they are and behind the filter of background activity,
 and pictures of noise go pair by pair to both models, which take turns: the runtime's own engine and
-recogniser, lists of patches included. A step is all three towers and the head. With `--published` the model of
-`streaming_step.py` is a third: torch, every image of the clip computed for each decision, as the published
+recogniser, lists of patches included. A step is all three towers and the head. With `--published` the model
+of `streaming_step.py` is a third: torch, every image of the clip computed for each decision, as the published
 code does it.
 """
 

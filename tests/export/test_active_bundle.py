@@ -63,15 +63,18 @@ def test_clip_graph_and_streaming_graphs_agree_with_the_model(bundle: Bundle) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "fp8"])
+@pytest.mark.parametrize(
+    ("precision", "allowed"), [("fp16", 1e-3), ("bf16", 1e-3), ("int8", 1e-3), ("fp8", 5e-3)]
+)
 def test_streaming_agrees_with_the_clip_graph_in_every_precision(
-    model: VELoRA, clips: Clips, tmp_path: Path, precision: Precision
+    model: VELoRA, clips: Clips, tmp_path: Path, precision: Precision, allowed: float
 ) -> None:
+    """To what rounding differs by: the clip graph projects patches by a convolution."""
     target = Target(precision=precision, judged=clips, calibration=clips, force=True)
     made = export_bundle(model, tmp_path / "m.velora", name="m", trained=True, target=target)
     report = made.manifest.report
     assert report is not None
-    assert report.streaming < 1e-3
+    assert report.streaming < allowed
     assert report.top1_agreement == 1
 
 
