@@ -77,7 +77,8 @@ DEVICES = {
     "Thor T5000": (273, 259, 517),
     "GeForce RTX 4090": (1008, 165, 661),
 }
-"""GB/s of memory, dense TFLOP/s in fp16, dense TOP/s in int8 of the GPU, from NVIDIA's data sheets."""
+"""GB/s of memory, dense TFLOP/s in fp16, dense TOP/s in int8 of the GPU, as published; no board was at hand,
+and Thor's fp16 and int8 follow from its figure for FP4: check what a decision rests on."""
 REACHED = 0.5
 """Of the arithmetic's peak, what engines reach of it at these sizes at best; of the memory's all."""
 
