@@ -9,8 +9,10 @@ import pytest
 from velora_runtime.engines.base import EngineOptions
 from velora_runtime.engines.ort import CPU_STEP, OnnxRuntimeEngine, PatchLists
 from velora_runtime.engines.ring import Slot
+from velora_runtime.inference.recogniser import PairRecogniser
 
-from tests.runtime.streaming import stream_and_clips
+from tests.fakes import FakeClock
+from tests.runtime.streaming import make_pair, stream_and_clips
 from velora_edge.bundle import Bundle, open_bundle
 from velora_edge.errors import BundleError
 
@@ -144,3 +146,22 @@ def test_a_bundle_that_says_nothing_of_its_list_is_refused(bundle: Bundle) -> No
     silent = Bundle(bundle.path, bundle.manifest.model_copy(update={"active_patches": None}))
     with pytest.raises(BundleError, match=r"expected a graph with the inputs image, got image, patches"):
         OnnxRuntimeEngine(silent, EngineOptions())
+
+
+def test_pairs_are_decided_alike_with_decisions_between_them(bundle: Bundle) -> None:
+    rgb, event = _movement(9)
+    decided: list[list[list[float]]] = []
+    for is_asked in (False, True):
+        engine = OnnxRuntimeEngine(bundle, EngineOptions(threads=1))
+        recogniser = PairRecogniser(bundle.manifest, engine, FakeClock())
+        decided.append([])
+        for number in range(len(rgb)):
+            logits = recogniser.see(make_pair(number, rgb[number], event[number]))
+            decided[-1] += [] if logits is None else [logits.tolist()]
+            if is_asked:
+                between = make_pair(number + 1, None, event[(number + 4) % len(event)])
+                between.coming_us = number + 2
+                recogniser.see_between(between)
+        engine.close()
+    assert len(decided[0]) == 5
+    assert decided[0] == decided[1]
