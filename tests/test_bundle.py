@@ -93,7 +93,7 @@ def _changed(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 5}, r"schema version 5 is newer .* git pull in the checkout"),
+        ({"schema_version": 6}, r"schema version 6 is newer .* git pull in the checkout"),
         ({"colour": "red"}, "colour: Extra inputs"),
         ({"clip_length": 1, "labels": []}, "labels: .*; clip_length: "),
         ({"files": {"../rgb.onnx": "0"}}, r"file name '\.\./rgb\.onnx' leaves the bundle"),
