@@ -9,7 +9,8 @@ import torch
 from networks import ARGS, SIZE, T, clips, tiny_model
 
 from velora_edge.errors import InputError
-from velora_edge.model.active_patches import NOTHING, active_differences, encode_patches, list_patches
+from velora_edge.events.accumulate.active_patches import NOTHING
+from velora_edge.model.active_patches import active_differences, encode_patches, list_patches
 from velora_edge.model.config import Backbone
 
 if TYPE_CHECKING:

@@ -18,14 +18,13 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from velora_edge.errors import InputError
+from velora_edge.events.accumulate.active_patches import NOTHING
 
 if TYPE_CHECKING:
     from velora_edge.model.config import ModelConfig
     from velora_edge.model.tower import Tower
 
 
-NOTHING = -1
-"""In a list of patches: no patch. Lists of a batch are of one length, as engines want them of a fixed one."""
 STEP = 32
 """Lists are made this much longer at a time, so that a batch meets few shapes."""
 

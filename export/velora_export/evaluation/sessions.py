@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from velora_edge.datatypes import MODALITIES
 from velora_edge.errors import DatasetError, EngineError, InputError
-from velora_edge.events.accumulate.active_patches import PatchFinder, list_patches
+from velora_edge.events.accumulate.active_patches import PATCHES, PatchFinder, list_patches
 from velora_edge.manifest import ActivePatches
 from velora_edge.ort import first_line, load_runtime, open_session, session_options
 
@@ -346,7 +346,7 @@ def clip_runs(
 
 def _listed(active: Sequence[NDArray[np.bool_]]) -> Inputs:
     """The input `patches` of one image's active patches, or of none: then the graph has no such input."""
-    return {"patches": list_patches(active[0])[None]} if active else {}
+    return {PATCHES: list_patches(active[0])[None]} if active else {}
 
 
 def head_inputs(

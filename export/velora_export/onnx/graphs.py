@@ -10,7 +10,8 @@ from timm.layers.patch_embed import PatchEmbed
 from torch import nn
 
 from velora_edge.datatypes import MODALITIES
-from velora_edge.model.active_patches import NOTHING, encode_embedded, encode_patches, take_rows
+from velora_edge.events.accumulate.active_patches import NOTHING
+from velora_edge.model.active_patches import encode_embedded, encode_patches, take_rows
 from velora_edge.model.head import Streams
 
 if TYPE_CHECKING:
