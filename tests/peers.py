@@ -95,18 +95,27 @@ def assert_accounted(run: Run, clip_length: int) -> None:
         assert 0 <= frames["unused"] <= 2 + ROOM_FOR_STALLS
 
 
-def count_exact_windows(run: Run, path: Path) -> tuple[int, int]:
+def count_exact_windows(run: Run, path: Path, late_us: Sequence[float] = ()) -> tuple[int, int]:
     """Windows that hold just the events that the recording has there, and all that can be compared.
 
     On a busy machine data may come too late for its window; such events count as skipped.
+
+    Args:
+        run: what the run printed.
+        path: the recording.
+        late_us: times in it whose data left late: their windows cannot be compared.
     """
+    late = np.sort(np.asarray(late_us, np.float64))
     with open_events(path) as reader:
         t_us = np.sort(reader.read().t_us)
     exact = compared = 0
     for before, line in pairwise(run.lines):
         if line["seq"] == before["seq"] + 1:
-            first, last = np.searchsorted(t_us, [before["t_us"], line["t_us"]])
+            window = [before["t_us"], line["t_us"]]
+            first, last = np.searchsorted(t_us, window)
             assert line["events"] <= last - first, line
+            if np.ptp(np.searchsorted(late, window)):
+                continue
             exact += line["events"] == last - first
             compared += 1
     return exact, compared

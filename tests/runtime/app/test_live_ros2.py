@@ -6,9 +6,11 @@ import json
 import re
 import threading
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
+from velora_runtime.ingest.live_stream import LEAST_GRACE_US
 
 from tests import fakes_rclpy as fakes
 from tests.fakes import write_tiny_bundle
@@ -58,12 +60,17 @@ class Player:
         graph: where.
         topics: which; None: all.
         stops_s: after so much of the bag, the node is destroyed, and started again after a second.
+
+    Attributes:
+        sent: messages on each topic.
+        delays: of each message its time in the bag and by how much it left later, in seconds.
     """
 
     def __init__(
         self, bag: Path, graph: fakes.Graph, topics: tuple[str, ...], stops_s: float | None = None
     ) -> None:
         self.sent: dict[str, int] = dict.fromkeys(topics, 0)
+        self.delays: list[tuple[float, float]] = []
         self._bag, self._graph, self._topics, self._stops_s = bag, graph, topics, stops_s
         self._thread = threading.Thread(target=self._play)
         self._begin()
@@ -113,7 +120,9 @@ class Player:
         for topic, t_ns, data in messages:
             if stops_s is not None and t_ns > stops_s * 1e9:
                 return
-            time.sleep(max(0.0, began_s + t_ns / 1e9 - time.monotonic()))
+            due_s = began_s + t_ns / 1e9
+            time.sleep(max(0.0, due_s - time.monotonic()))
+            self.delays.append((t_ns / 1e9, time.monotonic() - due_s))
             self._publishers[topic].publish(data)
             self.sent[topic] += 1
 
@@ -137,7 +146,7 @@ def run_live(folder: Path, model: Path, *args: object) -> Run:
 def test_all_events_and_triggers_of_a_bag_are_seen_at_their_own_speed(
     model: Path, bag: Path, recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with fakes.installed() as graph, Player(bag, graph, ("/camera/events",)):
+    with fakes.installed() as graph, Player(bag, graph, ("/camera/events",)) as player:
         source = ("--events", "ros2://camera/events", "--rgb", "none", "--rate", 50, "--retry", 0)
         live = run_live(tmp_path, model, *source, "--perf", 0.5)
     told = capsys.readouterr()
@@ -145,10 +154,17 @@ def test_all_events_and_triggers_of_a_bag_are_seen_at_their_own_speed(
     assert_accounted(live, CLIP)
     events = live.event_camera["events"]
     with open_events(recording) as reader:
-        edges = len(reader.triggers())
+        edges, first_us = len(reader.triggers()), int(reader.read().t_us.min())
     assert (events["received"], events["triggers"], events["gaps"]) == (343_474, edges, 0)
     assert sum(events["dropped"].values()) == events["garbage_bytes"] == 0
-    exact, compared = count_exact_windows(live, recording)
+    # The player is a thread of this process: what it sends later than the run waits is no fault of the run.
+    late_us = [
+        first_us + at_s * 1e6
+        for before, message in pairwise(player.delays)
+        if message[1] * 1e6 > LEAST_GRACE_US
+        for at_s in (before[0], message[0])
+    ]
+    exact, compared = count_exact_windows(live, recording, late_us)
     assert exact >= max(25, 0.6 * compared)
     assert live.event_camera["reasons"] == {"nobody publishes on it any more": 1}
     rates = r"events [\d,.]+/s  triggers [\d,.]+/s"
