@@ -6,6 +6,7 @@
 The published fusion over each ViT, clips of 8 pairs, 224x224. Speed does not ask what weights are; accuracy
 does, and there is none here. Bundles that are there already are kept. `--clip-length` and `--stride` make
 others. `--active-patches` makes models whose event and difference towers compute patches with events alone.
+A precision such as int8-bf16 says what the other layers compute in.
 """
 
 from __future__ import annotations
@@ -37,11 +38,14 @@ def bundle_name(size: str, precision: str, clip_length: int, stride: int, *, act
     return f"{size}{'-active' if active else ''}{clip}-{precision}"
 
 
-def make(model: VELoRA, path: Path, precision: Any, stride: int) -> None:
+def make(model: VELoRA, path: Path, form: str, stride: int) -> None:
     """Export a model with random weights."""
+    precision: Any
+    floats: Any
+    precision, _, floats = form.partition("-")
     calibration = random_clips(model.config, count=CLIPS) if precision in ("int8", "fp8") else None
     judged = random_clips(model.config, count=1)
-    target = Target(precision, judged, calibration, method="percentile", force=True)
+    target = Target(precision, judged, calibration, "percentile", floats or None, force=True)
     told = f"{path.name}: "
     export_bundle(
         model,

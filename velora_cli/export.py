@@ -69,8 +69,9 @@ class _Steps:
 )
 @click.option(
     "--floats",
-    type=click.Choice(["fp32", "fp16"]),
-    help="What an int8 or fp8 model's other layers compute in: fp32 for a CPU, fp16 for a GPU.  "
+    type=click.Choice(["fp32", "fp16", "bf16"]),
+    help="What an int8 or fp8 model's other layers compute in: fp32 for a CPU, bf16 for one that has it and "
+    "OpenVINO, fp16 for a GPU.  "
     "[default: fp32 for int8, fp16 for fp8]",
 )
 @overwrite_option

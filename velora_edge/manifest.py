@@ -198,7 +198,7 @@ class Calibration(_Strict):
     source: str
     clips: int = Field(ge=1)
     layers: int
-    floats: Literal["fp32", "fp16"] = "fp32"
+    floats: Literal["fp32", "fp16", "bf16"] = "fp32"
 
 
 class Report(_Strict):
@@ -363,6 +363,14 @@ class Manifest(_Strict):
     report: Report | None = None
     accuracy: dict[str, Any] = Field(default_factory=dict)
     engines: tuple[EngineFile, ...] = ()
+
+    @property
+    def floats(self) -> str:
+        """What the layers that are not of eight bits compute in: fp32, fp16 or bf16."""
+        if self.precision not in ("int8", "fp8"):
+            return self.precision
+        calibration = None if self.report is None else self.report.calibration
+        return "fp32" if calibration is None else calibration.floats
 
     @model_validator(mode="after")
     def _names_are_plain(self) -> Self:

@@ -38,6 +38,7 @@ FORMS = {
     "bf16": ("bf16", "fp32"),
     "int8": ("int8", "fp16"),
     "int8 in fp32": ("int8", "fp32"),
+    "int8 in bf16": ("int8", "bf16"),
     "fp8": ("fp8", "fp16"),
 }
 """Precision of the graphs, and what an eight-bit model's other layers compute in."""

@@ -18,9 +18,16 @@ from velora_export.precision.calibration import calibrate, observe
 from velora_export.precision.precisions import FORMATS, convert
 from velora_export.report import find_objections
 from velora_runtime.engines.base import EngineOptions
-from velora_runtime.engines.openvino_graphs import BlobCache, Compiled, load_core, share
+from velora_runtime.engines.openvino_graphs import (
+    BlobCache,
+    Compiled,
+    load_core,
+    share,
+    why_not_precise,
+)
 
 from velora_edge.bundle import GRAPHS, Bundle, Precision
+from velora_edge.manifest import Calibration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +36,8 @@ if TYPE_CHECKING:
 
 CLIPS = random_clips(tiny_config(), count=2, seed=3)
 HALVES: list[Precision] = ["fp16", "bf16"]
-OTHERS = [*HALVES, "int8", "int8-fp16", "fp8-fp16", "fp8-fp32"]
+EIGHT_BITS = ["int8", "int8-fp16", "int8-bf16", "fp8-fp16", "fp8-fp32"]
+OTHERS = [*HALVES, *EIGHT_BITS]
 """Those with a dash: what is between the layers of eight bits."""
 FLOAT = onnx.TensorProto.FLOAT
 KINDS = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16, "int8": FLOAT}
@@ -57,7 +65,7 @@ def test_graphs_are_what_onnx_allows(converted: dict[str, Path], precision: str,
     path = converted[precision] / f"{graph}.onnx"
     onnx.checker.check_model(str(path), full_check=True)
     model = onnx.load(path, load_external_data=False)
-    expected = 19 if precision == "int8-fp16" or precision.startswith("fp8") else 18
+    expected = 19 if precision in EIGHT_BITS and precision != "int8" else 18
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", expected)]
 
 
@@ -98,7 +106,7 @@ def test_all_layers_but_the_classifier_are_narrow(
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("precision", ["int8", "int8-fp16", "fp8-fp16", "fp8-fp32"])
+@pytest.mark.parametrize("precision", EIGHT_BITS)
 def test_eight_bits_have_a_pair_around_every_linear_layer_and_nothing_else(
     converted: dict[str, Path], graph: str, precision: str
 ) -> None:
@@ -137,7 +145,7 @@ def test_half_precisions_stay_near_the_model(
     assert parity.onnx > 1e-5  # it did round
 
 
-@pytest.mark.parametrize("precision", ["int8", "int8-fp16", "fp8-fp16", "fp8-fp32"])
+@pytest.mark.parametrize("precision", EIGHT_BITS)
 def test_eight_bits_tell_the_same_labels(
     exported: Exported, converted: dict[str, Path], precision: str
 ) -> None:
@@ -187,7 +195,7 @@ def test_tokens_of_fp16_are_taken_and_given_as_such(converted: dict[str, Path]) 
     assert (tokens.dtype, tokens.shape) == (np.float16, (1, 17, 48))
 
 
-def as_bundle(exported: Exported, folder: Path, precision: Precision) -> Bundle:
+def as_bundle(exported: Exported, folder: Path, precision: Precision, floats: Any = "fp32") -> Bundle:
     """The graphs in a folder, with a manifest that lists their digests."""
     manifest = exported.bundle.manifest
     files = {
@@ -195,28 +203,34 @@ def as_bundle(exported: Exported, folder: Path, precision: Precision) -> Bundle:
         for name in manifest.files
         if (folder / name).exists()
     }
-    changes = {"precision": precision, "report": None, "files": files}
+    calibration = Calibration(method="max", source="none", clips=1, layers=16, floats=floats)
+    assert manifest.report is not None
+    report = manifest.report.model_copy(update={"calibration": calibration})
+    changes = {"precision": precision, "report": report, "files": files}
     return Bundle(folder, manifest.model_copy(update=changes))
 
 
 @pytest.mark.parametrize(
-    ("precision", "kind", "capability"), [("int8", "i8", "INT8"), ("bf16", "bf16", "BF16")]
+    ("precision", "floats", "kind"),
+    [("int8", "fp32", "i8"), ("int8", "bf16", "i8"), ("bf16", "bf16", "bf16")],
 )
 def test_openvino_computes_the_layers_in_the_bundles_precision(
     exported: Exported,
     converted: dict[str, Path],
     precision: Precision,
+    floats: Any,
     kind: str,
-    capability: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("openvino", reason="needs the extra openvino")
     core = load_core()
-    if capability not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        pytest.skip(f"needs a processor with {precision}")
+    folder = converted[f"{precision}-{floats}" if (precision, floats) == ("int8", "bf16") else precision]
+    bundle = as_bundle(exported, folder, precision, floats)
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if lacking := why_not_precise(bundle.manifest, "it", capabilities):
+        pytest.skip(f"needs a processor with {precision} and {floats}: {lacking}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    bundle = as_bundle(exported, converted[precision], precision)
     graph = Compiled(core, bundle, "rgb", "CPU", EngineOptions(), BlobCache.for_bundle(bundle))
     infos = [op.get_rt_info() for op in graph.model.get_runtime_model().get_ops()]
     layers = [

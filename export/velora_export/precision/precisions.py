@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from velora_edge.bundle import Precision
     from velora_export.precision.linear_layers import LayerKey
 
-Floats = Literal["fp32", "fp16"]
+Floats = Literal["fp32", "fp16", "bf16"]
 STREAMING = (*MODALITIES, "head")
 FORMATS = {"int8": INT8, "fp8": FP8}
 """What linear layers compute in, by the precisions of eight bits."""
@@ -58,8 +58,8 @@ def convert(
         for name in graphs:
             model = ir.load(staged / f"{name}.onnx")
             if precision in FORMATS:
-                half = floats == "fp16"
-                count = quantise(model, name, thresholds or {}, FORMATS[precision], half_scales=half)
+                scales = HALVES.get(floats or "", FLOAT)
+                count = quantise(model, name, thresholds or {}, FORMATS[precision], scales)
                 layers += count if name in STREAMING else 0
             if (others := floats or precision) != "fp32":
                 _narrow(model, name, others)
@@ -70,8 +70,8 @@ def convert(
 
 
 def opset(precision: Precision, floats: Floats | None = None) -> int:
-    """Of a precision's graphs; 19 is the first that quantises fp16, and to fp8; nothing else changes here."""
-    return 19 if precision == "fp8" or (precision == "int8" and floats == "fp16") else OPSET
+    """Of a precision's graphs; 19 is the first that quantises fp16 and bf16, and to fp8."""
+    return 19 if precision == "fp8" or (precision == "int8" and floats in HALVES) else OPSET
 
 
 def _narrow(model: ir.Model, name: str, precision: str) -> None:

@@ -25,7 +25,7 @@ import onnx_ir as ir
 
 from velora_edge.errors import EngineError
 from velora_export.precision.linear_layers import linear_layers
-from velora_export.precision.to_half import add_weight
+from velora_export.precision.to_half import FLOAT, add_weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -151,8 +151,7 @@ def quantise(
     name: str,
     thresholds: Mapping[LayerKey, float],
     form: NumberFormat,
-    *,
-    half_scales: bool = False,
+    scales: ir.DataType = FLOAT,
 ) -> int:
     """Make a graph's linear layers compute in a format of eight bits, in place.
 
@@ -161,7 +160,7 @@ def quantise(
         name: rgb, event, diff, head or clip.
         thresholds: by layer, the absolute activation that becomes the format's largest number.
         form: the format.
-        half_scales: choose scales that fp16 holds exactly.
+        scales: choose scales that this type holds exactly.
 
     Returns:
         How many layers do.
@@ -170,7 +169,7 @@ def quantise(
         EngineError: if a layer was not calibrated.
     """
     layers = linear_layers(model.graph, name)
-    rewriting = _Rewriting(model.graph, form, half_scales)
+    rewriting = _Rewriting(model.graph, form, scales)
     for layer in layers:
         if layer.key not in thresholds:
             raise EngineError(f"the {name} graph has a layer that was not calibrated: {layer.key.module}")
@@ -185,8 +184,8 @@ def quantise(
 class _Rewriting:
     """One graph while its layers change, with what was made for which value."""
 
-    def __init__(self, graph: ir.Graph, form: NumberFormat, half_scales: bool) -> None:
-        self._graph, self._form, self._half = graph, form, half_scales
+    def __init__(self, graph: ir.Graph, form: NumberFormat, held: ir.DataType) -> None:
+        self._graph, self._form, self._held = graph, form, held
         self._scales: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
         self._weights: dict[ir.Value, ir.Value] = {}
 
@@ -215,7 +214,7 @@ class _Rewriting:
                 self._graph.initializers.pop(str(weight.name))
 
     def _scale_and_zero(self, value: ir.Value, threshold: float) -> tuple[ir.Value, ir.Value]:
-        scale = ir.tensor(held_scales(np.array(threshold / self._form.top), half=self._half))
+        scale = ir.tensor(held_scales(np.array(threshold / self._form.top), self._held))
         zero = ir.tensor(np.zeros((), self._form.dtype.numpy()), dtype=self._form.dtype)
         names = (f"{value.name}.scale", f"{value.name}.zero")
         return add_weight(self._graph, names[0], scale), add_weight(self._graph, names[1], zero)
@@ -223,7 +222,7 @@ class _Rewriting:
     def _rounded_weight(self, before: ir.Node, value: ir.Value) -> ir.Value:
         assert value.const_value is not None
         weight, form = value.const_value.numpy(), self._form
-        scales = held_scales(form.weight_scales(weight), half=self._half)
+        scales = held_scales(form.weight_scales(weight), self._held)
         numbers = ir.tensor(form.round_weight(weight, scales), dtype=form.dtype)
         rounded = add_weight(self._graph, f"{value.name}.{form.name}", numbers)
         scale = add_weight(self._graph, f"{value.name}.scale", ir.tensor(scales))
@@ -236,12 +235,12 @@ class _Rewriting:
         return up.outputs[0]
 
 
-def held_scales(scales: NDArray[Any], *, half: bool) -> NDArray[np.float32]:
-    """Scales as they will be stored; in fp16 rounded upwards, so that no weight leaves its range."""
-    if not half:
+def held_scales(scales: NDArray[Any], held: ir.DataType) -> NDArray[np.float32]:
+    """Scales as they will be stored; in 16 bits rounded upwards, so that no weight leaves its range."""
+    if held == FLOAT:
         return scales.astype(np.float32)
-    near = scales.astype(np.float16)
-    up = np.nextafter(near, np.float16(np.inf))
+    near = scales.astype(held.numpy())
+    up = np.nextafter(near, np.array(np.inf, near.dtype))
     return np.where(near.astype(np.float64) < scales, up, near).astype(np.float32)
 
 

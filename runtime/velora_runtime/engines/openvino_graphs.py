@@ -61,14 +61,6 @@ def load_core() -> Any:
     return load_openvino().Core()
 
 
-def floats_of(manifest: Manifest) -> str:
-    """What the layers of a bundle that are not int8 compute in: fp32, fp16 or bf16."""
-    if manifest.precision != "int8":
-        return manifest.precision
-    calibration = None if manifest.report is None else manifest.report.calibration
-    return "fp32" if calibration is None else calibration.floats
-
-
 def why_not_precise(manifest: Manifest, device: str, capabilities: list[str]) -> str | None:
     """Why a device does not compute in a bundle's precision, or None.
 
@@ -77,7 +69,7 @@ def why_not_precise(manifest: Manifest, device: str, capabilities: list[str]) ->
         device: OpenVINO's name of it, for people.
         capabilities: its OPTIMIZATION_CAPABILITIES.
     """
-    wanted = {floats_of(manifest), manifest.precision}
+    wanted = {manifest.floats, manifest.precision}
     lacking = [name for name in sorted(wanted) if name.upper() not in capabilities]
     if not lacking:
         return None
@@ -110,7 +102,7 @@ class Compiled:
     ) -> None:
         self.name = name
         graph = _read(core, bundle, name)
-        hint = HINTS[floats_of(bundle.manifest)]
+        hint = HINTS[bundle.manifest.floats]
         try:
             self.model = core.compile_model(
                 graph, device, settings(device, hint, options.threads, cache.folder)

@@ -164,7 +164,8 @@ class PatchLists:
 
     Args:
         manifest: of a model, with active patches or without.
-        step: lengths are multiples of it, and all patches; None: those of `list_lengths`.
+        step: a list's tokens, with the tower's class and register tokens, are a multiple of it; None: the
+            lengths are those of `list_lengths`.
 
     Attributes:
         lengths: rising; none where the model computes all patches.
@@ -174,7 +175,9 @@ class PatchLists:
         self.lengths: tuple[int, ...] = ()
         if manifest.active_patches is not None:
             patches = math.prod(manifest.active_patches.grid)
-            self.lengths = list_lengths(patches) if step is None else (*range(step, patches, step), patches)
+            others = manifest.tokens - patches
+            shorter = () if step is None else range(step - others % step, patches, step)
+            self.lengths = list_lengths(patches) if step is None else (*shorter, patches)
             self._all = np.arange(patches, dtype=np.int64)
 
     def takes(self, modality: str) -> bool:
@@ -206,7 +209,8 @@ class PatchLists:
 
 
 CPU_STEP = 16
-"""Lengths of lists on a CPU, where a graph takes any: multiples of what its products are computed in."""
+"""Tokens are computed on a CPU, where a graph takes lists of any length, in multiples of these: the rows that
+matrix products of processors with AMX are computed in."""
 
 
 class GraphEngine:
@@ -266,8 +270,10 @@ def why_not(bundle: Bundle, options: EngineOptions) -> str | None:
         return f"onnxruntime is not installed ({install_line('cpu')})"
     if options.device not in ("auto", "cpu"):
         return "this backend computes on the CPU only (--device cpu)"
-    if (precision := bundle.manifest.precision) in ("bf16", "fp8"):
-        return f"no CPU kernels compute {precision}; export the model in fp32 or int8"
+    manifest = bundle.manifest
+    for computed in (manifest.precision, manifest.floats):
+        if computed in ("bf16", "fp8"):
+            return f"no CPU kernels compute {computed}; export the model in fp32 or int8"
     return None
 
 

@@ -203,18 +203,22 @@ Providers = Callable[..., list[Provider]]
 
 def why_not(bundle: Bundle, options: EngineOptions) -> str | None:
     """Why it cannot run here as asked, or None. Starts the provider on a graph of one node."""
-    return why_no_fp8(bundle) or why_no_provider(CUDA, options)
+    return why_no_kernels(bundle) or why_no_provider(CUDA, options)
 
 
-def why_no_fp8(bundle: Bundle) -> str | None:
-    """Why ONNX Runtime does not run an fp8 bundle on a GPU; None for one of another precision.
+def why_no_kernels(bundle: Bundle) -> str | None:
+    """Why ONNX Runtime does not compute a bundle's precision on a GPU; None where it does.
 
     Its CUDA provider has kernels that round to fp8 and back, and none that multiplies what was rounded: it
-    would compute what fp16 does, more slowly. Its TensorRT provider has no option that allows fp8.
+    would compute what fp16 does, more slowly. Its TensorRT provider has no option that allows fp8. Neither
+    rounds bf16 to int8.
     """
-    if bundle.manifest.precision != "fp8":
-        return None
-    return f"it does not multiply fp8; run velora build {bundle.path}, or export the model in fp16"
+    manifest = bundle.manifest
+    if manifest.precision == "fp8":
+        return f"it does not multiply fp8; run velora build {bundle.path}, or export the model in fp16"
+    if (manifest.precision, manifest.floats) == ("int8", "bf16"):
+        return "it does not round bf16 to int8; export the model with --floats fp16"
+    return None
 
 
 def why_no_provider(name: str, options: EngineOptions) -> str | None:

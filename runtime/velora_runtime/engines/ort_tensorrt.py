@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from velora_edge.files import cache_home
 from velora_edge.ort import CUDA, TENSORRT
-from velora_runtime.engines.ort_cuda import OrtDeviceEngine, cuda_providers, why_no_fp8, why_no_provider
+from velora_runtime.engines.ort_cuda import OrtDeviceEngine, cuda_providers, why_no_kernels, why_no_provider
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ FLAGS = {"fp16": "trt_fp16_enable", "bf16": "trt_bf16_enable", "int8": "trt_int8
 
 def why_not(bundle: Bundle, options: EngineOptions) -> str | None:
     """Why it cannot run here as asked, or None."""
-    return why_no_fp8(bundle) or why_no_provider(CUDA, options) or why_no_provider(TENSORRT, options)
+    return why_no_kernels(bundle) or why_no_provider(CUDA, options) or why_no_provider(TENSORRT, options)
 
 
 def open_engine(bundle: Bundle, options: EngineOptions) -> OrtDeviceEngine:

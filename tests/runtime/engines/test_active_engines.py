@@ -139,7 +139,7 @@ def test_lists_are_filled_up_to_the_next_length(bundle: Bundle) -> None:
     assert lists.fit("diff", np.array([2, 5])).tolist() == [2, 5, -1, -1, -1, -1, -1, -1]  # type: ignore[union-attr]
     assert lists.fit("event", None).tolist() == list(range(PATCHES))  # type: ignore[union-attr]
     assert lists.fit("rgb", None) is None
-    assert PatchLists(bundle.manifest, CPU_STEP).lengths == (16,)
+    assert PatchLists(bundle.manifest, CPU_STEP).lengths == (15, 16)  # with the class token, 16 rows
 
 
 def test_a_bundle_that_says_nothing_of_its_list_is_refused(bundle: Bundle) -> None:

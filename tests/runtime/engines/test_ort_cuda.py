@@ -23,6 +23,7 @@ from tests.fakes_onnxruntime import CPU, CUDA, FakeRuntime
 from tests.toy_bundle import H, T, W, write_toy_bundle
 from velora_edge import ort
 from velora_edge.errors import EngineError
+from velora_edge.manifest import Calibration, Report
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -250,6 +251,25 @@ def test_an_fp8_bundle_is_for_engines_alone(
 ) -> None:
     plain = write_toy_bundle(tmp_path / "toy.velora")
     plain.manifest = plain.manifest.model_copy(update={"precision": "fp8"})
+    with pytest.raises(EngineError, match=reason):
+        registry.open_engine(plain, backend, EngineOptions(device=device))
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "reason"),
+    [
+        ("onnxruntime", "cpu", "no CPU kernels compute bf16; export the model in fp32 or int8"),
+        ("onnxruntime", "cuda", "it does not round bf16 to int8; export the model with --floats fp16"),
+        ("onnxruntime-tensorrt", "cuda", "it does not round bf16 to int8"),
+    ],
+)
+def test_an_int8_bundle_in_bf16_is_not_for_onnxruntime(
+    runtime: FakeRuntime, tmp_path: Path, backend: str, device: Any, reason: str
+) -> None:
+    plain = write_toy_bundle(tmp_path / "toy.velora")
+    calibration = Calibration(method="max", source="noise", clips=1, layers=1, floats="bf16")
+    report = Report.model_construct(calibration=calibration)
+    plain.manifest = plain.manifest.model_copy(update={"precision": "int8", "report": report})
     with pytest.raises(EngineError, match=reason):
         registry.open_engine(plain, backend, EngineOptions(device=device))
 
