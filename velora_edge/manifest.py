@@ -130,6 +130,11 @@ class ActivePatches(_Strict):
     grid: tuple[int, int]
     blank: RGB
 
+    @property
+    def count(self) -> int:
+        """How many patches an image has."""
+        return self.grid[0] * self.grid[1]
+
 
 class Weights(_Strict):
     """Origin of the weights.

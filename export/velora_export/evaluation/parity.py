@@ -139,7 +139,7 @@ def step_inputs(manifest: Manifest, seed: int = 0) -> dict[str, dict[str, Any]]:
     pair = dict.fromkeys(("rgb", "rgb_before", "event", "event_before"), image)
     patches = {}
     if manifest.active_patches is not None:  # all of them: of noise, none is still
-        patches[PATCHES] = np.arange(np.prod(manifest.active_patches.grid), dtype=np.int64)[None]
+        patches[PATCHES] = np.arange(manifest.active_patches.count, dtype=np.int64)[None]
     return {
         "rgb": {"image": image},
         "event": {"image": image, **patches},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -368,7 +367,7 @@ class BundleBuilder:
 def _lengths(manifest: Manifest) -> tuple[int, ...]:
     """Lengths of lists of patches that engines are built for; none where the model computes all patches."""
     form = manifest.active_patches
-    return () if form is None else list_lengths(math.prod(form.grid))
+    return () if form is None else list_lengths(form.count)
 
 
 def _traits(version_compatible: bool, hardware_compatible: bool, dla_core: int | None) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -174,7 +173,7 @@ class PatchLists:
     def __init__(self, manifest: Manifest, step: int | None = None) -> None:
         self.lengths: tuple[int, ...] = ()
         if manifest.active_patches is not None:
-            patches = math.prod(manifest.active_patches.grid)
+            patches = manifest.active_patches.count
             others = manifest.tokens - patches
             shorter = () if step is None else range(step - others % step, patches, step)
             self.lengths = list_lengths(patches) if step is None else (*shorter, patches)

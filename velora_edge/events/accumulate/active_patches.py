@@ -34,7 +34,7 @@ class PatchFinder:
 
     def __init__(self, form: ActivePatches, image_size: tuple[int, int]) -> None:
         height, width = image_size
-        self.patches = form.grid[0] * form.grid[1]
+        self.patches = form.count
         self._grid = form.grid
         self._size = height // form.grid[0], width // form.grid[1]
         self._blank = np.array(form.blank, np.uint8)
