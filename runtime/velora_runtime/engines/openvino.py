@@ -81,17 +81,25 @@ class OpenVinoEngine(GraphEngine):
         self.memory = TokenMemory(*sizes, _token_type(self.graphs, bundle))
         self._manifest = manifest
         self._lists = PatchLists(manifest, CPU_STEP)
+        towers = {name: self.graphs[name] for name in MODALITIES}
+        for name in filter(self._lists.takes, MODALITIES):
+            every = self._lists.lengths[-1]
+            towers[self._lists.key(name, every)] = Compiled(
+                core, bundle, name, device, options, cache, length=every
+            )
         self._presence = Presence.none(manifest.clip_length)
         self._logits = np.zeros(len(manifest.labels), np.float32)
-        self._runners = {name: self.graphs[name].request() for name in MODALITIES}
-        rings = {name: getattr(self.memory, name) for name in MODALITIES}
-        self._slots = {name: [[share(slot) for slot in ring] for ring in rings[name]] for name in MODALITIES}
+        self._runners = {key: graph.request() for key, graph in towers.items()}
+        self._slots = {
+            key: [[share(slot) for slot in ring] for ring in getattr(self.memory, graph.name)]
+            for key, graph in towers.items()
+        }
         self._heads = [self._bind_head(phase) for phase in range(manifest.stride)]
         self._out = share(self._logits)
 
     def _key(self, modality: str, length: int) -> str:
-        """A graph takes lists of any length."""
-        return modality
+        """A graph takes lists of any length; all patches have one of theirs, which is compiled better."""
+        return self._lists.key(modality, length) if length == self._lists.lengths[-1] else modality
 
     def decide(self, phase: int, presence: Presence) -> NDArray[np.float32]:
         """The logits of one ring's clip, float32[K]; valid until the next call."""

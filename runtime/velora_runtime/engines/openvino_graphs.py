@@ -16,6 +16,7 @@ import numpy as np
 
 from velora_edge.bundle import file_sha256
 from velora_edge.errors import BundleError, EngineError, MissingExtraError
+from velora_edge.events.accumulate.active_patches import PATCHES
 from velora_edge.files import cache_home, replace_file
 from velora_edge.ort import checked_copy, first_line
 from velora_runtime.engines.ort import check_inputs
@@ -87,6 +88,7 @@ class Compiled:
         device: OpenVINO's name of it.
         options: what the user asked of the engine.
         cache: of the bundle's compiled graphs; one for all of them.
+        length: of its list of patches; None: any.
 
     Raises:
         BundleError: if OpenVINO does not take the graph, or it has other inputs than a bundle's graph.
@@ -98,10 +100,19 @@ class Compiled:
     """
 
     def __init__(
-        self, core: Any, bundle: Bundle, name: str, device: str, options: EngineOptions, cache: BlobCache
+        self,
+        core: Any,
+        bundle: Bundle,
+        name: str,
+        device: str,
+        options: EngineOptions,
+        cache: BlobCache,
+        length: int | None = None,
     ) -> None:
         self.name = name
         graph = _read(core, bundle, name)
+        if length is not None:
+            graph.reshape({PATCHES: [1, length]})
         hint = HINTS[bundle.manifest.floats]
         try:
             self.model = core.compile_model(

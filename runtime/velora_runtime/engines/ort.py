@@ -163,8 +163,8 @@ class PatchLists:
 
     Args:
         manifest: of a model, with active patches or without.
-        step: a list's tokens, with the tower's class and register tokens, are a multiple of it; None: the
-            lengths are those of `list_lengths`.
+        step: a list's tokens, with the tower's class and register tokens, are a multiple of it, up to the
+            last one below all patches; None: the lengths are those of `list_lengths`.
 
     Attributes:
         lengths: rising; none where the model computes all patches.
@@ -175,7 +175,7 @@ class PatchLists:
         if manifest.active_patches is not None:
             patches = manifest.active_patches.count
             others = manifest.tokens - patches
-            shorter = () if step is None else range(step - others % step, patches, step)
+            shorter = () if step is None else range(step - others % step, patches - step, step)
             self.lengths = list_lengths(patches) if step is None else (*shorter, patches)
             self._all = np.arange(patches, dtype=np.int64)
 

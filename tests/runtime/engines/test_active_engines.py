@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from velora_runtime.engines.base import EngineOptions
-from velora_runtime.engines.ort import CPU_STEP, OnnxRuntimeEngine, PatchLists
+from velora_runtime.engines.ort import OnnxRuntimeEngine, PatchLists
 from velora_runtime.engines.ring import Slot
 from velora_runtime.inference.recogniser import PairRecogniser
 
@@ -51,9 +51,13 @@ def _movement(pairs: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kinds", ["bbbbbbbbbbbb", "bbbrrbbbeebb"], ids=["both", "cameras come and go"])
-def test_a_stream_gives_the_clip_graphs_logits(bundle: Bundle, backend: str, kinds: str) -> None:
+def test_a_stream_gives_the_clip_graphs_logits(
+    bundle: Bundle, backend: str, kinds: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if backend == "openvino":
         pytest.importorskip("openvino", reason="openvino is not installed")
+    module = {"onnxruntime": "ort", "openvino": "openvino"}[backend]
+    monkeypatch.setattr(f"velora_runtime.engines.{module}.CPU_STEP", 4)  # for images of 16 patches
     streamed, whole = stream_and_clips(bundle, *_movement(len(kinds)), kinds, backend=backend)
     assert len(streamed) == len(kinds) - 4
     np.testing.assert_allclose(streamed, whole, atol=1e-4)
@@ -139,7 +143,7 @@ def test_lists_are_filled_up_to_the_next_length(bundle: Bundle) -> None:
     assert lists.fit("diff", np.array([2, 5])).tolist() == [2, 5, -1, -1, -1, -1, -1, -1]  # type: ignore[union-attr]
     assert lists.fit("event", None).tolist() == list(range(PATCHES))  # type: ignore[union-attr]
     assert lists.fit("rgb", None) is None
-    assert PatchLists(bundle.manifest, CPU_STEP).lengths == (15, 16)  # with the class token, 16 rows
+    assert PatchLists(bundle.manifest, 4).lengths == (3, 7, 11, 16)  # with the class token 4, 8 and 12 rows
 
 
 def test_a_bundle_that_says_nothing_of_its_list_is_refused(bundle: Bundle) -> None:
