@@ -156,14 +156,15 @@ JOBS = (
     Job(
         "all_patches_bundles",
         "activity",
-        "python vit_bundles.py {work}/active --sizes vit-s vit-b",
+        "python vit_bundles.py {work}/active --sizes vit-s vit-b --precisions fp32 int8-bf16",
         "python vit_bundles.py {work}/active --sizes vit-ti --precisions fp32",
         MODELS,
     ),
     Job(
         "active_patches_bundles",
         "activity",
-        "python vit_bundles.py {work}/active --sizes vit-s vit-b --active-patches",
+        "python vit_bundles.py {work}/active --sizes vit-s vit-b --precisions fp32 int8-bf16 "
+        "--active-patches",
         "python vit_bundles.py {work}/active --sizes vit-ti --precisions fp32 --active-patches",
         MODELS,
     ),
@@ -186,8 +187,8 @@ JOBS = (
     Job(
         "active_step_int8",
         "activity",
-        "python active_step.py {work}/active/vit-b-int8.velora {work}/active/vit-b-active-int8.velora "
-        "--backend openvino --published",
+        "python active_step.py {work}/active/vit-b-int8-bf16.velora "
+        "{work}/active/vit-b-active-int8-bf16.velora --backend openvino --published",
         f"{ACTIVE_STEP} --pairs 12 --backend openvino",
         MODELS,
         needs_data=True,

@@ -71,7 +71,7 @@ def measure_roofline(bundles: Sequence[Bundle], parts: Sequence[Part], threads: 
     if any(part.backend is not None and "CPU" not in part.backend for part in parts):
         why.append("engines on a GPU have no share here: only the processor's rates are measured")
     return Roofline(
-        gflops={name: round(rate / 1e9, 1) for name, rate in rates.items()},
+        gflops={name: round(rate / 1e9, 2) for name, rate in rates.items()},
         gigabytes_s=round(bytes_s / 1e9, 2),
         shares=shares,
         why_none=why,

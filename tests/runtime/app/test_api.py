@@ -54,7 +54,7 @@ def test_leaving_the_loop_ends_the_run() -> None:
 
 
 def test_a_slow_loop_gets_the_newest_and_the_report_counts_the_others() -> None:
-    with velora_runtime.live("demo", EVENTS, VIDEO, pace="realtime", duration_s=3) as run:
+    with velora_runtime.live("demo", EVENTS, VIDEO, pace="realtime", duration_s=5) as run:
         seen = [next(run).seq]
         time.sleep(1.5)
         seen += [prediction.seq for prediction in run]

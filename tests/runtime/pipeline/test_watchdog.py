@@ -36,7 +36,8 @@ def test_slow_work_is_told_once_each_time() -> None:
     assert notes == ["sink jsonl has been at one thing for 10 s"] * 2
 
 
-def test_work_that_never_ends_is_an_error() -> None:
+def test_work_that_never_ends_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VELORA_STUCK_S", raising=False)
     watchdog, clock, _ = make()
     with watchdog.working("inference"):
         clock.t_us += 59 * SECOND
