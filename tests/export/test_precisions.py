@@ -240,22 +240,31 @@ def test_openvino_computes_the_layers_in_the_bundles_precision(
     assert {"i8" if layer == "u8" else layer for layer in layers} == {kind}
 
 
+@pytest.mark.parametrize("floats", ["fp32", "bf16"])
 def test_openvinos_int8_tokens_are_as_near_as_onnxruntimes(
-    exported: Exported, converted: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exported: Exported,
+    converted: dict[str, Path],
+    floats: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The same rounded factors: sums differ in the last bits, which may round an activation up, not down."""
     pytest.importorskip("openvino", reason="needs the extra openvino")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    bundle = as_bundle(exported, converted["int8"], "int8")
+    folder = converted["int8" if floats == "fp32" else f"int8-{floats}"]
+    bundle = as_bundle(exported, folder, "int8", floats)
     manifest = bundle.manifest
+    core = load_core()
+    if lacking := why_not_precise(manifest, "it", core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")):
+        pytest.skip(f"needs a processor with {floats}: {lacking}")
     image = np.random.default_rng(3).integers(0, 256, (*manifest.image_size, 3), np.uint8)
     tokens = np.zeros((manifest.tokens, manifest.token_size), np.float32)
     cache = BlobCache.for_bundle(bundle)
-    request = Compiled(load_core(), bundle, "rgb", "CPU", EngineOptions(), cache).request()
+    request = Compiled(core, bundle, "rgb", "CPU", EngineOptions(), cache).request()
     request.feed("image", image)
     request.run(share(tokens))
     fp32 = exported.sessions.session("rgb").run(None, {"image": image[None]})[0][0]
-    int8 = Sessions(converted["int8"], threads=2).session("rgb").run(None, {"image": image[None]})[0][0]
+    int8 = Sessions(folder, threads=2).session("rgb").run(None, {"image": image[None]})[0][0]
     away = float(np.sqrt(np.mean((int8 - fp32) ** 2)))
     assert away > 0
     assert float(np.sqrt(np.mean((tokens - int8) ** 2))) < away

@@ -226,7 +226,7 @@ def _bundle_rows(manifest: Manifest, path: Path) -> list[tuple[str, str]]:
         ("clip", f"{manifest.clip_length} pairs, stride {manifest.stride}{_span(manifest)}"),
         ("image", f"{width}x{height}, {manifest.tokens} tokens of {manifest.token_size}"),
         ("events as", f"{event.representation}, {event.window_us:,} us, {event.fit}"),
-        ("precision", manifest.precision),
+        ("precision", _precision(manifest)),
         (
             "weights",
             manifest.weights.architecture + ("" if manifest.weights.trained else "; random: untrained"),
@@ -236,6 +236,11 @@ def _bundle_rows(manifest: Manifest, path: Path) -> list[tuple[str, str]]:
         *((f"engine {entry.graph}", engine_line(entry, path)) for entry in manifest.engines),
         ("files", f"{len(manifest.files)}, all as the manifest says"),
     ]
+
+
+def _precision(manifest: Manifest) -> str:
+    is_mixed = manifest.precision in ("int8", "fp8")
+    return manifest.precision + (f", the other layers {manifest.floats}" if is_mixed else "")
 
 
 def _span(manifest: Manifest) -> str:
