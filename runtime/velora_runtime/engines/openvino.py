@@ -82,11 +82,12 @@ class OpenVinoEngine(GraphEngine):
         self._manifest = manifest
         self._lists = PatchLists(manifest, CPU_STEP)
         towers = {name: self.graphs[name] for name in MODALITIES}
-        for name in filter(self._lists.takes, MODALITIES):
-            every = self._lists.lengths[-1]
-            towers[self._lists.key(name, every)] = Compiled(
-                core, bundle, name, device, options, cache, length=every
-            )
+        if manifest.precision == "int8":  # without a length, scales are multiplied apart: 10 % of a tower
+            for name in filter(self._lists.takes, MODALITIES):
+                every = self._lists.lengths[-1]
+                towers[self._lists.key(name, every)] = Compiled(
+                    core, bundle, name, device, options, cache, length=every
+                )
         self._presence = Presence.none(manifest.clip_length)
         self._logits = np.zeros(len(manifest.labels), np.float32)
         self._runners = {key: graph.request() for key, graph in towers.items()}
@@ -98,8 +99,9 @@ class OpenVinoEngine(GraphEngine):
         self._out = share(self._logits)
 
     def _key(self, modality: str, length: int) -> str:
-        """A graph takes lists of any length; all patches have one of theirs, which is compiled better."""
-        return self._lists.key(modality, length) if length == self._lists.lengths[-1] else modality
+        """A graph takes lists of any length; where all patches have one of their own, it is taken."""
+        key = self._lists.key(modality, length)
+        return key if key in self._runners else modality
 
     def decide(self, phase: int, presence: Presence) -> NDArray[np.float32]:
         """The logits of one ring's clip, float32[K]; valid until the next call."""

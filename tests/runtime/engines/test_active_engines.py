@@ -63,6 +63,20 @@ def test_a_stream_gives_the_clip_graphs_logits(
     np.testing.assert_allclose(streamed, whole, atol=1e-4)
 
 
+def test_openvinos_graph_for_all_patches_gives_the_same(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    from velora_runtime.engines import openvino
+
+    monkeypatch.setattr(openvino, "CPU_STEP", 4)
+    called_int8 = Bundle(bundle.path, bundle.manifest.model_copy(update={"precision": "int8"}))
+    engine = openvino.OpenVinoEngine(called_int8, EngineOptions(threads=1))
+    assert {engine._key("event", length) for length in (3, 7, 11, 16)} == {"event", "event/16"}
+    streamed, whole = stream_and_clips(called_int8, *_movement(12), "bbbrrbbbeebb", backend="openvino")
+    np.testing.assert_allclose(streamed, whole, atol=1e-4)
+
+
 def test_a_stream_through_tensorrt_gives_the_clip_graphs_logits(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
