@@ -59,18 +59,17 @@ class Activity(nn.Module):
         return patches.reshape(*images.shape[:-3], -1) > 0
 
 
-def active_differences(active: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+def active_differences(active: torch.Tensor, in_both: torch.Tensor) -> torch.Tensor:
     """Which patches of the differences are active: those that are so in either frame.
 
     Args:
         active: of the event images, bool [B, T, patches].
-        present: which of the event images are there, bool [B, T]. Where one of two is not, all are active.
+        in_both: where both frames have their event image, bool [B, T-1]; elsewhere all are active.
 
     Returns:
         bool [B, T-1, patches].
     """
-    both = present[:, 1:] & present[:, :-1]
-    return active[:, 1:] | active[:, :-1] | ~both[:, :, None]
+    return active[:, 1:] | active[:, :-1] | ~in_both[:, :, None]
 
 
 def list_patches(active: torch.Tensor) -> torch.Tensor:

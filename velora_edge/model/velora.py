@@ -116,7 +116,7 @@ class VELoRA(nn.Module):
         if self.activity is None:
             return None, None
         active: torch.Tensor = self.activity(event)
-        return active, active_differences(active, present)
+        return active, active_differences(active, _in_both_frames(present))
 
     def decide(self, tokens: Streams, present: Streams) -> torch.Tensor:
         """Logits of a clip's tokens, whatever the order of its slots.
