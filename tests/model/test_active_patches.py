@@ -45,8 +45,8 @@ def test_a_patch_is_active_where_a_pixel_has_an_events_colour(model: VELoRA) -> 
 
 def test_a_difference_is_active_where_either_frame_is_and_everywhere_without_both() -> None:
     active = torch.tensor([[[1, 0, 0], [0, 1, 0], [0, 0, 0]]], dtype=torch.bool)
-    present = torch.tensor([[1, 1, 0]], dtype=torch.bool)
-    assert active_differences(active, present).int().tolist() == [[[1, 1, 0], [1, 1, 1]]]
+    in_both = torch.tensor([[1, 0]], dtype=torch.bool)
+    assert active_differences(active, in_both).int().tolist() == [[[1, 1, 0], [1, 1, 1]]]
 
 
 def test_lists_of_a_batch_are_of_one_length() -> None:
