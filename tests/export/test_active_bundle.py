@@ -11,8 +11,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from networks import SHALLOW, tiny_model
-from velora_export.bundle_export import Target, export_bundle
+from velora_export.bundle_export import Target, export_bundle, manifest_metadata
+from velora_export.evaluation.parity import measure_parity
 from velora_export.evaluation.sessions import Sessions, random_clips
+from velora_export.precision.calibration import calibrate
+from velora_export.precision.precisions import FORMATS, convert
 from velora_export.triton import write_repository
 
 from velora_edge.events.accumulate.active_patches import PatchFinder, list_lengths, list_patches
@@ -67,15 +70,14 @@ def test_clip_graph_and_streaming_graphs_agree_with_the_model(bundle: Bundle) ->
     ("precision", "allowed"), [("fp16", 1e-3), ("bf16", 1e-3), ("int8", 1e-3), ("fp8", 5e-3)]
 )
 def test_streaming_agrees_with_the_clip_graph_in_every_precision(
-    model: VELoRA, clips: Clips, tmp_path: Path, precision: Precision, allowed: float
+    model: VELoRA, bundle: Bundle, clips: Clips, tmp_path: Path, precision: Precision, allowed: float
 ) -> None:
     """To what rounding differs by: the clip graph projects patches by a convolution."""
-    target = Target(precision=precision, judged=clips, calibration=clips, force=True)
-    made = export_bundle(model, tmp_path / "m.velora", name="m", trained=True, target=target)
-    report = made.manifest.report
-    assert report is not None
-    assert report.streaming < allowed
-    assert report.top1_agreement == 1
+    ranges = calibrate(bundle.path, clips, "max").thresholds if precision in FORMATS else None
+    convert(bundle.path, tmp_path, precision, manifest_metadata(bundle.manifest), thresholds=ranges)
+    parity = measure_parity(model, model, Sessions(tmp_path, threads=2), clips)
+    assert parity.streaming < allowed
+    assert parity.top1_agreement == 1
 
 
 def test_a_checkpoint_keeps_them(model: VELoRA, tmp_path: Path) -> None:
