@@ -15,6 +15,7 @@ from velora_export.evaluation.sessions import Sessions
 from velora_edge.bundle import EventInput, Palette, open_bundle
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from velora_edge.bundle import Bundle
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 torch.set_num_threads(2)
 
 EVENT = EventInput(window_us=20_000, palette=Palette(background=(0, 0, 0)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_timing() -> Iterator[None]:
+    """Half a second of steps in each export's report, in place of eight: these models take a millisecond."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("velora_export.report.STEP_SECONDS", 0.5)
+        yield
 
 
 @dataclass(frozen=True)
