@@ -62,6 +62,8 @@ def test_a_slow_loop_gets_the_newest_and_the_report_counts_the_others(
         time.sleep(1.5)
         seen += [prediction.seq for prediction in run]
     assert run.report is not None
+    if run.report.predictions < 60:  # of 5 s at 30 Hz
+        pytest.skip(f"needs a machine that keeps up: the run made {run.report.predictions} predictions")
     assert max(np.diff(seen)) > 10
     assert run.report.sink_drops["program"] == run.report.predictions - len(seen)
 
