@@ -214,7 +214,7 @@ def main() -> None:
         measure(models, images, rest)
         shown = ", ".join((name, *(f"{text} filter" for text in filters)))
         print(row(shown, models, images, finder), flush=True)
-        if given.published:
+        if len(whole_ms) > since:
             whole, since = statistics.median(whole_ms[since:]), len(whole_ms)
             ratios[shown] = [whole / statistics.median(model.parts_ms["step"]) for model in models.values()]
     for model in models.values():
