@@ -35,7 +35,17 @@ ROOT = Path(__file__).parents[2]
 SIDE, T, CLIPS = 64, 4, 2
 
 
-def config_of(tuning: str = "lora", compat: str = "none", dropout: float = 0.1, **train: Any) -> TrainConfig:
+PLAIN = ("vit_tiny_patch16_224", {"patch_size": 8})
+HYBRID = ("vit_tiny_r_s16_p8_224", {"patch_size": 2})
+
+
+def config_of(
+    tuning: str = "lora",
+    compat: str = "none",
+    dropout: float = 0.1,
+    backbone: tuple[str, dict[str, Any]] = PLAIN,
+    **train: Any,
+) -> TrainConfig:
     return TrainConfig.model_validate(
         {
             "run": {"name": "x"},
@@ -44,8 +54,8 @@ def config_of(tuning: str = "lora", compat: str = "none", dropout: float = 0.1, 
                 "clip_length": T,
                 "image_size": [SIDE, SIDE],
                 "backbone": {
-                    "name": "vit_tiny_patch16_224",
-                    "args": {"patch_size": 8, "embed_dim": 64, "depth": 6, "num_heads": 4},
+                    "name": backbone[0],
+                    "args": {"embed_dim": 64, "depth": 6, "num_heads": 4, **backbone[1]},
                 },
                 "lora": {"rank": 2, "dropout": dropout},
                 "tuning": tuning,
@@ -80,17 +90,22 @@ def attention_by_products() -> Iterator[None]:
 
 @pytest.mark.usefixtures("attention_by_products")
 @pytest.mark.parametrize(
-    ("tuning", "compat", "again"),
+    ("tuning", "compat", "again", "backbone"),
     [
-        ("lora", "none", False),
-        ("lora", "reference", False),
-        ("full", "none", False),
-        ("linear", "none", False),
-        ("lora", "none", True),
+        ("lora", "none", False, PLAIN),
+        ("lora", "reference", False, PLAIN),
+        ("full", "none", False, PLAIN),
+        ("linear", "none", False, PLAIN),
+        ("lora", "none", True, PLAIN),
+        ("lora", "none", False, HYBRID),
+        ("full", "none", False, HYBRID),
+        ("linear", "none", False, HYBRID),
     ],
 )
-def test_operations_of_a_step_are_those_that_torch_counts(tuning: str, compat: str, again: bool) -> None:
-    config = config_of(tuning, compat, gradient_checkpointing=again)
+def test_operations_of_a_step_are_those_that_torch_counts(
+    tuning: str, compat: str, again: bool, backbone: tuple[str, dict[str, Any]]
+) -> None:
+    config = config_of(tuning, compat, backbone=backbone, gradient_checkpointing=again)
     model = network(config)
     with FlopCounterMode(display=False) as counter:
         step(model)
@@ -98,10 +113,21 @@ def test_operations_of_a_step_are_those_that_torch_counts(tuning: str, compat: s
     assert training_flops(config, count_macs(model)) == pytest.approx(expected, rel=0.1)
 
 
-@pytest.mark.parametrize("tuning", ["lora", "full"])
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_what_the_backward_pass_keeps_is_what_torch_saves(tuning: str, dropout: float) -> None:
-    config = config_of(tuning, dropout=dropout)
+@pytest.mark.parametrize(
+    ("tuning", "dropout", "backbone"),
+    [
+        ("lora", 0.0, PLAIN),
+        ("lora", 0.1, PLAIN),
+        ("full", 0.0, PLAIN),
+        ("full", 0.1, PLAIN),
+        ("lora", 0.1, HYBRID),
+        ("full", 0.0, HYBRID),
+    ],
+)
+def test_what_the_backward_pass_keeps_is_what_torch_saves(
+    tuning: str, dropout: float, backbone: tuple[str, dict[str, Any]]
+) -> None:
+    config = config_of(tuning, dropout=dropout, backbone=backbone)
     model = network(config)
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}

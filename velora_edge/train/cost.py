@@ -1,13 +1,16 @@
 """Expected arithmetic, time and memory of a training run, computed from its configuration, not measured.
 
-With M multiply-adds of a forward pass, F of them in frozen or trained layers and A in attention (M = F + A):
+With M multiply-adds of a forward pass, E of them from pictures to patches, F in the other layers and A in
+attention (M = E + F + A):
 
-    a clip takes    2 (F k + 3 A) operations    k = 2 for lora (forward, and backward to the inputs), 3 for
-                                                full (to the weights too), 1 for linear (A counts once then),
-                                                1 more with gradient checkpointing (A once more)
+    a clip takes    2 (E e + F k + 3 A) operations
+                    k = 2 for lora (forward, and backward to the inputs), 3 for full (to the weights too),
+                    1 for linear (A counts once then), 1 more with gradient checkpointing (A once more)
+                    e = 3 for full, else 1: no gradient goes on to the pictures
     a run takes     clips x epochs x that / (the GPU's peak x SHARE)
 
 The linear layers of a vision transformer take one multiply-add a weight and token, attention 2 N^2 D a block.
+The way from pictures to patches, which may be a convolutional network, is run without memory and counted.
 Memory is that of the weights, of gradients and optimiser, of what the backward pass keeps (`kept_bytes`), and
 of the CUDA context. Reading clips takes no part in it: with too few workers a run takes longer.
 """
@@ -17,7 +20,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from velora_edge.errors import MissingExtraError
 from velora_edge.model.config import ModelConfig
@@ -69,11 +74,13 @@ class Work:
     """Multiply-adds of one clip's forward pass.
 
     Attributes:
+        embedding: from pictures to patches.
         towers: of the towers' layers.
         tower_attention: of the towers' attention.
         head: of the fusion's layers and attention, with the reconstruction.
     """
 
+    embedding: int
     towers: int
     tower_attention: int
     head: int
@@ -81,7 +88,7 @@ class Work:
     @property
     def total(self) -> int:
         """All of them."""
-        return self.towers + self.tower_attention + self.head
+        return self.embedding + self.towers + self.tower_attention + self.head
 
 
 @dataclass(frozen=True)
@@ -150,28 +157,30 @@ def count_macs(model: VELoRA) -> Work:
     tower, length = model.tower("rgb"), model.config.clip_length
     images, tokens, width = 3 * length - 1, tower.tokens, tower.width
     block, depth = _weights(tower.last_block), len(tower.vit.blocks)
-    patches = tokens - int(tower.vit.num_prefix_tokens)
-    embedding = patches * tower.vit.patch_embed.proj.weight.numel()
-    towers = depth * tokens * block + embedding + tokens * _weights(tower.vit.head)
-    attention = depth * 2 * tokens**2 * width
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        tower.vit.patch_embed(_pictures(model, 1))
+    embedding = images * counter.get_total_flops() // 2
+    towers = images * tokens * (depth * block + _weights(tower.vit.head))
+    attention = images * depth * 2 * tokens**2 * width
     if model.config.tuning == "linear":
-        return Work(images * towers, images * attention, _weights(model.head))
+        return Work(embedding, towers, attention, _weights(model.head))
     shared = 3 * tokens * block + 2 * (3 * tokens) ** 2 * width
     others = 4 * (tokens * block + 2 * tokens**2 * width)  # two blocks fed back, two that reconstruct
     fused = 2 * tokens * 3 * width**2 + 2 * (2 * tokens) ** 2 * width
     embedded = 3 * tokens * tower.token_size * width
-    return Work(images * towers, images * attention, shared + others + fused + embedded)
+    return Work(embedding, towers, attention, shared + others + fused + embedded)
 
 
 def training_flops(config: TrainConfig, work: Work) -> float:
     """Operations of a training step, for one clip of it."""
     tuning, again = config.model.tuning, int(config.train.gradient_checkpointing)
     if tuning == "linear":
-        return 2.0 * (work.towers + work.tower_attention + 3 * work.head)
+        return 2.0 * (work.embedding + work.towers + work.tower_attention + 3 * work.head)
     passes = 3 if tuning == "full" else 2
     trains_head = tuning == "full" or config.model.compat == "reference"
     towers = (passes + again) * work.towers + (3 + again) * work.tower_attention
-    return 2.0 * (towers + (3 if trains_head else 2) * work.head)
+    embedding = (3 if tuning == "full" else 1) * work.embedding
+    return 2.0 * (embedding + towers + (3 if trains_head else 2) * work.head)
 
 
 def kept_bytes(config: TrainConfig, model: VELoRA) -> float:
@@ -183,10 +192,34 @@ def kept_bytes(config: TrainConfig, model: VELoRA) -> float:
         return float(pixels)
     block = tower.tokens * _token_bytes(config, model)
     fusion = 8 * block  # of 3 N tokens, of 4 times N, and the attention
+    if config.model.tuning == "full":
+        one_more = _embedding_bytes(model, 2) - _embedding_bytes(model, 1)  # weights are kept once for all
+        pixels += images * one_more * _size(config) // 4
     if not config.train.gradient_checkpointing:
         return float(pixels + images * depth * block + fusion)
     inputs = images * depth * tower.tokens * tower.width * 4
     return float(pixels + inputs + length * block + fusion)
+
+
+def _embedding_bytes(model: VELoRA, count: int) -> int:
+    """Bytes in fp32 that backward keeps of the convolutions, a hybrid's many, from pictures to patches."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    pictures = _pictures(model, count)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.tower("rgb").vit.patch_embed(pictures)
+    kept.pop(pictures.untyped_storage()._cdata, None)
+    return sum(kept.values())
+
+
+def _pictures(model: VELoRA, count: int) -> torch.Tensor:
+    """Of the network's size, (count, 3, H, W), on the weights' device."""
+    device = next(model.tower("rgb").vit.patch_embed.parameters()).device
+    return torch.zeros(count, 3, *model.config.image_size, device=device)
 
 
 def _token_bytes(config: TrainConfig, model: VELoRA) -> float:
