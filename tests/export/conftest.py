@@ -28,9 +28,10 @@ EVENT = EventInput(window_us=20_000, palette=Palette(background=(0, 0, 0)))
 
 @pytest.fixture(scope="session", autouse=True)
 def short_timing() -> Iterator[None]:
-    """Half a second of steps in each export's report, in place of eight: these models take a millisecond."""
+    """Half a second of steps in each export's report, not two or eight: these models take a millisecond."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("velora_export.report.STEP_SECONDS", 0.5)
+        for name in ("STEP_SECONDS", "BESIDE_SECONDS"):
+            patch.setattr(f"velora_export.report.{name}", 0.5)
         yield
 
 
