@@ -2,8 +2,8 @@
 # make test         set up what development needs; run every test
 # make test-fast    the tests that a developer runs all day
 # make test-device  the runtime's tests as on a device: no torch, oldest and newest Python that is installed
-# make test-aarch64  as root, half an hour: a Debian for arm64 under emulation: make demo, the tests of events and runtime that are
-#                   not slow, predictions beside this machine's; docs/guides/jetson.md has what came of it
+# make test-aarch64  as root, half an hour: a Debian for arm64 under emulation: make demo, the tests of events and
+#                   runtime that are not slow, predictions beside this machine's; docs/guides/jetson.md has the results
 # make fuzz         spoilt files, texts and requests of every kind for 10 minutes; MINUTES=300 for hours
 # make chaos        a live run for 30 minutes while all that it depends on fails; MINUTES=3
 # make peers        as root: what tests meet on the other side, from Debian (.ci/install-peers)
