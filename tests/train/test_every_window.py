@@ -43,12 +43,23 @@ def test_every_window_is_a_clip_of_its_own(store: ClipStore) -> None:
     windows = WindowSource(store, [1, 3])
     # Seven pairs, of which a clip spans five.
     assert [item.name for item in windows.items] == [
-        "clip001#0", "clip001#1", "clip001#2", "clip003#0", "clip003#1", "clip003#2",
+        "clip001#0", "clip001#2", "clip001#1", "clip003#0", "clip003#2", "clip003#1",
     ]  # fmt: skip
     assert [item.label for item in windows.items] == [1, 1, 1, 3, 3, 3]
-    found, expected = windows.clip(5), store.read(3, np.array([2, 4, 6]))
+    found, expected = windows.clip(4), store.read(3, np.array([2, 4, 6]))
     np.testing.assert_array_equal(found.rgb, expected.rgb)
     np.testing.assert_array_equal(found.event, expected.event)
+
+
+def test_pairs_of_one_number_are_the_same_in_all_windows(store: ClipStore) -> None:
+    windows, seen = WindowSource(store, [1, 3]), dict[int, np.ndarray]()
+    for index in range(6):
+        found = windows.clip(index)
+        assert found.event is not None
+        assert found.numbers is not None
+        for number, image in zip(found.numbers.tolist(), found.event, strict=True):
+            np.testing.assert_array_equal(seen.setdefault(number, image), image)
+    assert len(seen) == 2 * 7
 
 
 def test_a_recording_shorter_than_a_clip_is_one_window(tmp_path: Path) -> None:

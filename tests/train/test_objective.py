@@ -11,6 +11,15 @@ from velora_edge.train.batches import Batch
 from velora_edge.train.objective import Objective, fair_share
 
 
+def windows(given: Batch, stride: int) -> Batch:
+    """Windows that overlap, of the batch's pairs one after the other."""
+    starts = torch.arange(0, len(given) * T - (T - 1) * stride)
+    numbers = starts[:, None] + torch.arange(T) * stride
+    rgb, event = (None if part is None else part.flatten(0, 1)[numbers] for part in (given.rgb, given.event))
+    there = given.present[:1].expand(len(starts), 2)
+    return Batch(rgb, event, there, torch.zeros(len(starts), dtype=torch.long), starts, numbers)
+
+
 def batch(present: list[list[bool]]) -> Batch:
     generator = torch.Generator().manual_seed(0)
     shape = (len(present), T, SIZE, SIZE, 3)
@@ -83,3 +92,35 @@ def test_fair_shares_make_the_mean_over_processes_the_mean_over_clips() -> None:
     shares = [fair_share(present, 4.0, 2) for present in (mine, other)]
     assert shares == [1.5, 0.5]
     assert fair_share(torch.tensor([NO_RGB]), 0.0, 2) == 0.0
+
+
+@pytest.mark.parametrize("active_patches", [False, True])
+@pytest.mark.parametrize("present", [ALL, NO_RGB, NO_EVENT])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_an_image_of_windows_that_overlap_is_encoded_once(
+    present: list[bool], stride: int, active_patches: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(active_patches=active_patches)
+    objective, given = Objective(model), windows(batch([present] * 3), stride)
+    with torch.inference_mode():
+        expected = objective.logits(replace(given, numbers=None))
+        encode, encoded = model.encode, dict[str, int]()
+
+        def count(modality: str, images: torch.Tensor, *more: torch.Tensor | None) -> torch.Tensor:
+            encoded[modality] = len(images.flatten(0, -4))
+            return encode(modality, images, *more)
+
+        monkeypatch.setattr(model, "encode", count)
+        torch.testing.assert_close(objective.logits(given), expected, atol=1e-5, rtol=1e-5)
+    cameras = {name for name, is_there in zip(("rgb", "event"), present, strict=True) if is_there}
+    assert encoded == {**dict.fromkeys(cameras, 3 * T), "diff": 3 * T - stride}
+
+
+def test_clips_of_which_some_lack_a_camera_may_overlap() -> None:
+    objective, given = Objective(tiny_model()), batch([ALL, NO_RGB, NO_EVENT, ALL])
+    numbers = torch.arange(4 * T).reshape(4, T)
+    numbers[3] = numbers[0]
+    for part in (given.rgb, given.event):
+        assert part is not None
+        part[3] = part[0]
+    torch.testing.assert_close(objective.logits(replace(given, numbers=numbers)), objective.logits(given))

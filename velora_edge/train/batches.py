@@ -49,6 +49,7 @@ class Batch:
         present: bool [B, 2], which cameras each clip has: rgb, event.
         label: int64 [B].
         index: int64 [B], the clips' numbers in the data set.
+        numbers: int64 [B, T]; pairs of one number are the same images. None: each may be another.
     """
 
     rgb: torch.Tensor | None
@@ -56,6 +57,7 @@ class Batch:
     present: torch.Tensor
     label: torch.Tensor
     index: torch.Tensor
+    numbers: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -67,7 +69,7 @@ class Batch:
 
     def tensors(self) -> tuple[torch.Tensor | None, ...]:
         """The parts in their order."""
-        return self.rgb, self.event, self.present, self.label, self.index
+        return self.rgb, self.event, self.present, self.label, self.index, self.numbers
 
     def __getitem__(self, which: slice) -> Batch:
         """Some of the clips."""
@@ -146,7 +148,11 @@ def collate(clips: Sequence[tuple[Pairs, int, int]]) -> Batch:
     index = torch.tensor([index for _, _, index in clips])
     rgb = _stack([pairs.rgb for pairs, _, _ in clips])
     event = _stack([pairs.event for pairs, _, _ in clips])
-    return Batch(rgb, event, present, label, index)
+    numbers = [pairs.numbers for pairs, _, _ in clips if pairs.numbers is not None]
+    are_known = len(numbers) == len(clips)
+    return Batch(
+        rgb, event, present, label, index, torch.from_numpy(np.stack(numbers)) if are_known else None
+    )
 
 
 def _stack(images: Sequence[NDArray[np.uint8] | None]) -> torch.Tensor | None:

@@ -276,25 +276,50 @@ class Objective(nn.Module):
         diff = frame_differences(rgb, event, slots[:, 0], slots[:, 1])
         has_diff = slots.any(dim=1)[:, 1:]
         in_event, in_diff = self.model.active_patches(event, slots[:, 1])
+        numbers = batch.numbers
+        steps = None if numbers is None else torch.stack([numbers[:, :-1], numbers[:, 1:]], dim=-1)
         tokens = Streams(
-            self._tokens("rgb", rgb, batch.present[:, 0]),
-            self._tokens("event", event, batch.present[:, 1], in_event),
-            self.model.encode("diff", diff, in_diff),
+            self._tokens("rgb", rgb, batch.present[:, 0], numbers),
+            self._tokens("event", event, batch.present[:, 1], numbers, in_event),
+            self._encode("diff", diff, steps, in_diff),
         )
         return tokens, Streams(slots[:, 0], slots[:, 1], has_diff)
 
     def _tokens(
-        self, modality: str, images: torch.Tensor, there: torch.Tensor, active: torch.Tensor | None = None
+        self,
+        modality: str,
+        images: torch.Tensor,
+        there: torch.Tensor,
+        numbers: torch.Tensor | None,
+        active: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Tokens [B, T, N, P]; clips that lack the camera cost nothing and hold zeros."""
         rows = there.nonzero().squeeze(1)
         if len(rows) == len(there):
-            return self.model.encode(modality, images, active)
+            return self._encode(modality, images, numbers, active)
         shape = (*images.shape[:2], self.model.tokens, self.model.token_size)
         if len(rows) == 0:
             return images.new_zeros(1).expand(shape)
-        encoded = self.model.encode(modality, images[rows], None if active is None else active[rows])
+        numbers, active = (None if part is None else part[rows] for part in (numbers, active))
+        encoded = self._encode(modality, images[rows], numbers, active)
         return encoded.new_zeros(shape).index_copy(0, rows, encoded)
+
+    def _encode(
+        self,
+        modality: str,
+        images: torch.Tensor,
+        numbers: torch.Tensor | None,
+        active: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Tokens [B, T, N, P] of images [B, T, ...]; of one number, [B, T] or [B, T, 2], one is encoded."""
+        if numbers is None:
+            return self.model.encode(modality, images, active)
+        found, places = torch.unique(numbers.flatten(0, 1), dim=0, return_inverse=True)
+        every = torch.arange(len(places), device=places.device)
+        first = every.new_full((len(found),), len(places)).scatter_reduce(0, places, every, "amin")
+        images, shown = images.flatten(0, 1)[first], None if active is None else active.flatten(0, 1)[first]
+        encoded = self.model.encode(modality, images, shown)[places]
+        return encoded.reshape(*numbers.shape[:2], *encoded.shape[1:])
 
     def _normalised(self, images: torch.Tensor | None, batch: Batch) -> torch.Tensor:
         """Float [B, T, 3, H, W] of uint8 [B, T, H, W, 3]; zeros for a camera that no clip has."""

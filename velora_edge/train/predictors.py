@@ -180,7 +180,7 @@ def _open_checkpoint(path: Path, device: str) -> TorchPredictor:
     import torch
 
     from velora_edge.model.checkpoint import CHECKPOINT, load_model, read_checkpoint
-    from velora_edge.model.lora import count_parameters, set_tuning
+    from velora_edge.model.lora import count_parameters, merge, set_tuning
 
     if path.exists() and not (path / CHECKPOINT).is_file():
         raise BundleError(
@@ -211,4 +211,4 @@ def _open_checkpoint(path: Path, device: str) -> TorchPredictor:
         {"trained": counts.trained, "frozen": counts.frozen},
         inputs.span_s,
     )
-    return TorchPredictor(model, clip, facts, device)
+    return TorchPredictor(merge(model), clip, facts, device)

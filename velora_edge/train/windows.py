@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 
 class WindowSource(ClipSource):
-    """All windows of some recordings, pair by pair, each a clip of its own.
+    """All windows of some recordings, one for each pair that can end a clip, each a clip of its own.
+
+    Windows that share most of their pairs are neighbours: those a stride apart.
 
     Args:
         source: the recordings, with clips by a stride.
@@ -43,7 +45,8 @@ class WindowSource(ClipSource):
         self._places = [
             (int(index), start)
             for index in members
-            for start in range(max(1, source.pairs(int(index)) - reach))
+            for phase in range(spec.stride)
+            for start in range(phase, max(1, source.pairs(int(index)) - reach), spec.stride)
         ]
         parents = [source.items[index] for index, _ in self._places]
         self.items = [
@@ -62,17 +65,22 @@ class WindowSource(ClipSource):
 
     def read(self, index: int, which: NDArray[np.int64]) -> Pairs:
         """See `ClipSource.read`; a recording that is too short repeats its last pair."""
-        parent, start = self._places[index]
-        last = self.source.pairs(parent) - 1
-        return self.source.read(parent, np.minimum(start + which * self.spec.stride, last))
+        return self.source.read(*self._find(index, which))
 
     def clip(self, index: int, rng: np.random.Generator | None = None) -> Pairs:
-        """The window."""
-        return self.read(index, np.arange(self.spec.length, dtype=np.int64))
+        """The window; its pairs have the same numbers in all windows."""
+        parent, which = self._find(index, np.arange(self.spec.length, dtype=np.int64))
+        found = self.source.read(parent, which)
+        return Pairs(found.rgb, found.event, (parent << 32) + which)
 
     def problems(self, index: int, *, deep: bool) -> list[str]:
         """See `ClipSource.problems`."""
         return self.source.problems(self._places[index][0], deep=deep)
+
+    def _find(self, index: int, which: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
+        """A window's recording, and the numbers of some of its pairs there."""
+        parent, start = self._places[index]
+        return parent, np.minimum(start + which * self.spec.stride, self.source.pairs(parent) - 1)
 
 
 def require_stride(spec: ClipSpec) -> ClipSpec:
@@ -316,10 +324,11 @@ def scores_over_time(
     recent: deque[Pairs] = deque(maxlen=(spec.length - 1) * spec.stride + 1)
     clips: list[tuple[Pairs, int, int]] = []
     times: list[int] = []
-    for t_us, pair in pairs:
+    for number, (t_us, pair) in enumerate(pairs):
         if pair.event is None or (pair.rgb is None and "rgb" in cameras):
             continue
-        recent.append(Pairs(None if pair.rgb is None else pair.rgb.copy(), pair.event.copy()))
+        rgb = None if pair.rgb is None else pair.rgb.copy()
+        recent.append(Pairs(rgb, pair.event.copy(), np.array(number, np.int64)))
         if len(recent) == recent.maxlen:
             clips.append((_stack(list(recent)[:: spec.stride]), 0, 0))
             times.append(t_us)
@@ -368,7 +377,8 @@ def _most(span: Span, others: Sequence[Span]) -> float:
 def _stack(pairs: Sequence[Pairs]) -> Pairs:
     rgb = [one.rgb for one in pairs if one.rgb is not None]
     event = [one.event for one in pairs if one.event is not None]
-    return Pairs(np.stack(rgb) if rgb else None, np.stack(event))
+    numbers = [one.numbers for one in pairs if one.numbers is not None]
+    return Pairs(np.stack(rgb) if rgb else None, np.stack(event), np.stack(numbers))
 
 
 def _probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:

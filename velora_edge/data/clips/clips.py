@@ -72,10 +72,12 @@ class Pairs:
     Attributes:
         rgb: uint8[T, H, W, 3], RGB order, or None.
         event: uint8[T, H, W, 3] in the spec's representation, or None.
+        numbers: int64[T]; clips overlap, and pairs of one number are the same in each. None: not known.
     """
 
     rgb: NDArray[np.uint8] | None
     event: NDArray[np.uint8] | None
+    numbers: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
