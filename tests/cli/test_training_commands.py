@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -195,6 +196,18 @@ def test_eval_prints_the_curve_of_a_corruption_and_writes_its_rows(
         ("drop-events", 1.0, "of the events"),
         ("desync", 100.0, "ms late"),
     ]
+
+
+def test_eval_writes_its_report_though_nobody_reads_the_tables(
+    toy_run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, data = map(str, toy_run)
+    command = [sys.executable, "-m", "velora_cli.main", "eval", model, "--data", data, "--json"]
+    with subprocess.Popen([*command, tmp_path / "r.json"], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.close()
+    assert json.loads((tmp_path / "r.json").read_text())["data"]["clips"] > 0
+    assert (tmp_path / "r.png").is_file()
 
 
 def test_eval_shows_every_corruption_where_none_is_named(
