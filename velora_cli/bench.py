@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from velora_edge.console import printing
+
 if TYPE_CHECKING:
     from velora_runtime.bench.benchmark import BenchOptions
     from velora_runtime.bench.result import BenchResult
@@ -169,8 +171,9 @@ def command(models: tuple[str, ...], **given: Any) -> int:
     if old is not None:
         compared = compare(result, old, given["max_regression"])
         result = result.model_copy(update={"comparison": compared})
-    for line in lines(result):
-        click.echo(line)
+    with printing():
+        for line in lines(result):
+            click.echo(line)
     if given["json_path"] is not None:
         write_result(result, given["json_path"])
         click.echo(f"written  {given['json_path']}")

@@ -65,6 +65,15 @@ def run(
     return result if isinstance(result, int) else 0
 
 
+@contextlib.contextmanager
+def printing() -> Iterator[None]:
+    """For a command that has more to do than to print: it goes on where the reader has closed the pipe."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit):  # click's echo raises the one, rich exits
+        _drop_output()
+
+
 def _drop_output() -> None:
     """Let what is still printed go nowhere: whoever read it has closed the pipe, and has what it wanted."""
     with contextlib.suppress(OSError, ValueError):

@@ -206,6 +206,7 @@ def test_eval_writes_its_report_though_nobody_reads_the_tables(
     with subprocess.Popen([*command, tmp_path / "r.json"], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.close()
+    assert child.returncode == 0
     assert json.loads((tmp_path / "r.json").read_text())["data"]["clips"] > 0
     assert (tmp_path / "r.png").is_file()
 

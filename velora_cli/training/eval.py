@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from velora_cli.training.import_checkpoint import input_options, read_corrections
-from velora_edge.console import progress
+from velora_edge.console import printing, progress
 from velora_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -145,19 +145,18 @@ def command(
         scores = evaluate(predictor, clips, of_clips, ablate=ablate, **reading)
         curve = [evaluate_corrupted(predictor, source, part, one, seed, reopen, **reading) for one in wanted]
     actions = _decide(predictor, source, part, decide, batch_size) if decide else None
-    try:
+    with printing():
         _show(predictor, source, part, scores, is_windows=windows)
         if curve:
             _show_curve(curve, scores["both"])
         if actions is not None:
             _show_actions(actions)
-    finally:  # also where whoever reads the tables has left: `| head`
-        if json_path is not None:
-            more = {} if actions is None else {"actions": {**actions.as_dict(), "decide": list(decide)}}
-            write_json(as_dict(predictor, source, part, scores, curve, windows=windows, **more), json_path)
-            confusion = confusion or json_path.with_suffix(".png")
-        if confusion is not None:
-            write_confusion(scores["both"].confusion, predictor.labels, confusion)
+    if json_path is not None:
+        more = {} if actions is None else {"actions": {**actions.as_dict(), "decide": list(decide)}}
+        write_json(as_dict(predictor, source, part, scores, curve, windows=windows, **more), json_path)
+        confusion = confusion or json_path.with_suffix(".png")
+    if confusion is not None:
+        write_confusion(scores["both"].confusion, predictor.labels, confusion)
 
 
 def _decide(
